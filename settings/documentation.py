@@ -1,0 +1,117 @@
+"""Writes docs/configuration.md from the settings class, so that the two cannot differ."""
+
+from types import UnionType
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
+
+from settings.rules import LEAST_SECRET_CHARACTERS, LEAST_SHARED_KEY_BYTES
+from settings.sources import PREFIX, may_be_secret
+
+_HEAD = f"""# Configuration
+
+Every setting is an environment variable. This page is made from the class in `settings/model.py`
+(`make docs`); a test keeps it up to date.
+
+- A process with a missing or unsafe setting does not start, and names everything that is wrong at once,
+  by name and never by value.
+- A setting marked with a key (🔑) is a secret or a URL that may hold a password. It may come from a file
+  instead, as containers mount secrets: `{PREFIX}CALLBACK_SECRET_FILE=/run/secrets/callback`. Blanks
+  around the content are cut off. With the variable and its file both set, the process does not start.
+- A `{PREFIX}` variable that no setting answers to is named in the log at start, with the name that was
+  probably meant. It is a warning and not a refusal: platforms set such variables by themselves
+  (Kubernetes does, for a Service that is called `takeone`), and a release that is rolled back meets its
+  successor's settings.
+- `{PREFIX}ENV=development` lets the settings marked with a star (\\*) have a value for one machine.
+- Processes also read `PORT` and `HOST` (where web listens) and, with `{PREFIX}OTEL`, OpenTelemetry's own
+  `OTEL_…` variables.
+"""
+
+# The title, and how the names of its settings begin. What fits nowhere comes last.
+_GROUPS = (
+    ("The process", ("env", "public_", "allowed_", "cors_", "max_body", "web_")),
+    ("Store and broker", ("redis_", "broker_", "dispatch_lanes")),
+    ("The orchestrator", ("orchestrator_", "callback_", "signing_", "breaker_")),
+    ("Editors", ("auth_", "jwt_", "model_profiles", "run_limit")),
+    ("Dispatches", ("run_wait", "unknown_", "claim_", "sweep_", "worker_")),
+    ("Flower", ("flower_",)),
+    ("Logs, metrics and traces", ("log_", "metrics_", "otel")),
+)
+_OTHER = "Other"
+
+REQUIRED = "required"
+_SHARED_KEY = f"of {LEAST_SHARED_KEY_BYTES} bytes or more if it is a shared key"
+PRODUCTION = {
+    "redis_url": REQUIRED,
+    "public_url": REQUIRED,
+    "orchestrator_url": REQUIRED,
+    "callback_secret": f"{REQUIRED}, unless SIGNING_SECRET is set; each of "
+    f"{LEAST_SECRET_CHARACTERS} characters or more",
+    "auth_mode": "must be `jwt`",
+    "jwt_key": f"this or JWT_JWKS_URL is {REQUIRED}; {_SHARED_KEY}",
+    "jwt_jwks_url": f"this or JWT_KEY is {REQUIRED}",
+    "jwt_issuer": REQUIRED,
+    "jwt_audience": REQUIRED,
+    "flower_basic_auth": "required by Flower, unless its OAuth is set; passwords of "
+    f"{LEAST_SECRET_CHARACTERS} characters or more",
+}
+_DEVELOPMENT_DEFAULTS = {"callback_secret", "auth_mode", "public_url", "orchestrator_url"}
+_UNITS = {"_seconds": "seconds", "_bytes": "bytes"}
+
+
+def document(settings: type[BaseSettings]) -> str:
+    """The page, as Markdown."""
+    rows: dict[str, list[str]] = {}
+    for name, field in settings.model_fields.items():
+        rows.setdefault(group_of(name), []).append(_row(name, field))
+    titles = [title for title, _ in _GROUPS] + [_OTHER]
+    sections = [_section(title, rows[title]) for title in titles if title in rows]
+    return "\n".join([_HEAD, *sections])
+
+
+def group_of(name: str) -> str:
+    """The section that a setting belongs to."""
+    return next((title for title, starts in _GROUPS if name.startswith(starts)), _OTHER)
+
+
+def _section(title: str, rows: list[str]) -> str:
+    head = "| setting | meaning | value | default | in production |\n|---|---|---|---|---|"
+    return "\n".join([f"## {title}\n", head, *rows, ""])
+
+
+def _row(name: str, field: FieldInfo) -> str:
+    marks = " 🔑" if may_be_secret(field) else ""
+    marks += " \\*" if name in _DEVELOPMENT_DEFAULTS else ""
+    meaning = str(field.description).replace("|", "\\|")
+    shown = [f"`{PREFIX}{name.upper()}`{marks}", meaning, _value(name, field), _default(field)]
+    return f"| {' | '.join([*shown, PRODUCTION.get(name, '')])} |"
+
+
+def _value(name: str, field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{each}`" if each else "empty" for each in get_args(field.annotation))
+    unit = next((unit for end, unit in _UNITS.items() if name.endswith(end)), None)
+    kind = unit or _kind(field.annotation)
+    bounds = _bounds(field.metadata)
+    return f"{kind}, {bounds}" if bounds else kind
+
+
+def _kind(annotation: Any) -> str:
+    kinds = {bool: "`true`, `false`", int: "whole number", float: "number", SecretStr: "text"}
+    assert not isinstance(annotation, UnionType)
+    return kinds.get(annotation, "text")
+
+
+def _bounds(metadata: list[Any]) -> str:
+    words = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
+    found = {key: getattr(each, key) for each in metadata for key in words if hasattr(each, key)}
+    return " ".join(f"{words[key]} {found[key]:,g}" for key in words if key in found)
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.default
+    if isinstance(default, SecretStr) or default == "":
+        return "empty"
+    return f"`{str(default).lower() if isinstance(default, bool) else default}`"

@@ -1,0 +1,311 @@
+"""The settings themselves: each a field of one class."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from functools import lru_cache
+from hashlib import sha256
+from typing import Any, ClassVar, Literal, Self, TypeVar
+
+from pydantic import (
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from domain.claim import DispatchPolicy
+from settings.rules import DEV_CALLBACK_SECRET, FLOWER_RULES, RULES, Rule, problems, split_list
+from settings.sources import PREFIX, SecretFiles, Unreadable
+from settings.types import (
+    BrokerUrl,
+    HttpUrl,
+    OrchestratorUrl,
+    Origins,
+    RedisUrl,
+    RunLimit,
+    Seconds,
+    SigningSecrets,
+)
+
+Kind = TypeVar("Kind", bound="Settings")
+
+
+class SettingsError(Exception):
+    """The settings are incomplete or unsafe; the message names every problem, and no value."""
+
+
+class Settings(BaseSettings):
+    """What an operator can set. Every field is an environment variable: TAKEONE_ and its name.
+
+    A field with `repr=False` may hold a password: it is not shown, and may come from a file.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    rules: ClassVar[Sequence[Rule]] = RULES
+
+    env: Literal["development", "production"] = Field(
+        "production", description="development allows defaults that production refuses"
+    )
+    redis_url: RedisUrl = Field(
+        "redis://127.0.0.1:6379/0",
+        repr=False,
+        description="the store: redis://, rediss:// or sentinel://host:port,host:port/db",
+    )
+    redis_sentinel_master: str = Field(
+        "mymaster", description="the primary's name at the sentinels"
+    )
+    redis_sentinel_password: SecretStr = Field(
+        SecretStr(""), description="the sentinels' own password, where they have one"
+    )
+    ca_file: str = Field(
+        "",
+        description="file with the certificate authorities to trust, for the store, the broker and the "
+        "orchestrator; empty: the public ones",
+    )
+    redis_timeout_seconds: Seconds = Field(1.0, description="limit of each wait for the store")
+    redis_connections: int = Field(32, ge=1, description="connections to the store, each process")
+    broker_url: BrokerUrl = Field(
+        "",
+        repr=False,
+        description="Celery's broker; empty: the store's Redis, under another key prefix",
+    )
+    dispatch_lanes: int = Field(
+        16, ge=1, le=64, description="queues that dispatches are spread over, so users share fairly"
+    )
+    orchestrator_url: OrchestratorUrl = Field(
+        "", repr=False, description="where a dispatch is posted to (http or https)"
+    )
+    orchestrator_cancel_url: OrchestratorUrl = Field(
+        "",
+        repr=False,
+        description="where a cancel is posted to; empty: the orchestrator learns by its 409",
+    )
+    orchestrator_timeout_seconds: Seconds = Field(
+        60, description="limit of the whole exchange with the orchestrator"
+    )
+    orchestrator_connect_timeout_seconds: Seconds = Field(
+        2, description="limit of each try to connect to the orchestrator"
+    )
+    orchestrator_connect_tries: int = Field(
+        3, ge=1, le=10, description="tries to connect before a dispatch counts as not started"
+    )
+    orchestrator_deduplicates: bool = Field(
+        False, description="the orchestrator runs one Idempotency-Key once: unknowns are sent again"
+    )
+    breaker_failures: int = Field(
+        20, ge=0, description="posts in a row without an answer that open the circuit; 0: never"
+    )
+    breaker_seconds: Seconds = Field(
+        5, description="how long nothing is posted while the circuit is open, but for a probe"
+    )
+    orchestrator_use_proxies: bool = Field(
+        False, description="honour HTTP_PROXY and friends towards the orchestrator"
+    )
+    public_url: HttpUrl = Field("", description="what callback_url begins with")
+    callback_secret: SecretStr = Field(
+        SecretStr(""), description="secrets of the status callback, comma-separated, all valid"
+    )
+    signing_secret: SigningSecrets = Field(
+        SecretStr(""),
+        description="secrets of Standard Webhooks (`whsec_…`), comma-separated: the first signs "
+        "dispatches, each is valid for a signed callback; empty: nothing is signed",
+    )
+    auth_mode: Literal["dev", "jwt"] = Field("jwt", description="dev tokens are for development")
+    jwt_key: SecretStr = Field(SecretStr(""), description="PEM public key, or shared key for HS256")
+    jwt_jwks_url: HttpUrl = Field("", description="where the issuer publishes its keys")
+    jwt_issuer: str = Field("", description="the `iss` that a token must have")
+    jwt_audience: str = Field("", description="the `aud` that a token must have")
+    jwt_algorithms: str = Field("RS256", description="accepted algorithms, comma-separated")
+    jwt_leeway_seconds: float = Field(10, ge=0, le=300, description="tolerance for clocks")
+    jwt_roles_claim: str = Field("roles", description="the claim (text or list) that names roles")
+    run_wait_seconds: float = Field(
+        10, ge=0, le=60, description="how long run and retry wait for the outcome"
+    )
+    run_limit: RunLimit = Field(
+        "", description="how often one user may call run, such as 30/minute; empty: no limit"
+    )
+    unknown_hold_seconds: float = Field(
+        60, ge=0, description="how long an unknown outcome is held; 0: until it is settled"
+    )
+    claim_lease_seconds: Seconds = Field(
+        15, description="how long a claim may lie before its message is sent again"
+    )
+    sweep_interval_seconds: Seconds = Field(1, description="how often claims are looked after")
+    worker_concurrency: int = Field(
+        32, ge=1, le=1_000, description="dispatches in flight, each worker process"
+    )
+    worker_metrics_port: int = Field(
+        0, ge=0, le=65_535, description="where a worker serves /metrics; 0: nowhere"
+    )
+    web_processes: int = Field(1, ge=1, le=64, description="processes of the web server")
+    web_threads: int = Field(320, ge=4, le=4_000, description="threads, each web process")
+    web_waiters: int = Field(
+        256, ge=1, description="callers that may wait at once, each web process; more get 503"
+    )
+    model_profiles: str = Field(
+        "standard,fast,quality", description="what a retry may ask for, comma-separated"
+    )
+    allowed_hosts: str = Field(
+        "",
+        description="the `Host` names that are answered, comma-separated, beside PUBLIC_URL's; "
+        "empty: every name",
+    )
+    cors_origins: Origins = Field(
+        "", description="origins whose pages may call the API, comma-separated; empty: none"
+    )
+    otel: bool = Field(
+        False, description="send traces by OTLP, as OpenTelemetry's own OTEL_ variables say"
+    )
+    max_body_bytes: int = Field(65_536, ge=1_024, description="the largest request body")
+    flower_basic_auth: SecretStr = Field(
+        SecretStr(""),
+        description="who may look at Flower: user:password, comma-separated. Production needs this or "
+        "Flower's own OAuth settings (FLOWER_AUTH and what belongs to it)",
+    )
+    flower_url_prefix: str = Field(
+        "", description="path that Flower is served under, such as flower; empty: the root"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="log level")
+    log_format: Literal["json", "console", ""] = Field(
+        "", description="json or console; empty: json in production"
+    )
+    log_hash_key: SecretStr = Field(
+        SecretStr(""),
+        description="key of the hashes that stand for callers' identifiers in logs; empty: derived "
+        "from the callback secret",
+    )
+
+    @property
+    def production(self) -> bool:
+        """Whether nothing may be guessed."""
+        return self.env == "production"
+
+    @property
+    def callback_secrets(self) -> tuple[str, ...]:
+        """Every valid callback secret."""
+        return split_list(self.callback_secret)
+
+    @property
+    def signing_secrets(self) -> tuple[str, ...]:
+        """Every valid signing secret; the first one signs."""
+        return split_list(self.signing_secret)
+
+    @property
+    def broker_is_store(self) -> bool:
+        """Whether a message can be pushed in the same command as the claim it is for."""
+        return self.broker_url in ("", self.redis_url)
+
+    @property
+    def log_key(self) -> bytes:
+        """The key of the hashes in the logs; every process of a deployment has the same."""
+        given = (self.log_hash_key, self.callback_secret, self.signing_secret)
+        own = next(filter(None, (each.get_secret_value() for each in given)), "")
+        return sha256(b"takeone-log:" + own.encode()).digest()
+
+    @property
+    def policy(self) -> DispatchPolicy:
+        """What the dispatch rules need of the settings."""
+        # The sending lease outlives the exchange's own deadline, so that the sweep never calls a post
+        # unknown that its worker is still going to settle.
+        exchange = self.orchestrator_timeout_seconds * 1.1 + 5
+        hold = self.unknown_hold_seconds
+        return DispatchPolicy(
+            claim_lease=timedelta(seconds=self.claim_lease_seconds),
+            send_lease=timedelta(seconds=exchange),
+            unknown_hold=timedelta(seconds=hold) if hold else None,
+            deduplicates=self.orchestrator_deduplicates,
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _development_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if values.get("env") != "development":
+            return values
+        defaults = {
+            "callback_secret": DEV_CALLBACK_SECRET,
+            "auth_mode": "dev",
+            "public_url": "http://127.0.0.1:8000",
+            "orchestrator_url": "http://127.0.0.1:5678/webhook/takeone",
+        }
+        return {**defaults, **values}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then files, then variables."""
+        return init_settings, SecretFiles(settings_cls), env_settings
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _readable(cls, value: Any) -> Any:
+        if isinstance(value, Unreadable):
+            raise ValueError(value.problem)
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _complete_and_safe(
+        cls, values: dict[str, Any], validated: ModelWrapValidatorHandler[Self]
+    ) -> Self:
+        """Name everything that is wrong at once: each field, and what does not fit together."""
+        found: dict[str, str] = {}
+        try:
+            settings = validated(values)
+        except ValidationError as error:
+            found = {str(each["loc"][0]): _problem(each) for each in error.errors()}
+            settings = validated({name: values[name] for name in values.keys() - found.keys()})
+        every = [*found.values(), *problems(settings, cls.rules, faulty=found)]
+        if every:
+            raise ValueError("\n".join(every))
+        return settings
+
+
+class FlowerSettings(Settings):
+    """What the `flower` process reads: it needs the broker, and none of the service's secrets."""
+
+    rules: ClassVar[Sequence[Rule]] = FLOWER_RULES
+
+    @property
+    def flower_users(self) -> tuple[str, ...]:
+        """Who may look, each as user:password."""
+        return split_list(self.flower_basic_auth)
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """Read the settings once. Raises `SettingsError`, whose message shows names and no values."""
+    return _read(Settings)
+
+
+@lru_cache(maxsize=1)
+def load_flower_settings() -> FlowerSettings:
+    """Read the settings of the `flower` process once. Raises as `load_settings` does."""
+    return _read(FlowerSettings)
+
+
+def _read(kind: type[Kind]) -> Kind:
+    try:
+        return kind()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_said(each) for each in error.errors())) from None
+
+
+def _problem(error: Any) -> str:
+    said = _said(error)
+    return said if said.startswith(PREFIX) else f"{PREFIX}{str(error['loc'][0]).upper()}: {said}"
+
+
+def _said(error: Any) -> str:
+    return str(error["msg"]).removeprefix("Value error, ")
