@@ -1,0 +1,123 @@
+"""The application factory."""
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from flask import Flask, Response, g, request
+
+import metrics
+import tracing
+from api import callbacks, health, jobs, projects
+from api.cli import register_cli
+from api.context import make_services
+from api.docs import register_docs
+from api.errors import register_error_handlers
+from api.http import Api, discard_body, request_id
+from api.monitoring import register_metrics
+from api.security import secure
+from logs import configure_logging, hashed
+from runtime import utc_now
+from settings import Settings, SettingsError, load_settings
+
+log = structlog.get_logger("api")
+
+_QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+class Application(Flask):
+    """Flask without coroutines: asking each function of each request whether it is one costs 5 %."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Every view, hook and handler here is an ordinary function."""
+        return func
+
+
+def create_app(settings: Settings | None = None, now: Callable[[], datetime] = utc_now) -> Flask:
+    """Make the WSGI application. Connects to nothing; exits if the settings are incomplete or unsafe."""
+    settings = settings or _load_or_exit()
+    configure_logging(settings)
+    app = Application("takeone", static_folder=None)
+    # `//` is another path, and unknown: merging would answer with a redirect in HTML.
+    app.url_map.merge_slashes = False
+    app.config.update(_flask_config(settings))
+    app.extensions["takeone"] = make_services(settings, now)
+    app.url_value_preprocessor(_name_path_parameters)
+    tracing.start(settings, "web")
+    tracing.trace_requests(app)
+    app.before_request(_note_start)
+    app.after_request(_finish)
+    secure(app, settings)
+    _register_routes(app)
+    register_error_handlers(app)
+    register_cli(app)
+    return app
+
+
+def _load_or_exit() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        sys.exit(f"takeone refuses to start:\n{error}")
+
+
+def _flask_config(settings: Settings) -> dict[str, Any]:
+    return {
+        "API_TITLE": "Take One",
+        "API_VERSION": "1.0.0",
+        "OPENAPI_VERSION": "3.1.0",
+        "MAX_CONTENT_LENGTH": settings.max_body_bytes,
+        "PROPAGATE_EXCEPTIONS": False,
+        # Nothing answers outside the contract; CORS preflights are answered where CORS is set up.
+        "PROVIDE_AUTOMATIC_OPTIONS": False,
+    }
+
+
+def _register_routes(app: Flask) -> None:
+    api = Api(app, spec_kwargs={"security": [{"bearerAuth": []}]})
+    for module in (projects, jobs, callbacks, health):
+        api.register_blueprint(module.blueprint)
+    register_docs(app, api)
+    register_metrics(app, app.extensions["takeone"])
+
+
+def _name_path_parameters(_: str | None, values: dict[str, Any] | None) -> None:
+    # The specification's names (`jobId`) in the routes, Python's (`job_id`) in the views.
+    if values:
+        for name, ours in (("jobId", "job_id"), ("projectId", "project_id")):
+            if name in values:
+                values[ours] = values.pop(name)
+
+
+def _note_start() -> None:
+    g.started = time.perf_counter()
+
+
+def _finish(response: Response) -> Response:
+    identity = request_id()
+    response.headers.add("X-Request-Id", identity)
+    matched, status = request.url_rule, response.status_code
+    if status >= HTTPStatus.BAD_REQUEST:
+        discard_body()
+    # A method that no route has is the caller's invention, like the path.
+    rule, method = (matched.rule, request.method) if matched else ("unmatched", "any")
+    seconds = time.perf_counter() - g.started
+    metrics.http_requests[rule, method, str(status)].inc()
+    metrics.http_request_seconds[rule, method].observe(seconds)
+    if rule not in _QUIET_ROUTES:
+        principal = g.get("principal")
+        log.info(
+            "request",
+            method=method,
+            route=rule,
+            status=status,
+            milliseconds=round(seconds * 1000, 2),
+            request=hashed(identity),
+            user=hashed(principal.user) if principal else None,
+            **g.get("said", {}),
+        )
+    return response

@@ -1,0 +1,137 @@
+"""Who is calling: editors by bearer token, the orchestrator by the callback secret."""
+
+import hmac
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jwt
+from jwt import PyJWKClient, PyJWKClientConnectionError, PyJWKClientError
+
+from domain.errors import Forbidden, ResourceNotFound, ServiceUnavailable, Unauthorized
+from settings import Settings, split_list
+
+EDITOR_ROLE = "editor"
+_LONGEST_USER = 256
+_JWKS_TIMEOUT_SECONDS = 2
+_MOST_VERIFIED = 10_000
+# A key that its issuer withdraws is still trusted for this long.
+_LONGEST_TRUST_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """An authenticated caller. Without the editor role he owns nothing."""
+
+    user: str
+    is_editor: bool
+
+    def owner_of_a_resource(self) -> str:
+        """The user, for a route that names a resource. Raises `ResourceNotFound` if he is no editor."""
+        if not self.is_editor:
+            raise ResourceNotFound
+        return self.user
+
+    def editor(self) -> str:
+        """The user, for a route that names no resource. Raises `Forbidden` if he is no editor."""
+        if not self.is_editor:
+            raise Forbidden
+        return self.user
+
+
+class Authenticator:
+    """Checks tokens as the settings say (contract, "Auth")."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._algorithms = list(split_list(settings.jwt_algorithms))
+        self._jwks = (
+            PyJWKClient(settings.jwt_jwks_url, timeout=_JWKS_TIMEOUT_SECONDS)
+            if settings.jwt_jwks_url
+            else None
+        )
+        # Verifying a signature costs more than all else that a replay does.
+        self._verified: dict[str, tuple[Principal, float]] = {}
+
+    def principal(self, authorization: str | None) -> Principal:
+        """The caller behind an Authorization header. Raises `Unauthorized`, whatever is wrong with it."""
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise Unauthorized
+        if self._settings.auth_mode == "dev":
+            return _dev_principal(token.strip())
+        return self._jwt_principal(token.strip())
+
+    def _jwt_principal(self, token: str) -> Principal:
+        known = self._verified.get(token)
+        if known is not None and time.time() < known[1]:
+            return known[0]
+        principal, expires_at = self._verify(token)
+        if len(self._verified) >= _MOST_VERIFIED:
+            self._verified.clear()
+        self._verified[token] = (principal, min(expires_at, time.time() + _LONGEST_TRUST_SECONDS))
+        return principal
+
+    def _verify(self, token: str) -> tuple[Principal, float]:
+        try:
+            claims = jwt.decode(
+                token,
+                self._key_for(token),
+                algorithms=self._algorithms,
+                audience=self._settings.jwt_audience,
+                issuer=self._settings.jwt_issuer,
+                leeway=self._settings.jwt_leeway_seconds,
+                options={"require": ["exp", "sub", "iss", "aud"]},
+            )
+            expires_at = float(claims["exp"]) + self._settings.jwt_leeway_seconds
+        except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
+            raise Unauthorized from None
+        roles = _roles(claims.get(self._settings.jwt_roles_claim))
+        return _principal(claims["sub"], roles), expires_at
+
+    def _key_for(self, token: str) -> Any:
+        if self._jwks is None:
+            return self._settings.jwt_key.get_secret_value()
+        key_id = jwt.get_unverified_header(token).get("kid", "")
+        try:
+            return self._jwks.get_signing_key(key_id).key
+        except PyJWKClientConnectionError:
+            raise ServiceUnavailable from None
+        except PyJWKClientError:
+            raise Unauthorized from None  # the issuer has no such key
+        except Exception:  # whatever it was that the issuer published, it was no set of keys
+            raise ServiceUnavailable from None
+
+
+def _dev_principal(token: str) -> Principal:
+    prefix, _, rest = token.partition(":")
+    user, _, role = rest.rpartition(":")
+    if prefix != "test" or not user or not role:
+        raise Unauthorized
+    return _principal(user, {role})
+
+
+def _principal(user: Any, roles: set[str]) -> Principal:
+    if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_USER or not _is_unicode(user):
+        raise Unauthorized
+    return Principal(user, EDITOR_ROLE in roles)
+
+
+def _is_unicode(text: str) -> bool:
+    # JSON can spell half a surrogate pair, which no encoding can write.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _roles(claim: Any) -> set[str]:
+    if isinstance(claim, str):
+        return set(claim.split())
+    if isinstance(claim, list):
+        return {each for each in claim if isinstance(each, str)}
+    return set()
+
+
+def is_callback_secret(given: str | None, valid: tuple[str, ...]) -> bool:
+    """Whether `given` is one of the valid secrets, in a time that does not tell which, or how nearly."""
+    offered = (given or "").encode(errors="replace")
+    matches = [hmac.compare_digest(offered, secret.encode()) for secret in valid]
+    return any(matches)
