@@ -1,0 +1,1 @@
+"""Take One at work: an embedded stack, a reference orchestrator and a demonstration."""

@@ -1,0 +1,88 @@
+"""`make demo`: starts everything, tells one video's way, proves each promise, stops everything."""
+
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
+import requests
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+
+from demo.local_stack import LocalStack, treat_sigterm_as_ctrl_c
+from demo.narrator import WrongAnswerError
+from demo.processes import ProcessFailedError
+from demo.story import Story
+
+STEP_SECONDS = 0.4
+
+# What a wrong answer looks like from here: said so, not there, late, or not of the shape expected.
+FAILURES = (
+    WrongAnswerError,
+    ProcessFailedError,
+    FileNotFoundError,
+    TimeoutError,
+    requests.RequestException,
+    LookupError,
+    TypeError,
+    ValueError,
+)
+
+
+def main() -> int:
+    """Run the demo; return 0 if every answer was right, 1 if one was wrong."""
+    treat_sigterm_as_ctrl_c()
+    console = Console()
+    directory = Path(tempfile.mkdtemp(prefix="takeone-demo-"))
+    try:
+        show(console, directory)
+    except KeyboardInterrupt:
+        console.print("\nStopped, and no process is left.")
+        shutil.rmtree(directory, ignore_errors=True)
+        return 130
+    except FAILURES as error:
+        console.print(f"\n[bold red]✗ {type(error).__name__}[/] {escape(str(error))}")
+        console.print(f"The logs are in {directory}/logs", soft_wrap=True)
+        return 1
+    shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+def show(console: Console, directory: Path) -> None:
+    """Start the stack, tell the story, sum it up, and stop the stack."""
+    with ExitStack() as running:
+        with console.status("Starting Redis, web, worker, Flower and a reference orchestrator …"):
+            stack = running.enter_context(LocalStack(directory, step_seconds=STEP_SECONDS))
+        console.print(addresses(stack))
+        story = Story(console, stack)
+        story.tell()
+        console.print(summary(story, stack))
+
+
+def addresses(stack: LocalStack) -> Table:
+    """Where things are while the demo runs."""
+    table = Table.grid(padding=(0, 2))
+    table.add_row("API", stack.service.api_url)
+    table.add_row("API docs", f"{stack.service.api_url}/docs")
+    table.add_row("Orchestrator", f"{stack.orchestrator.url}/executions")
+    table.add_row("Flower", stack.flower_address())
+    return table
+
+
+def summary(story: Story, stack: LocalStack) -> Panel:
+    """What the story has proved, and how to go on."""
+    proved = [f"[green]✓[/] {fact}" for fact in story.proved]
+    hint = "These addresses end with the demo; `make up` starts the same stack to play with."
+    return Panel(
+        Group(*proved, "", addresses(stack), "", f"[dim]{hint}[/]"),
+        title="Proved: one video, one take",
+        border_style="green",
+        expand=False,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""One video's way through Take One, told live; every line of it is checked."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import uuid4
+
+import requests
+from rich.console import Console
+
+from demo.client import ApiClient
+from demo.local_stack import LocalStack
+from demo.narrator import Narrator, WrongAnswerError
+from demo.waiting import wait_until
+
+FOLLOW_LIMIT_SECONDS = 30.0
+WAY = [
+    "AUDIO_EXTRACTING",
+    "AUDIO_READY",
+    "TRANSCRIBING",
+    "TRANSCRIPT_READY",
+    "GENERATING",
+    "DRAFT_READY",
+]
+
+
+class Story(Narrator):
+    """The story as told against a running stack."""
+
+    def __init__(self, console: Console, stack: LocalStack) -> None:
+        super().__init__(console)
+        self.stack = stack
+        self.alice = ApiClient(stack.service.api_url, "alice")
+        self.bob = ApiClient(stack.service.api_url, "bob")
+
+    def tell(self) -> None:
+        """Tell all of it; raises WrongAnswerError at the first promise that is not kept."""
+        job_id = self.upload_a_video("s3://studio/interview.mp4")
+        dispatch_id = self.start_it(job_id)
+        self.start_it_ten_times_more(job_id, dispatch_id)
+        self.let_a_stranger_try(job_id)
+        self.watch_it_become_a_draft(job_id)
+        self.run_while_the_orchestrator_is_down()
+        self.retry_a_failed_transcription()
+        self.cancel_a_running_job()
+
+    def upload_a_video(self, video_uri: str) -> str:
+        """An editor makes a project and a job, and confirms the upload."""
+        self.chapter("Alice uploads a video")
+        project = self.call("a project", 201, self.alice.create_project())
+        job = self.call("a job in it", 201, self.alice.create_job(project["id"]))
+        confirmed = self.call(
+            "confirm-upload", 200, self.alice.confirm_upload(job["id"], video_uri)
+        )
+        self.check("the job is UPLOADED", confirmed["job"]["status"] == "UPLOADED", confirmed)
+        return str(job["id"])
+
+    def another_job(self, video_uri: str) -> str:
+        """The same again, in one line."""
+        job = self.alice.uploaded_job(video_uri)
+        self.check("another job, its upload confirmed", job["status"] == "UPLOADED", job)
+        return str(job["id"])
+
+    def start_it(self, job_id: str) -> str:
+        """The first run dispatches."""
+        self.chapter("She starts its workflow")
+        run = self.call("run", 202, self.alice.run(job_id))
+        self.check("the job is AUDIO_EXTRACTING", run["status"] == "AUDIO_EXTRACTING", run)
+        self.check("this call made the dispatch", run["replayed"] is False, run)
+        self.prove("a first run answers 202, after the orchestrator has accepted it")
+        return str(run["dispatch_id"])
+
+    def start_it_ten_times_more(self, job_id: str, dispatch_id: str) -> None:
+        """Ten runs at once change nothing."""
+        self.chapter("And ten times more, all at once")
+        with ThreadPoolExecutor(10) as callers:
+            answers = list(callers.map(self.alice.run, [job_id] * 10))
+        statuses = [answer.status_code for answer in answers]
+        self.check("ten answers, 200 each", statuses == [200] * 10, statuses)
+        ids = {answer.json()["dispatch_id"] for answer in answers}
+        self.check("with the one dispatch id", ids == {dispatch_id}, ids)
+        self.check_executed_once(job_id)
+        self.prove("eleven runs made one dispatch and one execution")
+
+    def let_a_stranger_try(self, job_id: str) -> None:
+        """Somebody else's job looks like none."""
+        self.chapter("Bob tries to start Alice's job")
+        answer = self.bob.run(job_id)
+        self.call("run, as Bob", 404, answer)
+        nothing = self.bob.run(str(uuid4()))
+        alike = answer.content == nothing.content
+        self.check("the same bytes as for a job that is not there", alike, answer.text)
+        self.prove("another user's job answers 404, exactly as one that does not exist")
+
+    def watch_it_become_a_draft(self, job_id: str) -> None:
+        """The orchestrator's callbacks move the job on."""
+        self.chapter("The orchestrator reports its steps")
+        self.follow(job_id, "AUDIO_EXTRACTING", "DRAFT_READY")
+        changes = self.changes(job_id)
+        self.check("every step stands on the trail once", changes[-6:] == WAY, changes)
+        manifest = self.alice.job(job_id).json()["manifest"]
+        made = [manifest.get(key) for key in ("audio_uri", "transcript_uri", "draft_uri")]
+        self.check("audio, transcript and draft are there", all(made), manifest)
+        self.prove("status callbacks led the job from AUDIO_EXTRACTING to DRAFT_READY")
+
+    def run_while_the_orchestrator_is_down(self) -> None:
+        """Nothing is started, nothing is lost."""
+        self.chapter("The orchestrator is down")
+        job_id = self.another_job("s3://studio/on-a-bad-day.mp4")
+        self.stack.orchestrator.terminate()
+        refused = self.call("run", 502, self.alice.run(job_id))
+        reason = refused.get("details", {}).get("reason")
+        self.check("nothing was started", reason == "not_started", refused)
+        status = self.status(job_id)
+        self.check("the job is still UPLOADED", status == "UPLOADED", status)
+        self.chapter("The orchestrator is up again")
+        self.stack.start_orchestrator()
+        self.call("run", 202, self.alice.run(job_id))
+        self.check_executed_once(job_id)
+        self.prove("a failed dispatch answers 502 and keeps the job UPLOADED; the next run works")
+
+    def retry_a_failed_transcription(self) -> None:
+        """A retry goes on where something is left."""
+        self.chapter("A transcription fails")
+        job_id = self.another_job("s3://studio/mumbled.mp4?fail=transcription")
+        self.call("run", 202, self.alice.run(job_id))
+        self.follow(job_id, "AUDIO_EXTRACTING", "FAILED")
+        failure = self.alice.job(job_id).json()["failure"]
+        self.check("the job says where", failure["stage"] == "TRANSCRIBING", failure)
+        self.chapter("Alice retries it")
+        retry = self.call("retry", 202, self.alice.retry(job_id, "once-more"))
+        self.check_resumed(retry)
+        self.follow(job_id, "FAILED", "DRAFT_READY")
+        self.prove("a retry resumed from the furthest checkpoint, AUDIO_READY, to DRAFT_READY")
+
+    def check_resumed(self, retry: dict[str, Any]) -> None:
+        """The retry goes on from the audio, and the same request again changes nothing."""
+        resumes = retry["resume_from_status"] == "AUDIO_READY"
+        self.check("it resumes from AUDIO_READY", resumes, retry)
+        again = self.alice.retry(retry["job_id"], "once-more")
+        same = again.ok and again.json()["dispatch_id"] == retry["dispatch_id"]
+        self.check("the same retry again is the same dispatch", same, again.text)
+
+    def cancel_a_running_job(self) -> None:
+        """What is cancelled stays so."""
+        self.chapter("Alice starts the wrong take, and cancels it")
+        job_id = self.another_job("s3://studio/wrong-take.mp4")
+        self.call("run", 202, self.alice.run(job_id))
+        cancelled = self.call("cancel", 200, self.alice.cancel(job_id))
+        self.check("the job is CANCELLED", cancelled["status"] == "CANCELLED", cancelled)
+        self.call("run after it", 409, self.alice.run(job_id))
+        stopped = wait_until(
+            lambda: self.execution(job_id)["stopped_by"], 10, "the orchestrator stops"
+        )
+        self.check(f"the orchestrator stopped its execution ({stopped})", bool(stopped), stopped)
+        status = self.status(job_id)
+        self.check("the job is CANCELLED still", status == "CANCELLED", status)
+        self.prove("a cancelled job stays cancelled, and its execution stops")
+
+    def follow(self, job_id: str, from_status: str, goal: str) -> None:
+        """Show each state as the job reaches it, until `goal`."""
+        started = time.monotonic()
+        self.say(f"[dim]  0.00 s[/]  {from_status}")
+        for status in self.states_after(job_id, from_status):
+            self.say(f"[dim]{time.monotonic() - started:6.2f} s[/]  [cyan]{status}[/]")
+            if status in (goal, "FAILED", "CANCELLED"):
+                self.check(f"the job reached {goal}", status == goal, status)
+                return
+
+    def states_after(self, job_id: str, status: str) -> Iterator[str]:
+        """Yield each state that the job takes after `status`, by long polls."""
+        deadline = time.monotonic() + FOLLOW_LIMIT_SECONDS
+        while time.monotonic() < deadline:
+            seen = self.alice.job(job_id, params={"wait": 2, "status_not": status}).json()["status"]
+            if seen != status:
+                status = seen
+                yield status
+        raise WrongAnswerError(f"the job is {status} after {FOLLOW_LIMIT_SECONDS:g} s")
+
+    def status(self, job_id: str) -> str:
+        """The job's state now."""
+        return str(self.alice.job(job_id).json()["status"])
+
+    def changes(self, job_id: str) -> list[str]:
+        """The states that the job took, as its trail tells them."""
+        trail = self.alice.events(job_id, params={"limit": 200}).json()["items"]
+        return [step["new_status"] for step in trail if step["new_status"] != step["prev_status"]]
+
+    def executions(self, job_id: str) -> list[dict[str, Any]]:
+        """What the orchestrator has of a job."""
+        answer = requests.get(f"{self.stack.orchestrator.url}/executions", timeout=5)
+        return [execution for execution in answer.json() if execution["job_id"] == job_id]
+
+    def execution(self, job_id: str) -> dict[str, Any]:
+        """The one execution of a job."""
+        return self.executions(job_id)[0]
+
+    def check_executed_once(self, job_id: str) -> None:
+        """The orchestrator itself says how often it was asked."""
+        executions = self.executions(job_id)
+        posts = [execution["posts"] for execution in executions]
+        self.check("the orchestrator: one POST, one execution", posts == [1], executions)
