@@ -1,0 +1,69 @@
+# Everything that is done with this project. `make help` lists it.
+# A fresh machine needs Python 3.11 or newer and make; all else goes into .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help bench bench-smoke test-more docs install demo up test check chaos chaos-minute lint types imports clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## make .venv with everything in it, at pinned versions
+
+$(INSTALLED): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Take One needs Python 3.11 or newer")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev]'
+	@touch $(INSTALLED)
+
+demo: install ## watch one video go from upload to draft, and what happens when things fail
+	@$(BIN)/python -m demo
+
+docs: install ## write anew what is made from the settings class and the specification
+	$(BIN)/python -m settings > docs/configuration.md
+	$(BIN)/python -m docs.http_file > docs/takeone.http
+
+up: install ## the same stack in the foreground, to play with; data survives in .takeone/
+	@$(BIN)/python -m demo.up
+
+test: install ## all tests, on a Redis and workers of their own
+	$(BIN)/python -m pytest
+
+check: lint types imports test test-more bench-smoke chaos-minute ## what CI runs
+
+SECONDS ?= 180
+SEED ?= 1
+
+chaos: install ## kill, stop and cut everything for SECONDS=180 by SEED=1, and check that nothing is lost
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
+
+chaos-minute: install
+	$(BIN)/python -m tests.chaos --seconds 60 --seed $(SEED)
+
+bench: install ## measure against the barest program for the same work (needs a quiet machine, 5 minutes)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,bench]'
+	$(BIN)/python -m bench
+
+test-more: install ## Sentinel, TLS, RabbitMQ (where it is installed), the image's steps, and load
+	$(BIN)/python -m pytest tests/deploy tests/load
+
+bench-smoke: install
+	$(BIN)/python -m pytest tests/bench
+
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: install
+	$(BIN)/mypy
+
+imports: install
+	$(BIN)/lint-imports --no-logo
+
+clean: ## remove what the targets above made
+	rm -rf .venv .takeone artifacts build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,29 @@
+"""The store behind the service's back: to look, and to bring about what the API never would."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from demo.redis_server import RedisServer
+from store import keys
+
+
+def claim(redis: RedisServer, job_id: str) -> dict[str, Any] | None:
+    """Return the claim that stands, as it is stored; None if none does."""
+    with redis.client() as client:
+        raw = client.get(keys.claim(job_id))
+    return json.loads(raw) if raw else None
+
+
+def lose_claim(redis: RedisServer, job_id: str) -> None:
+    """Delete the record of the job's dispatch, as no part of the service ever does."""
+    with redis.client() as client:
+        assert client.delete(keys.claim(job_id)) == 1
+
+
+def edit_job(redis: RedisServer, job_id: str, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the stored job in place."""
+    with redis.client() as client:
+        job = json.loads(client.get(keys.job(job_id)))
+        edit(job)
+        client.set(keys.job(job_id), json.dumps(job))

@@ -1,0 +1,268 @@
+"""Odd targets, methods, queries and headers: refused in the contract's shape, and nothing leaks."""
+
+from uuid import uuid4
+
+import pytest
+
+from demo.stack import Stack
+from tests.acceptance.raw_http import Answer, ask, assert_refused, of, send_bytes
+from tests.support.client import ApiClient, status_report
+
+EDITOR: dict[str, str | bytes] = {"Authorization": "Bearer test:alice:editor"}
+ODD_IDS = [
+    "..%2f",
+    "%2e%2e%2fjobs",
+    "..",
+    ".",
+    "%00",
+    "%0d%0aSet-Cookie:%20a=b",
+    "{JOB}%0a",
+    "{JOB}%00",
+    "{JOB}%20",
+    "{JOB}:claim",
+    "{JOB}%7d:claim",
+    "{JOB}/",
+    "*",
+    "%ff%fe",
+    "%zz",
+    "%F0%9F%8E%AC",
+    "'%20OR%201=1",
+    "-1",
+    "null",
+    "a" * 3_500,
+]
+JOB_ROUTES = [
+    ("GET", ""),
+    ("POST", "/confirm-upload"),
+    ("POST", "/run"),
+    ("POST", "/cancel"),
+    ("POST", "/retry"),
+    ("GET", "/events"),
+]
+BODIES = {
+    "/confirm-upload": {"video_uri": "s3://studio/other.mp4"},
+    "/retry": {"model_profile": "standard", "client_request_id": "once"},
+}
+ROUTES = {
+    "/api/v1/projects": {"GET", "POST", "HEAD"},
+    "/api/v1/projects/{project}": {"GET", "HEAD"},
+    "/api/v1/projects/{project}/jobs": {"GET", "POST", "HEAD"},
+    "/api/v1/jobs/{job}": {"GET", "HEAD"},
+    **{f"/api/v1/jobs/{{job}}/{verb}": {"POST"} for verb in ("confirm-upload", "run", "cancel")},
+    "/api/v1/jobs/{job}/retry": {"POST"},
+    "/api/v1/jobs/{job}/events": {"GET", "HEAD"},
+    "/api/v1/internal/jobs/{job}/status": {"POST"},
+    "/healthz": {"GET", "HEAD"},
+    "/readyz": {"GET", "HEAD"},
+    "/openapi.json": {"GET", "HEAD"},
+    "/docs": {"GET", "HEAD"},
+}
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO"]
+
+
+@pytest.mark.parametrize("odd", ODD_IDS)
+def test_an_id_that_is_none_is_a_404_on_every_route(
+    odd: str, stack: Stack, job_id: str, callback_secret: str
+) -> None:
+    target = odd.replace("{JOB}", job_id)
+    answers = [
+        ask(stack.api_url, method, f"/api/v1/jobs/{target}{verb}", EDITOR)
+        for method, verb in JOB_ROUTES
+        if verb not in BODIES
+    ]
+    answers += [
+        ask(stack.api_url, method, f"/api/v1/projects/{target}{verb}", EDITOR)
+        for method, verb in (("GET", ""), ("GET", "/jobs"), ("POST", "/jobs"))
+    ]
+    secret: dict[str, str | bytes] = {
+        "X-Callback-Secret": callback_secret,
+        "Content-Type": "application/json",
+    }
+    body = (
+        b'{"event_id": "e", "status": "AUDIO_EXTRACTING", "correlation_id": "c",'
+        b' "occurred_at": "2026-03-02T09:22:41Z"}'
+    )
+    path = f"/api/v1/internal/jobs/{target}/status"
+    answers.append(ask(stack.api_url, "POST", path, secret, body))
+    for answer in answers:
+        # A dot is a path of its own to a router: what it leads to may exist, and refuse the method.
+        assert_refused(answer, 404, *([405] if odd.startswith(".") else []))
+        assert "set-cookie" not in answer.headers
+    assert ApiClient(stack.api_url).job(job_id).json()["status"] == "UPLOADED"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/",
+        "//",
+        "/api",
+        "/api/v1",
+        "/api/v1/",
+        "/api/v1/projects/",
+        "/api//v1/projects",
+        "/api/v1/nonsense",
+        "/api/v2/projects",
+        "/API/v1/projects",
+        "/docs/../openapi.json",
+        "/docs/..%2f..%2fsettings.py",
+        "/docs/index.html",
+        "/static/x",
+        "/favicon.ico",
+        "/%ff",
+        "/" + "a" * 4_000,
+    ],
+)
+def test_an_unknown_route_is_a_404_with_credentials_and_without(target: str, stack: Stack) -> None:
+    for headers in (EDITOR, {}):
+        assert_refused(ask(stack.api_url, "GET", target, headers), 404)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_method_that_a_route_does_not_have_is_a_405_that_says_which_it_has(
+    route: str, stack: Stack, job_id: str
+) -> None:
+    target = route.format(job=job_id, project=uuid4())
+    for method in METHODS:
+        if method in ROUTES[route]:
+            continue
+        answer = ask(stack.api_url, method, target, EDITOR)
+        assert_refused(answer, 405)
+        assert set(answer.headers["allow"].split(", ")) == ROUTES[route]
+
+
+@pytest.mark.parametrize(
+    ("path", "query"),
+    [
+        *[
+            (path, query)
+            for path in ("/projects/{project}/jobs", "/jobs/{job}/events")
+            for query in (
+                *(
+                    "limit=0",
+                    "limit=201",
+                    "limit=-1",
+                    "limit=x",
+                    "limit=",
+                    "limit=1e2",
+                    "limit=1.5",
+                ),
+                *("cursor=-1", "cursor=x", "cursor=", "cursor=1%0a", "cursor=9999999999999999"),
+                *("limit=٣", "limit=%ff", "cursor=%D9%A3"),
+            )
+        ],
+        *[("/projects/{project}/jobs", f"status={value}") for value in ("", "x", "created", "%ff")],
+        *[("/jobs/{job}", f"wait={value}") for value in ("-1", "61", "x", "", "NaN", "1.5", "1e1")],
+        *[("/jobs/{job}", f"wait=1&status_not={value}") for value in ("", "x", "uploaded")],
+    ],
+)
+def test_a_query_that_is_not_as_described_is_a_400(
+    path: str, query: str, stack: Stack, job_id: str
+) -> None:
+    alice = ApiClient(stack.api_url)
+    target = path.format(job=job_id, project=alice.job(job_id).json()["project_id"])
+    encoded = f"/api/v1{target}?{query}".replace("٣", "%D9%A3")
+    assert_refused(ask(stack.api_url, "GET", encoded, EDITOR), 400)
+
+
+BAD_BYTES = {
+    "no HTTP": b"hello\r\n\r\n",
+    "no version": b"GET /healthz\r\n\r\n",
+    "a version to come": b"GET /healthz HTTP/9.9\r\nHost: x\r\n\r\n",
+    "a header without a colon": b"GET /healthz HTTP/1.1\r\nHost: x\r\nnonsense\r\n\r\n",
+    "a bare carriage return": b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: a\rSet-Cookie: b\r\n\r\n",
+    "a NUL in a header": b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-Id: a\x00b\r\n\r\n",
+    "a folded header": b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-A: a\r\n Set-Cookie: b\r\n\r\n",
+    "two lengths": b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+    "a negative length": b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "a length that is no number": b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n",
+    "a length and chunks": (
+        b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    ),
+    "a target that is too long": b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a header that is too long": b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 9_000 + b"\r\n\r\n",
+    "too many headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-A: a\r\n" * 200 + b"\r\n",
+    "a raw space in the target": b"GET /api/v1/a b HTTP/1.1\r\nHost: x\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("case", BAD_BYTES)
+def test_what_is_not_even_a_request_is_refused_in_the_same_shape(case: str, stack: Stack) -> None:
+    answer = send_bytes(stack.api_url, BAD_BYTES[case])
+    assert_refused(answer)
+    assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\nhello\r\n0\r\n\r\n", b"5\r\nhelloXX0\r\n\r\n"])
+def test_a_broken_chunk_is_refused_in_the_same_shape(chunk: bytes, stack: Stack) -> None:
+    head = (
+        b"POST /api/v1/projects HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer test:a:editor\r\n"
+        b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    assert_refused(send_bytes(stack.api_url, head + chunk), 400)
+
+
+@pytest.mark.parametrize(
+    "offered", ["a b", "a;b", "<script>", "x" * 129, "ä", "%0d%0aSet-Cookie: a=b", "", "a\tb"]
+)
+def test_a_request_id_that_is_not_a_clean_one_is_replaced_and_never_echoed(
+    offered: str, stack: Stack
+) -> None:
+    answer = ask(stack.api_url, "GET", "/healthz", {"X-Request-Id": offered.encode()})
+    assert answer.status == 200
+    assert len(answer.headers["x-request-id"]) == 36
+    assert answer.headers["x-request-id"] != offered
+
+
+def same_bytes(answer: Answer) -> tuple[int, dict[str, str], bytes]:
+    """All of an answer that is not its own moment's."""
+    moment = {"date", "x-request-id"}
+    kept = {name: value for name, value in answer.headers.items() if name not in moment}
+    return answer.status, kept, answer.body
+
+
+@pytest.mark.parametrize(("method", "verb"), JOB_ROUTES)
+@pytest.mark.parametrize("valid", [True, False], ids=["good body", "bad body"])
+def test_another_users_job_answers_byte_for_byte_like_one_that_is_not_there(
+    method: str, verb: str, valid: bool, stack: Stack, bob: ApiClient, alice: ApiClient, job_id: str
+) -> None:
+    visitor = ApiClient(stack.api_url, "alice", "viewer")
+    path = "/api/v1/jobs/{}" + verb
+    body = BODIES.get(verb) if valid else {"nonsense": True}
+    nothing = of(alice.call(method, path.format(uuid4()), json=body))
+    assert_refused(nothing, 404, *([400] if verb in BODIES and not valid else []))
+    for caller in (bob, visitor):
+        for other in (job_id, str(uuid4()), "nonsense"):
+            answer = of(caller.call(method, path.format(other), json=body))
+            assert same_bytes(answer) == same_bytes(nothing)
+    assert alice.job(job_id).json()["status"] == "UPLOADED"
+
+
+@pytest.mark.parametrize(("method", "rest"), [("GET", ""), ("GET", "/jobs"), ("POST", "/jobs")])
+def test_another_users_project_answers_byte_for_byte_like_one_that_is_not_there(
+    method: str, rest: str, stack: Stack, bob: ApiClient, alice: ApiClient
+) -> None:
+    visitor = ApiClient(stack.api_url, "alice", "viewer")
+    project_id = alice.create_project().json()["id"]
+    path = "/api/v1/projects/{}" + rest
+    nothing = of(alice.call(method, path.format(uuid4())))
+    assert_refused(nothing, 404)
+    for caller in (bob, visitor):
+        answer = of(caller.call(method, path.format(project_id)))
+        assert same_bytes(answer) == same_bytes(nothing)
+
+
+def test_a_callback_for_no_job_is_a_404_but_a_wrong_secret_is_a_401_before_anything_is_looked_up(
+    alice: ApiClient, job_id: str, callback_secret: str
+) -> None:
+    report = status_report("AUDIO_EXTRACTING")
+    assert_refused(of(alice.callback(str(uuid4()), callback_secret, report)), 404)
+    wrong = [
+        of(alice.callback(each, secret, body))
+        for each in (job_id, str(uuid4()), "nonsense")
+        for secret in ("wrong", "", callback_secret[:-1], callback_secret + "x")
+        for body in (report, {"nonsense": True})
+    ]
+    assert_refused(wrong[0], 401)
+    assert len({str(same_bytes(answer)) for answer in wrong}) == 1

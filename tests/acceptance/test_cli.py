@@ -1,0 +1,147 @@
+"""The command line: the doctor and the showing of jobs, as an operator calls them."""
+
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from demo.ports import free_port
+from demo.processes import ROOT, clean_environment
+from demo.redis_server import RedisServer
+from demo.stack import DEVELOPMENT_SETTINGS, Stack
+from tests.support.client import ApiClient
+from tests.support.job_handle import JobHandle
+from tests.support.orchestrator import StubOrchestrator
+
+PRODUCTION = {
+    "TAKEONE_ENV": "production",
+    "TAKEONE_AUTH_MODE": "jwt",
+    "TAKEONE_JWT_KEY": "a-shared-key-that-is-long-enough-for-hs256",
+    "TAKEONE_JWT_ALGORITHMS": "HS256",
+    "TAKEONE_JWT_ISSUER": "https://login.example",
+    "TAKEONE_JWT_AUDIENCE": "takeone",
+}
+FLASK = "python -m flask --app api"
+TAKEONE = "python -c 'from api.cli import main; main()'"
+
+
+def call(
+    arguments: str, settings: Mapping[str, str], program: str = TAKEONE
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        ["/bin/sh", "-c", f"exec {program} {arguments}"],
+        check=False,
+        cwd=ROOT,
+        env=clean_environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def states(said: str) -> dict[str, set[str]]:
+    """What the doctor says of each thing: its states."""
+    found: dict[str, set[str]] = {}
+    for line in said.splitlines():
+        about, _, rest = line.partition("  ")
+        if about:
+            found.setdefault(about, set()).add(rest.split()[0])
+    return found
+
+
+@pytest.fixture(scope="module")
+def sick_redis(redis_server: RedisServer) -> Iterator[RedisServer]:
+    """A Redis that production must not trust: it evicts, and keeps nothing."""
+    with redis_server.client() as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        yield redis_server
+        client.config_set("maxmemory", "0")
+        client.config_set("maxmemory-policy", "noeviction")
+
+
+def test_the_doctor_finds_a_running_stack_well_and_dispatches_nothing(
+    stack: Stack, orchestrator: StubOrchestrator
+) -> None:
+    before = len(orchestrator.requests)
+    ended = call("doctor", {**stack.settings, "TAKEONE_LOG_LEVLE": "DEBUG"})
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = states(ended.stdout)
+    assert found.keys() == {
+        "settings", "store", "broker", "workers", "orchestrator", "callback URL",
+    }  # fmt: skip
+    for about in ("broker", "workers", "orchestrator", "callback URL"):
+        assert found[about] == {"ok"}
+    assert "rename it to TAKEONE_LOG_LEVEL" in ended.stdout
+    assert len(orchestrator.requests) == before
+    with stack.redis.client() as client:
+        assert not set(client.scan_iter("*doctor*")), "it left its queue behind"
+
+
+def test_the_doctor_says_of_each_thing_what_is_wrong_and_what_to_do(
+    sick_redis: RedisServer,
+) -> None:
+    settings = {
+        **DEVELOPMENT_SETTINGS,
+        **PRODUCTION,
+        "TAKEONE_REDIS_URL": sick_redis.database_url(5),
+        "TAKEONE_ORCHESTRATOR_URL": f"http://caller:planted@127.0.0.1:{free_port()}/planted",
+        "TAKEONE_PUBLIC_URL": "http://localhost:8000",
+    }
+    ended = call("doctor", settings)
+    assert ended.returncode == 1
+    found = states(ended.stdout)
+    for about in ("store", "workers", "orchestrator", "callback URL"):
+        assert "WRONG" in found[about], ended.stdout
+    for said in (
+        "evicts",
+        "set noeviction",
+        "keeps nothing on disk",
+        "appendonly yes",
+        "ConnectionRefusedError",
+        "only this machine's own",
+        "start the Procfile's",
+    ):
+        assert said in ended.stdout  # fmt: skip
+    assert "planted" not in ended.stdout + ended.stderr
+
+
+def test_the_doctor_names_a_store_that_is_away_and_goes_on() -> None:
+    settings = {
+        **DEVELOPMENT_SETTINGS,
+        "TAKEONE_REDIS_URL": f"redis://:planted@127.0.0.1:{free_port()}/0",
+    }
+    ended = call("doctor", settings)
+    assert ended.returncode == 1
+    found = states(ended.stdout)
+    assert found["store"] == found["broker"] == found["workers"] == {"WRONG"}
+    assert "planted" not in ended.stdout + ended.stderr
+
+
+def test_the_doctor_names_every_setting_that_is_wrong() -> None:
+    ended = call("doctor", {"TAKEONE_WEB_THREADS": "planted"})
+    assert ended.returncode == 1
+    assert "TAKEONE_REDIS_URL is not set" in ended.stdout
+    assert "TAKEONE_WEB_THREADS" in ended.stdout
+    assert "planted" not in ended.stdout + ended.stderr
+
+
+def test_a_job_is_shown_with_its_trail_whoever_it_belongs_to(
+    stack: Stack, alice: ApiClient, callback_secret: str
+) -> None:
+    handle = JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_READY")
+    shown = json.loads(call(f"jobs show {handle.id}", stack.settings, FLASK).stdout)
+    events = shown.pop("events")
+    assert shown == handle.shown()
+    assert events == handle.trail()
+    ended = call("jobs show nothing", stack.settings)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert "there is no job nothing" in ended.stderr
+
+
+def test_every_command_says_what_it_is_for() -> None:
+    said = call("--help", DEVELOPMENT_SETTINGS).stdout
+    for name in ("doctor", "token", "jobs", "dispatches", "demo"):
+        assert f"  {name} " in said

@@ -1,0 +1,266 @@
+"""Documents and code say the same: the API's specification, the FSM's table, and Celery's message."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from celery import Celery
+from kombu import Connection, Queue
+
+from api import errors as api_errors
+from demo.processes import ROOT
+from demo.stack import Stack
+from domain import errors
+from domain.claim import NEXT_PHASE, Phase
+from domain.dispatch_steps import Token
+from domain.errors import FsmTerminalImmutable, FsmTransitionInvalid
+from domain.job_fsm import TERMINAL_STATUSES, TRANSITIONS, JobStatus, ensure_transition
+from tasks import message
+from tests.support.client import ApiClient
+
+Document = dict[str, Any]
+METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace")
+FSM_DOCUMENT = Path(ROOT / "spec/domain/job_fsm.md")
+
+
+@pytest.fixture(scope="module")
+def spec() -> Document:
+    """The specification."""
+    document: Document = yaml.safe_load((ROOT / "spec/api/openapi.yaml").read_text())
+    return document
+
+
+@pytest.fixture(scope="module")
+def served(stack: Stack) -> Document:
+    """What the running service says of itself, to anybody."""
+    answer = ApiClient(stack.api_url, token="").call("GET", "/openapi.json")
+    assert answer.status_code == 200
+    document: Document = answer.json()
+    return document
+
+
+def resolved(document: Document, part: Document) -> Document:
+    """The part itself, or what it refers to."""
+    while "$ref" in part:
+        found = document
+        for name in part["$ref"].removeprefix("#/").split("/"):
+            found = found[name]
+        part = found
+    return part
+
+
+def schema_name(document: Document, part: Document) -> str | None:
+    """The name of the schema of a body; None if there is no body."""
+    content = resolved(document, part).get("content", {})
+    if not content:
+        return None
+    assert content.keys() == {"application/json"}
+    return str(content["application/json"]["schema"]["$ref"]).rpartition("/")[2]
+
+
+def operation(document: Document, path: str, method: str) -> Document:
+    """Everything that two descriptions of an operation must agree on."""
+    item = document["paths"][path]
+    said = item[method]
+    parameters = [
+        resolved(document, each)
+        for each in [*item.get("parameters", []), *said.get("parameters", [])]
+    ]
+    return {
+        "operationId": said["operationId"],
+        "security": said.get("security", document.get("security")),
+        "parameters": {
+            (each["in"], each["name"], each.get("required", False)) for each in parameters
+        },
+        "body": schema_name(document, said["requestBody"]) if "requestBody" in said else None,
+        "responses": {
+            code: schema_name(document, each) for code, each in said["responses"].items()
+        },
+    }
+
+
+def operations(document: Document) -> set[tuple[str, str]]:
+    """Every path with each of its methods."""
+    return {
+        (path, method)
+        for path, item in document["paths"].items()
+        for method in METHODS
+        if method in item
+    }
+
+
+def test_the_service_has_the_paths_and_methods_of_the_specification(
+    spec: Document, served: Document
+) -> None:
+    assert operations(served) == operations(spec)
+    assert served["openapi"].startswith("3.1")
+
+
+def test_each_operation_has_the_name_parameters_bodies_codes_and_security_of_the_specification(
+    spec: Document, served: Document
+) -> None:
+    for path, method in sorted(operations(spec)):
+        assert operation(served, path, method) == operation(spec, path, method), (method, path)
+
+
+def test_the_schemas_have_the_names_the_properties_and_the_required_lists_of_the_specification(
+    spec: Document, served: Document
+) -> None:
+    def shape(document: Document) -> dict[str, tuple[set[str], set[str]]]:
+        return {
+            name: (set(schema.get("properties", {})), set(schema.get("required", [])))
+            for name, schema in document["components"]["schemas"].items()
+        }
+
+    assert shape(served) == shape(spec)
+    assert served["components"]["securitySchemes"].keys() == set(
+        spec["components"]["securitySchemes"]
+    )
+
+
+def test_every_code_of_the_service_is_in_the_specification_and_every_other_way_round(
+    spec: Document,
+) -> None:
+    kinds = [
+        each
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.TakeOneError)
+    ]
+    ours = {each.code for each in kinds} - {""}
+    ours |= {code for code, _ in api_errors._CODES.values()} | {api_errors.INTERNAL[0]}
+    assert ours == set(spec["components"]["schemas"]["Error"]["properties"]["code"]["enum"])
+
+
+def test_every_reference_of_the_specification_leads_somewhere(spec: Document) -> None:
+    references = re.findall(
+        r"'?\$ref'?: '?(#[^'\s}]+)", (ROOT / "spec/api/openapi.yaml").read_text()
+    )
+    assert len(references) > 50
+    for reference in references:
+        assert resolved(spec, {"$ref": reference})
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The rows of the document's table whose head begins with `heading`."""
+    text = FSM_DOCUMENT.read_text()
+    table = text[text.index(f"| {heading} |") :].split("\n\n")[0]
+    cells = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in table.splitlines()
+    ]
+    return cells[2:]
+
+
+def test_the_states_and_steps_of_the_code_are_those_of_the_document() -> None:
+    table = {
+        JobStatus(start): [] if targets == "—" else [JobStatus(t) for t in targets.split(", ")]
+        for start, targets in rows("from")
+    }
+    assert list(table) == list(JobStatus)
+    assert {start: list(targets) for start, targets in TRANSITIONS.items()} == table
+    assert {start for start, targets in table.items() if not targets} == set(TERMINAL_STATUSES)
+
+
+def test_the_gate_lets_through_what_the_document_allows_and_nothing_else() -> None:
+    allowed = {
+        (JobStatus(start), target) for start, to in rows("from") for target in to.split(", ")
+    }
+    for start in JobStatus:
+        for target in JobStatus:
+            if (start, target) in allowed:
+                assert ensure_transition(start, target) is target
+                continue
+            refusal = FsmTerminalImmutable if start in TERMINAL_STATUSES else FsmTransitionInvalid
+            with pytest.raises(refusal) as refused:
+                ensure_transition(start, target)
+            assert refused.value.details["allowed_next_statuses"] == list(TRANSITIONS[start])
+
+
+def test_the_phases_of_the_code_step_as_the_document_says() -> None:
+    documented = {(start, to) for start, _, _, to in rows("phase")}
+    names = {phase: "free" if phase is Phase.RELEASED else phase.value for phase in Phase}
+    stepped = {(names[start], names[to]) for (start, _), to in NEXT_PHASE.items()}
+    # Making a claim, and retrying after one, are rules of admission, not steps of a claim.
+    made = {("free", "CLAIMED"), ("SENT", "CLAIMED")}
+    assert stepped - {("UNKNOWN", "UNKNOWN")} == documented - made
+
+
+TOKEN = Token("8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2", "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2", 3)
+QUEUE = "takeone.dispatch.0"
+
+
+@pytest.fixture
+def celerys_own() -> Document:
+    """The message that Celery itself makes for the same task, as kombu's Redis transport keeps it."""
+    app = Celery("takeone", broker="memory://", set_as_current=False)
+    app.conf.task_queues = [Queue(QUEUE, no_ack=True)]
+    app.conf.task_ignore_result = True
+    arguments = (TOKEN.job_id, TOKEN.dispatch_id, TOKEN.epoch)
+    with app.connection_for_write() as connection:
+        app.send_task(
+            message.DISPATCH_TASK,
+            args=arguments,
+            task_id=TOKEN.dispatch_id,
+            queue=QUEUE,
+            connection=connection,
+            ignore_result=True,
+        )
+        channel = connection.default_channel
+        raw: Document = json.loads(json.dumps(channel._get(QUEUE)))
+    return raw
+
+
+def our_message() -> Document:
+    """The message that the service pushes."""
+    encoded = message.encode(message.DISPATCH_TASK, TOKEN.dispatch_id, TOKEN, QUEUE)
+    document: Document = json.loads(encoded)
+    return document
+
+
+def decoded(raw: Document) -> Any:
+    """The message as a worker's kombu reads it."""
+    with Connection("memory://") as connection:
+        return connection.default_channel.message_to_python(raw)
+
+
+def test_the_message_has_the_parts_and_headers_that_celery_itself_gives_it(
+    celerys_own: Document,
+) -> None:
+    ours = our_message()
+    assert ours.keys() == celerys_own.keys()
+    assert ours["properties"].keys() - {"body_encoding"} == (
+        celerys_own["properties"].keys() - {"body_encoding"}
+    )
+    for name in (
+        "lang",
+        "task",
+        "id",
+        "root_id",
+        "parent_id",
+        "group",
+        "eta",
+        "expires",
+        "retries",
+    ):
+        assert ours["headers"][name] == celerys_own["headers"][name], name
+    for name in ("timelimit", "shadow", "ignore_result"):
+        assert ours["headers"].get(name) == celerys_own["headers"].get(name), name
+    assert ours["content-type"] == celerys_own["content-type"]
+    assert ours["content-encoding"] == celerys_own["content-encoding"]
+
+
+def test_kombu_decodes_it_to_the_same_task_as_celerys_own(celerys_own: Document) -> None:
+    ours, theirs = decoded(our_message()), decoded(celerys_own)
+    assert ours.payload == theirs.payload
+    assert ours.payload[0] == [TOKEN.job_id, TOKEN.dispatch_id, TOKEN.epoch]
+    assert ours.delivery_tag
+    assert ours.delivery_info["routing_key"] == theirs.delivery_info["routing_key"]
+
+
+def test_the_message_carries_ids_and_nothing_else() -> None:
+    arguments, options, embedded = json.loads(decoded(our_message()).body)
+    assert arguments == [TOKEN.job_id, TOKEN.dispatch_id, TOKEN.epoch]
+    assert options == {}
+    assert set(embedded.values()) == {None}

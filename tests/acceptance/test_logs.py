@@ -1,0 +1,291 @@
+"""Everything that was written: structured, one line a request and a step, and nobody's words in it."""
+
+import json
+from base64 import b64decode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from demo.redis_server import RedisServer
+from demo.stack import Stack
+from demo.waiting import wait_until
+from tests.acceptance.raw_http import ask, send_bytes
+from tests.conftest import QUICK_SETTINGS
+from tests.support import behaviours as told
+from tests.support.client import ApiClient, status_report
+from tests.support.orchestrator import StubOrchestrator
+
+pytestmark = pytest.mark.redis_broker
+
+SECRET = f"callback-secret-{uuid4().hex}"
+HOST_PASSWORD, HOST_QUERY = f"password-{uuid4().hex}", f"query-{uuid4().hex}"
+
+
+@dataclass
+class Planted:
+    """Strings that may stand in no log: each is made once, and remembered under its name."""
+
+    strings: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, name: str) -> str:
+        """Return the planted string of this name."""
+        return self.strings.setdefault(name, f"planted-{name}-{uuid4().hex}")
+
+
+@dataclass(frozen=True)
+class Played:
+    """What was done, and everything that was written meanwhile."""
+
+    job_ids: list[str]
+    planted: Planted
+    web: list[str]
+    worker: list[str]
+    events: list[str]
+    message: str
+    requests: int
+
+    @property
+    def everything(self) -> str:
+        """All of it as one text."""
+        return "\n".join([*self.web, *self.worker, *self.events, self.message])
+
+
+@contextmanager
+def listening_to_events(redis: RedisServer) -> Iterator[list[str]]:
+    """Collect what Celery tells monitors, such as Flower, of its tasks."""
+    heard: list[str] = []
+
+    def hear(message: dict[str, str]) -> None:
+        heard.append(b64decode(json.loads(message["data"])["body"]).decode())
+
+    with redis.client() as client, client.pubsub() as subscription:
+        subscription.psubscribe(**{"*celeryev*": hear})
+        thread = subscription.run_in_thread(sleep_time=0.05, daemon=True)
+        try:
+            yield heard
+        finally:
+            thread.stop()
+            thread.join(5)
+
+
+def message_in_queue(stack: Stack, dave: ApiClient, job_ids: list[str]) -> str:
+    """Run two jobs while the worker is paused, and return the message that waits for it.
+
+    The other one's is handed to the paused worker, whose request for it stands.
+    """
+    (worker,) = stack.workers
+    worker.pause()
+    try:
+        for job_id in job_ids:
+            assert dave.run(job_id, headers={"Prefer": "respond-async"}).status_code == 202
+        with stack.redis.client() as client:
+            queues = [key for key in client.scan_iter("*dispatch*") if client.type(key) == "list"]
+            (message,) = [each for key in queues for each in client.lrange(key, 0, -1)]
+    finally:
+        worker.resume()
+    return str(message)
+
+
+def play(stack: Stack, orchestrator: StubOrchestrator, planted: Planted) -> tuple[list[str], int]:
+    """Good and failed dispatches and bad requests, with a planted string wherever one can stand."""
+    url, count = stack.api_url, 0
+    dave = ApiClient(url, planted("user"))
+    request_id = {"X-Request-Id": planted("request-id")}
+    project = dave.create_project(planted("project")).json()
+    count += 1
+    jobs = []
+    answer = planted("answer").encode()
+    for behaviour in (
+        told.accept(202, answer),
+        told.refuse(500, answer),
+        told.refuse(504, answer),
+        told.answer(302, answer, {"Location": f"http://127.0.0.1:9/{planted('location')}"}),
+        told.truncated_body(500),
+        told.reset_after_read(),
+    ):
+        job = dave.uploaded_job(f"s3://studio/{planted('video')}.mp4", project=project)
+        orchestrator.behaviours[job["id"]] = behaviour
+        dave.run(job["id"], headers=request_id)
+        dave.run(job["id"], headers={**request_id, "Prefer": planted("prefer")})
+        jobs.append(job["id"])
+        count += 4
+    count += play_callbacks(dave, jobs[0], planted)
+    count += play_bad_requests(url, jobs[0], planted)
+    return jobs, count
+
+
+def play_callbacks(dave: ApiClient, job_id: str, planted: Planted) -> int:
+    """Good, repeated, refused and unauthorised callbacks; returns how many."""
+    report = status_report(
+        "FAILED",
+        event_id=planted("event-id"),
+        correlation_id=planted("correlation-id"),
+        execution_id=planted("execution-id"),
+        artifact_updates={"transcript_uri": planted("artifact"), planted("key"): planted("value")},
+        failure_code=planted("failure-code"),
+        failure_message=planted("failure-message"),
+        failed_stage=planted("failed-stage"),
+    )
+    other = {
+        **report,
+        "event_id": planted("event-id") + "2",
+        "execution_id": planted("execution-2"),
+    }
+    wrong = {**report, planted("field"): planted("field-value"), "status": planted("status")}
+    for secret, body in (
+        (SECRET, report),
+        (SECRET, report),
+        (SECRET, {**report, "failure_message": planted("failure-message") + "x"}),
+        (SECRET, other),
+        (SECRET, wrong),
+        (planted("wrong-secret"), report),
+    ):
+        dave.callback(job_id, secret, body)
+    dave.retry(job_id, planted("client-request-id"), planted("profile"))
+    dave.retry(job_id, planted("client-request-id"), "fast")
+    return 8
+
+
+def play_bad_requests(url: str, job_id: str, planted: Planted) -> int:
+    """Requests that are refused at every stage; returns how many reached the application."""
+    editor: dict[str, str | bytes] = {"Authorization": f"Bearer test:{planted('user')}:editor"}
+    as_json = {**editor, "Content-Type": "application/json"}
+    requests: list[tuple[str, str, dict[str, str | bytes], bytes | None]] = [
+        ("GET", f"/{planted('path')}", editor, None),
+        (
+            "GET",
+            f"/api/v1/jobs/{planted('job-id')}?{planted('query')}={planted('q')}",
+            editor,
+            None,
+        ),
+        ("GET", f"/api/v1/jobs/{job_id}?wait={planted('wait')}", editor, None),
+        ("GET", "/api/v1/projects", {"Authorization": f"Bearer {planted('token')}"}, None),
+        ("GET", "/api/v1/projects", {"Authorization": f"Basic {planted('basic')}"}, None),
+        ("GET", "/api/v1/projects", {**editor, "Cookie": planted("cookie")}, None),
+        ("GET", "/api/v1/projects", {**editor, "User-Agent": planted("agent")}, None),
+        ("GET", "/api/v1/projects", {**editor, "Referer": planted("referer")}, None),
+        ("GET", "/api/v1/projects", {**editor, "X-Request-Id": planted("odd id") + " x"}, None),
+        ("PUT", f"/api/v1/jobs/{job_id}/run", editor, planted("put").encode()),
+        (planted("method").upper().replace("-", ""), "/api/v1/projects", editor, None),
+        ("POST", "/api/v1/projects", as_json, f'{{"{planted("no-json")}'.encode()),
+        ("POST", "/api/v1/projects", as_json, json.dumps({"x": planted("unknown")}).encode()),
+        (
+            "POST",
+            "/api/v1/projects",
+            {**editor, "Content-Type": planted("type")},
+            planted("body").encode(),
+        ),
+        ("POST", "/api/v1/projects", as_json, planted("large").encode() * 5_000),
+        (
+            "POST",
+            f"/api/v1/jobs/{job_id}/confirm-upload",
+            as_json,
+            json.dumps({"video_uri": f"s3://x/{planted('other-video')}"}).encode(),
+        ),
+    ]
+    answers = [ask(url, *request) for request in requests]
+    for line in (
+        f"GET /{planted('raw')} HTTP/9.9",
+        f"{planted('raw-line')}",
+        f"GET / HTTP/1.1\r\nHost: x\r\n{planted('raw-header')}",
+        f"GET / HTTP/1.1\r\nHost: x\r\nX-A: {planted('raw-value')}\x00",
+    ):
+        send_bytes(url, line.encode() + b"\r\n\r\n")
+    return sum("x-request-id" in answer.headers for answer in answers)
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator) -> Played:
+    """The whole play, once, on a stack whose secrets are planted too."""
+    planted = Planted()
+    planted.strings |= {"secret": SECRET, "password": HOST_PASSWORD, "url-query": HOST_QUERY}
+    host = orchestrator.url.replace("http://", f"http://operator:{HOST_PASSWORD}@")
+    settings = {
+        **QUICK_SETTINGS,
+        "TAKEONE_CALLBACK_SECRET": SECRET,
+        "TAKEONE_ORCHESTRATOR_URL": f"{host}?key={HOST_QUERY}",
+    }
+    with Stack(tmp_path_factory.mktemp("logs"), settings=settings) as stack:
+        with listening_to_events(stack.redis) as events:
+            job_ids, requests = play(stack, orchestrator, planted)
+            dave = ApiClient(stack.api_url, planted("user"))
+            video = f"s3://studio/{planted('video')}.mp4"
+            last = [dave.uploaded_job(video)["id"] for _ in range(2)]
+            message = message_in_queue(stack, dave, last)
+            (web,), (worker,) = stack.webs, stack.workers
+            for job_id in last:
+                about_it = lambda each=job_id: of_job(worker.log().splitlines(), each)  # noqa: E731
+                wait_until(lambda lines=about_it: lines()[1:], 10, "the last log lines")
+                wait_until(lambda each=job_id: each in "".join(events), 10, "the last events")
+        everything = (web.log().splitlines(), worker.log().splitlines())
+    return Played(job_ids, planted, *everything, events, message, requests + 8)
+
+
+def of_job(lines: list[str], job_id: str) -> list[dict[str, Any]]:
+    """The lines about a job."""
+    records = [json.loads(line) for line in lines if line.startswith("{")]
+    return [record for record in records if record.get("job_id") == job_id]
+
+
+def test_nothing_that_anybody_wrote_and_no_secret_stands_in_any_log_or_message(
+    played: Played,
+) -> None:
+    leaked = [name for name, each in played.planted.strings.items() if each in played.everything]
+    assert leaked == []
+    assert len(played.planted.strings) > 40
+
+
+def test_every_line_is_json(played: Played) -> None:
+    assert all(json.loads(line)["event"] for line in played.web)
+    # Celery greets before anybody has told it how to log.
+    from_the_first = next(i for i, line in enumerate(played.worker) if line.startswith("{"))
+    assert all(json.loads(line)["event"] for line in played.worker[from_the_first:] if line)
+
+
+def test_there_is_one_line_a_request_with_the_hash_of_its_id(played: Played) -> None:
+    lines = [line for line in map(json.loads, played.web) if line["event"] == "request"]
+    assert len(lines) == played.requests
+    for line in lines:
+        assert len(line["request"]) == 12
+        assert line["status"] >= 200
+        assert line["milliseconds"] >= 0
+        assert line["route"].startswith("/") or line["route"] == "unmatched"
+    assert not any(line["status"] >= 500 and line["status"] not in (502, 503) for line in lines)
+
+
+def test_a_run_can_be_followed_by_job_dispatch_and_request_through_web_and_worker(
+    played: Played,
+) -> None:
+    job_id = played.job_ids[0]
+    runs = [line for line in of_job(played.web, job_id) if line.get("route", "").endswith("/run")]
+    assert [line["status"] for line in runs] == [202, 200]
+    assert len({line["request"] for line in runs}) == 1  # the same X-Request-Id, the same hash
+    steps = of_job(played.worker, job_id)
+    # The retry, at the end of the play, goes the same way under its own id.
+    assert [line["event"] for line in steps] == ["dispatch.sending", "dispatch.accepted"] * 2
+    assert steps[2]["dispatch_id"] == steps[3]["dispatch_id"] != f"run-{job_id}"
+    for line in [*runs, *steps[:2]]:
+        assert line["dispatch_id"] == f"run-{job_id}"
+        assert line["request"] == runs[0]["request"]
+
+
+def test_a_failed_run_says_what_failed_in_words_of_the_service(played: Played) -> None:
+    events = [of_job(played.worker, job_id)[-1] for job_id in played.job_ids]
+    assert [line["event"].removeprefix("dispatch.") for line in events[:3]] == [
+        "accepted",
+        "refused",
+        "lost",
+    ]
+    assert [line["http_status"] for line in events[:3]] == [202, 500, 504]
+
+
+def test_a_message_to_a_worker_and_an_event_of_it_name_the_dispatch(played: Played) -> None:
+    message = json.loads(played.message)
+    (job_id, dispatch_id, epoch), options, _ = json.loads(message["body"])
+    assert (dispatch_id, epoch, options) == (f"run-{job_id}", 1, {})
+    assert message["headers"]["id"] == dispatch_id
+    assert any(dispatch_id in event for event in played.events)

@@ -1,0 +1,145 @@
+"""The long poll: `GET /jobs/{jobId}?wait=N&status_not=X` answers when the state is no longer X."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import requests
+
+from tests.support.client import ApiClient
+from tests.support.job_handle import WAY, JobHandle
+
+WATCHERS = 100
+
+
+@pytest.fixture
+def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
+    """A job in AUDIO_EXTRACTING."""
+    return JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_EXTRACTING")
+
+
+def watch(handle: JobHandle, wait: float | str, known: str, **options: Any) -> requests.Response:
+    return handle.client.job(handle.id, params={"wait": wait, "status_not": known}, **options)
+
+
+def timed(call: Callable[[], requests.Response]) -> tuple[requests.Response, float]:
+    """The answer, and how many seconds it took."""
+    started = time.monotonic()
+    return call(), time.monotonic() - started
+
+
+@contextmanager
+def watching(handle: JobHandle, known: str, count: int = 1) -> Iterator[list[Future[Any]]]:
+    """Callers that wait until the job is no longer `known`, each on a connection of its own."""
+    with ThreadPoolExecutor(count) as pool:
+        clients = [ApiClient(handle.client.base_url, "alice") for _ in range(count)]
+        watchers = [JobHandle(client, handle.id, handle.secret) for client in clients]
+        yield [pool.submit(timed, lambda each=each: watch(each, 10, known)) for each in watchers]
+
+
+def nobody_is_answered(watchers: list[Future[Any]], seconds: float) -> bool:
+    """Whether all watchers are still waiting after some seconds."""
+    return not wait(watchers, seconds, FIRST_COMPLETED).done
+
+
+def test_it_answers_at_once_if_the_state_is_another(handle: JobHandle) -> None:
+    answer, seconds = timed(lambda: watch(handle, 10, "UPLOADED"))
+    assert answer.json() == handle.shown()
+    assert seconds < 1
+
+
+def test_it_answers_as_soon_as_the_state_changes(handle: JobHandle) -> None:
+    delays = []
+    for known, following in pairwise(["AUDIO_EXTRACTING", *WAY["GENERATING"]]):
+        with watching(handle, known) as (watcher,):
+            assert nobody_is_answered([watcher], 0.2)
+            started = time.monotonic()
+            handle.reported(following)
+            answer, _ = watcher.result(3)
+            delays.append(time.monotonic() - started)
+        assert (answer.status_code, answer.json()["status"]) == (200, following)
+    # Whoever is not woken looks once a second; a busy machine may be slow, but not each time.
+    assert min(delays) < 0.4
+
+
+def test_a_change_that_is_none_of_the_state_ends_no_wait(handle: JobHandle) -> None:
+    with watching(handle, "AUDIO_EXTRACTING") as (watcher,):
+        handle.reported("AUDIO_EXTRACTING", artifact_updates={"waveform": "s3://w"})
+        assert nobody_is_answered([watcher], 0.2)
+        handle.reported("FAILED")
+        answer, _ = watcher.result(3)
+    assert answer.json()["status"] == "FAILED"
+
+
+def test_it_waits_as_long_as_it_was_asked_to_and_then_shows_the_job_as_it_is(
+    handle: JobHandle,
+) -> None:
+    answer, seconds = timed(lambda: watch(handle, 1, "AUDIO_EXTRACTING"))
+    assert answer.status_code == 200
+    assert answer.json() == handle.shown()
+    assert 0.9 < seconds < 2.5
+
+
+def test_without_both_parameters_it_does_not_wait(handle: JobHandle) -> None:
+    for params in ({}, {"wait": 10}, {"status_not": "AUDIO_EXTRACTING"}):
+        answer, seconds = timed(lambda params=params: handle.client.job(handle.id, params=params))
+        assert answer.status_code == 200
+        assert seconds < 1
+
+
+@pytest.mark.parametrize(
+    ("params", "wrong"),
+    [
+        ({"wait": 61, "status_not": "FAILED"}, "wait"),
+        ({"wait": -1, "status_not": "FAILED"}, "wait"),
+        ({"wait": "soon", "status_not": "FAILED"}, "wait"),
+        ({"wait": 1, "status_not": "READY"}, "status_not"),
+    ],
+)
+def test_a_wait_that_cannot_be_is_refused(
+    handle: JobHandle, params: dict[str, Any], wrong: str
+) -> None:
+    answer = handle.client.job(handle.id, params=params)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert answer.json()["details"].keys() == {wrong}
+
+
+def test_for_a_job_that_has_ended_for_good_nobody_waits(handle: JobHandle) -> None:
+    handle.client.cancel(handle.id)
+    _, seconds = timed(lambda: watch(handle, 10, "CANCELLED"))
+    assert seconds < 1
+
+
+def test_a_failed_job_can_be_watched_until_its_retry_begins(handle: JobHandle) -> None:
+    handle.reported("FAILED")
+    with watching(handle, "FAILED") as (watcher,):
+        assert handle.retry("r1").status_code == 202
+        handle.reported("AUDIO_EXTRACTING")
+        answer, _ = watcher.result(3)
+    assert answer.json()["status"] == "AUDIO_EXTRACTING"
+
+
+def test_only_the_owner_may_watch(handle: JobHandle, bob: ApiClient) -> None:
+    answer, seconds = timed(
+        lambda: bob.job(handle.id, params={"wait": 10, "status_not": "AUDIO_EXTRACTING"})
+    )
+    assert (answer.status_code, answer.json()["code"]) == (404, "RESOURCE_NOT_FOUND")
+    assert seconds < 1
+
+
+def test_a_hundred_watchers_are_served_and_the_api_stays_responsive(handle: JobHandle) -> None:
+    with watching(handle, "AUDIO_EXTRACTING", WATCHERS) as watchers:
+        assert nobody_is_answered(watchers, 0.5)
+        other, seconds = timed(lambda: handle.client.run(handle.client.uploaded_job()["id"]))
+        assert other.status_code == 202
+        assert seconds < 2
+        assert not any(watcher.done() for watcher in watchers)
+        started = time.monotonic()
+        handle.reported("AUDIO_READY")
+        answers = [watcher.result(5)[0] for watcher in watchers]
+        assert time.monotonic() - started < 3
+    assert {answer.json()["status"] for answer in answers} == {"AUDIO_READY"}

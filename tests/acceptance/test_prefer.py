@@ -1,0 +1,79 @@
+"""`Prefer` (RFC 7240) on run: how long the caller is willing to wait, and what it is told."""
+
+import pytest
+
+from demo.waiting import wait_until
+from tests.acceptance.outcomes import assert_accepted, shown
+from tests.support import behaviours as told
+from tests.support.client import ApiClient
+from tests.support.orchestrator import StubOrchestrator
+
+MOST_SECONDS = "6"  # what the shared stack lets a run wait
+SENT = ("AUDIO_EXTRACTING", "SENT", None)
+
+NOT_UNDERSTOOD = [
+    "",
+    "wait",
+    "wait=",
+    "wait=soon",
+    "wait=-1",
+    "wait=1.5",
+    "wait=٣",
+    "handling=strict",
+    "return=minimal; wait=1",
+    ",;=,;=",
+    "x" * 4000,
+]
+
+
+@pytest.mark.parametrize("prefer", ["respond-async", "RESPOND-ASYNC", "wait=0", "return=x, wait=0"])
+def test_who_will_not_wait_is_answered_at_once_and_the_job_tells_the_rest(
+    prefer: str, alice: ApiClient, job_id: str, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[job_id] = told.accept(after=1.0)
+    first = alice.run(job_id, headers={"Prefer": prefer})
+    joiner = alice.run(job_id, headers={"Prefer": prefer})
+    applied = prefer.rpartition(", ")[2].lower()
+    for answer, code in ((first, 202), (joiner, 200)):
+        assert answer.status_code == code
+        assert answer.elapsed.total_seconds() < 0.9
+        assert answer.headers["Location"] == f"/api/v1/jobs/{job_id}"
+        assert answer.headers["Preference-Applied"] == applied
+        body = answer.json()
+        assert (body["status"], body["replayed"]) == ("UPLOADED", code == 200)
+        assert body["dispatch_id"] == f"run-{job_id}"
+    wait_until(lambda: shown(alice, job_id) == SENT, 5, "the job tells the rest")
+    assert len(orchestrator.requests_for(job_id)) == 1
+
+
+def test_when_the_wait_ends_first_the_first_caller_gets_202_and_the_joiner_200_as_it_is(
+    alice: ApiClient, job_id: str, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[job_id] = told.accept(after=1.7)
+    first = alice.run(job_id, headers={"Prefer": "wait=1"})
+    assert 1.0 <= first.elapsed.total_seconds() < 1.6
+    assert first.status_code == 202
+    assert first.json()["status"] == "UPLOADED"
+    assert first.headers["Preference-Applied"] == "wait=1"
+    joiner = alice.run(job_id)
+    assert_accepted(joiner, code=200)
+    assert "Preference-Applied" not in joiner.headers
+
+
+def test_who_waits_long_enough_learns_the_outcome(alice: ApiClient, job_id: str) -> None:
+    answer = alice.run(job_id, headers={"Prefer": 'respond-async, wait="5"'})
+    assert_accepted(answer)
+    assert answer.headers["Preference-Applied"] == "respond-async, wait=5"
+
+
+def test_nobody_may_wait_longer_than_the_service_allows(alice: ApiClient, job_id: str) -> None:
+    answer = alice.run(job_id, headers={"Prefer": f"wait={'9' * 40}"})
+    assert_accepted(answer)
+    assert answer.headers["Preference-Applied"] == f"wait={MOST_SECONDS}"
+
+
+@pytest.mark.parametrize("prefer", NOT_UNDERSTOOD)
+def test_what_is_not_understood_is_passed_over(prefer: str, alice: ApiClient, job_id: str) -> None:
+    answer = alice.run(job_id, headers={"Prefer": prefer.encode()})
+    assert_accepted(answer)
+    assert "Preference-Applied" not in answer.headers

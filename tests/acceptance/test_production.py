@@ -1,0 +1,232 @@
+"""What production refuses: to start with anything missing or unsafe, and to be ready on a bad store."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+
+import pytest
+
+from demo.ports import free_port
+from demo.processes import ROOT, clean_environment
+from demo.redis_server import RedisServer
+from demo.stack import Stack, procfile_command
+from tests.acceptance.raw_http import of
+from tests.acceptance.tokens import AUDIENCE, ISSUER, SHARED_KEY, claims, signed
+from tests.support.client import ApiClient
+from tests.support.orchestrator import StubOrchestrator
+
+Configure = Callable[[Mapping[str, str]], None]
+
+PLANTED = "planted-5f1c0a"
+COMPLETE = {
+    "TAKEONE_ENV": "production",
+    "TAKEONE_AUTH_MODE": "jwt",
+    "TAKEONE_REDIS_URL": f"redis://user:{PLANTED}@127.0.0.1:9/0",
+    "TAKEONE_PUBLIC_URL": f"https://{PLANTED}.example",
+    "TAKEONE_ORCHESTRATOR_URL": f"https://user:{PLANTED}@orchestrator.example/hook?key={PLANTED}",
+    "TAKEONE_CALLBACK_SECRET": f"{PLANTED}-callback-secret",
+    "TAKEONE_JWT_KEY": f"{PLANTED}-shared-key-that-is-long-enough",
+    "TAKEONE_JWT_ALGORITHMS": "HS256",
+    "TAKEONE_JWT_ISSUER": f"https://{PLANTED}.example/",
+    "TAKEONE_JWT_AUDIENCE": PLANTED,
+}
+REFUSED: dict[str, tuple[dict[str, str | None], set[str]]] = {
+    "nothing is set": (
+        dict.fromkeys(COMPLETE),
+        {
+            "REDIS_URL",
+            "PUBLIC_URL",
+            "ORCHESTRATOR_URL",
+            "CALLBACK_SECRET",
+            "JWT_KEY",
+            "JWT_JWKS_URL",
+            "JWT_ISSUER",
+            "JWT_AUDIENCE",
+        },
+    ),
+    "development tokens": ({"TAKEONE_AUTH_MODE": "dev"}, {"AUTH_MODE"}),
+    "the default callback secret": (
+        {"TAKEONE_CALLBACK_SECRET": "dev-callback-secret"},
+        {"CALLBACK_SECRET"},
+    ),
+    "a short callback secret beside a good one": (
+        {"TAKEONE_CALLBACK_SECRET": f"{PLANTED}-callback-secret,short"},
+        {"CALLBACK_SECRET"},
+    ),
+    "no callback secret but commas": ({"TAKEONE_CALLBACK_SECRET": " , "}, {"CALLBACK_SECRET"}),
+    "tokens without signature": ({"TAKEONE_JWT_ALGORITHMS": "HS256,none"}, {"JWT_ALGORITHMS"}),
+    "two sources of keys": (
+        {"TAKEONE_JWT_JWKS_URL": f"https://{PLANTED}.example/"},
+        {"JWT_KEY", "JWT_JWKS_URL"},
+    ),
+    "shared keys from a public place": (
+        {"TAKEONE_JWT_KEY": None, "TAKEONE_JWT_JWKS_URL": f"https://{PLANTED}.example/"},
+        {"JWT_ALGORITHMS"},
+    ),
+    "an orchestrator that is no URL": (
+        {"TAKEONE_ORCHESTRATOR_URL": f"ftp://user:{PLANTED}@orchestrator.example"},
+        {"ORCHESTRATOR_URL"},
+    ),
+    "numbers that are none": (
+        {"TAKEONE_RUN_WAIT_SECONDS": PLANTED, "TAKEONE_UNKNOWN_HOLD_SECONDS": "-1"},
+        {"RUN_WAIT_SECONDS", "UNKNOWN_HOLD_SECONDS"},
+    ),
+    "several at once": (
+        {
+            "TAKEONE_AUTH_MODE": "dev",
+            "TAKEONE_PUBLIC_URL": None,
+            "TAKEONE_CALLBACK_SECRET": "changeme",
+        },
+        {"AUTH_MODE", "PUBLIC_URL", "CALLBACK_SECRET"},
+    ),
+}
+
+
+def start(kind: str, changes: Mapping[str, str | None]) -> tuple[int, str]:
+    """Run a process of the Procfile with these changes to complete settings.
+
+    Returns its exit code and what it said; raises if it has not ended after a while.
+    """
+    settings = {name: value for name, value in {**COMPLETE, **changes}.items() if value is not None}
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"exec {procfile_command(kind)}"],
+        cwd=ROOT,
+        env=clean_environment({**settings, "PORT": str(free_port())}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=20,
+        check=False,
+        text=True,
+    )
+    return ended.returncode, ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [
+        *(("web", case) for case in REFUSED),
+        ("worker", "nothing is set"),
+        ("worker", "several at once"),
+    ],
+)
+def test_a_process_refuses_to_start_and_names_what_is_wrong_without_a_value(
+    kind: str, case: str
+) -> None:
+    changes, names = REFUSED[case]
+    code, said = start(kind, changes)
+    assert code != 0
+    assert "refuses to start" in said
+    assert {name for name in names if f"TAKEONE_{name}" not in said} == set()
+    assert PLANTED not in said
+    assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def production(
+    tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator
+) -> Iterator[Stack]:
+    """A stack as in production, on a Redis that keeps what it is told."""
+    settings = {
+        **COMPLETE,
+        "TAKEONE_JWT_KEY": SHARED_KEY,
+        "TAKEONE_JWT_ISSUER": ISSUER,
+        "TAKEONE_JWT_AUDIENCE": AUDIENCE,
+        "TAKEONE_ORCHESTRATOR_URL": orchestrator.url,
+    }
+    directory = tmp_path_factory.mktemp("production")
+    redis = RedisServer(directory / "redis", append_only=True)
+    settings["TAKEONE_REDIS_URL"] = redis.url
+    settings["TAKEONE_PUBLIC_URL"] = "http://127.0.0.1:9"
+    with redis, Stack(directory, settings=settings, redis=redis) as stack:
+        yield stack
+
+
+@pytest.fixture
+def carol(production: Stack) -> ApiClient:
+    """An editor with a token of the issuer."""
+    return ApiClient(production.api_url, token=signed("HS256", claims()))
+
+
+def test_production_serves_those_with_a_token_of_the_issuer_and_logs_json(
+    production: Stack, carol: ApiClient, orchestrator: StubOrchestrator
+) -> None:
+    job_id = carol.uploaded_job()["id"]
+    assert carol.run(job_id).status_code == 202
+    assert len(orchestrator.requests_for(job_id)) == 1
+    assert ApiClient(production.api_url, "carol").get("/projects").status_code == 401
+    for process in production.processes:
+        lines = [line for line in process.log().splitlines() if job_id in line]
+        assert lines
+        for line in lines:
+            assert json.loads(line)["job_id"] == job_id
+
+
+UNFIT = {
+    "keeps nothing on disk": ({"appendonly": "no", "save": ""}, "disk"),
+    "evicts": ({"maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}, "evict"),
+    "evicts what expires": ({"maxmemory": "100mb", "maxmemory-policy": "volatile-ttl"}, "evict"),
+}
+FIT = {
+    "an append-only file": {"appendonly": "yes", "save": ""},
+    "snapshots": {"appendonly": "no", "save": "3600 1"},
+    "a limit without eviction": {"maxmemory": "100mb", "maxmemory-policy": "noeviction"},
+}
+GOOD = {"appendonly": "yes", "save": "", "maxmemory": "0", "maxmemory-policy": "noeviction"}
+
+
+@pytest.fixture
+def configure(production: Stack) -> Iterator[Configure]:
+    """Change the store's configuration for one test."""
+
+    def to(settings: Mapping[str, str]) -> None:
+        with production.redis.client() as client:
+            for name, value in {**GOOD, **settings}.items():
+                client.config_set(name, value)
+
+    yield to
+    to(GOOD)
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_it_is_not_ready_on_a_store_that_may_forget_and_says_why(
+    case: str, carol: ApiClient, configure: Configure
+) -> None:
+    settings, word = UNFIT[case]
+    configure(settings)
+    answer = of(carol.call("GET", "/readyz"))
+    assert answer.status == 503
+    assert int(answer.headers["retry-after"]) >= 1
+    error = json.loads(answer.body)
+    assert error["code"] == "SERVICE_UNAVAILABLE"
+    assert word in error["message"]
+    assert carol.call("GET", "/healthz").status_code == 200
+
+
+@pytest.mark.parametrize("case", FIT)
+def test_it_is_ready_on_a_store_that_keeps_what_it_is_told(
+    case: str, carol: ApiClient, configure: Configure
+) -> None:
+    configure(FIT[case])
+    assert carol.call("GET", "/readyz").status_code == 200
+
+
+def test_a_store_that_is_both_unsafe_and_forgetful_is_told_of_both(
+    carol: ApiClient, configure: Configure
+) -> None:
+    configure({**UNFIT["evicts"][0], **UNFIT["keeps nothing on disk"][0]})
+    message = carol.call("GET", "/readyz").json()["message"]
+    assert "disk" in message
+    assert "evict" in message
+
+
+def test_a_store_that_hides_its_configuration_is_believed(
+    production: Stack, carol: ApiClient, configure: Configure
+) -> None:
+    configure({"appendonly": "no", "save": "3600 1"})
+    with production.redis.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-config")
+        try:
+            assert carol.call("GET", "/readyz").status_code == 200
+        finally:
+            client.execute_command("ACL", "SETUSER", "default", "+config")

@@ -1,0 +1,410 @@
+"""Retry: a failed job goes on from its furthest checkpoint, once for each request of its editor."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from demo.stack import Stack
+from tests.support.behaviours import accept, hang, in_turn, refuse, reset_after_read
+from tests.support.client import ApiClient
+from tests.support.job_handle import WAY, JobHandle, at_once, forbidden_step, refusal
+from tests.support.log_lines import wait_for_line
+from tests.support.orchestrator import StubOrchestrator
+from tests.support.waiting import wait_until
+
+VIDEO = "s3://studio/interview.mp4"
+MISMATCH = (409, "CLIENT_REQUEST_MISMATCH", None)
+RUNNING = ("AUDIO_EXTRACTING", "TRANSCRIBING", "GENERATING", "REGENERATING", "EXPORTING")
+
+
+@pytest.fixture
+def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
+    """A job in UPLOADED."""
+    return JobHandle.uploaded(alice, callback_secret)
+
+
+@pytest.fixture
+def failed(handle: JobHandle) -> JobHandle:
+    """A job that failed in its transcription, with its audio ready."""
+    handle.lead_to("AUDIO_EXTRACTING")
+    handle.reported("AUDIO_READY", artifact_updates={"audio_uri": "s3://a"})
+    handle.reported("TRANSCRIBING")
+    handle.reported("FAILED", failure_code="ASR", failure_message="silence")
+    return handle
+
+
+@contextmanager
+def retrying(handle: JobHandle, *arguments: str) -> Iterator[Future[Any]]:
+    """Somebody who has called retry and waits for its outcome."""
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(handle.retry, *arguments)
+
+
+def already_running(current: str) -> tuple[int, str, dict[str, str]]:
+    return 409, "JOB_ALREADY_RUNNING", {"current_status": current}
+
+
+def not_allowed(current: str) -> tuple[int, str, dict[str, str]]:
+    details = {"current_status": current, "attempted_status": "REGENERATING"}
+    return 409, "RETRY_NOT_ALLOWED_STATE", details
+
+
+def not_dispatched(reason: str) -> tuple[int, str, dict[str, str]]:
+    return 502, "ORCHESTRATOR_DISPATCH_FAILED", {"reason": reason}
+
+
+def test_a_retry_is_dispatched_once_with_where_to_resume(
+    failed: JobHandle, orchestrator: StubOrchestrator, stack: Stack
+) -> None:
+    answer = failed.retry("r1", "quality")
+    assert answer.status_code == 202
+    body = answer.json()
+    dispatch_id = body["dispatch_id"]
+    assert dispatch_id.startswith(f"retry-{failed.id}-")
+    assert len(dispatch_id) <= 63
+    assert body == {
+        "job_id": failed.id,
+        "status": "FAILED",
+        "resume_from_status": "AUDIO_READY",
+        "checkpoint_ref": "s3://a",
+        "model_profile": "quality",
+        "dispatch_id": dispatch_id,
+        "replayed": False,
+    }
+    _, request = orchestrator.requests_for(failed.id)
+    assert request.json == {
+        "job_id": failed.id,
+        "project_id": failed.shown()["project_id"],
+        "video_uri": VIDEO,
+        "callback_url": f"{stack.api_url}/api/v1/internal/jobs/{failed.id}/status",
+        "resume_from_status": "AUDIO_READY",
+        "checkpoint_ref": "s3://a",
+        "model_profile": "quality",
+    }
+    assert request.dispatch_id == dispatch_id
+    assert (failed.dispatch["kind"], failed.dispatch["phase"]) == ("retry", "SENT")
+    assert failed.status == "FAILED"
+    assert failed.shown()["failure"]["code"] == "ASR", "it is cleared when the retry has begun"
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "resume", "reference"),
+    [
+        ({}, "UPLOADED", VIDEO),
+        ({"waveform": "s3://w", "exports": ["s3://e"]}, "UPLOADED", VIDEO),
+        ({"audio_uri": "s3://a"}, "AUDIO_READY", "s3://a"),
+        ({"transcript_uri": "s3://t"}, "TRANSCRIPT_READY", "s3://t"),
+        ({"audio_uri": "s3://a", "transcript_uri": "s3://t"}, "TRANSCRIPT_READY", "s3://t"),
+        ({"draft_uri": "s3://d", "audio_uri": "s3://a"}, "DRAFT_READY", "s3://d"),
+    ],
+)
+def test_the_furthest_checkpoint_with_an_artifact_is_resumed_from(
+    handle: JobHandle, artifacts: dict[str, Any], resume: str, reference: str
+) -> None:
+    handle.lead_to("AUDIO_EXTRACTING").reported("FAILED", artifact_updates=artifacts)
+    body = handle.retry("r1").json()
+    assert (body["resume_from_status"], body["checkpoint_ref"]) == (resume, reference)
+
+
+@pytest.mark.parametrize("status", ["UPLOADED", *(each for each in WAY if each != "FAILED")])
+def test_a_job_that_has_not_failed_is_not_retried(
+    handle: JobHandle, orchestrator: StubOrchestrator, status: str
+) -> None:
+    if status != "UPLOADED":
+        handle.lead_to(status)
+    before = handle.everything()
+    expected = already_running(status) if status in RUNNING else not_allowed(status)
+    assert refusal(handle.retry("r1")) == expected
+    assert handle.everything() == before
+    assert all(
+        "resume_from_status" not in each.json for each in orchestrator.requests_for(handle.id)
+    )
+
+
+def test_a_job_that_was_never_uploaded_is_not_retried(
+    alice: ApiClient, callback_secret: str
+) -> None:
+    job = alice.create_job(alice.create_project().json()["id"]).json()
+    handle = JobHandle(alice, job["id"], callback_secret)
+    assert refusal(handle.retry("r1")) == not_allowed("CREATED")
+    handle.reported("UPLOADING")
+    assert refusal(handle.retry("r1")) == not_allowed("UPLOADING")
+
+
+def test_a_run_in_flight_is_a_job_that_runs_already(
+    handle: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[handle.id] = reset_after_read()
+    assert handle.client.run(handle.id).status_code == 502
+    assert refusal(handle.retry("r1")) == already_running("UPLOADED")
+
+
+def test_a_job_that_is_not_ones_own_is_not_there_to_be_retried(
+    failed: JobHandle, bob: ApiClient
+) -> None:
+    others, missing = bob.retry(failed.id, "r1"), bob.retry(str(uuid4()), "r1")
+    assert refusal(others) == (404, "RESOURCE_NOT_FOUND", None)
+    assert others.content == missing.content
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ({"client_request_id": "r", "model_profile": "best"}, {"model_profile"}),
+        ({"client_request_id": "r", "model_profile": ""}, {"model_profile"}),
+        ({"client_request_id": "r"}, {"model_profile"}),
+        ({"model_profile": "fast"}, {"client_request_id"}),
+        ({"client_request_id": "", "model_profile": "fast"}, {"client_request_id"}),
+        ({"client_request_id": "r" * 129, "model_profile": "fast"}, {"client_request_id"}),
+        ({"client_request_id": "r", "model_profile": "fast", "x": 1}, {"x"}),
+        ({}, {"client_request_id", "model_profile"}),
+    ],
+)
+def test_a_body_that_is_not_valid_is_refused_field_by_field(
+    failed: JobHandle, body: dict[str, Any], wrong: set[str]
+) -> None:
+    status, code, details = refusal(failed.client.post(f"/jobs/{failed.id}/retry", body))
+    assert (status, code) == (400, "VALIDATION_ERROR")
+    assert details is not None
+    assert details.keys() == wrong
+
+
+def test_the_same_request_again_is_a_replay_whatever_becomes_of_the_job(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    first = failed.retry("r1").json()
+    steps = (None, "TRANSCRIBING", "FAILED")
+    for step in steps:
+        if step is not None:
+            failed.reported(step)
+        before = failed.everything()
+        again = failed.retry("r1")
+        assert again.status_code == 200
+        assert again.json() == {**first, "status": failed.status, "replayed": True}
+        assert refusal(failed.retry("r1", "fast")) == MISMATCH
+        assert failed.everything() == before
+    assert failed.retry("r2").status_code == 202
+    assert failed.retry("r1").json()["dispatch_id"] == first["dispatch_id"]
+    assert len(orchestrator.requests_for(failed.id)) == 3
+
+
+def test_many_equal_retries_at_once_are_one_dispatch(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[failed.id] = accept(after=0.2)
+    answers = at_once(8, lambda _: failed.retry("r1"))
+    assert sorted(answer.status_code for answer in answers) == [200] * 7 + [202]
+    assert len({answer.json()["dispatch_id"] for answer in answers}) == 1
+    assert len(orchestrator.requests_for(failed.id)) == 2
+
+
+def test_of_different_retries_at_once_one_is_dispatched(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[failed.id] = accept(after=0.2)
+    answers = at_once(6, lambda number: failed.retry(f"r{number}"))
+    assert sorted(answer.status_code for answer in answers) == [202] + [409] * 5
+    refused = [refusal(answer) for answer in answers if answer.status_code == 409]
+    assert refused == [already_running("FAILED")] * 5
+    assert len(orchestrator.requests_for(failed.id)) == 2
+
+
+def test_while_a_retry_is_in_flight_or_has_not_begun_no_other_is_admitted(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[failed.id] = accept(after=0.5)
+    with retrying(failed, "r1") as first:
+        orchestrator.wait_for_requests(failed.id, 2)
+        assert failed.dispatch["phase"] == "SENDING"
+        assert refusal(failed.retry("r2")) == already_running("FAILED")
+        assert refusal(failed.retry("r1", "fast")) == MISMATCH
+        assert first.result(5).status_code == 202
+    assert refusal(failed.retry("r2")) == already_running("FAILED")
+    failed.reported("TRANSCRIBING")
+    assert refusal(failed.retry("r2")) == already_running("TRANSCRIBING")
+
+
+def test_of_a_failed_dispatch_nothing_is_kept(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[failed.id] = in_turn(refuse(503), accept())
+    assert refusal(failed.retry("r1")) == not_dispatched("refused")
+    assert (failed.status, failed.dispatch["phase"]) == ("FAILED", "RELEASED")
+    assert failed.shown()["failure"]["code"] == "ASR"
+    again = failed.retry("r1", "fast")
+    assert (again.status_code, again.json()["model_profile"]) == (202, "fast")
+    first, second = orchestrator.requests_for(failed.id)[1:]
+    assert first.dispatch_id == second.dispatch_id
+    assert second.json["model_profile"] == "fast"
+
+
+def test_after_a_failed_dispatch_another_request_may_follow(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[failed.id] = in_turn(refuse(404), accept())
+    assert refusal(failed.retry("r1")) == not_dispatched("refused")
+    assert failed.retry("r2").status_code == 202
+
+
+def test_an_orchestrator_that_is_down_was_sent_nothing(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.stop()
+    try:
+        assert refusal(failed.retry("r1")) == not_dispatched("not_started")
+    finally:
+        orchestrator.start()
+    # So nobody can be doing it: what reports now is a straggler of the execution before.
+    assert refusal(failed.report("TRANSCRIBING")) == forbidden_step("FAILED", "TRANSCRIBING")
+    assert failed.retry("r1").status_code == 202
+
+
+def test_the_first_callback_leaves_failed_as_a_step_from_the_checkpoint(failed: JobHandle) -> None:
+    failed.retry("r1")
+    for attempted in ("GENERATING", "AUDIO_EXTRACTING", "AUDIO_READY", "DONE"):
+        status, code, details = refusal(failed.report(attempted))
+        assert (status, code) == (409, "FSM_TRANSITION_INVALID")
+        assert details is not None
+        assert details["allowed_next_statuses"] == ["TRANSCRIBING", "FAILED", "CANCELLED"]
+    assert failed.status == "FAILED"
+    failed.reported("TRANSCRIBING")
+    job = failed.shown()
+    assert (job["status"], job["failure"]) == ("TRANSCRIBING", None)
+    assert failed.trail()[-1]["prev_status"] == "FAILED"
+
+
+def test_from_then_on_the_states_hold_as_ever(failed: JobHandle) -> None:
+    failed.retry("r1")
+    failed.reported("TRANSCRIBING", "TRANSCRIPT_READY", "GENERATING", "DRAFT_READY", "EDITING")
+    failed.reported("EXPORTING", "DONE")
+    assert refusal(failed.report("EDITING")) == forbidden_step("DONE", "EDITING")
+    assert refusal(failed.retry("r2")) == not_allowed("DONE")
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "step"),
+    [
+        ({}, "AUDIO_EXTRACTING"),
+        ({"transcript_uri": "s3://t"}, "GENERATING"),
+        ({"draft_uri": "s3://d"}, "EDITING"),
+    ],
+)
+def test_each_checkpoint_has_its_own_first_step(
+    handle: JobHandle, artifacts: dict[str, str], step: str
+) -> None:
+    handle.lead_to("AUDIO_EXTRACTING").reported("FAILED", artifact_updates=artifacts)
+    handle.retry("r1")
+    handle.reported(step)
+    assert handle.status == step
+
+
+def test_a_retry_that_fails_at_once_may_be_followed_by_the_next(failed: JobHandle) -> None:
+    ids = set()
+    for number in range(3):
+        answer = failed.retry(f"r{number}")
+        assert answer.status_code == 202
+        ids.add(answer.json()["dispatch_id"])
+        failed.reported("FAILED", failure_code=f"F{number}")
+        assert failed.shown()["failure"]["code"] == f"F{number}"
+        assert refusal(failed.report("TRANSCRIBING")) == forbidden_step("FAILED", "TRANSCRIBING")
+    assert len(ids) == 3
+
+
+def test_a_later_retry_resumes_from_what_the_earlier_one_has_made(failed: JobHandle) -> None:
+    failed.retry("r1")
+    failed.reported("TRANSCRIBING")
+    failed.reported("TRANSCRIPT_READY", artifact_updates={"transcript_uri": "s3://t"})
+    failed.reported("GENERATING", "FAILED")
+    body = failed.retry("r2").json()
+    assert (body["resume_from_status"], body["checkpoint_ref"]) == ("TRANSCRIPT_READY", "s3://t")
+    assert failed.retry("r1").json()["resume_from_status"] == "AUDIO_READY"
+
+
+def test_a_run_after_a_retry_is_answered_with_the_run_not_with_the_retry(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    terminal = forbidden_step("FAILED", "AUDIO_EXTRACTING")
+    assert refusal(failed.client.run(failed.id)) == terminal
+    failed.retry("r1")
+    assert refusal(failed.client.run(failed.id)) == terminal
+    failed.reported("TRANSCRIBING")
+    answer = failed.client.run(failed.id)
+    assert (answer.status_code, answer.json()["dispatch_id"]) == (200, failed.run_id)
+    assert len(orchestrator.requests_for(failed.id)) == 2
+
+
+def test_a_callback_while_the_retry_is_sent_answers_who_waits_at_once(
+    failed: JobHandle, stack: Stack, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[failed.id] = refuse(500, after=0.5)
+    with retrying(failed, "r1") as first:
+        orchestrator.wait_for_requests(failed.id, 2)
+        failed.reported("TRANSCRIBING")
+        answer = first.result(1)
+        assert (answer.status_code, answer.json()["status"]) == (202, "TRANSCRIBING")
+    wait_for_line(stack.workers[0], "dispatch.refused", failed.id)
+    assert (failed.status, failed.dispatch["phase"]) == ("TRANSCRIBING", "SENT")
+
+
+def test_a_refused_retry_that_ran_all_the_same_is_known_by_its_callback(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[failed.id] = refuse(500)
+    assert refusal(failed.retry("r1")) == not_dispatched("refused")
+    failed.reported("TRANSCRIBING")
+    again = failed.retry("r1")
+    assert (again.status_code, again.json()["status"]) == (200, "TRANSCRIBING")
+    assert len(orchestrator.requests_for(failed.id)) == 2
+
+
+def test_an_unknown_outcome_of_a_retry_is_held_and_proved_by_a_callback(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[failed.id] = reset_after_read()
+    answer = failed.retry("r1")
+    assert refusal(answer) == not_dispatched("outcome_unknown")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert refusal(failed.retry("r1")) == not_dispatched("outcome_unknown")
+    assert refusal(failed.retry("r1", "fast")) == MISMATCH
+    assert refusal(failed.retry("r2")) == already_running("FAILED")
+    assert len(orchestrator.requests_for(failed.id)) == 2
+    failed.reported("TRANSCRIBING")
+    assert failed.dispatch["phase"] == "SENT"
+    assert failed.retry("r1").status_code == 200
+    assert len(orchestrator.requests_for(failed.id)) == 2
+
+
+def test_when_the_hold_is_over_the_same_retry_is_sent_again_under_its_own_id(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[failed.id] = in_turn(reset_after_read(), accept())
+    assert refusal(failed.retry("r1")) == not_dispatched("outcome_unknown")
+    answer = wait_until(
+        lambda: (again := failed.retry("r1")).status_code == 202 and again, 6, "the hold is over"
+    )
+    ids = {each.dispatch_id for each in orchestrator.requests_for(failed.id)[1:]}
+    assert ids == {answer.json()["dispatch_id"]}
+    assert len(orchestrator.requests_for(failed.id)) == 3
+    assert failed.event_types().count("dispatch.resent") == 1
+
+
+def test_a_retry_goes_the_way_of_a_run_also_without_waiting(
+    failed: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[failed.id] = hang(0.3)
+    answer = failed.client.retry(failed.id, "r1", headers={"Prefer": "respond-async"})
+    assert (answer.status_code, answer.json()["status"]) == (202, "FAILED")
+    assert answer.headers["Location"] == f"/api/v1/jobs/{failed.id}"
+    wait_until(lambda: failed.dispatch["phase"] == "UNKNOWN", 5, "the outcome is unknown")
+
+
+def test_a_resumed_job_can_be_cancelled(failed: JobHandle) -> None:
+    failed.retry("r1")
+    assert refusal(failed.client.cancel(failed.id)) == forbidden_step("FAILED", "CANCELLED")
+    failed.reported("TRANSCRIBING")
+    assert failed.client.cancel(failed.id).status_code == 200
+    assert failed.retry("r1").status_code == 200

@@ -1,0 +1,53 @@
+"""Schemathesis over the whole specification against the live service, with all its checks on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from demo.processes import ROOT, clean_environment
+from demo.stack import Stack
+
+SECONDS = 25
+CONFIGURATION = """
+max-failures = 20
+
+# What is documented of others' faults is no fault of ours; every other 5xx is.
+[checks.not_a_server_error]
+expected-statuses = ["2xx", "3xx", "4xx", 502, 503]
+
+[generation]
+allow-x00 = true
+
+[auth.openapi.bearerAuth]
+bearer = "test:alice:editor"
+
+[auth.openapi.callbackSecret]
+api_key = "{secret}"
+"""
+
+
+def test_schemathesis_finds_nothing(stack: Stack, callback_secret: str, tmp_path: Path) -> None:
+    configuration = tmp_path / "schemathesis.toml"
+    configuration.write_text(CONFIGURATION.format(secret=callback_secret))
+    hooks = Path(__file__).with_name("schemathesis_hooks.py")
+    command = [
+        *(sys.executable, "-m", "schemathesis.cli"),
+        *("--config-file", str(configuration), "--no-color"),
+        *("run", str(ROOT / "spec/api/openapi.yaml"), "--url", stack.api_url),
+        *("--checks", "all", "--max-time", str(SECONDS), "--request-timeout", "10"),
+        *("--workers", "2", "--suppress-health-check", "all", "--seed", "1"),
+    ]
+    found = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=clean_environment({"SCHEMATHESIS_HOOKS": str(hooks)}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=SECONDS + 50,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout[-20_000:]
+    for phase in ("Examples", "Coverage", "Fuzzing", "Stateful"):
+        assert phase in found.stdout

@@ -1,0 +1,181 @@
+"""Signed dispatches and signed callbacks, as Standard Webhooks has them, over real HTTP."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from standardwebhooks.webhooks import Webhook
+
+from demo.stack import Stack
+from tests.conftest import QUICK_SETTINGS
+from tests.support.behaviours import accept, in_turn, refuse
+from tests.support.client import ApiClient, status_report
+from tests.support.job_handle import JobHandle
+from tests.support.orchestrator import StubOrchestrator
+from tests.support.waiting import wait_until
+
+OLD, NEW, FOREIGN = (f"whsec_{letter * 40}" for letter in "bcd")
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[StubOrchestrator]:
+    """The orchestrator of `signing_stack`."""
+    with StubOrchestrator() as stub:
+        yield stub
+
+
+@pytest.fixture(scope="module")
+def signing_stack(
+    tmp_path_factory: pytest.TempPathFactory, receiver: StubOrchestrator
+) -> Iterator[Stack]:
+    """A service in the middle of a rotation: the new secret signs, the old one is still valid."""
+    settings = {
+        **QUICK_SETTINGS,
+        "TAKEONE_ORCHESTRATOR_URL": receiver.url,
+        "TAKEONE_ORCHESTRATOR_CANCEL_URL": f"{receiver.url}/cancelled",
+        "TAKEONE_SIGNING_SECRET": f"{NEW},{OLD}",
+    }
+    with Stack(tmp_path_factory.mktemp("signing"), settings=settings) as running:
+        yield running
+
+
+@pytest.fixture
+def handle(signing_stack: Stack, callback_secret: str) -> JobHandle:
+    """A job in UPLOADED."""
+    return JobHandle.uploaded(ApiClient(signing_stack.api_url), callback_secret)
+
+
+def signature(body: bytes, secret: str = NEW, seconds_ago: float = 0) -> dict[str, str]:
+    """The headers of a signed message."""
+    moment = datetime.now(UTC) - timedelta(seconds=seconds_ago)
+    return {
+        "webhook-id": "wf-1-step-2",
+        "webhook-timestamp": str(int(moment.timestamp())),
+        "webhook-signature": Webhook(secret).sign("wf-1-step-2", moment, body.decode()),
+    }
+
+
+def post(url: str, job_id: str, body: bytes, headers: dict[str, str]) -> requests.Response:
+    """Send a callback with these headers and no other credentials."""
+    headers = {"Content-Type": "application/json", **headers}
+    client = ApiClient(url, token="")
+    return client.post(f"/internal/jobs/{job_id}/status", data=body, headers=headers)
+
+
+def report(status: str = "AUDIO_READY") -> bytes:
+    """A callback's body, with white space that parsing and writing again would lose."""
+    return json.dumps(status_report(status), indent=3).encode()
+
+
+def verified(request: Any) -> str:
+    """The webhook-id of a request whose signature is the first secret's."""
+    Webhook(NEW).verify(request.body, request.headers)
+    return str(request.headers["webhook-id"])
+
+
+def test_a_dispatch_is_signed_with_the_first_secret_under_its_own_id(
+    handle: JobHandle, receiver: StubOrchestrator
+) -> None:
+    handle.lead_to("AUDIO_EXTRACTING")
+    (request,) = receiver.requests_for(handle.id)
+    assert verified(request) == request.dispatch_id == handle.run_id
+
+
+def test_the_same_dispatch_sent_again_is_signed_anew_under_the_same_id(
+    handle: JobHandle, receiver: StubOrchestrator
+) -> None:
+    receiver.behaviours[handle.id] = in_turn(refuse(500), accept())
+    assert handle.client.run(handle.id).status_code == 502
+    assert handle.client.run(handle.id).status_code == 202
+    assert [verified(each) for each in receiver.requests_for(handle.id)] == [handle.run_id] * 2
+
+
+def test_the_word_of_a_cancel_is_signed_as_well(
+    handle: JobHandle, receiver: StubOrchestrator
+) -> None:
+    handle.lead_to("AUDIO_EXTRACTING")
+    assert handle.client.cancel(handle.id).status_code == 200
+    receiver.wait_for_requests(handle.id, 2)
+    told = receiver.requests_for(handle.id)[1]
+    assert verified(told) == told.dispatch_id
+    assert told.path.endswith("/cancelled")
+
+
+@pytest.mark.parametrize("secret", [OLD, NEW])
+def test_a_signed_callback_needs_no_shared_secret(
+    secret: str, handle: JobHandle, signing_stack: Stack
+) -> None:
+    handle.lead_to("AUDIO_EXTRACTING")
+    body = report()
+    first = post(signing_stack.api_url, handle.id, body, signature(body, secret))
+    again = post(signing_stack.api_url, handle.id, body, signature(body, secret))
+    assert (first.status_code, again.status_code) == (204, 200)
+    assert again.json()["replayed"] is True
+    assert handle.status == "AUDIO_READY"
+
+
+def test_the_shared_secret_is_still_accepted_where_nothing_is_signed(handle: JobHandle) -> None:
+    handle.lead_to("AUDIO_READY")
+    assert handle.status == "AUDIO_READY"
+
+
+def test_a_callback_with_a_wrong_signature_is_refused_also_with_the_right_secret_beside_it(
+    handle: JobHandle, signing_stack: Stack
+) -> None:
+    handle.lead_to("AUDIO_EXTRACTING")
+    before, body = handle.everything(), report()
+    wrong = [
+        signature(body, FOREIGN),
+        signature(body + b" "),
+        signature(body, seconds_ago=310),
+        signature(body, seconds_ago=-310),
+        {**signature(body), "webhook-id": "wf-1-step-3"},
+        {**signature(body), "webhook-signature": ""},
+        {**signature(body), "webhook-signature": "v1,\xe4"},
+        {"webhook-signature": signature(body)["webhook-signature"]},
+    ]
+    for headers in wrong:
+        for secret in ({}, {"X-Callback-Secret": handle.secret}):
+            answer = post(signing_stack.api_url, handle.id, body, {**headers, **secret})
+            assert answer.status_code == 401, headers
+            assert answer.json()["code"] == "UNAUTHORIZED"
+    assert handle.everything() == before
+
+
+def test_a_body_is_refused_for_its_signature_before_it_is_looked_at(
+    handle: JobHandle, signing_stack: Stack
+) -> None:
+    for body in (b"{not json", b"\xff\xfe", b""):
+        answer = post(signing_stack.api_url, handle.id, body, signature(b"{}"))
+        assert answer.status_code == 401
+    answer = post(signing_stack.api_url, handle.id, b"{not json", signature(b"{not json"))
+    assert answer.status_code == 400
+    answer = post(signing_stack.api_url, handle.id, b"x" * 100_000, signature(b"{}"))
+    assert answer.status_code == 413
+
+
+def test_where_no_signing_secret_is_set_nothing_is_signed_and_a_signature_opens_nothing(
+    alice: ApiClient, callback_secret: str, stack: Stack, orchestrator: StubOrchestrator
+) -> None:
+    unsigned = JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_EXTRACTING")
+    (request,) = orchestrator.requests_for(unsigned.id)
+    assert not [name for name in request.headers if name.startswith("webhook-")]
+    body = report()
+    assert post(stack.api_url, unsigned.id, body, signature(body)).status_code == 401
+
+
+def test_no_signing_secret_and_no_signature_is_in_the_logs(
+    handle: JobHandle, signing_stack: Stack, receiver: StubOrchestrator
+) -> None:
+    handle.lead_to("AUDIO_EXTRACTING")
+    (request,) = receiver.requests_for(handle.id)
+    worker = signing_stack.workers[0]
+    wait_until(lambda: handle.run_id in worker.log(), 5, "the worker's line about the dispatch")
+    for process in signing_stack.processes:
+        logged = Path(process.log_path).read_text()
+        for secret in (NEW, OLD, NEW.removeprefix("whsec_"), request.headers["webhook-signature"]):
+            assert secret not in logged

@@ -1,0 +1,217 @@
+"""Story 2.2, "Start workflow run for an upload-confirmed job": its six criteria and two findings."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from demo.stack import Stack
+from tests.acceptance import stored
+from tests.support.behaviours import refuse
+from tests.support.client import ApiClient, status_report
+from tests.support.orchestrator import StubOrchestrator
+
+# Each state with the callbacks that lead there once the job has been run.
+WAY = {
+    "AUDIO_EXTRACTING": [],
+    "AUDIO_READY": ["AUDIO_READY"],
+    "TRANSCRIBING": ["AUDIO_READY", "TRANSCRIBING"],
+    "TRANSCRIPT_READY": ["AUDIO_READY", "TRANSCRIBING", "TRANSCRIPT_READY"],
+}
+WAY["GENERATING"] = [*WAY["TRANSCRIPT_READY"], "GENERATING"]
+WAY["DRAFT_READY"] = [*WAY["GENERATING"], "DRAFT_READY"]
+WAY["EDITING"] = [*WAY["DRAFT_READY"], "EDITING"]
+WAY["REGENERATING"] = [*WAY["EDITING"], "REGENERATING"]
+WAY["EXPORTING"] = [*WAY["EDITING"], "EXPORTING"]
+ENDS = {"DONE": [*WAY["EXPORTING"], "DONE"], "FAILED": ["FAILED"]}
+
+
+def lead(alice: ApiClient, job_id: str, secret: str, callbacks: list[str]) -> None:
+    """Run the job and report its steps."""
+    assert alice.run(job_id).status_code == 202
+    for status in callbacks:
+        assert alice.callback(job_id, secret, status_report(status)).status_code == 204
+
+
+def assert_refused(
+    alice: ApiClient, job_id: str, code: str, current: str, allowed: set[str]
+) -> None:
+    """A run answers 409 with the state as it is and where it may go."""
+    answer = alice.run(job_id)
+    assert answer.status_code == 409
+    error = answer.json()
+    assert error["code"] == code
+    assert error["details"].keys() == {
+        "current_status",
+        "attempted_status",
+        "allowed_next_statuses",
+    }
+    assert error["details"]["current_status"] == current
+    assert error["details"]["attempted_status"] == "AUDIO_EXTRACTING"
+    assert set(error["details"]["allowed_next_statuses"]) == allowed
+    assert alice.job(job_id).json()["status"] == current
+
+
+def test_ac1_a_run_of_an_owned_uploaded_job_is_accepted_and_dispatched_exactly_once(
+    alice: ApiClient, job_id: str, orchestrator: StubOrchestrator
+) -> None:
+    answer = alice.run(job_id)
+    assert answer.status_code == 202
+    assert answer.json() == {
+        "job_id": job_id,
+        "status": "AUDIO_EXTRACTING",
+        "dispatch_id": f"run-{job_id}",
+        "replayed": False,
+    }
+    assert answer.headers["Location"] == f"/api/v1/jobs/{job_id}"
+    assert [request.method for request in orchestrator.requests_for(job_id)] == ["POST"]
+    assert alice.job(job_id).json()["status"] == "AUDIO_EXTRACTING"
+
+
+def test_ac2_a_run_of_a_job_without_upload_is_refused_and_dispatches_nothing(
+    alice: ApiClient, stack: Stack, orchestrator: StubOrchestrator
+) -> None:
+    project = alice.create_project().json()
+    job_id = alice.create_job(project["id"]).json()["id"]
+    allowed = {"UPLOADING", "UPLOADED", "CANCELLED"}
+    assert_refused(alice, job_id, "FSM_TRANSITION_INVALID", "CREATED", allowed)
+    stored.edit_job(stack.redis, job_id, lambda job: job.update(status="UPLOADING"))
+    allowed = {"UPLOADED", "CANCELLED"}
+    assert_refused(alice, job_id, "FSM_TRANSITION_INVALID", "UPLOADING", allowed)
+    assert stored.claim(stack.redis, job_id) is None
+    assert orchestrator.requests_for(job_id) == []
+
+
+@pytest.mark.parametrize("state", ENDS)
+def test_ac2_a_run_of_a_job_that_has_ended_is_refused_and_dispatches_nothing(
+    state: str,
+    alice: ApiClient,
+    job_id: str,
+    callback_secret: str,
+    orchestrator: StubOrchestrator,
+) -> None:
+    lead(alice, job_id, callback_secret, ENDS[state])
+    assert_refused(alice, job_id, "FSM_TERMINAL_IMMUTABLE", state, set())
+    assert len(orchestrator.requests_for(job_id)) == 1
+
+
+def test_ac2_a_run_of_a_cancelled_job_is_refused_and_dispatches_nothing(
+    alice: ApiClient, stack: Stack, job_id: str, orchestrator: StubOrchestrator
+) -> None:
+    assert alice.cancel(job_id).status_code == 200
+    assert_refused(alice, job_id, "FSM_TERMINAL_IMMUTABLE", "CANCELLED", set())
+    assert stored.claim(stack.redis, job_id) is None
+    assert orchestrator.requests_for(job_id) == []
+
+
+@pytest.mark.parametrize("state", WAY)
+def test_ac3_a_run_that_is_repeated_in_any_later_state_is_a_replay_of_the_one_dispatch(
+    state: str,
+    alice: ApiClient,
+    job_id: str,
+    callback_secret: str,
+    orchestrator: StubOrchestrator,
+) -> None:
+    lead(alice, job_id, callback_secret, WAY[state])
+    for _ in range(3):
+        answer = alice.run(job_id)
+        assert answer.status_code == 200
+        assert answer.headers["Location"] == f"/api/v1/jobs/{job_id}"
+        assert answer.json() == {
+            "job_id": job_id,
+            "status": state,
+            "dispatch_id": f"run-{job_id}",
+            "replayed": True,
+        }
+    assert len(orchestrator.requests_for(job_id)) == 1
+
+
+def test_ac4_the_dispatch_holds_exactly_the_four_fields_and_the_idempotency_key(
+    alice: ApiClient, stack: Stack, orchestrator: StubOrchestrator
+) -> None:
+    job = alice.uploaded_job("s3://studio/take one/ä?version=7#end".replace(" ", "%20"))
+    dispatch_id = alice.run(job["id"]).json()["dispatch_id"]
+    (request,) = orchestrator.requests_for(job["id"])
+    assert request.json == {
+        "job_id": job["id"],
+        "project_id": job["project_id"],
+        "video_uri": "s3://studio/take%20one/ä?version=7#end",
+        "callback_url": f"{stack.api_url}/api/v1/internal/jobs/{job['id']}/status",
+    }
+    assert request.dispatch_id == dispatch_id
+    assert request.headers["content-type"] == "application/json"
+
+
+def test_ac5_a_failed_dispatch_is_a_502_and_leaves_the_job_uploaded_and_free_to_run(
+    alice: ApiClient, stack: Stack, job_id: str, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[job_id] = refuse(500)
+    answer = alice.run(job_id)
+    assert answer.status_code == 502
+    assert answer.json()["code"] == "ORCHESTRATOR_DISPATCH_FAILED"
+    assert answer.json()["details"] == {"reason": "refused"}
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert alice.job(job_id).json()["status"] == "UPLOADED"
+    assert stored.claim(stack.redis, job_id) is None
+    del orchestrator.behaviours[job_id]
+    assert alice.run(job_id).status_code == 202
+    keys = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
+    assert keys == [f"run-{job_id}"] * 2
+
+
+def test_ac6_no_log_line_of_a_good_or_a_failed_run_holds_a_secret_or_what_a_caller_wrote(
+    stack: Stack, orchestrator: StubOrchestrator, callback_secret: str
+) -> None:
+    mark = uuid4().hex
+    user, transcript = f"user-{mark}", f"transcript text {mark}"
+    editor = ApiClient(stack.api_url, user)
+    job = editor.uploaded_job(f"s3://studio/{mark}.mp4")
+    orchestrator.behaviours[job["id"]] = refuse(500, transcript.encode())
+    assert editor.run(job["id"], headers={"X-Request-Id": mark}).status_code == 502
+    del orchestrator.behaviours[job["id"]]
+    assert editor.run(job["id"], headers={"X-Request-Id": mark}).status_code == 202
+    report = status_report("AUDIO_READY", artifact_updates={"transcript_uri": transcript})
+    assert editor.callback(job["id"], callback_secret, report).status_code == 204
+    logs = "".join(process.log() for process in stack.processes)
+    assert job["id"] in logs  # what was done can be followed …
+    assert mark not in logs  # … without a word that a caller or the orchestrator wrote
+    assert callback_secret not in logs
+
+
+@pytest.mark.parametrize("state", WAY)
+def test_finding_high_a_run_outside_uploaded_never_dispatches_even_if_the_record_is_missing(
+    state: str,
+    alice: ApiClient,
+    stack: Stack,
+    job_id: str,
+    callback_secret: str,
+    orchestrator: StubOrchestrator,
+) -> None:
+    lead(alice, job_id, callback_secret, WAY[state])
+    stored.lose_claim(stack.redis, job_id)
+    answer = alice.run(job_id)
+    assert answer.status_code == 409
+    error = answer.json()
+    assert error["code"] == "FSM_TRANSITION_INVALID"
+    assert error["details"]["current_status"] == state
+    assert error["details"]["attempted_status"] == "AUDIO_EXTRACTING"
+    assert stored.claim(stack.redis, job_id) is None
+    assert len(orchestrator.requests_for(job_id)) == 1
+
+
+@pytest.mark.parametrize("video_uri", [None, ""])
+def test_finding_medium_a_job_without_a_video_uri_is_never_dispatched(
+    video_uri: str | None,
+    alice: ApiClient,
+    stack: Stack,
+    job_id: str,
+    orchestrator: StubOrchestrator,
+) -> None:
+    def drift(job: dict[str, Any]) -> None:
+        job["manifest"] = {} if video_uri is None else {"video_uri": video_uri}
+
+    stored.edit_job(stack.redis, job_id, drift)
+    allowed = {"AUDIO_EXTRACTING", "CANCELLED"}
+    assert_refused(alice, job_id, "FSM_TRANSITION_INVALID", "UPLOADED", allowed)
+    assert stored.claim(stack.redis, job_id) is None
+    assert orchestrator.requests_for(job_id) == []

@@ -1,0 +1,210 @@
+"""Traces over real processes: one from the editor's call to the POST and the callbacks, or none."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from demo.processes import ROOT, clean_environment
+from demo.stack import DEVELOPMENT_SETTINGS, Stack
+from tests.conftest import QUICK_SETTINGS
+from tests.support.behaviours import refuse
+from tests.support.client import ApiClient, status_report
+from tests.support.job_handle import JobHandle
+from tests.support.orchestrator import StubOrchestrator
+from tests.support.waiting import wait_until
+
+TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+HOSTILE_TRACE_ID = "1af7651916cd43dd8448eb211c80319c"
+EDITORS_SPAN = "b7ad6b7169203331"
+PLANTED = "planted-word"
+RUN = "POST /api/v1/jobs/<jobId>/run"
+CALLBACK = "POST /api/v1/internal/jobs/<jobId>/status"
+
+
+class Collector(ThreadingHTTPServer):
+    """Takes spans by OTLP over HTTP."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.spans: list[dict[str, Any]] = []
+
+    @property
+    def url(self) -> str:
+        """Where spans are sent to."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def trace(self, trace_id: str) -> dict[str, dict[str, Any]]:
+        """The spans of one trace, by their names."""
+        return {span["name"]: span for span in list(self.spans) if span["trace"] == trace_id}
+
+    def wait_for(self, trace_id: str, *names: str) -> dict[str, dict[str, Any]]:
+        """Wait until a trace has these spans, and return all of it."""
+        what = f"the spans {names} of {trace_id}"
+        wait_until(lambda: self.trace(trace_id).keys() >= set(names), 10, what)
+        return self.trace(trace_id)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            named = {each.key: each.value.string_value for each in resource.resource.attributes}
+            for scope in resource.scope_spans:
+                self.server.spans += [_plain(span, named["service.name"]) for span in scope.spans]
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """What came is in `spans`."""
+
+
+def _plain(span: Any, service: str) -> dict[str, Any]:
+    values = {each.key: each.value for each in span.attributes}
+    return {
+        "service": service,
+        "name": span.name,
+        "trace": span.trace_id.hex(),
+        "id": span.span_id.hex(),
+        "parent": span.parent_span_id.hex(),
+        "attributes": {key: each.string_value or each.int_value for key, each in values.items()},
+        "failed": span.status.code == 2,
+        "whole": str(span),
+    }
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    """A collector on loopback."""
+    with Collector() as running:
+        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[StubOrchestrator]:
+    """The orchestrator of `traced_stack`."""
+    with StubOrchestrator() as stub:
+        yield stub
+
+
+@pytest.fixture(scope="module")
+def traced_stack(
+    tmp_path_factory: pytest.TempPathFactory, collector: Collector, receiver: StubOrchestrator
+) -> Iterator[Stack]:
+    """A service that sends its spans to the collector."""
+    settings = {
+        **QUICK_SETTINGS,
+        "TAKEONE_ORCHESTRATOR_URL": f"{receiver.url}?key={PLANTED}",
+        "TAKEONE_OTEL": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+    }
+    with Stack(tmp_path_factory.mktemp("traced"), settings=settings) as running:
+        yield running
+
+
+@pytest.fixture
+def handle(traced_stack: Stack, callback_secret: str) -> JobHandle:
+    """A job whose owner and video are words to be looked for."""
+    client = ApiClient(traced_stack.api_url, f"{PLANTED}-user")
+    job = client.uploaded_job(f"s3://{PLANTED}/video.mp4?{PLANTED}")
+    return JobHandle(client, job["id"], callback_secret)
+
+
+def test_one_trace_leads_from_the_editors_call_to_the_post_and_the_callback(
+    handle: JobHandle, receiver: StubOrchestrator, collector: Collector
+) -> None:
+    editors_call = {"traceparent": f"00-{TRACE_ID}-{EDITORS_SPAN}-01"}
+    assert handle.client.run(handle.id, headers=editors_call).status_code == 202
+    (posted,) = receiver.requests_for(handle.id)
+    assert not {"tracestate", "baggage"} & posted.headers.keys()
+    passed_on = {"X-Callback-Secret": handle.secret, "traceparent": posted.headers["traceparent"]}
+    path = f"/internal/jobs/{handle.id}/status"
+    reported = handle.client.post(path, status_report("AUDIO_READY"), headers=passed_on)
+    assert reported.status_code == 204
+
+    spans = collector.wait_for(TRACE_ID, RUN, "dispatch", "POST orchestrator", CALLBACK, "redis")
+    run, dispatch, post = spans[RUN], spans["dispatch"], spans["POST orchestrator"]
+    assert (run["parent"], run["service"]) == (EDITORS_SPAN, "takeone-web")
+    assert (dispatch["parent"], dispatch["service"]) == (run["id"], "takeone-worker")
+    assert (post["parent"], post["service"]) == (dispatch["id"], "takeone-worker")
+    assert posted.headers["traceparent"] == f"00-{TRACE_ID}-{post['id']}-01"
+    assert spans[CALLBACK]["parent"] == post["id"]
+    assert post["attributes"] == {"takeone.outcome": "accepted", "http.response.status_code": 202}
+    assert dispatch["attributes"]["takeone.dispatch_id"] == handle.run_id
+    assert run["attributes"]["takeone.job_id"] == handle.id
+    assert run["attributes"]["http.response.status_code"] == 202
+
+
+def test_a_dispatch_that_failed_is_a_span_that_failed(
+    handle: JobHandle, receiver: StubOrchestrator, collector: Collector
+) -> None:
+    receiver.behaviours[handle.id] = refuse(500)
+    assert handle.client.run(handle.id).status_code == 502
+    (posted,) = receiver.requests_for(handle.id)
+    spans = collector.wait_for(posted.headers["traceparent"].split("-")[1], "dispatch", RUN)
+    assert spans["dispatch"]["failed"]
+    assert "exception" not in spans["dispatch"]["whole"], "its text may quote anything"
+    assert spans["POST orchestrator"]["attributes"]["takeone.outcome"] == "refused"
+
+
+def test_no_span_holds_anything_that_a_caller_wrote_or_any_url(
+    handle: JobHandle, collector: Collector
+) -> None:
+    hostile = {
+        "traceparent": f"00-{HOSTILE_TRACE_ID}-{EDITORS_SPAN}-01",
+        "tracestate": f"vendor={PLANTED}",
+        "baggage": f"user={PLANTED}",
+        "X-Request-Id": PLANTED,
+        "User-Agent": PLANTED,
+    }
+    handle.client.get(f"/{PLANTED}?{PLANTED}", headers=hostile)
+    handle.client.get(f"/jobs/{PLANTED}?status_not={PLANTED}", headers=hostile)
+    handle.client.call(PLANTED.upper(), "/api/v1/projects", headers=hostile)
+    assert handle.client.run(handle.id, headers=hostile).status_code == 202
+    collector.wait_for(HOSTILE_TRACE_ID, "POST orchestrator", "HTTP unmatched", RUN)
+    for span in collector.spans:
+        assert PLANTED not in span["whole"].lower()
+        assert "http://" not in span["whole"]
+
+
+@pytest.mark.parametrize("header", ["garbage", "00-0-0-00", f"00-{'0' * 32}-{'0' * 16}-01", ""])
+def test_a_traceparent_that_is_none_does_no_harm(header: str, handle: JobHandle) -> None:
+    answer = handle.client.get("/projects", headers={"traceparent": header})
+    assert answer.status_code == 200
+
+
+def test_without_the_setting_nothing_is_traced_and_nothing_imported(
+    alice: ApiClient, callback_secret: str, orchestrator: StubOrchestrator
+) -> None:
+    handle = JobHandle.uploaded(alice, callback_secret)
+    editors_call = {"traceparent": f"00-{TRACE_ID}-{EDITORS_SPAN}-01"}
+    assert alice.run(handle.id, headers=editors_call).status_code == 202
+    (posted,) = orchestrator.requests_for(handle.id)
+    assert "traceparent" not in posted.headers
+    code = "import json, sys, api, tasks.app; api.create_app(); print(json.dumps([*sys.modules]))"
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=clean_environment(DEVELOPMENT_SETTINGS),
+        capture_output=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    imported = json.loads(said.splitlines()[-1])
+    assert "tracing" in imported
+    # redis-py imports the rest of OpenTelemetry by itself wherever it is installed.
+    assert not [name for name in imported if name.startswith("opentelemetry.exporter")]

@@ -1,0 +1,204 @@
+"""The trail: every transition once, every step of a dispatch, in order, and nothing that is not for it."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from tests.support.behaviours import accept, in_turn, refuse, reset_after_read
+from tests.support.client import ApiClient, status_report
+from tests.support.job_handle import JobHandle
+from tests.support.orchestrator import StubOrchestrator
+from tests.support.waiting import wait_until
+
+BASE = {
+    "event_type", "job_id", "project_id", "actor_type", "prev_status", "new_status",
+    "occurred_at", "recorded_at", "correlation_id",
+}  # fmt: skip
+EXTRA = {"dispatch_id", "attempt", "reason", "execution_id"}
+
+
+@pytest.fixture
+def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
+    """A job in UPLOADED."""
+    return JobHandle.uploaded(alice, callback_secret)
+
+
+def told(handle: JobHandle) -> list[tuple[Any, ...]]:
+    """Each line: what, by whom, from where, to where."""
+    names = ("event_type", "actor_type", "prev_status", "new_status")
+    return [tuple(line[name] for name in names) for line in handle.trail()]
+
+
+def transitions(handle: JobHandle) -> list[tuple[str | None, str]]:
+    """The lines that tell of a change of state."""
+    lines = [line for line in handle.trail() if line["event_type"].startswith("job.")]
+    return [(line["prev_status"], line["new_status"]) for line in lines]
+
+
+def test_a_whole_life_stands_on_the_trail_line_by_line(handle: JobHandle) -> None:
+    handle.lead_to("AUDIO_EXTRACTING")
+    handle.reported("AUDIO_READY", "TRANSCRIBING")
+    handle.reported("TRANSCRIBING", "FAILED", actor_type="system")
+    assert handle.retry("r1").status_code == 202
+    handle.reported("AUDIO_EXTRACTING")
+    handle.client.cancel(handle.id)
+    up, going = "UPLOADED", "AUDIO_EXTRACTING"
+    assert told(handle) == [
+        ("job.created", "editor", None, "CREATED"),
+        ("job.upload_confirmed", "editor", "CREATED", up),
+        ("dispatch.claimed", "editor", up, up),
+        ("dispatch.sent", "system", up, up),
+        ("dispatch.accepted", "system", up, up),
+        ("job.status_changed", "system", up, going),
+        ("job.status_changed", "orchestrator", going, "AUDIO_READY"),
+        ("job.status_changed", "orchestrator", "AUDIO_READY", "TRANSCRIBING"),
+        ("job.status_changed", "system", "TRANSCRIBING", "TRANSCRIBING"),
+        ("job.status_changed", "system", "TRANSCRIBING", "FAILED"),
+        ("dispatch.claimed", "editor", "FAILED", "FAILED"),
+        ("dispatch.sent", "system", "FAILED", "FAILED"),
+        ("dispatch.accepted", "system", "FAILED", "FAILED"),
+        ("job.status_changed", "orchestrator", "FAILED", going),
+        ("job.cancelled", "editor", going, "CANCELLED"),
+    ]
+    states = [new for _, new in transitions(handle)]
+    assert [old for old, _ in transitions(handle)] == [None, *states[:-1]], "each follows the last"
+
+
+def test_a_line_has_the_fields_of_an_audit_event(handle: JobHandle) -> None:
+    handle.lead_to("AUDIO_READY")
+    job = handle.shown()
+    for line in handle.trail():
+        assert line.keys() >= BASE
+        assert line.keys() <= BASE | EXTRA
+        assert (line["job_id"], line["project_id"]) == (job["id"], job["project_id"])
+        assert all(line[name] is not None for name in EXTRA & line.keys())
+        for time in (line["occurred_at"], line["recorded_at"]):
+            assert datetime.fromisoformat(time).utcoffset() == datetime.now(UTC).utcoffset()
+
+
+def test_it_says_when_a_step_happened_and_when_it_was_recorded(handle: JobHandle) -> None:
+    handle.lead_to("AUDIO_EXTRACTING")
+    before = datetime.now(UTC)
+    handle.reported("AUDIO_READY", occurred_at="2026-01-02T03:04:05.678901+01:00")
+    line = handle.trail()[-1]
+    assert line["occurred_at"] == "2026-01-02T02:04:05.678901Z"
+    assert before <= datetime.fromisoformat(line["recorded_at"]) <= datetime.now(UTC)
+
+
+def test_each_line_bears_the_correlation_id_of_what_caused_it(handle: JobHandle) -> None:
+    handle.client.run(handle.id, headers={"X-Request-Id": "run-request"})
+    handle.reported("AUDIO_READY", correlation_id="Workflow 7 / step 2")
+    handle.client.post(f"/jobs/{handle.id}/cancel", headers={"X-Request-Id": "cancel-request"})
+    ids = [line["correlation_id"] for line in handle.trail()[2:]]
+    assert ids == [*["run-request"] * 4, "Workflow 7 / step 2", "cancel-request"]
+
+
+def test_a_dispatch_that_is_tried_again_is_told_try_by_try(
+    handle: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[handle.id] = in_turn(refuse(500), reset_after_read(), accept())
+    assert handle.client.run(handle.id).status_code == 502
+    assert handle.client.run(handle.id).status_code == 502
+    wait_until(lambda: handle.client.run(handle.id).status_code == 200, 6, "the hold is over")
+    lines = [line for line in handle.trail() if line["event_type"].startswith("dispatch.")]
+    assert [(line["event_type"], line["attempt"], line.get("reason")) for line in lines] == [
+        ("dispatch.claimed", 1, None),
+        ("dispatch.sent", 1, None),
+        ("dispatch.refused", 1, "refused"),
+        ("dispatch.claimed", 2, None),
+        ("dispatch.sent", 2, None),
+        ("dispatch.unknown", 2, "outcome_unknown"),
+        ("dispatch.resent", 3, None),
+        ("dispatch.sent", 3, None),
+        ("dispatch.accepted", 3, None),
+    ]
+    assert {line["dispatch_id"] for line in lines} == {handle.run_id}
+
+
+def test_the_job_shows_its_dispatch(handle: JobHandle, orchestrator: StubOrchestrator) -> None:
+    assert handle.shown()["dispatch"] is None
+    orchestrator.behaviours[handle.id] = in_turn(refuse(500), accept())
+    handle.client.run(handle.id)
+    released = handle.dispatch
+    assert (released["phase"], released["reason"]) == ("RELEASED", "refused")
+    handle.client.run(handle.id)
+    sent = handle.dispatch
+    assert sent.keys() == {
+        "kind", "dispatch_id", "phase", "claimed_at", "sent_at", "settled_at", "reason",
+        "execution_id",
+    }  # fmt: skip
+    assert (sent["kind"], sent["dispatch_id"], sent["phase"]) == ("run", handle.run_id, "SENT")
+    assert sent["claimed_at"] <= sent["sent_at"] <= sent["settled_at"]
+    assert (sent["reason"], sent["execution_id"]) == (None, None)
+
+
+def test_it_is_read_in_pages_without_a_gap_or_a_double(handle: JobHandle) -> None:
+    handle.lead_to("DONE")
+    whole = handle.trail()
+    assert len(whole) > 7
+    for limit in (1, 3, len(whole)):
+        read: list[Any] = []
+        cursor = None
+        while True:
+            page = handle.client.events(
+                handle.id, params={"limit": limit, **({"cursor": cursor} if cursor else {})}
+            ).json()
+            assert 1 <= len(page["items"]) <= limit
+            read += page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        assert read == whole
+    recorded = [line["recorded_at"] for line in whole]
+    assert recorded == sorted(recorded)
+
+
+@pytest.mark.parametrize("query", [{"limit": 0}, {"limit": 201}, {"limit": "x"}, {"cursor": "-1"}])
+def test_a_page_that_cannot_be_is_refused(handle: JobHandle, query: dict[str, Any]) -> None:
+    answer = handle.client.events(handle.id, params=query)
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert answer.json()["details"].keys() == query.keys()
+
+
+def test_a_trail_is_its_owners(handle: JobHandle, bob: ApiClient) -> None:
+    answer = bob.events(handle.id)
+    assert (answer.status_code, answer.json()["code"]) == (404, "RESOURCE_NOT_FOUND")
+    nobody = ApiClient(handle.client.base_url, token="")
+    assert nobody.events(handle.id).status_code == 401
+
+
+def test_a_replay_of_anything_leaves_no_line(handle: JobHandle) -> None:
+    handle.lead_to("AUDIO_EXTRACTING")
+    body = status_report("FAILED")
+    handle.send(body)
+    handle.retry("r1")
+    before = handle.trail()
+    uri = handle.shown()["manifest"]["video_uri"]
+    assert handle.client.confirm_upload(handle.id, uri).status_code == 200
+    assert handle.send(body).status_code == 200
+    assert handle.retry("r1").status_code == 200
+    assert handle.trail() == before
+
+
+def test_what_is_refused_leaves_no_line(handle: JobHandle) -> None:
+    handle.lead_to("AUDIO_READY")
+    before = handle.trail()
+    assert handle.report("DONE").status_code == 409
+    assert handle.report("TRANSCRIBING", occurred_at="2020-01-01T00:00:00Z").status_code == 409
+    assert handle.retry("r1").status_code == 409
+    assert handle.client.confirm_upload(handle.id, "s3://other").status_code == 409
+    assert handle.client.callback(handle.id, "forged", status_report("FAILED")).status_code == 401
+    assert handle.trail() == before
+
+
+def test_no_secret_no_uri_and_no_failure_text_is_on_it(handle: JobHandle) -> None:
+    handle.lead_to("AUDIO_EXTRACTING")
+    handle.reported("AUDIO_READY", artifact_updates={"audio_uri": "s3://quiet/audio"})
+    words = {"failure_code": "W-CODE", "failure_message": "w-message", "failed_stage": "w-stage"}
+    handle.reported("FAILED", artifact_updates={"exports": ["s3://quiet/export"]}, **words)
+    handle.retry("w-request", "quality")
+    trail = json.dumps(handle.trail())
+    secret_words = ["s3:", "http", handle.secret, "test:alice", "w-request", *words.values()]
+    assert [word for word in secret_words if word in trail] == []

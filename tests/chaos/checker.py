@@ -1,0 +1,150 @@
+"""The verdict on a run: what became of each job, and everything that breaks the promise."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.chaos import trail
+from tests.chaos.ends import LOST, STUCK, end_of, proceeding_executions
+from tests.chaos.history import JobStory, Operation
+from tests.chaos.linearize import Post, explain
+from tests.chaos.model import dispatch_of
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the run's settings promise: `hold_seconds` is 0 where unknowns are sent again at once."""
+
+    hold_seconds: float
+    deduplicates: bool
+
+
+@dataclass
+class JobVerdict:
+    """One job's end, and what is wrong with it."""
+
+    story: JobStory
+    end: str
+    violations: list[str] = field(default_factory=list)
+    duplicates: int = 0
+    nodes: int = 0
+
+
+def check(stories: list[JobStory], rules: Rules) -> list[JobVerdict]:
+    """Check every job."""
+    return [check_job(story, rules) for story in stories]
+
+
+def check_job(story: JobStory, rules: Rules) -> JobVerdict:
+    """Check one job: its end, its executions, its answers, its trail, and the order of it all."""
+    verdict = JobVerdict(story, end_of(story))
+    proceeding = proceeding_executions(story)
+    verdict.duplicates = sum(len(names) - 1 for names in proceeding.values())
+    found = verdict.violations
+    if verdict.end in (STUCK, LOST):
+        found.append(f"{verdict.end}: {_brief(story)}")
+    for dispatch, names in proceeding.items():
+        if len(names) > 1:
+            found.append(f"{len(names)} executions of {dispatch} proceeded: {sorted(names)}")
+    found += _posts_without_intent(story)
+    found += _false_answers(story)
+    found += _crashes(story)
+    found += trail.violations(story, rules.hold_seconds)
+    order = explain(story.operations, posts_of(story), rules.deduplicates)
+    verdict.nodes = order.nodes
+    if order.undecided:
+        found.append(f"no order found in {order.nodes} tries")
+    elif not order.explained:
+        found.append(
+            "no order explains the answers; the furthest came to: " + _lines(order.stuck_at)
+        )
+    return verdict
+
+
+def _lines(texts: tuple[str, ...]) -> str:
+    return "\n        ".join(texts)
+
+
+def _brief(story: JobStory) -> str:
+    status = story.job["status"] if story.job else None
+    phase = story.claim["phase"] if story.claim else None
+    return f"status {status}, claim {phase}, listed as unknown: {story.listed_unknown}"
+
+
+def posts_of(story: JobStory) -> list[Post]:
+    """What the orchestrator read, and what it answered."""
+    answers = {entry["post"]: entry["status"] for entry in story.entries("answer")}
+    return [
+        Post(entry["dispatch"], entry["at"], answers.get(entry["post"]))
+        for entry in story.entries("post")
+    ]
+
+
+def _posts_without_intent(story: JobStory) -> Iterator[str]:
+    """Each post was announced on the trail by a dispatch.sent of its own, before a cancel."""
+    sent = Counter(e["dispatch_id"] for e in story.trail if e["event_type"] == "dispatch.sent")
+    posted = Counter(post.dispatch for post in posts_of(story))
+    for dispatch, count in posted.items():
+        if count > sent[dispatch]:
+            yield f"{dispatch} was posted {count} times, with {sent[dispatch]} times dispatch.sent"
+    for event in story.trail:
+        if event["event_type"] == "dispatch.sent" and event["prev_status"] == "CANCELLED":
+            yield "a cancelled job was dispatched"
+
+
+def _false_answers(story: JobStory) -> Iterator[str]:
+    """What is told of a dispatch: accepted means posted, and first is said once a claim."""
+    posts, firsts = posts_of(story), Counter[str]()
+    for operation in story.operations:
+        if operation.kind not in ("run", "retry") or operation.status not in (200, 202):
+            continue
+        dispatch, told = dispatch_of(operation), operation.body
+        if told.get("dispatch_id") != dispatch or told.get("replayed") != (operation.status == 200):
+            yield f"an answer about another dispatch: {operation}"
+        firsts[dispatch] += operation.status == 202
+        if _says_accepted(operation) and not _was_posted(dispatch, posts, operation):
+            yield f"called accepted, but the orchestrator never got it: {operation}"
+    yield from _more_firsts_than_claims(story, firsts)
+
+
+def _says_accepted(operation: Operation) -> bool:
+    return operation.kind == "run" and operation.body.get("status") != "UPLOADED"
+
+
+def _was_posted(dispatch: str, posts: list[Post], operation: Operation) -> bool:
+    return any(post.dispatch == dispatch and post.at <= (operation.end or 0) for post in posts)
+
+
+def _more_firsts_than_claims(story: JobStory, firsts: Counter[str]) -> Iterator[str]:
+    made = ("dispatch.claimed", "dispatch.resent")
+    claimed = Counter(event["dispatch_id"] for event in story.trail if event["event_type"] in made)
+    for dispatch, count in firsts.items():
+        if count > claimed[dispatch]:
+            yield f"{dispatch}: 202 to {count} callers, with {claimed[dispatch]} claims"
+
+
+def _crashes(story: JobStory) -> Iterator[str]:
+    for operation in story.operations:
+        if operation.status == 500 or operation.body.get("code") == "INTERNAL_ERROR":
+            yield f"the service crashed: {operation}"
+
+
+def callback_operations(entries: list[dict[str, Any]]) -> list[Operation]:
+    """The callbacks of the orchestrator's record, as operations on the job."""
+    answers = {entry["call"]: entry for entry in entries if entry["kind"] == "callback_answer"}
+    return [
+        _callback(entry, answers.get(entry["call"]))
+        for entry in entries
+        if entry["kind"] == "callback"
+    ]
+
+
+def _callback(entry: dict[str, Any], answer: dict[str, Any] | None) -> Operation:
+    body = entry["body"]
+    asked = {name: body.get(name) for name in ("event_id", "status", "occurred_at", "execution_id")}
+    operation = Operation(entry["job"], "callback", asked, entry["at"])
+    if answer is not None:
+        operation.status, operation.body = answer["status"], answer["body"]
+        operation.end = None if operation.is_either else answer["at"]
+    return operation

@@ -1,0 +1,187 @@
+"""Executions of the chaos orchestrator: each walks its job by callbacks, and survives kill -9."""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import requests
+
+from tests.chaos.misbehaviour import (
+    NAMES_EXECUTIONS,
+    Fate,
+    fate_of,
+    mode_of,
+    number_of,
+    steps_from,
+)
+from tests.chaos.record import Record
+
+CALLBACK_TIMEOUT_SECONDS = 2.0
+LONGEST_PAUSE_SECONDS = 1.0
+
+
+@dataclass
+class Execution:
+    """One execution, as its entries in the record tell it."""
+
+    name: str
+    dispatch: str
+    order: dict[str, Any]
+    nth: int
+    pending: dict[str, Any] | None = None
+    reported: list[str] = field(default_factory=list)
+    finished: bool = False
+    first_reported: threading.Event = field(default_factory=threading.Event)
+
+
+class Executions:
+    """All executions. Whatever they do is noted before it is done."""
+
+    def __init__(self, record: Record, secret: str, seed: int, all_deduplicate: bool) -> None:
+        self._record, self._secret = record, secret
+        self._seed, self._all_deduplicate = seed, all_deduplicate
+        self._by_name: dict[str, Execution] = {}
+        self._of_dispatch: defaultdict[str, list[str]] = defaultdict(list)
+        self._of_job: defaultdict[str, int] = defaultdict(int)
+        self._lock = threading.Lock()
+
+    def mode(self, order: dict[str, Any]) -> str:
+        """Which promise is kept for the job of an order."""
+        return mode_of(self._seed, number_of(order["video_uri"]), self._all_deduplicate)
+
+    def start(self, dispatch: str, order: dict[str, Any]) -> Execution | None:
+        """Execute an order; None if the key was executed before and that is honoured."""
+        with self._lock:
+            if self._of_dispatch[dispatch] and self.mode(order) != NAMES_EXECUTIONS:
+                return None
+            self._of_job[order["job_id"]] += 1
+            name, nth = str(uuid4()), self._of_job[order["job_id"]]
+            execution = Execution(name, dispatch, order, nth)
+            self._of_dispatch[dispatch].append(name)
+            self._record.note(
+                "execution",
+                execution=name,
+                job=order["job_id"],
+                dispatch=dispatch,
+                order=order,
+                nth=nth,
+            )
+        self._walk_in_background(execution)
+        return execution
+
+    def resume(self, entries: Iterable[dict[str, Any]]) -> None:
+        """Go on where the process before this one was killed."""
+        for entry in entries:
+            self._replay(entry)
+        for execution in self._by_name.values():
+            if not execution.finished:
+                self._walk_in_background(execution)
+
+    def _replay(self, entry: dict[str, Any]) -> None:
+        if entry["kind"] == "execution":
+            execution = Execution(
+                entry["execution"], entry["dispatch"], entry["order"], entry["nth"]
+            )
+            self._by_name[execution.name] = execution
+            self._of_dispatch[execution.dispatch].append(execution.name)
+            self._of_job[entry["job"]] += 1
+        elif entry["kind"] == "callback":
+            self._by_name[entry["execution"]].pending = entry["body"]
+        elif entry["kind"] == "callback_answer" and entry["status"] in (200, 204):
+            execution = self._by_name[entry["execution"]]
+            if execution.pending is not None:
+                execution.reported.append(execution.pending["status"])
+            execution.pending = None
+        elif entry["kind"] == "finished":
+            self._by_name[entry["execution"]].finished = True
+
+    def _walk_in_background(self, execution: Execution) -> None:
+        threading.Thread(target=self._walk, args=(execution,), daemon=True).start()
+
+    def _walk(self, execution: Execution) -> None:
+        fate = fate_of(
+            self._seed,
+            number_of(execution.order["video_uri"]),
+            "resume_from_status" in execution.order,
+            execution.nth,
+        )
+        why = "done"
+        for body in self._bodies(execution, fate):
+            why = self._report(execution, body, fate)
+            if why != "done":
+                break
+        self._record.note(
+            "finished", execution=execution.name, job=execution.order["job_id"], why=why
+        )
+
+    def _bodies(self, execution: Execution, fate: Fate) -> Iterable[dict[str, Any]]:
+        if execution.pending is not None:
+            yield execution.pending
+            execution.reported.append(execution.pending["status"])
+            execution.pending = None
+        for status, artifact in steps_from(execution.order.get("resume_from_status")):
+            if "FAILED" in execution.reported:
+                return
+            if status not in execution.reported:
+                time.sleep(fate.step_seconds)
+                yield self._body(execution, status, artifact)
+            if status == fate.fails_after:
+                time.sleep(fate.step_seconds)
+                yield self._body(execution, "FAILED", None)
+                return
+
+    def _body(self, execution: Execution, status: str, artifact: str | None) -> dict[str, Any]:
+        job_id, event = execution.order["job_id"], f"{execution.name}-{status}"
+        body = {
+            "event_id": event,
+            "status": status,
+            "occurred_at": datetime.now(UTC).isoformat(),
+            "correlation_id": event,
+            "artifact_updates": {artifact: f"s3://chaos/{job_id}/{artifact}"} if artifact else {},
+        }
+        if self.mode(execution.order) == NAMES_EXECUTIONS:
+            body["execution_id"] = execution.name
+        if status == "FAILED":
+            body |= {"failure_code": "CHAOS", "failure_message": "by seed"}
+        return body
+
+    def _report(self, execution: Execution, body: dict[str, Any], fate: Fate) -> str:
+        """Post a callback until it is answered; return "done" or why the execution ends here."""
+        tries = 0
+        while True:
+            status, code = self._post(execution, body)
+            if status in (200, 204):
+                execution.first_reported.set()
+                if fate.doubles_callbacks:
+                    self._post(execution, body)
+                return "done"
+            if status is not None and 400 <= status < 500:
+                execution.first_reported.set()
+                return str(code)
+            time.sleep(min(0.1 * 2**tries, LONGEST_PAUSE_SECONDS))
+            tries += 1
+
+    def _post(self, execution: Execution, body: dict[str, Any]) -> tuple[int | None, str | None]:
+        call = str(uuid4())
+        about = {"execution": execution.name, "job": execution.order["job_id"], "call": call}
+        self._record.note("callback", body=body, dispatch=execution.dispatch, **about)
+        status, answer = self._send(execution.order["callback_url"], body)
+        self._record.note("callback_answer", status=status, body=answer, **about)
+        return status, answer.get("code")
+
+    def _send(self, url: str, body: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
+        with requests.Session() as session:  # a connection of its own: a cut one harms no other
+            session.trust_env = False
+            headers = {"X-Callback-Secret": self._secret}
+            try:
+                answer = session.post(
+                    url, json=body, headers=headers, timeout=CALLBACK_TIMEOUT_SECONDS
+                )
+                return answer.status_code, answer.json() if answer.content else {}
+            except (requests.RequestException, ValueError):
+                return None, {}

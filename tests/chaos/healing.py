@@ -1,0 +1,112 @@
+"""After the faults: waits until every job has come to an end by itself, and gathers its story."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import requests
+
+from store import keys
+from tests.chaos.caller import Job
+from tests.chaos.checker import callback_operations
+from tests.chaos.clients import Crowd
+from tests.chaos.history import History, JobStory, moment
+from tests.chaos.misbehaviour import mode_of
+from tests.chaos.record import read_record
+from tests.chaos.world import World
+
+LOOK_SECONDS = 0.25
+OPEN = ("CLAIMED", "SENDING")
+Seen = tuple[str | None, str | None]
+
+
+def wait_until_healed(
+    world: World, crowd: Crowd, limit_seconds: float, supervise: Callable[[], None]
+) -> tuple[float, dict[str, float]]:
+    """Wait until no claim is open and no call or execution under way, or until the limit.
+
+    Returns when the last change of all was seen, and when each job's was, in seconds from now on.
+    """
+    started, last, changed = moment(), dict[str, Any](), dict[str, float]()
+    while True:
+        seen = _look(world, crowd.jobs)
+        now = moment() - started
+        for job_id, value in seen.items():
+            if job_id in last and last[job_id] != value:
+                changed[job_id] = now
+        last = seen
+        if now > limit_seconds or not (crowd.is_busy or _under_way(world, seen)):
+            return max(changed.values(), default=0.0), changed
+        supervise()
+        time.sleep(LOOK_SECONDS)
+
+
+def _look(world: World, all_jobs: list[Job]) -> dict[str, Seen]:
+    """Each job's state and its claim's phase, as the store has them now."""
+    jobs = list(all_jobs)  # the last calls may still add to them
+    asked = [key for job in jobs for key in (keys.job(job.job_id), keys.claim(job.job_id))]
+    with world.redis.client() as redis:
+        values = [json.loads(value) if value else {} for value in redis.mget(asked)]
+    pairs = zip(values[::2], values[1::2], strict=True)
+    return {
+        job.job_id: (found.get("status"), claim.get("phase"))
+        for job, (found, claim) in zip(jobs, pairs, strict=True)
+    }
+
+
+def _under_way(world: World, seen: dict[str, Seen]) -> bool:
+    if any(phase in OPEN for _, phase in seen.values()):
+        return True
+    unknown = [status for status, phase in seen.values() if phase == "UNKNOWN"]
+    if world.all_deduplicate and set(unknown) - {"CANCELLED"}:
+        return True
+    entries = read_record(world.record_path)
+    begun = {entry["execution"] for entry in entries if entry["kind"] == "execution"}
+    ended = {entry["execution"] for entry in entries if entry["kind"] == "finished"}
+    return bool(begun - ended)
+
+
+def gather(world: World, jobs: list[Job], history: History) -> list[JobStory]:
+    """Everything that is known about every job."""
+    of_job: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for entry in read_record(world.record_path):
+        of_job[entry.get("job", "")].append(entry)
+    stories = []
+    for job in jobs:
+        story = JobStory(
+            job.job_id, job.number, mode_of(world.seed, job.number, world.all_deduplicate)
+        )
+        story.operations = [op for op in history.operations if op.job == job.job_id]
+        story.record = of_job[job.job_id]
+        story.operations += callback_operations(story.record)
+        story.trail = _trail(world, job)
+        _add_the_store_s_view(world, story)
+        stories.append(story)
+    return stories
+
+
+def _trail(world: World, job: Job) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = []
+    cursor: str | None = "0"
+    while cursor is not None:
+        answer = requests.get(
+            f"{world.webs[0].url}/api/v1/jobs/{job.job_id}/events",
+            params={"cursor": cursor, "limit": "100"},
+            headers={"Authorization": f"Bearer {world.token(job.user)}"},
+            timeout=10,
+        )
+        if not answer.ok:
+            return events
+        events += answer.json()["items"]
+        cursor = answer.json()["next_cursor"]
+    return events
+
+
+def _add_the_store_s_view(world: World, story: JobStory) -> None:
+    with world.redis.client() as redis:
+        job, claim = redis.mget(keys.job(story.job_id), keys.claim(story.job_id))
+        story.job = json.loads(job) if job else None
+        story.claim = json.loads(claim) if claim else None
+        story.listed_unknown = redis.zscore(keys.UNKNOWN, story.job_id) is not None

@@ -1,0 +1,126 @@
+"""What the tests run against: a real Redis, the Procfile's processes, and a stub orchestrator."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from demo.redis_server import RedisServer
+from demo.stack import Stack
+from tests.support import rabbitmq
+from tests.support.client import ApiClient
+from tests.support.orchestrator import StubOrchestrator
+
+# Nobody is left to be let down when a test's stack stops; what SIGTERM does is tested in tests/load.
+Stack.is_patient = False
+
+CALLBACK_SECRETS = ("first-callback-secret-of-the-tests", "second-callback-secret-of-the-tests")
+
+# Short enough to see every limit pass within a test, long enough for a busy machine.
+QUICK_SETTINGS = {
+    "TAKEONE_CALLBACK_SECRET": ",".join(CALLBACK_SECRETS),
+    "TAKEONE_RUN_WAIT_SECONDS": "6",
+    "TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS": "2",
+    "TAKEONE_ORCHESTRATOR_CONNECT_TIMEOUT_SECONDS": "0.5",
+    "TAKEONE_UNKNOWN_HOLD_SECONDS": "2",
+    "TAKEONE_CLAIM_LEASE_SECONDS": "2",
+    "TAKEONE_SWEEP_INTERVAL_SECONDS": "0.2",
+    "TAKEONE_LOG_FORMAT": "json",
+    # Tests that share a stack let posts fail, one after the other, without meaning a dead orchestrator.
+    "TAKEONE_BREAKER_FAILURES": "0",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What may be asked of a run of the tests."""
+    parser.addoption("--broker", choices=("redis", "amqp"), default="redis")
+    parser.addoption("--install", action="store_true", help="install as the Dockerfile does")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Pass over what another broker than Redis does not let tests see."""
+    if config.getoption("--broker") == "redis":
+        return
+    for item in items:
+        if item.get_closest_marker("redis_broker"):
+            item.add_marker(pytest.mark.skip(reason="it looks into Redis's own queues"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def broker(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """With `--broker amqp`: a RabbitMQ, and every stack on it that does not ask for another broker."""
+    if request.config.getoption("--broker") == "redis":
+        yield
+        return
+    if rabbitmq.PROGRAM is None:
+        pytest.skip(rabbitmq.HOW_TO_GET_IT)
+    start = Stack.__init__
+
+    def start_on_rabbitmq(self: Stack, *arguments: Any, **options: Any) -> None:
+        settings = {"TAKEONE_BROKER_URL": running.broker_url(), **(options.pop("settings", {}))}
+        start(self, *arguments, settings=settings, **options)
+
+    with (
+        rabbitmq.RabbitMq(tmp_path_factory.mktemp("rabbitmq"), virtual_hosts=60) as running,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(Stack, "__init__", start_on_rabbitmq)
+        yield
+
+
+@pytest.fixture(scope="session")
+def callback_secret() -> str:
+    """A secret that the service accepts."""
+    return CALLBACK_SECRETS[0]
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A Redis for tests of the store alone."""
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def orchestrator() -> Iterator[StubOrchestrator]:
+    """The orchestrator of `stack`. Tell it how to behave per job: other tests share it."""
+    with StubOrchestrator() as stub:
+        yield stub
+
+
+@pytest.fixture(scope="session")
+def stack(
+    tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator
+) -> Iterator[Stack]:
+    """The service that most tests share. Who breaks a part of it starts a stack of his own."""
+    settings = {**QUICK_SETTINGS, "TAKEONE_ORCHESTRATOR_URL": orchestrator.url}
+    directory: Path = tmp_path_factory.mktemp("stack")
+    with Stack(directory, settings=settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def alice(stack: Stack) -> ApiClient:
+    """An editor."""
+    return ApiClient(stack.api_url, "alice")
+
+
+@pytest.fixture(scope="session")
+def bob(stack: Stack) -> ApiClient:
+    """Another editor."""
+    return ApiClient(stack.api_url, "bob")
+
+
+@pytest.fixture
+def job(alice: ApiClient) -> dict[str, Any]:
+    """A job of Alice's, UPLOADED."""
+    return alice.uploaded_job()
+
+
+@pytest.fixture
+def job_id(job: dict[str, Any]) -> str:
+    """The id of a job of Alice's, UPLOADED."""
+    return str(job["id"])

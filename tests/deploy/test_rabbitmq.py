@@ -1,0 +1,142 @@
+"""RabbitMQ as the broker: what is different there from Redis. `pytest --broker amqp` runs all on it."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from kombu import Connection, Queue
+
+from demo.stack import Stack
+from settings import Settings
+from tasks.broker import broker_answers, lanes
+from tests.acceptance import stored
+from tests.conftest import QUICK_SETTINGS
+from tests.support.certificates import Authority
+from tests.support.client import ApiClient
+from tests.support.orchestrator import StubOrchestrator
+from tests.support.rabbitmq import HOW_TO_GET_IT, PROGRAM, RabbitMq
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason=HOW_TO_GET_IT)
+
+# A caller is not kept waiting for a broker that is away, but told so.
+ANSWERED_SECONDS = 3.0
+HEALED_SECONDS = 10.0
+
+
+@dataclass
+class Bed:
+    """A stack on RabbitMQ, whose connections all go through a proxy."""
+
+    rabbitmq: RabbitMq
+    proxy: TcpProxy
+    stack: Stack
+    client: ApiClient
+
+
+@pytest.fixture(scope="module")
+def bed(orchestrator: StubOrchestrator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    with (
+        RabbitMq(tmp_path_factory.mktemp("rabbitmq")) as rabbitmq,
+        TcpProxy(int(rabbitmq.port or 0)) as proxy,
+    ):
+        settings = {
+            **QUICK_SETTINGS,
+            "TAKEONE_ORCHESTRATOR_URL": orchestrator.url,
+            "TAKEONE_BROKER_URL": rabbitmq.broker_url(proxy.port),
+        }
+        with Stack(tmp_path_factory.mktemp("stack"), settings=settings, workers=2) as stack:
+            yield Bed(rabbitmq, proxy, stack, ApiClient(stack.api_url, "alice"))
+
+
+@pytest.fixture
+def proxy(bed: Bed) -> Iterator[TcpProxy]:
+    """The way to the broker; it is open again after the test."""
+    yield bed.proxy
+    bed.proxy.restore()
+
+
+def test_a_dispatch_goes_by_rabbitmq_once(bed: Bed, orchestrator: StubOrchestrator) -> None:
+    job_id = bed.client.uploaded_job()["id"]
+    assert bed.client.run(job_id).status_code == 202
+    assert bed.client.run(job_id).status_code == 200
+    assert len(orchestrator.requests_for(job_id)) == 1
+    with bed.stack.redis.client() as client:
+        assert client.keys("takeone:broker:*") == []
+
+
+def test_two_workers_on_one_host_do_not_take_each_other_for_the_same(bed: Bed) -> None:
+    # A worker's name is an exclusive queue: with one name for both, the second would not start.
+    assert all(worker.is_running for worker in bed.stack.workers)
+
+
+def test_each_lane_is_a_durable_queue_and_holds_nothing_once_all_is_done(bed: Bed) -> None:
+    lane = "takeone.dispatch.3"
+    with Connection(bed.stack.settings["TAKEONE_BROKER_URL"]) as connection:
+        channel = connection.channel()
+        # Another setting than the one that it was declared with would be refused.
+        Queue(lane, durable=True, channel=channel).queue_declare()
+        sizes = {size(channel, each) for each in lanes(Settings(env="development"))}
+        assert sizes == {0}
+
+
+@pytest.mark.parametrize("trouble", ["refuse", "stall"])
+def test_without_the_broker_a_run_is_answered_soon_and_claims_nothing(
+    trouble: str, bed: Bed, proxy: TcpProxy
+) -> None:
+    jobs = [bed.client.uploaded_job()["id"] for _ in range(3)]
+    getattr(proxy, trouble)()
+    for job_id in jobs:
+        began = time.monotonic()
+        assert bed.client.run(job_id).status_code == 503
+        assert time.monotonic() - began < ANSWERED_SECONDS
+        assert stored.claim(bed.stack.redis, job_id) is None
+        assert bed.client.job(job_id).json()["status"] == "UPLOADED"
+    proxy.restore()
+    for job_id in jobs:
+        wait_until(lambda job_id=job_id: runs(bed, job_id), HEALED_SECONDS, "runs work again")
+
+
+def test_a_connection_that_broke_while_idle_fails_no_caller(bed: Bed, proxy: TcpProxy) -> None:
+    assert runs(bed, bed.client.uploaded_job()["id"])
+    proxy.cut()
+    wait_until(lambda: reconnected(bed), HEALED_SECONDS, "the worker is back")
+    answers = [bed.client.run(bed.client.uploaded_job()["id"]).status_code for _ in range(3)]
+    assert answers == [202] * 3
+
+
+def test_amqps_believes_only_a_certificate_that_it_can_check(bed: Bed, tmp_path: Path) -> None:
+    ours, another = tmp_path / "ours", tmp_path / "another"
+    ours.mkdir()
+    another.mkdir()
+    authority, stranger = Authority(ours), Authority(another)
+    port = int(bed.rabbitmq.port or 0)
+    with (
+        TcpProxy(port, authority.server_context()) as secure,
+        TcpProxy(port, authority.server_context("127.0.0.9")) as of_another_name,
+    ):
+        assert answers_over_tls(bed, secure, authority)
+        assert not answers_over_tls(bed, secure, stranger)
+        assert not answers_over_tls(bed, of_another_name, authority)
+
+
+def answers_over_tls(bed: Bed, proxy: TcpProxy, trusted: Authority) -> bool:
+    plain = urlsplit(bed.stack.settings["TAKEONE_BROKER_URL"])
+    url = f"amqps://guest:guest@127.0.0.1:{proxy.port}{plain.path}"
+    return broker_answers(Settings(env="development", broker_url=url, ca_file=str(trusted.ca_file)))
+
+
+def size(channel, lane: str) -> int:
+    return channel.queue_declare(lane, passive=True).message_count
+
+
+def runs(bed: Bed, job_id: str) -> bool:
+    return bed.client.run(job_id).status_code in (200, 202)
+
+
+def reconnected(bed: Bed) -> bool:
+    return all(worker.log().count("Connected to amqp") > 1 for worker in bed.stack.workers)

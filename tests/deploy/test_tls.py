@@ -1,0 +1,118 @@
+"""TLS to the store, to the broker and to the orchestrator, with an authority that nobody else knows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.redis_server import RedisServer
+from demo.stack import Stack
+from settings import FlowerSettings, Settings, SettingsError
+from store.connecting import connections
+from store.errors import StoreUnavailable
+from store.link import Link
+from tasks.broker import broker_answers
+from tests.conftest import QUICK_SETTINGS
+from tests.support.certificates import Authority
+from tests.support.client import ApiClient
+from tests.support.orchestrator import StubOrchestrator
+from tests.support.tcp_proxy import TcpProxy
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def another(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """One that has signed none of our certificates."""
+    return Authority(tmp_path_factory.mktemp("another"))
+
+
+@pytest.fixture(scope="module")
+def secure_redis(redis_server: RedisServer, authority: Authority) -> Iterator[TcpProxy]:
+    """A Redis that speaks TLS, and only that."""
+    with TcpProxy(int(redis_server.port or 0), authority.server_context()) as proxy:
+        yield proxy
+
+
+def settings(**given: str) -> Settings:
+    return Settings(env="development", redis_timeout_seconds=1, **given)
+
+
+def store_answers(given: Settings) -> bool:
+    link = Link(connections(given), 1, 1)
+    try:
+        return link.call(("PING",)) == [b"PONG"]
+    except StoreUnavailable:
+        return False
+    finally:
+        link.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "trusted", "answers"),
+    [
+        ("127.0.0.1", "authority", True),
+        ("127.0.0.1", "another", False),
+        ("127.0.0.1", None, False),
+        ("localhost", "authority", False),  # a name that is not in the certificate
+    ],
+)
+def test_store_and_broker_believe_only_a_certificate_that_they_can_check(
+    host: str,
+    trusted: str | None,
+    answers: bool,
+    secure_redis: TcpProxy,
+    request: pytest.FixtureRequest,
+) -> None:
+    ca_file = str(request.getfixturevalue(trusted).ca_file) if trusted else ""
+    given = settings(redis_url=f"rediss://{host}:{secure_redis.port}/0", ca_file=ca_file)
+    assert store_answers(given) is answers
+    assert broker_answers(given) is answers
+
+
+def test_the_authority_may_also_stand_in_the_url(
+    secure_redis: TcpProxy, authority: Authority
+) -> None:
+    url = f"rediss://127.0.0.1:{secure_redis.port}/0?ssl_ca_certs={authority.ca_file}"
+    assert store_answers(settings(redis_url=url))
+    assert broker_answers(settings(redis_url=url))
+
+
+def test_a_run_goes_all_its_way_over_tls(
+    secure_redis: TcpProxy, redis_server: RedisServer, authority: Authority, tmp_path: Path
+) -> None:
+    with (
+        StubOrchestrator() as hub,
+        TcpProxy(hub.port, authority.server_context()) as secure_hub,
+        Stack(
+            tmp_path,
+            redis=redis_server,
+            settings={
+                **QUICK_SETTINGS,
+                "TAKEONE_REDIS_URL": f"rediss://127.0.0.1:{secure_redis.port}/0",
+                "TAKEONE_ORCHESTRATOR_URL": f"https://127.0.0.1:{secure_hub.port}/dispatches",
+                "TAKEONE_CA_FILE": str(authority.ca_file),
+            },
+        ) as stack,
+    ):
+        alice = ApiClient(stack.api_url, "alice")
+        job_id = alice.uploaded_job()["id"]
+        assert alice.run(job_id).status_code == 202
+        assert [request.dispatch_id for request in hub.requests_for(job_id)] == [f"run-{job_id}"]
+        assert secure_hub.connections_made == 1
+        assert alice.call("GET", "/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("name", ["redis_url", "broker_url"])
+@pytest.mark.parametrize("kind", [Settings, FlowerSettings])
+def test_production_refuses_to_look_at_no_certificate(name: str, kind: type[Settings]) -> None:
+    with pytest.raises(ValueError, match="must not turn off the check of certificates"):
+        kind(env="production", **{name: "rediss://redis.example.org/0?ssl_cert_reqs=none"})
+
+
+def test_an_authority_that_cannot_be_read_is_said_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises((ValueError, SettingsError), match="TAKEONE_CA_FILE cannot be read"):
+        settings(ca_file=str(tmp_path / "none.pem"))

@@ -1,0 +1,188 @@
+"""Who may look at Flower, that looking is all he may do, and that there is no secret to be seen."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+from flower.urls import handlers
+
+from demo.processes import Process
+from settings import Settings
+from tasks.broker import lanes
+from tests.conftest import CALLBACK_SECRETS
+from tests.flower.conftest import (
+    BROKER_PASSWORD,
+    PASSWORD,
+    PLANTED,
+    START_SECONDS,
+    Flower,
+    flower_process,
+)
+from tests.support.waiting import wait_until
+
+SECRETS = [*PLANTED.values(), *CALLBACK_SECRETS, PASSWORD, BROKER_PASSWORD]
+BROKER = "redis://127.0.0.1:1/0"
+
+
+def routes() -> list[tuple[str, type]]:
+    """Every path that Flower has, filled in, with what answers there."""
+    patterns = [(each.regex.pattern, each.handler_class) if hasattr(each, "regex") else each[:2]
+                for each in handlers]  # fmt: skip
+    return [(fill_in(pattern), handler) for pattern, handler in patterns]
+
+
+def fill_in(pattern: str) -> str:
+    return re.sub(r"\(\.[*+]\)", "anything", pattern).replace("/?", "").rstrip("$")
+
+
+ROUTES = [(path, handler) for path, handler in routes() if path.startswith("/")]
+LOOKING = [path for path, handler in ROUTES if "get" in vars(handler)]
+TOUCHING = [path for path, handler in ROUTES if "post" in vars(handler) and "/api/" in path]
+# Scripts and styles are the same for everybody; who logs out need not be logged in.
+OPEN = {"/static/anything", "/logout", "/login"}
+
+
+def test_the_list_of_routes_is_what_flower_has() -> None:
+    assert {"/", "/tasks", "/metrics", "/healthcheck", "/api/tasks", "/broker"} <= set(LOOKING)
+    assert {"/api/worker/shutdown/anything", "/api/task/revoke/anything"} <= set(TOUCHING)
+
+
+@pytest.mark.parametrize("path", [path for path in LOOKING if path not in OPEN])
+@pytest.mark.parametrize("password", [None, "wrong", "pässword"])
+def test_a_stranger_sees_nothing(path: str, password: str | None, flower: Flower) -> None:
+    answer = stranger_asks("GET", flower.address(path), password)
+    assert answer.status_code == 401
+    assert len(answer.text) < 100
+
+
+@pytest.mark.parametrize("path", TOUCHING)
+def test_a_stranger_touches_nothing(path: str, flower: Flower) -> None:
+    assert stranger_asks("POST", flower.address(path), None).status_code == 401
+
+
+@pytest.mark.parametrize("path", TOUCHING)
+def test_who_may_look_touches_nothing_either(path: str, flower: Flower) -> None:
+    answer = flower.session.post(flower.address(path), json={}, timeout=10)
+    assert answer.status_code == 403
+    assert "read only" in answer.text.lower()
+
+
+def test_everybody_on_the_list_may_look(flower: Flower) -> None:
+    other = ("other", "another-password-of-flower")
+    assert requests.get(flower.address("/tasks"), auth=other, timeout=10).status_code == 200
+
+
+def test_flower_lives_under_its_prefix_alone(flower: Flower) -> None:
+    assert flower.session.get(f"{flower.process.url}/tasks", timeout=10).status_code == 404
+
+
+def test_the_broker_page_counts_the_lanes(flower: Flower) -> None:
+    queues = flower.get("/api/queues/length").json()["active_queues"]
+    assert {queue["name"] for queue in queues} == set(lanes(Settings(env="development")))
+    assert all(isinstance(queue["messages"], int) for queue in queues)
+
+
+def test_no_page_and_no_answer_holds_a_secret(flower: Flower, dispatches: dict[str, str]) -> None:
+    flower.wait_for(dispatches["refused"], "FAILURE")
+    pages = [flower.get(path).text for path in [*LOOKING, *pages_of_things(flower, dispatches)]]
+    assert any(dispatches["refused"] in page for page in pages)
+    for secret in SECRETS:
+        assert not [page for page in pages if secret in page], secret
+
+
+def test_flowers_own_log_holds_no_secret_and_nothing_that_was_asked_for(flower: Flower) -> None:
+    flower.get(f"/task/{PLANTED['request']}")
+    flower.get(f"/{PLANTED['request']}")
+    log = flower.process.log()
+    assert '"event":"Broker: redis://flower:**@' in log
+    assert not [secret for secret in SECRETS if secret in log]
+
+
+def pages_of_things(flower: Flower, dispatches: dict[str, str]) -> list[str]:
+    """The pages that are about one thing, and how the tables of the others are filled."""
+    table = "draw=1&start=0&length=100&search[value]=&order[0][column]=0&order[0][dir]=asc"
+    return [
+        f"/worker/{flower.worker()}",
+        "/workers?json=1",
+        "/api/workers?refresh=1",
+        f"/tasks/datatable?{table}&columns[0][data]=received",
+        *(f"/task/{each}" for each in dispatches.values()),
+        *(f"/api/task/info/{each}" for each in dispatches.values()),
+    ]
+
+
+def stranger_asks(method: str, address: str, password: str | None) -> requests.Response:
+    auth = (b"ops", password.encode()) if password is not None else None
+    with requests.Session() as session:
+        session.trust_env = False
+        return session.request(method, address, auth=auth, timeout=10, allow_redirects=False)
+
+
+# Settings, and every complaint that is to be made about them, at once.
+REFUSED = [
+    ({}, ["TAKEONE_FLOWER_BASIC_AUTH is not set"]),
+    (
+        {
+            "TAKEONE_BROKER_URL": "",
+            "TAKEONE_FLOWER_BASIC_AUTH": "a-password-alone-is-no-user, ops:short",
+            "TAKEONE_FLOWER_URL_PREFIX": "a b?",
+        },
+        [
+            "TAKEONE_BROKER_URL (or TAKEONE_REDIS_URL) is not set",
+            "TAKEONE_FLOWER_BASIC_AUTH must be user:password",
+            "TAKEONE_FLOWER_BASIC_AUTH has a password that is too short",
+            "TAKEONE_FLOWER_URL_PREFIX must be a plain path",
+        ],
+    ),
+]
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[list[Process]]:
+    processes: list[Process] = []
+    yield processes
+    for process in processes:
+        process.terminate()
+
+
+def start(started: list[Process], tmp_path: Path, settings: dict[str, str]) -> Process:
+    base = {"TAKEONE_ENV": "production", "TAKEONE_BROKER_URL": BROKER}
+    given = {name: value for name, value in {**base, **settings}.items() if value}
+    started.append(flower_process("flower", tmp_path, given))
+    started[-1].start()
+    return started[-1]
+
+
+@pytest.mark.parametrize(("settings", "complaints"), REFUSED)
+def test_in_production_flower_refuses_to_start_half_open(
+    settings: dict[str, str], complaints: list[str], tmp_path: Path, started: list[Process]
+) -> None:
+    process = start(started, tmp_path, settings)
+    wait_until(lambda: not process.is_running, START_SECONDS, "Flower gives up")
+    assert "takeone refuses to start" in process.log()
+    assert [each for each in complaints if each not in process.log()] == []
+    assert "Traceback" not in process.log()
+
+
+def test_oauth_in_flowers_own_settings_is_as_good_and_sends_a_stranger_to_log_in(
+    tmp_path: Path, started: list[Process]
+) -> None:
+    settings = {
+        "FLOWER_AUTH": "ops@example.org",
+        "FLOWER_AUTH_PROVIDER": "flower.views.auth.GithubLoginHandler",
+        "FLOWER_OAUTH2_KEY": "key",
+        "FLOWER_OAUTH2_SECRET": "planted-oauth-secret",
+        "FLOWER_OAUTH2_REDIRECT_URI": "http://127.0.0.1/login",
+        "FLOWER_READ_ONLY": "false",
+    }
+    process = start(started, tmp_path, settings)
+    process.wait_until(lambda: "Visit me" in process.log(), START_SECONDS, "Flower serves")
+    for path in ("/tasks", "/metrics", "/healthcheck", "/api/tasks"):
+        answer = stranger_asks("GET", process.url + path, None)
+        assert answer.status_code == 302
+        assert answer.headers["Location"].startswith("/login")
+    login = stranger_asks("GET", process.url + "/login", None).headers["Location"]
+    assert login.startswith("https://github.com/login/oauth/authorize?")
+    assert "planted-oauth-secret" not in login + process.log()

@@ -1,0 +1,68 @@
+"""Flower shows what became of each dispatch, as the state of a task under the dispatch's id."""
+
+import pytest
+
+from demo.stack import Stack
+from domain.dispatch_steps import Token
+from store import keys
+from tasks import message
+from tasks.broker import KEY_PREFIX
+from tests.flower.conftest import PLANTED, Flower
+from tests.support.client import ApiClient
+
+
+def test_a_dispatch_that_was_accepted_is_shown_as_succeeded(
+    flower: Flower, dispatches: dict[str, str]
+) -> None:
+    task = flower.wait_for(dispatches["accepted"], "SUCCESS")
+    assert task["name"] == "takeone.dispatch"
+    assert task["result"] == "'accepted'"
+    assert task["exception"] is None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"), [("refused", "refused"), ("unknown", "outcome_unknown")]
+)
+def test_a_dispatch_that_failed_is_shown_as_failed_with_a_reason_of_ours(
+    outcome: str, reason: str, flower: Flower, dispatches: dict[str, str]
+) -> None:
+    task = flower.wait_for(dispatches[outcome], "FAILURE")
+    assert task["exception"] == f"DispatchFailed('{reason}')"
+    assert task["traceback"].strip().endswith(f"DispatchFailed: {reason}")
+
+
+def test_the_arguments_that_are_shown_are_ids_and_nothing_else(
+    flower: Flower, dispatches: dict[str, str]
+) -> None:
+    for dispatch_id in dispatches.values():
+        task = flower.task(dispatch_id)
+        job_id = dispatch_id.removeprefix("run-")
+        assert task["args"] == str((job_id, dispatch_id, 1))
+        assert task["kwargs"] == "{}"
+
+
+def test_a_message_that_comes_too_late_is_shown_to_have_done_nothing(
+    flower: Flower, stack: Stack, job_id: str
+) -> None:
+    send(stack, Token(job_id, f"run-{job_id}", 7), f"late-{job_id}")
+    assert flower.wait_for(f"late-{job_id}", "SUCCESS")["result"] == "'nothing_to_do'"
+
+
+def test_a_task_that_breaks_on_a_stored_record_shows_nothing_of_the_record(
+    flower: Flower, stack: Stack, alice: ApiClient
+) -> None:
+    job_id = alice.uploaded_job()["id"]
+    with stack.redis.client() as client:
+        client.set(keys.job(job_id), f'{{"id": "{job_id}", "status": "{PLANTED["record"]}"}}')
+    send(stack, Token(job_id, f"run-{job_id}", 1), f"broken-{job_id}")
+    task = flower.wait_for(f"broken-{job_id}", "FAILURE")
+    assert task["exception"] == "DispatchFailed('ValidationError')"
+    assert PLANTED["record"] not in str(task)
+    assert PLANTED["record"] not in stack.workers[0].log()
+
+
+def send(stack: Stack, token: Token, task_id: str) -> None:
+    """Give the worker a message that no claim stands behind."""
+    lane = "takeone.dispatch.0"
+    with stack.redis.client() as client:
+        client.lpush(KEY_PREFIX + lane, message.encode("takeone.dispatch", task_id, token, lane))

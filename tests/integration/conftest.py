@@ -1,0 +1,12 @@
+"""A store for each test of the store."""
+
+import pytest
+
+from demo.redis_server import RedisServer
+from tests.support.stores import Shelf
+
+
+@pytest.fixture
+def shelf(redis_server: RedisServer) -> Shelf:
+    """An empty store on a real Redis."""
+    return Shelf(redis_server)

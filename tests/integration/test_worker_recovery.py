@@ -1,0 +1,274 @@
+"""Real worker processes that are killed, stopped and told to end; messages that double and vanish."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from demo.processes import Process
+from demo.stack import Stack
+from domain.claim import ClaimEvent, Phase
+from domain.dispatch_steps import Token
+from signatures import Signer
+from store.jobs import JobStore, Snapshot
+from tasks.breaker import CircuitBreaker
+from tasks.broker import KEY_PREFIX
+from tasks.orchestrator import OrchestratorClient
+from tasks.worker import Dispatcher, DispatchFailed
+from tests.conftest import QUICK_SETTINGS
+from tests.support.behaviours import accept, hang
+from tests.support.client import ApiClient
+from tests.support.job_handle import JobHandle
+from tests.support.orchestrator import StubOrchestrator
+from tests.support.stores import POLICY, Shelf, seconds
+from tests.support.tcp_proxy import TcpProxy
+from tests.support.waiting import wait_until
+
+ASYNC = {"headers": {"Prefer": "respond-async"}}
+SOON = 15.0
+
+
+class Bench:
+    """A stack whose workers a test starts and ends, and the orchestrator that they post to."""
+
+    def __init__(self, stack: Stack, proxy: TcpProxy, stub: StubOrchestrator, secret: str) -> None:
+        self.stack, self.proxy, self.stub, self.secret = stack, proxy, stub, secret
+        self.client = ApiClient(stack.api_url, "alice")
+        self.redis = stack.redis.client()
+
+    @property
+    def workers(self) -> list[Process]:
+        """Two like workers; the first one's store, not its broker, is behind the proxy."""
+        return self.stack.workers
+
+    def start(self, number: int = 1) -> Process:
+        """Start a worker and wait until it takes messages."""
+        self.workers[number].start()
+        self.stack.wait_for(self.workers[number])
+        return self.workers[number]
+
+    def job(self) -> JobHandle:
+        """A job in UPLOADED."""
+        return JobHandle.uploaded(self.client, self.secret)
+
+    def run(self, job: JobHandle) -> None:
+        """Let a run claim, and do not wait for what comes of it."""
+        assert self.client.run(job.id, **ASYNC).status_code == 202
+
+    def posts(self, job: JobHandle) -> int:
+        """How many POSTs of the job the orchestrator has read."""
+        return len(self.stub.requests_for(job.id))
+
+    def queues(self) -> list[str]:
+        """The queues that hold a message."""
+        return list(self.redis.keys(f"{KEY_PREFIX}takeone.dispatch.*"))
+
+    def wait_for_phase(self, job: JobHandle, phase: str, limit: float = SOON) -> None:
+        """Wait until the job's dispatch is shown in a phase."""
+        what = f"{phase} of {job.id}"
+        wait_until(lambda: job.dispatch.get("phase") == phase, limit, what)
+
+
+@pytest.fixture(scope="module")
+def whole_bench(tmp_path_factory: pytest.TempPathFactory, callback_secret: str) -> Iterator[Bench]:
+    """One stack for all of these tests."""
+    with StubOrchestrator() as stub:
+        settings = {
+            **QUICK_SETTINGS,
+            "TAKEONE_ORCHESTRATOR_URL": stub.url,
+            "TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS": "1",
+            "TAKEONE_CLAIM_LEASE_SECONDS": "1",
+            "TAKEONE_SWEEP_INTERVAL_SECONDS": "0.1",
+        }
+        stack = Stack(tmp_path_factory.mktemp("recovery"), settings=settings, workers=2)
+        with TcpProxy(int(stack.redis.port or 0)) as proxy:
+            stack.workers[0].environment |= {
+                "TAKEONE_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0",
+                "TAKEONE_BROKER_URL": stack.redis.url,
+            }
+            with stack:
+                yield Bench(stack, proxy, stub, callback_secret)
+
+
+@pytest.fixture
+def bench(whole_bench: Bench) -> Iterator[Bench]:
+    """The stack without a worker, and an orchestrator that accepts."""
+    whole_bench.stub.reset_behaviour()
+    whole_bench.proxy.restore()
+    for worker in whole_bench.workers:
+        worker.kill()
+    yield whole_bench
+    for worker in whole_bench.workers:
+        worker.kill()
+
+
+def test_a_message_whose_worker_died_before_it_began_is_sent_by_another(bench: Bench) -> None:
+    doomed = bench.start(0)
+    bench.proxy.stall()
+    job = bench.job()
+    bench.run(job)
+    wait_until(lambda: not bench.queues(), SOON, "the message is popped")
+    doomed.kill()
+    assert job.dispatch["phase"] == "CLAIMED"
+    assert bench.posts(job) == 0
+    bench.start(1)
+    bench.wait_for_phase(job, "SENT")
+    assert (bench.posts(job), job.status) == (1, "AUDIO_EXTRACTING")
+    assert job.event_types().count("dispatch.sent") == 1
+
+
+def test_what_a_worker_had_posted_when_it_died_is_unknown_until_it_is_proved_or_the_hold_ends(
+    bench: Bench,
+) -> None:
+    bench.stub.default = hang()
+    doomed = bench.start(1)
+    proved, run_again = bench.job(), bench.job()
+    for job in (proved, run_again):
+        bench.run(job)
+        bench.stub.wait_for_requests(job.id)
+    doomed.kill()
+    bench.stub.default = accept()
+    bench.start(1)
+    for job in (proved, run_again):
+        bench.wait_for_phase(job, "UNKNOWN")
+        assert (job.status, bench.posts(job)) == ("UPLOADED", 1)
+    held = bench.client.run(run_again.id)
+    assert held.json()["details"] == {"reason": "outcome_unknown"}
+    assert bench.posts(run_again) == 1
+
+    proved.reported("AUDIO_READY")
+    assert (proved.status, proved.dispatch["phase"]) == ("AUDIO_READY", "SENT")
+
+    def is_let_in() -> bool:
+        return bench.client.run(run_again.id).status_code in (200, 202)
+
+    wait_until(is_let_in, SOON, "the hold ends")
+    assert [post.dispatch_id for post in bench.stub.requests_for(run_again.id)] == [
+        run_again.run_id,
+        run_again.run_id,
+    ]
+    assert run_again.status == "AUDIO_EXTRACTING"
+    assert bench.posts(proved) == 1
+
+
+def test_a_worker_that_slept_through_its_lease_changes_nothing_for_the_next_holder(
+    bench: Bench,
+) -> None:
+    bench.stub.default = hang(0.5)
+    sleeper = bench.start(0)
+    job = bench.job()
+    bench.run(job)
+    bench.stub.wait_for_requests(job.id)
+    sleeper.pause()
+    bench.stub.default = accept()
+    bench.start(1)
+    bench.wait_for_phase(job, "UNKNOWN")
+    wait_until(lambda: bench.client.run(job.id).status_code < 300, SOON, "the hold ends")
+    before = job.everything()
+    sleeper.resume()
+    sleeper.wait_until(lambda: "dispatch.lost" in sleeper.log(), SOON, "it says what it knows")
+    assert job.everything() == before
+    assert (bench.posts(job), job.dispatch["phase"]) == (2, "SENT")
+
+
+def test_a_doubled_message_is_posted_once_and_a_lost_one_all_the_same(bench: Bench) -> None:
+    lost, doubled = bench.job(), bench.job()
+    bench.run(lost)
+    assert bench.redis.delete(*bench.queues()) == 1
+    bench.run(doubled)
+    (queue,) = bench.queues()
+    (message,) = bench.redis.lrange(queue, 0, -1)
+    bench.redis.lpush(queue, message, message)
+    worker = bench.start(1)
+    for job in (lost, doubled):
+        bench.wait_for_phase(job, "SENT")
+    worker.wait_until(
+        lambda: worker.log().count("dispatch.nothing_to_do") >= 2, SOON, "the copies are looked at"
+    )
+    assert [bench.posts(job) for job in (lost, doubled)] == [1, 1]
+
+
+def test_a_worker_that_is_told_to_end_finishes_what_it_has_begun(bench: Bench) -> None:
+    bench.stub.default = accept(after=0.4)
+    worker = bench.start(1)
+    jobs = [bench.job() for _ in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(bench.run, jobs))
+    wait_until(lambda: bench.stub.in_flight >= 5, SOON, "some are in flight")
+    worker.ask_to_stop()
+    wait_until(lambda: not worker.is_running, SOON, "it ends")
+    for job in jobs:
+        posted = bench.posts(job)
+        assert job.dispatch["phase"] == ("SENT" if posted else "CLAIMED")
+    bench.start(0)
+    for job in jobs:
+        bench.wait_for_phase(job, "SENT")
+    assert [bench.posts(job) for job in jobs] == [1] * len(jobs)
+
+
+@pytest.fixture
+def stub() -> Iterator[StubOrchestrator]:
+    """An orchestrator of the test's own."""
+    with StubOrchestrator() as running:
+        yield running
+
+
+def _dispatcher(shelf: Shelf, stub: StubOrchestrator, timeout_seconds: float) -> Dispatcher:
+    client = OrchestratorClient(
+        timeout_seconds=timeout_seconds,
+        connect_timeout_seconds=timeout_seconds,
+        connect_tries=1,
+        connections=1,
+    )
+    return Dispatcher(
+        shelf.jobs,
+        client,
+        POLICY,
+        url=stub.url,
+        cancel_url="",
+        callback_base="http://127.0.0.1:1",
+        breaker=CircuitBreaker(100, 1),
+        signer=Signer(()),
+    )
+
+
+def test_a_worker_that_sleeps_between_its_intent_and_its_post_does_not_post(
+    shelf: Shelf, stub: StubOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, limit, begin = shelf.run(shelf.uploaded()), 0.3, Dispatcher._begin
+
+    def begin_and_sleep(dispatcher: Dispatcher, held: Token) -> Snapshot | None:
+        begun = begin(dispatcher, held)
+        time.sleep(limit + 0.1)  # as if it had been stopped here
+        return begun
+
+    monkeypatch.setattr(Dispatcher, "_begin", begin_and_sleep)
+    with pytest.raises(DispatchFailed):
+        _dispatcher(shelf, stub, limit).dispatch(token)
+    assert stub.requests == []
+    assert shelf.record(token.job_id).claim is None
+
+
+def test_a_worker_that_reads_before_a_resend_and_begins_after_it_does_not_post(
+    shelf: Shelf, stub: StubOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, commit = shelf.run(shelf.uploaded()), JobStore.commit
+    later = shelf.claim(token.job_id).claimed_at + seconds(1000)
+
+    def overtaken(store: JobStore, *arguments: Any) -> Any:
+        monkeypatch.setattr(JobStore, "commit", commit)
+        assert shelf.begin(token)
+        assert shelf.settle(token, ClaimEvent.LOST)
+        shelf.run(token.job_id, later)
+        return commit(store, *arguments)
+
+    monkeypatch.setattr(JobStore, "commit", overtaken)
+    assert _dispatcher(shelf, stub, 1).dispatch(token) == "nothing_to_do"
+    assert stub.requests == []
+    claim = shelf.claim(token.job_id)
+    assert (claim.phase, claim.epoch) == (Phase.CLAIMED, token.epoch + 1)
+    assert _dispatcher(shelf, stub, 1).dispatch(replace(token, epoch=2)) == "accepted"
+    assert len(stub.requests) == 1

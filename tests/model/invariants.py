@@ -1,0 +1,141 @@
+"""What must hold, each as a function of what just happened; it names itself when it is broken."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from domain.change import Record
+from domain.claim import Claim, DispatchKind, Phase
+from domain.job_fsm import TRANSITIONS, JobStatus
+
+if TYPE_CHECKING:
+    from tests.model.rules import Step, Token
+
+NOTHING: tuple[str, ...] = ()
+
+
+def of_a_post(stored: Record, token: "Token", posts: Any) -> tuple[str, ...]:
+    """At most one POST that can start an execution, and one more for each that was permitted; and none
+
+    of a dispatch that somebody else holds by now.
+    """
+    claim = stored.claim
+    late = claim is not None and claim.dispatch_id == token.dispatch_id
+    return (
+        *_if(posts.surplus > 1, "at most one POST can start an execution"),
+        *_if(late and _token(claim) != tuple(token), "nobody posts what another holds by now"),
+    )
+
+
+def of_a_begin(stored: Record) -> tuple[str, ...]:
+    """What is cancelled is never dispatched any more."""
+    return _if(stored.job.status is JobStatus.CANCELLED, "a cancelled job is not begun")
+
+
+def of_another_try(stored: Record, token: "Token") -> tuple[str, ...]:
+    """A worker that reached nobody tries again only for its own claim, and only what is wanted."""
+    return (
+        *_if(stored.job.status is JobStatus.CANCELLED, "a cancelled job is not tried again"),
+        *_if(_token(stored.claim) != tuple(token), "nobody posts for another's claim"),
+    )
+
+
+def of_a_decision(read: Record, step: "Step") -> tuple[str, ...]:
+    """Every change of state is a step of the FSM, or the first step of a retry."""
+    status: JobStatus | None = read.job.status
+    for before, after in step.moves:
+        if before is not status or not _may_move(read, before, after):
+            return ("every change of state is a step of the FSM",)
+        status = after
+    return NOTHING
+
+
+def _may_move(read: Record, before: JobStatus | None, after: JobStatus) -> bool:
+    if before is None or before is after or after in TRANSITIONS[before]:
+        return True
+    claim = read.shown_claim
+    resumes = before is JobStatus.FAILED and claim is not None and claim.retry is not None
+    return resumes and claim.retry is not None and _is_step(claim, after)
+
+
+def _is_step(claim: Claim, after: JobStatus) -> bool:
+    return claim.retry is not None and after in TRANSITIONS[claim.retry.resume_from_status]
+
+
+def of_a_commit(
+    stored: Record, read: Record, new: Record, token: "Token | None", request: str
+) -> tuple[str, ...]:
+    """Nobody moves or frees another's claim, and nothing leaves a terminal state by accident."""
+    changes_claim = new.claim != read.claim
+    not_as_read = _identity(stored.claim) != _identity(read.claim)
+    not_his = token is not None and _token(stored.claim) != tuple(token)
+    return (
+        *_if(changes_claim and (not_as_read or not_his), "nobody moves another's claim"),
+        *_if(_leaves_terminal(stored, new), "nothing leaves a terminal state"),
+        *_if(_is_lower(stored, new), "epochs only grow"),
+    )
+
+
+def _leaves_terminal(stored: Record, new: Record) -> bool:
+    before, after = stored.job.status, new.job.status
+    if before is after or before not in (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED):
+        return False
+    resumed = new.claim is not None and new.claim.resumed
+    return before is not JobStatus.FAILED or not resumed
+
+
+def _is_lower(stored: Record, new: Record) -> bool:
+    if new.claim is None or stored.shown_claim is None:
+        return False
+    again = new.claim.epoch == stored.shown_claim.epoch and stored.claim is None
+    revived = again and new.claim.phase is Phase.SENT
+    return new.claim.epoch < stored.shown_claim.epoch or (again and not revived)
+
+
+def of_the_posts(
+    read: Record, new: Record, posts: Mapping[str, Any], request: str, *, deduplicates: bool
+) -> tuple[str, ...]:
+    """What the record says of a dispatch is true of what was posted."""
+    freed = read.claim is not None and new.claim is None
+    claim = read.claim if freed else new.claim
+    if claim is None or claim.dispatch_id not in posts:
+        begun, surplus = False, 0
+    else:
+        begun, surplus = posts[claim.dispatch_id].begun, posts[claim.dispatch_id].surplus
+    proved = request.startswith("callback") and _becomes_sent(read, new)
+    is_retry = claim is not None and claim.kind is DispatchKind.RETRY
+    return (
+        *_if(freed and surplus > 0 and not deduplicates, "no claim is freed that may be running"),
+        *_if(proved and is_retry and not begun, "no retry is proved that was not begun"),
+    )
+
+
+def _becomes_sent(read: Record, new: Record) -> bool:
+    was = read.claim is not None and read.claim.phase is Phase.SENT
+    return new.claim is not None and new.claim.phase is Phase.SENT and not was
+
+
+def permitted_dispatch(read: Record, new: Record, due: bool, request: str) -> str | None:
+    """The dispatch that may be posted once more from here on: its hold is over, or an operator says so.
+
+    `due` tells whether the hold was over when the request read the record.
+    """
+    before, after = read.claim, new.claim
+    if before is None:
+        return None
+    if request.startswith("operator"):
+        return before.dispatch_id if after is None else None
+    resent = after is not None and before.phase is Phase.UNKNOWN and after.epoch > before.epoch
+    asked = request.startswith(("run", "retry"))
+    return before.dispatch_id if resent and asked and due else None
+
+
+def _token(claim: Claim | None) -> tuple[str, int] | None:
+    return (claim.dispatch_id, claim.epoch) if claim else None
+
+
+def _identity(claim: Claim | None) -> tuple[str, int, Phase] | None:
+    return (claim.dispatch_id, claim.epoch, claim.phase) if claim else None
+
+
+def _if(broken: bool, name: str) -> tuple[str, ...]:
+    return (name,) if broken else NOTHING

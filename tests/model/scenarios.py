@@ -1,0 +1,43 @@
+"""The scenarios: which processes and requests meet, under which policy, and within which bounds."""
+
+from tests.model.rules import policy
+from tests.model.world import Scenario
+
+OPERATOR = ("operator settled_sent", "operator settled_release")
+_RETRY_A = "retry-job-ca978112ca1bbdca"
+_RETRIED = (("run-job", "TRANSCRIBING"), (_RETRY_A, "TRANSCRIBING"), (_RETRY_A, "FAILED"))
+
+TWO_WORKERS = Scenario("one run, two workers, doubled messages", policy(), ("run",), (), clients=1)
+RUNS = Scenario("two clients run", policy(), ("run",), workers=1)
+CANCEL = Scenario("run and cancel", policy(), ("run", "cancel"), workers=1, queue=1)
+OPERATED = Scenario(
+    "run and an operator, held for ever", policy(hold=None), ("run", *OPERATOR), workers=1, queue=1
+)
+DEDUPLICATED = Scenario(
+    "run and cancel, the orchestrator deduplicates", policy(deduplicates=True), ("run", "cancel"),
+    workers=1, queue=1,
+)  # fmt: skip
+OWN_BROKER = Scenario(
+    "two clients run, a broker of its own", policy(), ("run",), workers=1, queue=1, rides=False
+)
+RETRIES = Scenario(
+    "retries, and stragglers of the run", policy(), ("retry a", "retry b"), _RETRIED,
+    starts_failed=True, workers=1, queue=1, epochs=3,
+)  # fmt: skip
+INDEX = Scenario(
+    "one run, the index step by step", policy(), ("run",), (), workers=1, clients=1, queue=1,
+    indexed=True,
+)  # fmt: skip
+
+SCENARIOS = (
+    TWO_WORKERS, RUNS, CANCEL, OPERATED, DEDUPLICATED, OWN_BROKER, RETRIES, INDEX,
+)  # fmt: skip
+
+# Too many states for every run of the tests; `python -m tests.model` explores them as well.
+WIDER = (
+    Scenario("one run, two workers, callbacks", policy(), ("run",), clients=1),
+    Scenario(
+        "run and an operator, a message more", policy(hold=None), ("run", *OPERATOR), workers=1
+    ),
+    Scenario("three epochs", policy(), ("run",), workers=1, queue=1, epochs=3),
+)

@@ -1,0 +1,68 @@
+"""The whole model holds; and it has seen what it is about."""
+
+from functools import cache
+
+import pytest
+
+from tests.model.explorer import Exploration, explore
+from tests.model.scenarios import INDEX, OWN_BROKER, RETRIES, RUNS, SCENARIOS, TWO_WORKERS
+from tests.model.world import Scenario
+
+_explore = cache(explore)
+
+# Nothing waits here; a busy machine may take its time.
+pytestmark = pytest.mark.timeout(300)
+
+EVERYWHERE = (
+    "time passes",
+    "run: reads",
+    "run: commits",
+    "web process dies",
+    "message of epoch 1 is lost",
+    "worker takes the message of epoch 2",
+    "worker reads to begin",
+    "worker begins",
+    "worker dies",
+    "nothing was sent",
+    "worker reaches nobody and looks again",
+    "orchestrator refuses",
+    "POST: accepted, executed",
+    "POST: lost, executed",
+    "POST: lost, not executed",
+    "worker settles accepted",
+    "worker settles lost",
+    "sweep reads",
+    "sweep commits",
+    "sweeper dies",
+)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_no_interleaving_breaks_an_invariant(scenario: Scenario) -> None:
+    found = _explore(scenario)
+    assert not found.broken, found.story()
+    assert found.states > 1_000
+
+
+def test_everything_that_can_happen_to_a_run_has_happened() -> None:
+    assert set(EVERYWHERE) <= _explore(TWO_WORKERS).happened
+
+
+@pytest.mark.parametrize(
+    ("scenario", "step"),
+    [
+        (TWO_WORKERS, "message of epoch 1 doubles"),
+        (RUNS, "callback AUDIO_READY: commits"),
+        (OWN_BROKER, "publish fails, and has landed"),
+        (OWN_BROKER, "gives back"),
+        (RETRIES, "retry b: commits"),
+        (RETRIES, "callback TRANSCRIBING: commits"),
+        (INDEX, "index entry is written without the commit of ask?"),
+        (INDEX, "a stale entry is dropped"),
+        (INDEX, "the drop of an entry is lost"),
+        (INDEX, "sweep drops the entry"),
+    ],
+)
+def test_what_a_scenario_is_about_has_happened_in_it(scenario: Scenario, step: str) -> None:
+    found: Exploration = _explore(scenario)
+    assert step in found.happened

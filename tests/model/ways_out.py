@@ -1,0 +1,84 @@
+"""No claim is stuck: with every process dead and every message lost, each state has a listed way out."""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from domain.claim import ClaimEvent, Phase
+from domain.dispatching import retry_awaits_resume
+from domain.job_fsm import JobStatus
+from tests.model.rules import Rules, Step, Token
+from tests.model.world import State
+
+_BY_PEOPLE = ("run", "retry a", "operator settled_sent", "operator settled_release")
+
+
+class WaysOut:
+    """Searches from a record to one that is settled, by new processes that work as they should."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._known: dict[tuple[int, bool], bool] = {}
+
+    def broken(self, state: State, *, indexed: bool) -> tuple[str, ...]:
+        """The name of the way out that a state lacks if all processes die now; empty if it has it."""
+        claim = self._rules.records[state.record].claim
+        if claim is None:
+            return ()
+        if claim.phase in (Phase.CLAIMED, Phase.SENDING):
+            seen = not indexed or state.entry is not None
+            found = seen and self._exists(state.record, people=False)
+            return () if found else ("the sweep finds every claim that nobody works on",)
+        return () if self._exists(state.record, people=True) else ("no claim is stuck",)
+
+    def _exists(self, record: int, *, people: bool) -> bool:
+        key = (record, people)
+        if key not in self._known:
+            self._known[key] = self._search(record, people)
+        return self._known[key]
+
+    def _search(self, record: int, people: bool) -> bool:
+        is_out = self._is_settled if people else self._is_settled_or_unknown
+        seen, ahead = {record}, deque([record])
+        while ahead:
+            current = ahead.popleft()
+            if is_out(current):
+                return True
+            for after in self._next(current, people):
+                if after not in seen:
+                    seen.add(after)
+                    ahead.append(after)
+        return False
+
+    def _next(self, record: int, people: bool) -> Iterator[int]:
+        yield self._rules.later(record)
+        yield from self._followed(self._rules.sweep(record))
+        if people:
+            for request in _BY_PEOPLE:
+                yield from self._followed(self._rules.ask(record, request))
+
+    def _followed(self, step: Step | None) -> Iterator[int]:
+        if step is None:
+            return
+        yield step.after
+        if step.message is not None:
+            yield from self._posted(step.after, step.message)
+
+    def _posted(self, record: int, token: Token) -> Iterator[int]:
+        begun = self._rules.begin(record, token, 0)
+        done: Callable[[int], Step | None] = lambda at: self._rules.settle(  # noqa: E731
+            at, token, ClaimEvent.ACCEPTED
+        )
+        settled = done(begun.after) if begun else None
+        if settled is not None:
+            yield settled.after
+
+    def _is_settled_or_unknown(self, record: int) -> bool:
+        claim = self._rules.records[record].claim
+        return claim is None or claim.phase in (Phase.SENT, Phase.UNKNOWN)
+
+    def _is_settled(self, record: int) -> bool:
+        found = self._rules.records[record]
+        if found.claim is None:
+            return True
+        waits = retry_awaits_resume(found.claim) and found.job.status is JobStatus.FAILED
+        return found.claim.phase is Phase.SENT and not waits

@@ -1,0 +1,508 @@
+"""The world around the rules: one job's record, the queue, and the processes at their program points.
+
+A state is a tuple of small values. `World.next_states` yields every step that can happen in it, each with
+a name and with the invariants that it breaks.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from domain.claim import Claim, ClaimEvent, DispatchPolicy, Phase
+from tests.model import invariants
+from tests.model.rules import NOW, OLDEST, UNIT, Rules, Step, Token, failed_record, uploaded_record
+
+EXCHANGE_LIMIT = 1  # units that an exchange may last, from the worker's first look at its clock
+
+Point = tuple[Any, ...]
+IDLE: Point = ()
+
+
+class Entry(NamedTuple):
+    """An index entry: when it is due, and the claim that it was written for, which makes it unique.
+
+    In Redis its score does: no two writes of an entry have the same time. A `stray` one was written by a
+    process whose commit did not follow.
+    """
+
+    due: float
+    epoch: int
+    phase: Phase
+    messages: int
+    stray: bool = False
+
+
+OVERWRITTEN = Entry(-1.0, 0, Phase.RELEASED, 0)
+
+
+class Posts(NamedTuple):
+    """What really became of a dispatch: POSTs that can start an execution, less what allowed another."""
+
+    surplus: int = 0
+    begun: bool = False
+    executed: bool = False
+
+
+class State(NamedTuple):
+    """Everything that matters of one moment. A process at no point is idle, or dead: it is the same."""
+
+    record: int
+    queue: tuple[Token, ...] = ()
+    workers: tuple[Point, ...] = ()
+    clients: tuple[Point, ...] = ()
+    sweeper: Point = IDLE
+    entry: Entry | None = None
+    dropping: tuple[Entry, ...] = ()
+    posts: tuple[tuple[str, Posts], ...] = ()
+
+
+class Next(NamedTuple):
+    """A step that can happen: its name, the state after it, and the invariants that it breaks."""
+
+    name: str
+    state: State
+    broken: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What is explored, and within which bounds.
+
+    `rides` says that a message is pushed by the commit itself. `indexed` models the index entries as
+    steps of their own; without it the sweep sees every claim. The last two are switched off by mutants:
+    commits compare, and a worker's clock runs from before its intent is stored.
+    """
+
+    name: str
+    policy: DispatchPolicy
+    requests: tuple[str, ...]
+    callbacks: tuple[tuple[str, str], ...] = (("run-job", "AUDIO_READY"),)
+    starts_failed: bool = False
+    workers: int = 2
+    clients: int = 2
+    queue: int = 2
+    epochs: int = 2
+    rides: bool = True
+    indexed: bool = False
+    compares: bool = True
+    clock_before_intent: bool = True
+
+
+class World:
+    """All that can happen in one scenario."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.scenario = scenario
+        self.rules = Rules(scenario.policy)
+
+    def first_state(self) -> State:
+        """The job as the scenario finds it; nobody is at work."""
+        scenario, rules = self.scenario, self.rules
+        posts: tuple[tuple[str, Posts], ...] = ()
+        record = uploaded_record()
+        if scenario.starts_failed:
+            record = failed_record(rules)
+            posts = (("run-job", Posts(1, begun=True, executed=True)),)
+        return State(
+            rules.number(record),
+            workers=(IDLE,) * scenario.workers,
+            clients=(IDLE,) * scenario.clients,
+            posts=posts,
+        )
+
+    def next_states(self, state: State) -> Iterator[Next]:
+        """Every step that can happen now."""
+        yield self._tick(state)
+        if self.scenario.indexed:
+            yield from self._half_commits(state)
+        yield from self._queue_steps(state)
+        for place, point in enumerate(state.workers):
+            if self._can_go_on(state, state.workers, place):
+                yield from self._worker_steps(state, place, point)
+        for place, point in enumerate(state.clients):
+            if self._can_go_on(state, state.clients, place):
+                yield from self._client_steps(state, place, point)
+        if self._can_go_on(state, (state.sweeper,), 0):
+            yield from self._sweeper_steps(state)
+        yield from self._index_steps(state)
+
+    def _can_go_on(self, state: State, points: tuple[Point, ...], place: int) -> bool:
+        is_a_like_one = place > 0 and points[place] == points[place - 1]
+        outdated = self.scenario.compares and _is_outdated(points[place], state.record)
+        return not is_a_like_one and not outdated
+
+    # Time and messages
+
+    def _tick(self, state: State) -> Next:
+        later = self.rules.later
+        entry = state.entry and _older_entry(state.entry)
+        after = state._replace(
+            record=later(state.record),
+            workers=_sorted(map(self._older, state.workers)),
+            clients=_sorted(map(self._older, state.clients)),
+            sweeper=self._older(state.sweeper),
+            entry=entry,
+            dropping=tuple(sorted(_older_entry(each) for each in state.dropping)),
+        )
+        return Next("time passes", after)
+
+    def _older(self, point: Point) -> Point:
+        match point:
+            case ("begin", token, age):
+                return ("begin", token, min(age + 1, OLDEST))
+            case ("begin?", (token, age), snap, after):
+                older = (token, min(age + 1, OLDEST))
+                return ("begin?", older, self.rules.later(snap), self.rules.later(after))
+            case ("send", token, age) if self.scenario.clock_before_intent:
+                return ("send", token, min(age + 1, OLDEST))
+            case (name, subject, snap, after):
+                return (name, subject, self.rules.later(snap), self.rules.later(after))
+            case ("drop", entry):
+                return ("drop", _older_entry(entry))
+        return point
+
+    def _queue_steps(self, state: State) -> Iterator[Next]:
+        for place, token in enumerate(state.queue):
+            rest = state.queue[:place] + state.queue[place + 1 :]
+            yield Next(f"message of epoch {token.epoch} is lost", state._replace(queue=rest))
+            if len(state.queue) < self.scenario.queue:
+                doubled = _pushed(state.queue, token)
+                yield Next(f"message of epoch {token.epoch} doubles", state._replace(queue=doubled))
+            for worker, point in enumerate(state.workers):
+                if point == IDLE:
+                    taken = state._replace(queue=rest)
+                    yield Next(
+                        f"worker takes the message of epoch {token.epoch}",
+                        _with_worker(taken, worker, ("begin", token, 0)),
+                    )
+                    break
+
+    # A worker
+
+    def _worker_steps(self, state: State, place: int, point: Point) -> Iterator[Next]:
+        if point == IDLE:
+            return
+        yield Next("worker dies", _with_worker(state, place, IDLE))
+        match point:
+            case ("begin", token, age):
+                step = self.rules.begin(state.record, token, age)
+                decided = ("begin?", (token, age), state.record, step.after) if step else IDLE
+                yield Next("worker reads to begin", _with_worker(state, place, decided))
+            case ("begin?", (token, age), snap, after):
+                age = age if self.scenario.clock_before_intent else 0
+                yield from self._begun(state, place, token, age, snap, after)
+            case ("send", token, age):
+                yield from self._sending(state, place, token, age)
+            case ("settle", (token, event)):
+                step = self.rules.settle(state.record, token, event)
+                decided = ("settle?", (token, event), state.record, step.after) if step else IDLE
+                yield Next(f"worker reads to settle {event}", _with_worker(state, place, decided))
+            case ("settle?", (token, event), snap, after):
+                quiet = _with_worker(state, place, IDLE)
+                yield self._commit(f"worker settles {event}", quiet, snap, after, token=token)
+
+    def _begun(
+        self, state: State, place: int, token: Token, age: int, snap: int, after: int
+    ) -> Iterator[Next]:
+        moved = _with_worker(state, place, ("send", token, age))
+        found = self._commit("worker begins", moved, snap, after, token=token)
+        broken = invariants.of_a_begin(self.rules.records[state.record])
+        posts = _posts(found.state, token.dispatch_id)._replace(begun=True)
+        marked = _with_posts(found.state, token.dispatch_id, posts)
+        yield Next(found.name, marked, found.broken + broken)
+
+    def _sending(self, state: State, place: int, token: Token, age: int) -> Iterator[Next]:
+        def answered(event: ClaimEvent, found: State = state) -> State:
+            return _with_worker(found, place, ("settle", (token, event)))
+
+        yield Next("nothing was sent", answered(ClaimEvent.NOT_STARTED))
+        if self.rules.still_wanted(state.record, token):
+            # It is where it was, and may try again.
+            broken = invariants.of_another_try(self.rules.records[state.record], token)
+            yield Next("worker reaches nobody and looks again", state, broken)
+        if age >= EXCHANGE_LIMIT:
+            return
+        yield Next("orchestrator refuses", answered(ClaimEvent.REFUSED))
+        for event, executed in (
+            (ClaimEvent.ACCEPTED, True),
+            (ClaimEvent.LOST, True),
+            (ClaimEvent.LOST, False),
+        ):
+            posts = _posts(state, token.dispatch_id)
+            posted = posts._replace(
+                surplus=self._surplus_after_post(posts), executed=posts.executed or executed
+            )
+            broken = invariants.of_a_post(self.rules.records[state.record], token, posted)
+            name = f"POST: {event}, {'' if executed else 'not '}executed"
+            after = answered(event, _with_posts(state, token.dispatch_id, posted))
+            yield Next(name, after, broken)
+
+    def _surplus_after_post(self, posts: Posts) -> int:
+        # An orchestrator that deduplicates makes one execution of any number of POSTs.
+        return 1 if self.scenario.policy.deduplicates else posts.surplus + 1
+
+    # Editors, operators and callbacks, each through a web process
+
+    def _client_steps(self, state: State, place: int, point: Point) -> Iterator[Next]:
+        if point == IDLE:
+            yield from self._asking(state, place)
+            return
+        yield Next("web process dies", _with_client(state, place, IDLE))
+        match point:
+            case ("ask?", (request, message), snap, after):
+                yield self._ask_commits(state, place, request, message, snap, after)
+            case ("publish", token):
+                done = _with_client(state, place, IDLE)
+                failed = _with_client(state, place, ("unqueue", token))
+                yield Next("message is published", self._push(done, token))
+                yield Next("publish fails", failed)
+                yield Next("publish fails, and has landed", self._push(failed, token))
+            case ("unqueue", token):
+                step = self.rules.settle(state.record, token, ClaimEvent.UNQUEUED)
+                decided = ("unqueue?", token, state.record, step.after) if step else IDLE
+                yield Next("reads to give back", _with_client(state, place, decided))
+            case ("unqueue?", token, snap, after):
+                done = _with_client(state, place, IDLE)
+                yield self._commit("gives back", done, snap, after, token=token)
+
+    def _requests(self, state: State) -> Iterator[str]:
+        yield from self.scenario.requests
+        for dispatch_id, status in self.scenario.callbacks:
+            if _posts(state, dispatch_id).executed:
+                yield f"callback {status}"
+
+    def _asking(self, state: State, place: int) -> Iterator[Next]:
+        for request in self._requests(state):
+            step = self.rules.ask(state.record, request)
+            if step is not None and self._is_within_bounds(step):
+                subject = (request, step.message or ())
+                point = ("ask?", subject, state.record, step.after)
+                broken = invariants.of_a_decision(self.rules.records[state.record], step)
+                yield Next(f"{request}: reads", _with_client(state, place, point), broken)
+
+    def _is_within_bounds(self, step: Step) -> bool:
+        claim = self.rules.records[step.after].claim
+        return claim is None or claim.epoch <= self.scenario.epochs
+
+    def _ask_commits(
+        self,
+        state: State,
+        place: int,
+        request: str,
+        message: Token | tuple[()],
+        snap: int,
+        after: int,
+    ) -> Next:
+        rides = self.scenario.rides
+        point = ("publish", message) if message and not rides else IDLE
+        moved = _with_client(state, place, point)
+        found = self._commit(f"{request}: commits", moved, snap, after, request=request)
+        return self._with_message(found, message) if rides else found
+
+    def _with_message(self, found: Next, message: Token | tuple[()]) -> Next:
+        if not message:
+            return found
+        return found._replace(state=self._push(found.state, message))
+
+    # The sweep
+
+    def _sweeper_steps(self, state: State) -> Iterator[Next]:
+        if state.sweeper != IDLE:
+            yield Next("sweeper dies", state._replace(sweeper=IDLE))
+        match state.sweeper:
+            case ():
+                if not self.scenario.indexed or (state.entry and state.entry.due <= 0):
+                    yield from self._sweep_reads(state)
+            case ("sweep?", message, snap, after):
+                quiet = state._replace(sweeper=IDLE)
+                found = self._commit("sweep commits", quiet, snap, after, request="sweep")
+                # With a broker of its own the message may be lost here, as it may be anywhere.
+                yield self._with_message(found, message)
+            case ("drop", entry):
+                yield Next("sweep drops the entry", _dropped(state._replace(sweeper=IDLE), entry))
+
+    def _sweep_reads(self, state: State) -> Iterator[Next]:
+        step = self.rules.sweep(state.record)
+        if step is not None:
+            if self._is_within_bounds(step):
+                point = ("sweep?", step.message or (), state.record, step.after)
+                broken = invariants.of_a_decision(self.rules.records[state.record], step)
+                yield Next("sweep reads", state._replace(sweeper=point), broken)
+        elif state.entry is not None:
+            yield self._sweep_finds_nothing(state, state.entry)
+
+    def _sweep_finds_nothing(self, state: State, entry: Entry) -> Next:
+        # As tasks.sweep does with an entry that no rule has a use for.
+        claim = self.rules.records[state.record].claim
+        due = claim.lease_until if claim and claim.in_flight else None
+        if claim is not None and due is not None and due > NOW:
+            again = _entry((due - NOW) / UNIT, claim)
+            return Next("sweep looks again later", state._replace(entry=again))
+        return Next("sweep finds nothing to do", state._replace(sweeper=("drop", entry)))
+
+    def _sweep_commits(self, state: State, snap: int, after: int) -> Iterator[Next]:
+        step = self.rules.sweep(snap)
+        done = state._replace(sweeper=IDLE)
+        found = self._commit("sweep commits", done, snap, after, request="sweep")
+        if step is not None and step.message is not None:
+            # With a broker of its own the message may be lost here, as it may be anywhere.
+            found = found._replace(state=self._push(found.state, step.message))
+        yield found
+
+    # Commits, and the index around them
+
+    def _half_commits(self, state: State) -> Iterator[Next]:
+        """An index entry is written, and no commit: the process died, or had read what stands no more."""
+        for place, point in enumerate(state.workers):
+            if len(point) == 4:
+                yield self._half(_with_worker(state, place, self._after_half(point, state)), point)
+        for place, point in enumerate(state.clients):
+            if len(point) == 4:
+                yield self._half(_with_client(state, place, self._after_half(point, state)), point)
+        if len(state.sweeper) == 4:
+            yield self._half(state._replace(sweeper=IDLE), state.sweeper)
+
+    def _half(self, state: State, point: Point) -> Next:
+        return Next(
+            f"index entry is written without the commit of {point[0]}",
+            self._write_entry(state, point[2], point[3], stray=True),
+        )
+
+    def _after_half(self, point: Point, state: State) -> Point:
+        return _from_the_start(point) if _is_outdated(point, state.record) else IDLE
+
+    def _commit(
+        self,
+        name: str,
+        done: State,
+        snap: int,
+        after: int,
+        *,
+        token: Token | None = None,
+        request: str = "",
+    ) -> Next:
+        records = self.rules.records
+        if self.scenario.indexed:
+            done = self._write_entry(done, snap, after)
+        stored, read, new = records[done.record], records[snap], records[after]
+        freed = done._replace(record=after)
+        freed = self._count_permit(freed, read, new, request)
+        broken = invariants.of_a_commit(stored, read, new, token, request)
+        broken += invariants.of_the_posts(
+            read, new, dict(freed.posts), request, deduplicates=self.scenario.policy.deduplicates
+        )
+        if self.scenario.indexed:
+            freed = self._note_stale_entry(freed, snap, after)
+        return Next(name, self._settled(freed), broken)
+
+    def _settled(self, after: State) -> State:
+        if not self.scenario.compares:
+            return after
+
+        def keep(point: Point) -> Point:
+            return self._again(point, after.record)
+
+        return after._replace(
+            workers=_sorted(map(keep, after.workers)),
+            clients=_sorted(map(keep, after.clients)),
+            sweeper=keep(after.sweeper),
+        )
+
+    def _again(self, point: Point, record: int) -> Point:
+        """Where a process goes on that has read what stands no more: its commit would not count."""
+        if self.scenario.indexed or not _is_outdated(point, record):
+            return point  # with an index, its try to commit still writes an entry
+        return _from_the_start(point)
+
+    def _count_permit(self, state: State, read: Any, new: Any, request: str) -> State:
+        lease = read.claim.lease_until if read.claim else None
+        due = lease is not None and lease <= NOW
+        permitted = invariants.permitted_dispatch(read, new, due, request)
+        if permitted is None or self.scenario.policy.deduplicates:
+            return state
+        posts = _posts(state, permitted)
+        return _with_posts(state, permitted, posts._replace(surplus=posts.surplus - 1))
+
+    def _push(self, state: State, token: Token) -> State:
+        if len(state.queue) >= self.scenario.queue:
+            return state  # lost, as any message may be
+        return state._replace(queue=_pushed(state.queue, token))
+
+    def _write_entry(self, state: State, snap: int, after: int, *, stray: bool = False) -> State:
+        due, claim = self.rules.entry_before(snap, after), self.rules.records[after].claim
+        if due is None or claim is None:
+            return state
+        sweeper = ("drop", OVERWRITTEN) if state.sweeper[:1] == ("drop",) else state.sweeper
+        return state._replace(entry=_entry(due, claim)._replace(stray=stray), sweeper=sweeper)
+
+    def _note_stale_entry(self, state: State, snap: int, after: int) -> State:
+        due, claim = self.rules.entry_after(snap, after), self.rules.records[snap].claim
+        if due is None or claim is None or len(state.dropping) >= 2:
+            return state
+        return state._replace(dropping=tuple(sorted({*state.dropping, _entry(due, claim)})))
+
+    def _index_steps(self, state: State) -> Iterator[Next]:
+        for stale in state.dropping:
+            rest = tuple(each for each in state.dropping if each != stale)
+            yield Next("the drop of an entry is lost", state._replace(dropping=rest))
+            yield Next("a stale entry is dropped", _dropped(state._replace(dropping=rest), stale))
+
+
+def _entry(due: float, claim: Claim) -> Entry:
+    return Entry(max(due, 0.0), claim.epoch, claim.phase, claim.messages)
+
+
+def _is_outdated(point: Point, record: int) -> bool:
+    return len(point) == 4 and point[2] != record
+
+
+def _from_the_start(point: Point) -> Point:
+    match point[0]:
+        case "begin?":
+            return ("begin", *point[1])
+        case "settle?" | "unqueue?":
+            return (point[0].removesuffix("?"), point[1])
+    return IDLE
+
+
+def _older_entry(entry: Entry) -> Entry:
+    return entry._replace(due=max(entry.due - 1, 0.0)) if entry != OVERWRITTEN else entry
+
+
+def _dropped(state: State, seen: Entry) -> State:
+    """Production's drop: only the very entry that was seen."""
+    if state.entry is not None and is_the_same(state.entry, seen):
+        return state._replace(entry=None)
+    return state
+
+
+def is_the_same(entry: Entry, seen: Entry) -> bool:
+    """Whether an entry is the one that somebody saw; a mutant says yes to any."""
+    return entry == seen
+
+
+def _pushed(queue: tuple[Token, ...], token: Token) -> tuple[Token, ...]:
+    return tuple(sorted((*queue, token)))
+
+
+def _with_worker(state: State, place: int, point: Point) -> State:
+    workers = (*state.workers[:place], point, *state.workers[place + 1 :])
+    return state._replace(workers=_sorted(workers))
+
+
+def _with_client(state: State, place: int, point: Point) -> State:
+    clients = (*state.clients[:place], point, *state.clients[place + 1 :])
+    return state._replace(clients=_sorted(clients))
+
+
+def _posts(state: State, dispatch_id: str) -> Posts:
+    return dict(state.posts).get(dispatch_id, Posts())
+
+
+def _with_posts(state: State, dispatch_id: str, posts: Posts) -> State:
+    return state._replace(posts=tuple(sorted({**dict(state.posts), dispatch_id: posts}.items())))
+
+
+def _sorted(points: Iterable[Point]) -> tuple[Point, ...]:
+    # Which of two like processes is where makes no difference.
+    return tuple(sorted(points))

@@ -1,0 +1,281 @@
+"""A small model of the contract, written from its text and from nothing of the code: one job's whole life.
+
+Each call returns what the service is to answer, and changes the model as the service is to change. The
+model's orchestrator answers every dispatch before the call that made it returns, and an unknown outcome is
+held for ever, so that nothing here depends on time.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+STEPS = {
+    "CREATED": ["UPLOADING", "UPLOADED", "CANCELLED"],
+    "UPLOADING": ["UPLOADED", "CANCELLED"],
+    "UPLOADED": ["AUDIO_EXTRACTING", "CANCELLED"],
+    "AUDIO_EXTRACTING": ["AUDIO_EXTRACTING", "AUDIO_READY", "FAILED", "CANCELLED"],
+    "AUDIO_READY": ["TRANSCRIBING", "FAILED", "CANCELLED"],
+    "TRANSCRIBING": ["TRANSCRIBING", "TRANSCRIPT_READY", "FAILED", "CANCELLED"],
+    "TRANSCRIPT_READY": ["GENERATING", "FAILED", "CANCELLED"],
+    "GENERATING": ["GENERATING", "DRAFT_READY", "FAILED", "CANCELLED"],
+    "DRAFT_READY": ["EDITING", "FAILED", "CANCELLED"],
+    "EDITING": ["REGENERATING", "EXPORTING", "FAILED", "CANCELLED"],
+    "REGENERATING": ["EDITING", "FAILED", "CANCELLED"],
+    "EXPORTING": ["EDITING", "DONE", "FAILED", "CANCELLED"],
+    "DONE": [],
+    "FAILED": [],
+    "CANCELLED": [],
+}
+RUNNING = {"AUDIO_EXTRACTING", "TRANSCRIBING", "GENERATING", "REGENERATING", "EXPORTING"}
+CHECKPOINTS = [
+    ("draft_uri", "DRAFT_READY"),
+    ("transcript_uri", "TRANSCRIPT_READY"),
+    ("audio_uri", "AUDIO_READY"),
+    ("video_uri", "UPLOADED"),
+]
+# What the orchestrator does with a dispatch: is it received, what is the claim's phase, the trail's word.
+OUTCOMES = {
+    "accepts": (True, "SENT", "accepted", None),
+    "refuses": (True, "RELEASED", "refused", "refused"),
+    "is_silent": (True, "UNKNOWN", "unknown", "outcome_unknown"),
+    "is_down": (False, "RELEASED", "not_started", "not_started"),
+}
+
+
+@dataclass
+class Answer:
+    """A status, and the fields of the body that are to be so; an error's body is compared as a whole."""
+
+    status: int
+    body: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Dispatch:
+    """What is known of one dispatch."""
+
+    name: str  # "run", or "retry" and the client's request id
+    phase: str
+    reason: str | None = None
+    execution_id: str | None = None
+    superseded: set[str] = field(default_factory=set)
+    terms: dict[str, str] = field(default_factory=dict)
+    resumed: bool = False
+
+    @property
+    def awaits_resume(self) -> bool:
+        return self.name != "run" and not self.resumed
+
+
+def error(status: int, code: str, **details: Any) -> Answer:
+    return Answer(status, {"code": code, **({"details": details} if details else {})})
+
+
+def forbidden(current: str, attempted: str) -> Answer:
+    code = "FSM_TRANSITION_INVALID" if STEPS[current] else "FSM_TERMINAL_IMMUTABLE"
+    return error(
+        409,
+        code,
+        current_status=current,
+        attempted_status=attempted,
+        allowed_next_statuses=STEPS[current],
+    )
+
+
+class JobModel:
+    """One job as the contract has it."""
+
+    def __init__(self, job_id: str) -> None:
+        self.id = job_id
+        self.status = "CREATED"
+        self.manifest: dict[str, Any] = dict.fromkeys(
+            ("video_uri", "audio_uri", "transcript_uri", "draft_uri")
+        )
+        self.manifest["exports"] = []
+        self.failure: dict[str, Any] | None = None
+        self.shown: Dispatch | None = None
+        self.standing: dict[str, Dispatch] = {}  # by name; also those that a retry has followed
+        self.events: dict[str, dict[str, Any]] = {}
+        self.latest: str | None = None
+        self.posts = 0
+        self.trail: list[tuple[str, str | None, str]] = [("job.created", None, "CREATED")]
+
+    def note(self, event_type: str) -> None:
+        self.trail.append((event_type, self.status, self.status))
+
+    def move(self, status: str, event_type: str = "job.status_changed") -> None:
+        self.trail.append((event_type, self.status, status))
+        self.status = status
+
+    def confirm(self, uri: str) -> Answer:
+        current = self.manifest["video_uri"]
+        if current == uri:
+            return Answer(200, {"replayed": True})
+        if current is not None:
+            return error(
+                409, "VIDEO_URI_CONFLICT", current_video_uri=current, submitted_video_uri=uri
+            )
+        if "UPLOADED" not in STEPS[self.status]:
+            return forbidden(self.status, "UPLOADED")
+        self.move("UPLOADED", "job.upload_confirmed")
+        self.manifest["video_uri"] = uri
+        return Answer(200, {"replayed": False})
+
+    def cancel(self) -> Answer:
+        if "CANCELLED" not in STEPS[self.status]:
+            return forbidden(self.status, "CANCELLED")
+        self.move("CANCELLED", "job.cancelled")
+        return Answer(200, {"status": "CANCELLED"})
+
+    def run(self, orchestrator: str) -> Answer:
+        if not STEPS[self.status]:
+            return forbidden(self.status, "AUDIO_EXTRACTING")
+        if "run" in self.standing:
+            return self._again(self.standing["run"])
+        if self.status != "UPLOADED" or self.manifest["video_uri"] is None:
+            return forbidden(self.status, "AUDIO_EXTRACTING")
+        return self._dispatch(Dispatch("run", "CLAIMED"), orchestrator)
+
+    def retry(self, request_id: str, profile: str, orchestrator: str) -> Answer:
+        known = self.standing.get(request_id)
+        if known is not None:
+            if known.terms["model_profile"] != profile:
+                return error(409, "CLIENT_REQUEST_MISMATCH")
+            return self._again(known)
+        shown = self.shown
+        stands = shown is not None and shown.phase != "RELEASED"
+        in_flight = (
+            stands and shown is not None and (shown.phase == "UNKNOWN" or shown.awaits_resume)
+        )
+        if self.status in RUNNING or in_flight:
+            return error(409, "JOB_ALREADY_RUNNING", current_status=self.status)
+        artifacts = [each for each in CHECKPOINTS if self.manifest[each[0]]]
+        if self.status != "FAILED" or not artifacts:
+            return error(
+                409,
+                "RETRY_NOT_ALLOWED_STATE",
+                current_status=self.status,
+                attempted_status="REGENERATING",
+            )
+        key, resume = artifacts[0]
+        terms = {
+            "resume_from_status": resume,
+            "checkpoint_ref": self.manifest[key],
+            "model_profile": profile,
+        }
+        return self._dispatch(Dispatch(request_id, "CLAIMED", terms=terms), orchestrator)
+
+    def _again(self, dispatch: Dispatch) -> Answer:
+        if dispatch.phase == "UNKNOWN":
+            return error(502, "ORCHESTRATOR_DISPATCH_FAILED", reason="outcome_unknown")
+        return Answer(200, {"replayed": True, "status": self.status, **dispatch.terms})
+
+    def _dispatch(self, dispatch: Dispatch, orchestrator: str) -> Answer:
+        received, phase, word, reason = OUTCOMES[orchestrator]
+        for step in ("claimed", "sent", word):
+            self.note(f"dispatch.{step}")
+        self.posts += received
+        dispatch.phase, dispatch.reason = phase, reason
+        self.shown = dispatch
+        if phase != "RELEASED":
+            self.standing[dispatch.name] = dispatch
+        if phase != "SENT":
+            return error(502, "ORCHESTRATOR_DISPATCH_FAILED", reason=reason)
+        if dispatch.name == "run":
+            self.move("AUDIO_EXTRACTING")
+        return Answer(202, {"replayed": False, "status": self.status, **dispatch.terms})
+
+    def callback(self, body: dict[str, Any]) -> Answer:
+        event_id, attempted = body["event_id"], body["status"]
+        if event_id in self.events:
+            return self._callback_again(body)
+        if self._is_superseded(body.get("execution_id")):
+            return self._supersede(body["execution_id"])
+        if self.latest is not None and body["occurred_at"] < self.latest:
+            return error(
+                409,
+                "CALLBACK_OUT_OF_ORDER",
+                latest_applied_occurred_at=self.latest,
+                current_status=self.status,
+                attempted_status=attempted,
+            )
+        judged_from = self._judged_from(attempted)
+        if attempted not in STEPS[judged_from]:
+            return forbidden(judged_from, attempted)
+        self._apply(body, attempted)
+        return Answer(204)
+
+    def _callback_again(self, body: dict[str, Any]) -> Answer:
+        event_id = body["event_id"]
+        if self.events[event_id] != body:
+            return error(409, "EVENT_ID_PAYLOAD_MISMATCH", event_id=event_id)
+        again = {"job_id": self.id, "event_id": event_id, "replayed": True}
+        return Answer(
+            200,
+            {**again, "current_status": self.status, "latest_applied_occurred_at": self.latest},
+        )
+
+    def _is_superseded(self, execution_id: str | None) -> bool:
+        if execution_id is None:
+            return False
+        if self.shown is not None and self.shown.execution_id is not None:
+            return self.shown.execution_id != execution_id
+        earlier = [each for each in self.standing.values() if each is not self.shown]
+        return any(each.execution_id == execution_id for each in earlier)
+
+    def _supersede(self, execution_id: str) -> Answer:
+        shown = self.shown
+        assert shown is not None
+        if shown.phase != "RELEASED" and execution_id not in shown.superseded:
+            shown.superseded.add(execution_id)
+            self.note("dispatch.superseded")
+        return error(409, "EXECUTION_SUPERSEDED", execution_id=shown.execution_id)
+
+    def _resumes(self) -> bool:
+        shown = self.shown
+        if self.status != "FAILED" or shown is None or not shown.awaits_resume:
+            return False
+        return shown.phase != "RELEASED" or shown.reason == "refused"
+
+    def _judged_from(self, attempted: str) -> str:
+        if self._resumes() and self.shown is not None:
+            start = self.shown.terms["resume_from_status"]
+            fails_at_once = start == "UPLOADED" and attempted == "FAILED"
+            return "AUDIO_EXTRACTING" if fails_at_once else str(start)
+        if self.status == "UPLOADED" and self.shown and attempted != "CANCELLED":
+            return "AUDIO_EXTRACTING" if attempted != "AUDIO_EXTRACTING" else self.status
+        return self.status
+
+    def _apply(self, body: dict[str, Any], attempted: str) -> None:
+        was_uploaded = self.status == "UPLOADED"
+        if self._resumes() and self.shown is not None:
+            self._prove(self.shown)
+            self.shown.resumed, self.failure = True, None
+        elif was_uploaded and (self.shown or attempted == "AUDIO_EXTRACTING"):
+            self.shown = self.shown or Dispatch("run", "RELEASED")
+            self._prove(self.shown)
+            if attempted not in ("AUDIO_EXTRACTING", "CANCELLED"):
+                self.move("AUDIO_EXTRACTING")
+        self.move(attempted)
+        self._keep(body, attempted)
+
+    def _prove(self, dispatch: Dispatch) -> None:
+        if dispatch.phase != "SENT":
+            self.note("dispatch.proved")
+        dispatch.phase, dispatch.reason = "SENT", None
+        self.standing[dispatch.name] = dispatch
+
+    def _keep(self, body: dict[str, Any], attempted: str) -> None:
+        self.events[body["event_id"]] = body
+        self.latest = body["occurred_at"]
+        shown = self.shown
+        if shown is not None and shown.phase != "RELEASED" and shown.execution_id is None:
+            shown.execution_id = body.get("execution_id")
+        for key, value in body.get("artifact_updates", {}).items():
+            if key == "exports":
+                grown = [*self.manifest["exports"], *value]
+                self.manifest["exports"] = list(dict.fromkeys(grown))
+            elif key != "video_uri":
+                self.manifest[key] = value
+        if attempted == "FAILED":
+            code, message = body.get("failure_code"), body.get("failure_message")
+            self.failure = {"code": code, "message": message, "stage": body.get("failed_stage")}

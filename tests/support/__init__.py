@@ -1,0 +1,1 @@
+"""What the tests bring with them: a client, a scriptable orchestrator, a faulty network."""

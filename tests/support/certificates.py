@@ -1,0 +1,64 @@
+"""Certificates of an authority of one's own, for servers on this machine."""
+
+import ipaddress
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from demo.ports import HOST
+
+
+class Authority:
+    """Signs certificates of servers. `ca_file` is what a client has to trust."""
+
+    def __init__(self, directory: Path, name: str = "takeone tests") -> None:
+        self.directory = directory
+        self.ca_file = directory / "ca.pem"
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        certificate = self._signed(self._name, self._key.public_key())
+        self.ca_file.write_bytes(_pem(certificate))
+
+    def server_context(self, address: str = HOST) -> ssl.SSLContext:
+        """What a server serves TLS with that says it is at `address`."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
+        chain = self.directory / "server.pem"
+        private = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+        chain.write_bytes(_pem(self._signed(name, key.public_key(), address)) + private)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(chain)
+        return context
+
+    def _signed(
+        self, name: x509.Name, key: ec.EllipticCurvePublicKey, address: str = ""
+    ) -> x509.Certificate:
+        """A certificate for a server at `address`; for an authority without one."""
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(self._name)
+            .public_key(key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.BasicConstraints(ca=not address, path_length=None), critical=True)
+        )
+        if address:
+            names = [x509.IPAddress(ipaddress.ip_address(address))]
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        return builder.sign(self._key, hashes.SHA256())
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)

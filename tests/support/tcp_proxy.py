@@ -1,0 +1,206 @@
+"""A TCP proxy that cuts, refuses, stalls and restores, for faults between two processes."""
+
+import asyncio
+import socket
+import ssl
+import struct
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Self
+
+from demo.ports import HOST, free_port
+
+CONTROL_SECONDS = 5.0
+
+
+class TcpProxy:
+    """Forwards connections to `target_port` of the loopback interface, in a thread of its own.
+
+    With `tls` it takes TLS connections and forwards what was in them, as a server with TLS would.
+    Its methods may be called from any thread, and have taken effect when they return.
+    """
+
+    def __init__(self, target_port: int, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        self.port = free_port()
+        self.target_port = target_port
+        self.connections_made = 0
+        self._sides: set[_Side] = set()
+        self._stalled_questions = False
+        self._stalled_answers = False
+        self._server: asyncio.Server | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def cut(self) -> None:
+        """Reset all open connections; new ones are served."""
+        self._control(self._abort_all)
+
+    def refuse(self) -> None:
+        """Reset all open connections, and refuse new ones until `restore`."""
+        self._control(self._close)
+
+    def stall(self) -> None:
+        """Forward nothing more in either direction; connections still open, and new ones wait."""
+        self._control(lambda: self._set_stalled(questions=True, answers=True))
+
+    def stall_answers(self) -> None:
+        """Forward what the client sends, and keep back what the target answers.
+
+        With `cut` after it, the target has done what it was asked and the client does not know.
+        """
+        self._control(lambda: self._set_stalled(questions=False, answers=True))
+
+    def restore(self) -> None:
+        """Accept again, and forward again, beginning with what was kept back."""
+        self._control(lambda: self._set_stalled(questions=False, answers=False))
+        self._run(self._listen())
+
+    def start(self) -> None:
+        """Start the thread and listen."""
+        self._thread.start()
+        self._run(self._listen())
+
+    def stop(self) -> None:
+        """Close everything and end the thread."""
+        self._control(self._close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(CONTROL_SECONDS)
+        self._loop.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _control(self, action: Callable[[], None]) -> None:
+        async def act() -> None:
+            action()
+            await asyncio.sleep(0)  # an aborted connection is closed in the loop's next turn
+
+        self._run(act())
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(CONTROL_SECONDS)
+
+    async def _listen(self) -> None:
+        if self._server is None:
+            self._server = await self._loop.create_server(
+                lambda: _Side(self, is_client=True), HOST, self.port, backlog=1024, ssl=self._tls
+            )
+
+    def _close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._abort_all()
+
+    def _abort_all(self) -> None:
+        for side in list(self._sides):
+            side.abort()
+
+    def _set_stalled(self, *, questions: bool, answers: bool) -> None:
+        self._stalled_questions = questions
+        self._stalled_answers = answers
+        for side in list(self._sides):
+            side.regulate()
+
+    def is_stalled(self, side: "_Side") -> bool:
+        """Tell whether what `side` sends is to be kept back."""
+        return self._stalled_questions if side.is_client else self._stalled_answers
+
+    async def connect(self, client: "_Side") -> None:
+        """Open the other half of a client's connection."""
+        self.connections_made += 1
+        try:
+            _, target = await self._loop.create_connection(
+                lambda: _Side(self, is_client=False), HOST, self.target_port
+            )
+        except OSError:
+            client.abort()
+        else:
+            client.join(target)
+
+    def add(self, side: "_Side") -> None:
+        """Count a side as open."""
+        self._sides.add(side)
+
+    def discard(self, side: "_Side") -> None:
+        """Count a side as closed."""
+        self._sides.discard(side)
+
+
+class _Side(asyncio.Protocol):
+    """One side of a proxied connection: what it receives goes to the other side."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, proxy: TcpProxy, *, is_client: bool) -> None:
+        self.proxy = proxy
+        self.is_client = is_client
+        self.other: _Side | None = None
+        self.is_other_full = False
+        self.is_closed = False
+        self.early = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self.proxy.add(self)
+        self.regulate()
+        if self.is_client:
+            self.connecting = asyncio.ensure_future(self.proxy.connect(self))
+
+    def join(self, other: "_Side") -> None:
+        """Become one connection with `other`."""
+        self.other, other.other = other, self
+        other.transport.write(self.early)
+        if self.is_closed:
+            other.abort()
+        self.regulate()
+        other.regulate()
+
+    def regulate(self) -> None:
+        """Read from this side only while what it sends can go on."""
+        may_read = self.other and not self.is_other_full and not self.proxy.is_stalled(self)
+        if self.transport.is_closing():
+            return
+        if may_read:
+            self.transport.resume_reading()
+        else:
+            self.transport.pause_reading()
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is None:
+            # Before 3.11.4 a side that pauses as soon as it is made is read all the same.
+            self.early += data
+        else:
+            self.other.transport.write(data)
+
+    def pause_writing(self) -> None:
+        self._let_other_send(False)
+
+    def resume_writing(self) -> None:
+        self._let_other_send(True)
+
+    def _let_other_send(self, may: bool) -> None:
+        if self.other is not None:
+            self.other.is_other_full = not may
+            self.other.regulate()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.is_closed = True
+        self.proxy.discard(self)
+        if self.other is not None:
+            self.other.transport.close()
+
+    def abort(self) -> None:
+        """Close this side so that its peer sees a reset."""
+        with suppress(OSError):  # it may be closed already
+            self.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+        self.transport.abort()
