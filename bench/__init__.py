@@ -1,0 +1,1 @@
+"""`python -m bench`: what the service costs, against the barest program for the same work."""

@@ -1,0 +1,104 @@
+"""The benchmark's program: `python -m bench --help`, and README.md beside this file."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from bench.arena import Arena, arena
+from bench.load import LoadFailedError
+from bench.parts import first_runs, flat, replays, slow
+from bench.plan import FULL, PARTS, SMOKE, Plan
+from bench.report import Report, machine
+from bench.rounds import Round, WrongResultError
+from demo.local_stack import treat_sigterm_as_ctrl_c
+from demo.processes import ROOT, ProcessFailedError
+
+
+def main() -> int:
+    """Measure what was asked for; return 0, or 1 if something did not do what it promises."""
+    options = _options()
+    treat_sigterm_as_ctrl_c()
+    plan = SMOKE if options.smoke else FULL
+    report, began = Report(), time.monotonic()
+    report.keep("machine", {**machine(), "auth": options.auth})
+    try:
+        with tempfile.TemporaryDirectory(prefix="takeone-bench-") as directory:
+            _measure(Path(directory), plan, options, report)
+    except (WrongResultError, LoadFailedError, ProcessFailedError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    report.keep("seconds", round(time.monotonic() - began))
+    _write(options.out, report)
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measures Take One.")
+    parser.add_argument("--smoke", action="store_true", help="seconds instead of minutes")
+    parser.add_argument("--only", type=_parts, default=PARTS, help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--auth", choices=("jwt", "dev"), default="jwt", help="jwt is HS256")
+    parser.add_argument("--out", type=Path, help="directory of the chart and the raw numbers")
+    options = parser.parse_args()
+    if options.out is None:
+        whole = not options.smoke and set(options.only) == set(PARTS)
+        options.out = ROOT / ("docs" if whole else "artifacts/bench")
+    return options
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    parts = tuple(part.strip() for part in text.split(","))
+    unknown = set(parts) - set(PARTS)
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such part: {', '.join(sorted(unknown))}")
+    return parts
+
+
+def _measure(directory: Path, plan: Plan, options: argparse.Namespace, report: Report) -> None:
+    parts = options.only
+    if {"first-runs", "cpu", "replays", "reads"} & set(parts):
+        with arena(directory / "arena", options.auth) as running:
+            _measure_together(running, plan, parts, options.out, report)
+    if "flat" in parts:
+        flat.run(directory / "flat", plan, options.auth, report)
+    if "slow" in parts:
+        slow.run(directory / "slow", plan, options.auth, report)
+
+
+def _measure_together(
+    running: Arena, plan: Plan, parts: Sequence[str], out: Path, report: Report
+) -> None:
+    rounds = []
+    if "first-runs" in parts:
+        rounds = first_runs.measure(running, plan, plan.callers)
+        first_runs.report_speed(rounds, plan, report)
+        _draw(rounds, plan, out)
+    if "cpu" in parts:
+        rounds = rounds or first_runs.measure(running, plan, [plan.cpu_callers])
+        first_runs.report_cpu(rounds, running, plan, report)
+    if {"replays", "reads"} & set(parts):
+        replays.run(running, plan, parts, report)
+
+
+def _draw(rounds: Sequence[Round], plan: Plan, out: Path) -> None:
+    try:
+        from bench.chart import draw  # matplotlib takes a second to import
+    except ImportError:
+        print("No chart: matplotlib is not installed (pip install '.[bench]').")
+        return
+    draw(rounds, plan.callers, out / "performance.png")
+
+
+def _write(out: Path, report: Report) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    numbers = json.dumps(report.raw, indent=1, default=str)
+    (out / "performance.json").write_text(numbers + "\n")
+    (out / "performance-tables.md").write_text("\n".join(report.texts))
+    print(f"Took {report.raw['seconds']} s; the numbers are in {out}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""Jobs put straight into Redis: making them over HTTP is not what is measured.
+
+One job is written as the store writes it (its codec, its keys), once, under a placeholder id; every
+other job is those same bytes under an id of its own. A million jobs are in Redis within seconds.
+"""
+
+import socket
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from itertools import count, islice
+from uuid import uuid4
+
+import redis
+
+from demo.ports import HOST
+from domain.lifecycle import confirm_upload, create_job
+from domain.models import Project
+from store import codec, keys
+
+PLACEHOLDER = "00000000-0000-4000-8000-000000000000"
+VIDEO_URI = "s3://studio/interviews/2026/interview-with-somebody.mp4"
+
+_BATCH = 1_000
+_next_number = count(1)
+
+
+class SeedingFailedError(Exception):
+    """Redis did not take what was to be put in."""
+
+
+def ids(number: int) -> Iterator[str]:
+    """Ids of the form of the service's own; no two calls of a process give the same."""
+    return (f"5eed0000-0000-4000-8000-{each:012x}" for each in islice(_next_number, number))
+
+
+def make_project(client: redis.Redis, owner: str) -> str:
+    """Put in a project, as `ProjectStore.create` does, and return its id."""
+    project = Project(id=str(uuid4()), name="Bench", owner=owner, created_at=datetime.now(UTC))
+    client.rpush(keys.user_projects(owner), project.id)
+    client.set(keys.project(project.id), codec.dump(project))
+    return project.id
+
+
+def uploaded_job(project_id: str, owner: str) -> bytes:
+    """The commands that put in a job whose upload is confirmed, under the placeholder id."""
+    now = datetime.now(UTC)
+    created = create_job(PLACEHOLDER, project_id, owner, now, str(uuid4()))
+    confirmed = confirm_upload(created.record, VIDEO_URI, now, str(uuid4())).change
+    assert confirmed is not None
+    lines = [codec.dump_event(event) for event in (*created.trail, *confirmed.trail)]
+    return (
+        command("SET", keys.job(PLACEHOLDER), codec.dump(confirmed.record.job))
+        + command("RPUSH", keys.trail(PLACEHOLDER), *lines)
+        + command("RPUSH", keys.project_jobs(project_id), PLACEHOLDER)
+    )
+
+
+def copy_of_job(port: int, job_id: str, project_id: str) -> bytes:
+    """The commands that put in what Redis holds of a job by now, under the placeholder id."""
+    with redis.Redis(HOST, port) as client:
+        job, claim = client.mget(keys.job(job_id), keys.claim(job_id))
+        lines = client.lrange(keys.trail(job_id), 0, -1)
+        seen = client.hgetall(keys.callbacks(job_id))
+    commands = command("SET", keys.job(job_id), job) + command("SET", keys.claim(job_id), claim)
+    commands += command("RPUSH", keys.trail(job_id), *lines)
+    for event_id, digest in seen.items():
+        commands += command("HSET", keys.callbacks(job_id), event_id, digest)
+    commands += command("RPUSH", keys.project_jobs(project_id), job_id)
+    return commands.replace(job_id.encode(), PLACEHOLDER.encode())
+
+
+def command(*words: str | bytes) -> bytes:
+    """One command in Redis' own protocol."""
+    encoded = [word.encode() if isinstance(word, str) else word for word in words]
+    parts = [b"$%d\r\n%s\r\n" % (len(word), word) for word in encoded]
+    return b"*%d\r\n" % len(parts) + b"".join(parts)
+
+
+def put_in(port: int, template: bytes, job_ids: Iterable[str]) -> None:
+    """Put in one copy of `template` for each id. Raises `SeedingFailedError`."""
+    placeholder, replies = PLACEHOLDER.encode(), template.count(b"\r\n*") + 1
+    with socket.create_connection((HOST, port), timeout=30) as sock:
+        for batch in _batches(job_ids):
+            sock.sendall(b"".join(template.replace(placeholder, each.encode()) for each in batch))
+            _await_replies(sock, replies * len(batch))
+
+
+def _batches(job_ids: Iterable[str]) -> Iterator[list[str]]:
+    rest = iter(job_ids)
+    while batch := list(islice(rest, _BATCH)):
+        yield batch
+
+
+def _await_replies(sock: socket.socket, missing: int) -> None:
+    while missing > 0:
+        data = sock.recv(1 << 20)
+        if not data or data.startswith(b"-") or b"\n-" in data:
+            raise SeedingFailedError(data[:200].decode(errors="replace") or "connection closed")
+        missing -= data.count(b"\n")

@@ -1,0 +1,209 @@
+"""What is measured: the service in its production form and the bare baseline."""
+
+import sys
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import requests
+
+from bench import seeding
+from bench.load import http_request
+from bench.stub import Stub
+from bench.tokens import OWNER, auth_settings, token
+from demo.ports import HOST, free_port
+from demo.processes import ROOT, Process, clean_environment, stop_all
+from demo.redis_server import RedisServer
+from demo.stack import Stack
+
+PRODUCTION = {
+    "TAKEONE_ENV": "production",
+    "TAKEONE_CALLBACK_SECRET": "a-callback-secret-of-the-bench",
+    "TAKEONE_LOG_FORMAT": "json",
+}
+
+
+def redis_server(directory: Path, *, append_only: bool) -> RedisServer:
+    """A Redis whose append-only file is not rewritten in the middle of a measurement."""
+    server = RedisServer(directory / "redis", append_only=append_only)
+    server.command += ["--auto-aof-rewrite-percentage", "0"]
+    server.data_dir.mkdir(parents=True, exist_ok=True)
+    return server
+
+
+class System(ABC):
+    """A program that starts jobs. `processes` are its parts; `fresh` are jobs that were seeded only."""
+
+    name: str
+    port: int
+    redis: RedisServer
+    processes: dict[str, list[Process]]
+
+    def __init__(self) -> None:
+        self.fresh: deque[str] = deque()
+
+    @abstractmethod
+    def seed(self, number: int) -> list[str]:
+        """Put in jobs whose upload is confirmed, and return their ids."""
+
+    @abstractmethod
+    def run(self, job_id: str) -> bytes:
+        """The request that runs a job."""
+
+    @abstractmethod
+    def start(self) -> None:
+        """Start everything, and wait until it serves."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop everything, Redis last."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Service(System):
+    """Take One, started from the Procfile."""
+
+    def __init__(
+        self,
+        name: str,
+        directory: Path,
+        stub: Stub,
+        *,
+        auth: str = "jwt",
+        append_only: bool = True,
+        workers: int = 1,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.redis = redis_server(directory, append_only=append_only)
+        self._token = token(auth)
+        self.settings = {
+            **PRODUCTION,
+            **auth_settings(auth),
+            "TAKEONE_ORCHESTRATOR_URL": stub.dispatch_url,
+            **(settings or {}),
+        }
+        self.stack = Stack(directory, settings=self.settings, redis=self.redis, workers=workers)
+        self.port = int(self.stack.webs[0].port or 0)
+        self.processes = {
+            "API": self.stack.webs,
+            "worker": self.stack.workers,
+            "Redis": [self.redis],
+        }
+
+    def start(self) -> None:
+        """Start Redis and the Procfile's processes."""
+        self.redis.start()
+        self.stack.start()
+        self.project_id = seeding.make_project(self.redis.client(), OWNER)
+
+    def stop(self) -> None:
+        """Stop it."""
+        self.stack.stop()
+        self.redis.terminate()
+
+    def seed(self, number: int) -> list[str]:
+        """Put in jobs whose upload is confirmed, all in one project."""
+        ids = list(seeding.ids(number))
+        seeding.put_in(self.redis.port or 0, seeding.uploaded_job(self.project_id, OWNER), ids)
+        return ids
+
+    def run(self, job_id: str) -> bytes:
+        """`POST /jobs/{id}/run`."""
+        return http_request("POST", f"/api/v1/jobs/{job_id}/run", self._token)
+
+    def get(self, path: str) -> bytes:
+        """`GET` of a path below /api/v1, or of the trivial view's."""
+        return http_request("GET", path, self._token)
+
+
+class Baseline(System):
+    """The program of `bench.baseline`."""
+
+    name = "bare"
+
+    def __init__(self, directory: Path, stub: Stub) -> None:
+        super().__init__()
+        self.redis = redis_server(directory, append_only=True)
+        self.port = free_port()
+        self._environment = {
+            "BASELINE_REDIS_URL": self.redis.url,
+            "BASELINE_ORCHESTRATOR_URL": stub.dispatch_url,
+        }
+        self._web = self._process(directory, "web", self._web_command())
+        self._worker = self._process(directory, "worker", self._worker_command())
+        self.processes = {"API": [self._web], "worker": [self._worker], "Redis": [self.redis]}
+
+    def _web_command(self) -> list[str]:
+        options = ["--config", str(ROOT / "bench/baseline/gunicorn_settings.py")]
+        options += ["--bind", f"{HOST}:{self.port}"]
+        return [sys.executable, "-m", "gunicorn", *options, "bench.baseline.app:web"]
+
+    @staticmethod
+    def _worker_command() -> list[str]:
+        options = ["--pool", "threads", "--concurrency", "32", "--loglevel", "WARNING"]
+        options += ["--without-gossip", "--without-mingle", "--without-heartbeat"]
+        return [
+            sys.executable,
+            "-m",
+            "celery",
+            "--app",
+            "bench.baseline.app:queue",
+            "worker",
+            *options,
+        ]
+
+    def _process(self, directory: Path, role: str, command: list[str]) -> Process:
+        environment = {**self._environment, "BASELINE_ROLE": role}
+        return Process(
+            f"bare-{role}",
+            command,
+            environment=clean_environment(environment),
+            log_path=directory / "logs" / f"bare-{role}.log",
+            port=self.port,
+        )
+
+    def start(self) -> None:
+        """Start Redis, gunicorn and a Celery worker; wait until a job runs through."""
+        self.redis.start()
+        self._web.start()
+        self._worker.start()
+        (job_id,) = self.seed(1)
+        self._web.wait_until(lambda: self._runs(job_id), 30, "a job runs through")
+
+    def _runs(self, job_id: str) -> bool:
+        with suppress(requests.ConnectionError):
+            answer = requests.post(f"{self._web.url}/jobs/{job_id}/run", timeout=15)
+            return answer.status_code == 202
+        return False
+
+    def stop(self) -> None:
+        """Stop it."""
+        stop_all([self._web, self._worker])
+        self.redis.terminate()
+
+    def seed(self, number: int) -> list[str]:
+        """Put in jobs whose upload is confirmed."""
+        ids = list(seeding.ids(number))
+        fields = ["status", "UPLOADED", "project_id", "one", "video_uri", seeding.VIDEO_URI]
+        template = seeding.command("HSET", f"job:{seeding.PLACEHOLDER}", *fields)
+        seeding.put_in(self.redis.port or 0, template, ids)
+        return ids
+
+    def run(self, job_id: str) -> bytes:
+        """`POST /jobs/{id}/run`."""
+        return http_request("POST", f"/jobs/{job_id}/run")
