@@ -45,8 +45,6 @@ chaos-minute: install
 	$(BIN)/python -m tests.chaos --seconds 60 --seed $(SEED)
 
 bench: install ## measure against the barest program for the same work (needs a quiet machine, 5 minutes)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[dev,bench]'
 	$(BIN)/python -m bench
 
 test-more: install ## Sentinel, TLS, RabbitMQ (where it is installed), the image's steps, and load

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.arena import Arena, arena
+from bench.chart import draw
 from bench.load import LoadFailedError
 from bench.parts import first_runs, flat, replays, slow
 from bench.plan import FULL, PARTS, SMOKE, Plan
 from bench.report import Report, machine
-from bench.rounds import Round, WrongResultError
+from bench.rounds import WrongResultError
 from demo.local_stack import treat_sigterm_as_ctrl_c
 from demo.processes import ROOT, ProcessFailedError
 
@@ -75,21 +76,12 @@ def _measure_together(
     if "first-runs" in parts:
         rounds = first_runs.measure(running, plan, plan.callers)
         first_runs.report_speed(rounds, plan, report)
-        _draw(rounds, plan, out)
+        draw(rounds, plan.callers, out / "performance.png")
     if "cpu" in parts:
         rounds = rounds or first_runs.measure(running, plan, [plan.cpu_callers])
         first_runs.report_cpu(rounds, running, plan, report)
     if {"replays", "reads"} & set(parts):
         replays.run(running, plan, parts, report)
-
-
-def _draw(rounds: Sequence[Round], plan: Plan, out: Path) -> None:
-    try:
-        from bench.chart import draw  # matplotlib takes a second to import
-    except ImportError:
-        print("No chart: matplotlib is not installed (pip install '.[bench]').")
-        return
-    draw(rounds, plan.callers, out / "performance.png")
 
 
 def _write(out: Path, report: Report) -> None:
