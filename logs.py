@@ -4,12 +4,12 @@ The rule (contract, "Logs, everywhere"): what a caller wrote appears only as a s
 text of an exception never appears, because it can quote a URL, a header or a body.
 """
 
-import hmac
 import logging
 import logging.config
 import sys
 import traceback
 from functools import lru_cache
+from hashlib import blake2s
 from typing import Any
 
 import orjson
@@ -50,7 +50,7 @@ def hashed(identifier: str | None) -> str | None:
 
 @lru_cache(maxsize=4096)
 def _hash(identifier: str) -> str:
-    return hmac.new(_hash_key, identifier.encode(errors="replace"), "sha256").hexdigest()[:12]
+    return blake2s(identifier.encode(errors="replace"), key=_hash_key, digest_size=6).hexdigest()
 
 
 def _shared_processors() -> list[Any]:

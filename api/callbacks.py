@@ -106,9 +106,9 @@ def _callback(body: dict[str, Any]) -> StatusCallback:
 
 
 def _digest(body: dict[str, Any]) -> str:
-    """The digest of the payload's canonical form: the same for another order of keys, other white space
+    """The digest of the payload's canonical form.
 
-    or a default that was spelled out.
+    It is the same for another order of keys, other white space or a default that was spelled out.
     """
     normal = {
         "occurred_at": body["occurred_at"].astimezone(UTC),

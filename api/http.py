@@ -3,8 +3,8 @@
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from random import getrandbits
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import flask_smorest
 import orjson
@@ -132,7 +132,8 @@ def request_id() -> str:
     known: str | None = g.get("request_id")
     if known is None:
         offered = request.headers.get("X-Request-Id")
-        known = offered if offered and _REQUEST_ID.match(offered) else str(uuid4())
+        # Has to be unique, not secret: uuid4 asks the kernel each time.
+        known = offered if offered and _REQUEST_ID.match(offered) else f"{getrandbits(128):032x}"
         g.request_id = known
     return known
 

@@ -61,9 +61,10 @@ def secure(app: Flask, settings: Settings) -> None:
 
 
 def _host_check(settings: Settings) -> Callable[[str], bool]:
-    """Whether a Host is one of ours. Without a list every one is: no address is ever made of a Host, and
+    """Make the check of whether a Host is one of ours.
 
-    no cookie is asked for, so that a name which leads here by a trick (DNS rebinding) opens nothing.
+    Without a list every one is: no address is ever made of a Host, and no cookie is asked for, so that a
+    name which leads here by a trick (DNS rebinding) opens nothing.
     """
     named = frozenset(name.lower() for name in split_list(settings.allowed_hosts))
     allowed = named | {urlsplit(settings.public_url).hostname}

@@ -22,6 +22,8 @@ _STATUS = {
 }
 # Between two pieces of a request, or of an answer that is not taken.
 _SLOWEST_CLIENT_SECONDS = 10
+# How long a thread stays with a connection that it has just served.
+_NEXT_REQUEST_MILLISECONDS = 10
 
 
 class ServerLogger(Logger):
@@ -47,10 +49,28 @@ class Worker(ThreadWorker):
             self.log.debug("The client did not wait for its refusal")
 
     def handle(self, conn: Any) -> Any:
-        """Serve one request. A client that stops in the middle of it does not keep the thread."""
+        """Serve what comes on a connection; True if it is to be kept for more.
+
+        A client that goes on at once is served by the same thread: handing the connection to the main
+        thread and back was a sixth of the CPU of a read. One that stops in the middle of a request does
+        not keep the thread.
+        """
         if not conn.initialized:
             limit_waits(conn.sock, _SLOWEST_CLIENT_SECONDS)
-        return super().handle(conn)
+        kept = super().handle(conn)
+        while kept is True and self._next_request_is_here(conn):
+            kept = super().handle(conn)
+        return kept
+
+    def _next_request_is_here(self, conn: Any) -> bool:
+        in_hand = self.nr_conns - len(self.keepalived_conns) - len(self.pending_conns)
+        if not self.alive or in_hand > self.cfg.threads:
+            return False  # somebody may be waiting for a thread, and comes first
+        if conn.parser.unreader.buf.getvalue():
+            return True
+        poll = select.poll()
+        poll.register(conn.sock, select.POLLIN)
+        return bool(poll.poll(_NEXT_REQUEST_MILLISECONDS))
 
     def load_wsgi(self) -> None:
         """Load the application, and let the garbage collector forget that it is there."""

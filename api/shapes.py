@@ -1,6 +1,7 @@
-"""How things of the domain look in an answer; `api/schemas.py` documents the same, and a test holds both
+"""How things of the domain look in an answer.
 
-to the specification. Plain dicts: passing them through marshmallow again would only cost time.
+`api/schemas.py` documents the same, and a test holds both to the specification. Plain dicts: passing
+them through marshmallow again would only cost time.
 """
 
 from typing import Any

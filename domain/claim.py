@@ -197,9 +197,10 @@ def _unknown_until(claim: Claim, now: datetime, policy: DispatchPolicy) -> datet
 
 
 def redeliver(claim: Claim, now: datetime, policy: DispatchPolicy) -> Claim | None:
-    """The claim with one more message sent for it. The lease doubles each time: a claim that merely
+    """The claim with one more message sent for it; None if it no longer waits for a worker.
 
-    waits in a long queue is not lost, and must not fill that queue with copies of its message.
+    The lease doubles each time: a claim that merely waits in a long queue is not lost, and must not fill
+    that queue with copies of its message.
     """
     if next_phase(claim, ClaimEvent.LEASE_OVER) is not Phase.CLAIMED:
         return None

@@ -26,9 +26,9 @@ class Rule(NamedTuple):
 
 
 def problems(settings: "Settings", rules: Iterable[Rule], faulty: Iterable[str] = ()) -> list[str]:
-    """What is missing or unsafe. Rules that read a `faulty` setting, whose value is not known, are passed
+    """What is missing or unsafe.
 
-    over.
+    Rules that read a `faulty` setting, whose value is not known, are passed over.
     """
     passed_over = set(faulty)
     return [

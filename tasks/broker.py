@@ -11,9 +11,9 @@ KEY_PREFIX = "takeone:broker:"
 
 
 def lanes(settings: Settings) -> list[str]:
-    """The dispatch queues. A worker takes from them in turn, so that one user's crowd in two of them
+    """The dispatch queues.
 
-    does not hold up the others.
+    A worker takes from them in turn, so that one user's crowd in two of them does not hold up the others.
     """
     return [f"takeone.dispatch.{number}" for number in range(settings.dispatch_lanes)]
 

@@ -261,9 +261,10 @@ class OrchestratorClient:
 
 
 def _read_whole(raw: HTTPResponse) -> bool:
-    """Read the answer's body up to a bound, so that the connection can be kept; what it says is not
+    """Read the answer's body up to a bound, so that the connection can be kept.
 
-    looked at. Whether it came to its end or to the bound; a body that broke off did neither.
+    Returns whether it came to its end or to the bound; a body that broke off did neither. What it says is
+    not looked at.
     """
     try:
         left = _MOST_ANSWER_BYTES

@@ -38,9 +38,10 @@ class DispatchFailed(Exception):
 
 @contextmanager
 def failing_safely() -> Iterator[None]:
-    """Let a task fail with `DispatchFailed` only: its events show what it failed with to onlookers, and
+    """Let a task fail with `DispatchFailed` only.
 
-    the text of any other exception may quote a URL, a header or a stored record.
+    Its events show what it failed with to onlookers, and the text of any other exception may quote a URL,
+    a header or a stored record.
     """
     try:
         yield

@@ -1,6 +1,6 @@
-"""Breadth first through every state of a scenario, so that the first way to a broken invariant is a
+"""Breadth first through every state of a scenario.
 
-shortest one.
+The first way to a broken invariant is then a shortest one.
 """
 
 import time

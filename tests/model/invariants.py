@@ -14,9 +14,9 @@ NOTHING: tuple[str, ...] = ()
 
 
 def of_a_post(stored: Record, token: "Token", posts: Any) -> tuple[str, ...]:
-    """At most one POST that can start an execution, and one more for each that was permitted; and none
+    """At most one POST that can start an execution, and one more for each that was permitted.
 
-    of a dispatch that somebody else holds by now.
+    And none of a dispatch that somebody else holds by now.
     """
     claim = stored.claim
     late = claim is not None and claim.dispatch_id == token.dispatch_id
