@@ -19,13 +19,16 @@ from signatures import Signer
 from store.connecting import connections
 from store.jobs import JobStore
 from store.link import Link
+from store.queues import Queues
 from tasks import message
 from tasks.breaker import CircuitBreaker
-from tasks.broker import is_redis
+from tasks.broker import KEY_PREFIX, is_redis, lanes
 from tasks.consumer import BatchedEvents, UnacknowledgedRequest
+from tasks.inbox import Inbox, Task
 from tasks.metrics_server import serve_metrics
 from tasks.orchestrator import OrchestratorClient
 from tasks.outbox import make_outbox
+from tasks.pool import ThreadPool, nothing_more
 from tasks.sweep import Sweeper
 from tasks.worker import Dispatcher, DispatchFailed, failing_safely
 
@@ -48,21 +51,30 @@ _request = UnacknowledgedRequest if is_redis(load_settings()) else Request
 @app.task(name=message.DISPATCH_TASK, throws=(DispatchFailed,), Request=_request)
 def dispatch(job_id: str, dispatch_id: str, epoch: int) -> str:
     """Post one dispatch. Fails, visibly and with a safe reason, if it did not come to stand."""
-    token = Token(job_id, dispatch_id, epoch)
-    with failing_safely(), _traced("dispatch", token):
-        return dispatcher().dispatch(token)
+    return _dispatch(Token(job_id, dispatch_id, epoch), _traceparent())
 
 
 @app.task(name=message.TELL_CANCELLED_TASK, throws=(DispatchFailed,), Request=_request)
 def tell_cancelled(job_id: str, dispatch_id: str, epoch: int) -> None:
     """Tell the orchestrator that the job is cancelled."""
-    token = Token(job_id, dispatch_id, epoch)
-    with failing_safely(), _traced("tell_cancelled", token):
+    _tell_cancelled(Token(job_id, dispatch_id, epoch), _traceparent())
+
+
+def _dispatch(token: Token, traceparent: str | None) -> str:
+    with failing_safely(), _traced("dispatch", token, traceparent):
+        return dispatcher().dispatch(token)
+
+
+def _tell_cancelled(token: Token, traceparent: str | None) -> None:
+    with failing_safely(), _traced("tell_cancelled", token, traceparent):
         dispatcher().tell_cancelled(token)
 
 
-def _traced(name: str, token: Token) -> AbstractContextManager[Any]:
-    parent = getattr(app.current_task.request, tracing.TRACEPARENT, None)
+def _traceparent() -> str | None:
+    return getattr(app.current_task.request, tracing.TRACEPARENT, None)
+
+
+def _traced(name: str, token: Token, parent: str | None) -> AbstractContextManager[Any]:
     ids = {"takeone.job_id": token.job_id, "takeone.dispatch_id": token.dispatch_id}
     return tracing.span(name, "CONSUMER", parent, ids)
 
@@ -112,6 +124,18 @@ def sweeper() -> Sweeper:
     return Sweeper(_store(), settings.policy, interval)
 
 
+def inbox() -> Inbox:
+    """What this process's threads go on with, where the messages lie in the store's own Redis."""
+    queues = Queues(_link(), [KEY_PREFIX + lane for lane in lanes(load_settings())])
+    tasks: dict[str, Task] = {
+        message.DISPATCH_TASK: lambda received: _dispatch(received.token, received.traceparent),
+        message.TELL_CANCELLED_TASK: lambda received: _tell_cancelled(
+            received.token, received.traceparent
+        ),
+    }
+    return Inbox(queues, tasks, BatchedEvents.send)
+
+
 @setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure_logging(load_settings())
@@ -123,14 +147,17 @@ def _start_tracing(**_: Any) -> None:
 
 
 @worker_ready.connect
-def _start_sweeping(**_: Any) -> None:
-    breaker = dispatcher().breaker
-    if port := load_settings().worker_metrics_port:
-        serve_metrics(port, breaker)
+def _begin_work(**_: Any) -> None:
+    settings, breaker = load_settings(), dispatcher().breaker
+    if settings.worker_metrics_port:
+        serve_metrics(settings.worker_metrics_port, breaker)
+    if settings.broker_is_store:
+        ThreadPool.run_next = inbox().run_next
     sweeper().start()
     freeze_what_stays()
 
 
 @worker_shutting_down.connect
-def _stop_sweeping(**_: Any) -> None:
+def _begin_nothing_more(**_: Any) -> None:
+    ThreadPool.run_next = staticmethod(nothing_more)
     sweeper().stop()

@@ -6,6 +6,7 @@ Written here, and not by `apply_async`, where it is pushed by the very script th
 
 import os
 import socket
+from dataclasses import dataclass
 
 import orjson
 
@@ -17,6 +18,34 @@ TELL_CANCELLED_TASK = "takeone.tell_cancelled"
 
 _EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _ORIGIN = f"takeone@{os.getpid()}@{socket.gethostname()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of ours as a worker reads it; `traceparent` is there if it was traced."""
+
+    task: str
+    task_id: str
+    token: Token
+    shown_arguments: str
+    traceparent: str | None
+
+
+def decode(message: bytes) -> Received | None:
+    """Read a message that `encode` wrote; None if it is anything else."""
+    try:
+        whole = orjson.loads(message)
+        headers = whole["headers"]
+        (job_id, dispatch_id, epoch), _, _ = orjson.loads(whole["body"])
+        return Received(
+            headers["task"],
+            headers["id"],
+            Token(job_id, dispatch_id, epoch),
+            headers["argsrepr"],
+            headers.get(tracing.TRACEPARENT),
+        )
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def encode(task: str, task_id: str, token: Token, queue: str) -> bytes:
