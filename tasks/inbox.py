@@ -38,6 +38,9 @@ class Inbox:
             taken = self._queues.take()
         except StoreError:
             return False  # the event loop waits for it to come back; a lost message is sent again
+        except Exception:
+            log.error("inbox.failed", exc_info=True)
+            return False
         if taken is None:
             return False
         received = message.decode(taken)

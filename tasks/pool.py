@@ -5,6 +5,7 @@ something else wakes it: a full worker would stand still for up to a quarter of 
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,6 +14,10 @@ from typing import Any, ClassVar
 from celery.concurrency.base import apply_target
 from celery.concurrency.thread import ApplyResult, TaskPool
 from celery.worker import state
+
+# Then a thread comes back, however much there is to do: the loop may hold a message that it asked for when
+# there seemed to be room, and must not wait with it until the crowd is gone.
+_LONGEST_SECONDS = 1.0
 
 
 def nothing_more() -> bool:
@@ -68,9 +73,10 @@ class ThreadPool(TaskPool):
         self._handed_over.pop()
         apply_target(*work)
         self._going_on.append(None)
+        until = time.monotonic() + _LONGEST_SECONDS
         try:
             # Whatever the loop has handed over and no thread has begun comes first.
-            while not self._handed_over and type(self).run_next():
+            while not self._handed_over and time.monotonic() < until and type(self).run_next():
                 pass
         finally:
             self._going_on.pop()

@@ -122,3 +122,8 @@ def test_the_work_is_done_also_where_nobody_can_be_told(shelf: Shelf) -> None:
 def test_without_the_store_there_is_nothing_to_do(redis_server: RedisServer) -> None:
     nowhere = Queues(make_link("redis://127.0.0.1:1/0"), QUEUES)
     assert not Inbox(nowhere, {}, Onlooker().send).run_next()
+
+
+def test_a_queue_that_cannot_be_read_stops_nobody(shelf: Shelf) -> None:
+    shelf.redis.set("lane.0", "no list")
+    assert not inbox(shelf, lambda _: "accepted", Onlooker()).run_next()

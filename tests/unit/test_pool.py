@@ -72,6 +72,15 @@ def test_a_thread_that_goes_on_is_none_that_celery_may_reckon_with(
     wait_until(lambda: pool.num_processes == 2, SECONDS, "the thread is back")
 
 
+def test_a_thread_comes_back_after_a_while_however_much_there_is_to_do(
+    pool: ThreadPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ThreadPool, "run_next", staticmethod(lambda: True))
+    hand_over(pool, threading.Event())
+    wait_until(lambda: pool.num_processes == 1, SECONDS, "the thread goes on")
+    wait_until(lambda: pool.num_processes == 2, SECONDS, "the thread is back")
+
+
 def test_a_thread_whose_further_work_fails_is_back_all_the_same(
     pool: ThreadPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
