@@ -68,6 +68,17 @@ def test_ac1_a_run_of_an_owned_uploaded_job_is_accepted_and_dispatched_exactly_o
     assert alice.job(job_id).json()["status"] == "AUDIO_EXTRACTING"
 
 
+def test_ac1_a_run_of_anothers_job_is_answered_as_if_it_were_not_there_and_dispatches_nothing(
+    alice: ApiClient, bob: ApiClient, job_id: str, stack: Stack, orchestrator: StubOrchestrator
+) -> None:
+    answer, nothing = bob.run(job_id), bob.run(str(uuid4()))
+    assert (answer.status_code, answer.content) == (404, nothing.content)
+    assert answer.json()["code"] == "RESOURCE_NOT_FOUND"
+    assert stored.claim(stack.redis, job_id) is None
+    assert orchestrator.requests_for(job_id) == []
+    assert alice.job(job_id).json()["status"] == "UPLOADED"
+
+
 def test_ac2_a_run_of_a_job_without_upload_is_refused_and_dispatches_nothing(
     alice: ApiClient, stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
