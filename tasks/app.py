@@ -32,6 +32,9 @@ from tasks.pool import ThreadPool, nothing_more
 from tasks.sweep import Sweeper
 from tasks.worker import Dispatcher, DispatchFailed, failing_safely
 
+# How long a thread that is done waits for a message before it leaves that to the event loop.
+_NEXT_MESSAGE_SECONDS = 0.05
+
 app = Celery("takeone")
 app.steps["consumer"].add(BatchedEvents)
 
@@ -126,14 +129,21 @@ def sweeper() -> Sweeper:
 
 def inbox() -> Inbox:
     """What this process's threads go on with, where the messages lie in the store's own Redis."""
-    queues = Queues(_link(), [KEY_PREFIX + lane for lane in lanes(load_settings())])
+    settings = load_settings()
+    queues = Queues(_link(), [KEY_PREFIX + lane for lane in lanes(settings)])
     tasks: dict[str, Task] = {
         message.DISPATCH_TASK: lambda received: _dispatch(received.token, received.traceparent),
         message.TELL_CANCELLED_TASK: lambda received: _tell_cancelled(
             received.token, received.traceparent
         ),
     }
-    return Inbox(queues, tasks, BatchedEvents.send)
+    return Inbox(
+        queues,
+        tasks,
+        BatchedEvents.send,
+        waiters=settings.worker_concurrency // 2,
+        wait_seconds=min(_NEXT_MESSAGE_SECONDS, settings.redis_timeout_seconds / 2),
+    )
 
 
 @setup_logging.connect

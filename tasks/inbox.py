@@ -1,11 +1,12 @@
 """How a thread of a busy worker goes on to the next message, past Celery's event loop.
 
 The loop takes about 1 ms of CPU to bring a message to a thread, which is what limits a busy worker. So a
-thread that is done looks for a message itself, where they lie in the store's own Redis, and goes on until
-there is none. A message is a hint to look at the claim: whoever takes it, and however, the claim decides
-what becomes of it. Onlookers are told in Celery's own events, as documented.
+thread that is done takes a message itself, where they lie in the store's own Redis, waits a moment for one,
+and goes on until none comes. A message is a hint to look at the claim: whoever takes it, and however, the
+claim decides what becomes of it. Onlookers are told in Celery's own events, as documented.
 """
 
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -27,15 +28,28 @@ SendEvent = Callable[..., None]
 
 
 class Inbox:
-    """Takes messages from `queues` and runs the task that each names; `send_event` tells onlookers."""
+    """Takes messages from `queues` and runs the task that each names; `send_event` tells onlookers.
 
-    def __init__(self, queues: Queues, tasks: Mapping[str, Task], send_event: SendEvent) -> None:
+    Up to `waiters` threads at once wait `wait_seconds` for a message; the others only look. Meanwhile
+    whatever the event loop hands to one of them waits as well, so they must not be all there are.
+    """
+
+    def __init__(
+        self,
+        queues: Queues,
+        tasks: Mapping[str, Task],
+        send_event: SendEvent,
+        waiters: int = 0,
+        wait_seconds: float = 0,
+    ) -> None:
         self._queues, self._tasks, self._send_event = queues, tasks, send_event
+        self._waiters = threading.BoundedSemaphore(waiters)
+        self._wait_seconds = wait_seconds
 
     def run_next(self) -> bool:
         """Take one message and do what it asks for; False if there was none, or none could be had."""
         try:
-            taken = self._queues.take()
+            taken = self._take()
         except StoreError:
             return False  # the event loop waits for it to come back; a lost message is sent again
         except Exception:
@@ -49,6 +63,14 @@ class Inbox:
         else:
             self._run(received)
         return True
+
+    def _take(self) -> bytes | None:
+        if not self._waiters.acquire(blocking=False):
+            return self._queues.take()
+        try:
+            return self._queues.take(self._wait_seconds)
+        finally:
+            self._waiters.release()
 
     def _run(self, received: Received) -> None:
         began, task_id = time.monotonic(), received.task_id

@@ -1,6 +1,7 @@
 """What a worker's thread goes on with: the next message of any lane, its task, and what onlookers see."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,8 +14,10 @@ from tasks.inbox import Inbox
 from tasks.message import Received
 from tasks.worker import DispatchFailed, failing_safely
 from tests.support.stores import Shelf, make_link
+from tests.support.waiting import wait_until
 
 QUEUES = ["lane.0", "lane.1", "lane.2"]
+SECONDS = 4.0  # less than the shelf's timeout
 
 
 def put(shelf: Shelf, queue: str, name: str, task: str = message.DISPATCH_TASK) -> None:
@@ -53,6 +56,33 @@ def test_queues_that_have_messages_take_turns(of_the_others: str, shelf: Shelf) 
     shelf.redis.lpush("lane.0", *(["flood"] * 100))
     shelf.redis.lpush(of_the_others, *(["few"] * 3))
     assert sorted(queues.take() or b"" for _ in range(6)) == [b"few"] * 3 + [b"flood"] * 3
+
+
+def waiting(shelf: Shelf) -> int:
+    number: int = shelf.redis.info("clients")["blocked_clients"]
+    return number
+
+
+def test_who_waits_gets_the_message_that_comes_meanwhile(shelf: Shelf) -> None:
+    queues = Queues(shelf.link, QUEUES)
+    with ThreadPoolExecutor(1) as threads:
+        taken = threads.submit(queues.take, SECONDS)
+        wait_until(lambda: waiting(shelf) == 1, SECONDS, "the thread waits")
+        shelf.redis.lpush("lane.2", "late")
+        assert taken.result(SECONDS) == b"late"
+
+
+def test_no_more_threads_than_may_wait_at_once(shelf: Shelf) -> None:
+    task = lambda _: "accepted"  # noqa: E731
+    tasks = {message.DISPATCH_TASK: task}
+    mine = Inbox(Queues(shelf.link, QUEUES), tasks, Onlooker().send, 1, SECONDS)
+    with ThreadPoolExecutor(1) as threads:
+        waiter = threads.submit(mine.run_next)
+        wait_until(lambda: waiting(shelf) == 1, SECONDS, "the thread waits")
+        assert not mine.run_next()
+        assert not waiter.done()
+        put(shelf, "lane.0", "a-job")
+        assert waiter.result(SECONDS)
 
 
 def test_each_message_is_done_and_told_as_celery_would_tell_it(shelf: Shelf) -> None:
