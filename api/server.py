@@ -36,6 +36,9 @@ class ServerLogger(Logger):
 class Worker(ThreadWorker):
     """Answers what it cannot even parse as everything else is answered, and quotes nothing of it."""
 
+    #: The application; there is none yet while it is loaded.
+    wsgi: Any = None
+
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
         """Refuse a request that never reached the application."""
         status = _status_of(exc)

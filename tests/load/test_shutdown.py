@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
@@ -87,6 +88,21 @@ class Caller(threading.Thread):
                 self.ended = str(error)
                 return
             self.called.add(job_id)
+
+
+@pytest.mark.parametrize("try_number", range(3))
+def test_a_web_process_that_is_told_to_stop_while_it_starts_does_so(
+    try_number: int, tmp_path: Path
+) -> None:
+    (web,) = Stack(tmp_path, settings=QUICK_SETTINGS).webs
+    web.start()
+    try:
+        wait_until(lambda: "Booting worker" in web.log(), 20, "it loads the application")
+        web.ask_to_stop()
+        wait_until(lambda: not web.is_running, 8, f"it ends, at try {try_number}")
+        assert "Traceback" not in web.log()
+    finally:
+        web.kill()
 
 
 def test_a_web_process_that_is_told_to_stop_cuts_nobody_off(
