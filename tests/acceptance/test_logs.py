@@ -18,6 +18,7 @@ from tests.conftest import QUICK_SETTINGS
 from tests.support import behaviours as told
 from tests.support.client import ApiClient, status_report
 from tests.support.orchestrator import StubOrchestrator
+from tests.support.paused import paused_worker
 
 pytestmark = pytest.mark.redis_broker
 
@@ -73,20 +74,12 @@ def listening_to_events(redis: RedisServer) -> Iterator[list[str]]:
 
 
 def message_in_queue(stack: Stack, dave: ApiClient, job_ids: list[str]) -> str:
-    """Run two jobs while the worker is paused, and return the message that waits for it.
-
-    The other one's is handed to the paused worker, whose request for it stands.
-    """
-    (worker,) = stack.workers
-    worker.pause()
-    try:
+    """Run two jobs while the worker is paused, and return the message that waits for it."""
+    with paused_worker(stack.workers[0], stack.redis), stack.redis.client() as client:
         for job_id in job_ids:
             assert dave.run(job_id, headers={"Prefer": "respond-async"}).status_code == 202
-        with stack.redis.client() as client:
-            queues = [key for key in client.scan_iter("*dispatch*") if client.type(key) == "list"]
-            (message,) = [each for key in queues for each in client.lrange(key, 0, -1)]
-    finally:
-        worker.resume()
+        queues = [key for key in client.scan_iter("*dispatch*") if client.type(key) == "list"]
+        (message,) = [each for key in queues for each in client.lrange(key, 0, -1)]
     return str(message)
 
 

@@ -17,7 +17,7 @@ from tests.conftest import QUICK_SETTINGS
 from tests.support import behaviours as told
 from tests.support.client import ApiClient, status_report
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.paused import paused
+from tests.support.paused import paused, paused_worker
 from tests.support.waiting import wait_until
 
 WORKER_PORT = free_port()
@@ -164,8 +164,8 @@ def test_claims_and_queues_are_those_of_the_store(
     assert scrape("store_up") == 1
     assert scrape("claims", phase="UNKNOWN") == 1
     assert 0 < scrape("oldest_unknown_age_seconds") < 60
-    with paused(watched.workers[0]):
-        for _ in range(2):  # a paused worker may stand with a message in its hand
+    with paused_worker(watched.workers[0], watched.redis):
+        for _ in range(2):  # one of them is handed to it
             editor.run(editor.uploaded_job()["id"], headers={"Prefer": "respond-async"})
         editor.run(waiting, headers={"Prefer": "respond-async"})
         scrape = Scrape(watched.api_url)

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from demo.processes import Process
+from demo.redis_server import RedisServer
+from demo.waiting import wait_until
 
 
 @contextmanager
@@ -14,3 +16,15 @@ def paused(process: Process) -> Iterator[None]:
         yield
     finally:
         process.resume()
+
+
+@contextmanager
+def paused_worker(worker: Process, redis: RedisServer) -> Iterator[None]:
+    """Stop the only worker; its threads wait for no message any more, its event loop still does.
+
+    So the first message that comes meanwhile is handed to it, and the next ones stay in their queues.
+    """
+    with paused(worker), redis.client() as client:
+        waiting = lambda: client.info("clients")["blocked_clients"]  # noqa: E731
+        wait_until(lambda: waiting() == 1, 5, "only the event loop waits for a message")
+        yield
