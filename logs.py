@@ -8,7 +8,6 @@ import logging
 import logging.config
 import sys
 import traceback
-from functools import lru_cache
 from hashlib import blake2s
 from typing import Any
 
@@ -28,7 +27,6 @@ def configure_logging(settings: Settings) -> None:
     """Set up logging of this process. May be called again, as forked workers do."""
     global _hash_key
     _hash_key = settings.log_key
-    _hash.cache_clear()
     renderer = _renderer(settings)
     structlog.configure(
         processors=[*_shared_processors(), renderer],
@@ -45,17 +43,14 @@ def configure_logging(settings: Settings) -> None:
 
 def hashed(identifier: str | None) -> str | None:
     """Stand-in for anything that a caller wrote: the same in every line and process, and no way back."""
-    return None if identifier is None else _hash(identifier)
-
-
-@lru_cache(maxsize=4096)
-def _hash(identifier: str) -> str:
+    if identifier is None:
+        return None
+    # Not remembered: most are seen once, and turning over a memory of them costs more than the hash.
     return blake2s(identifier.encode(errors="replace"), key=_hash_key, digest_size=6).hexdigest()
 
 
 def _shared_processors() -> list[Any]:
     return [
-        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_exception_text,

@@ -89,7 +89,9 @@ def trace_requests(app: "Flask") -> None:
 
     def conclude(response: "Response") -> "Response":
         if "span" in g:
-            said = {f"takeone.{name}": value for name, value in g.get("said", {}).items()}
+            said = {
+                f"takeone.{name}": value for name, value in getattr(request, "said", {}).items()
+            }
             note({"http.response.status_code": response.status_code, **said})
         return response
 

@@ -10,7 +10,8 @@ from flask import Response, request
 
 import metrics
 from api.auth import is_callback_secret
-from api.context import say, services
+from api.call import say
+from api.context import services
 from api.errors import json_response
 from api.http import Blueprint, errors, read_body
 from api.monitoring import counted_callback

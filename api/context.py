@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-from flask import current_app, g
+from flask import current_app
 
 from api.auth import Authenticator
 from api.dispatching import DispatchService
@@ -71,8 +71,3 @@ def _run_limit(settings: Settings, link: Link) -> "RunLimit | None":
 def services() -> Services:
     """The collaborators of the application that serves this request."""
     return cast(Services, current_app.extensions["takeone"])
-
-
-def say(**fields: Any) -> None:
-    """Add to this request's log line. Only ids that the service made itself, and words of its own."""
-    g.said = {**g.get("said", {}), **fields}

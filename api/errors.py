@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 import structlog
 from flask import Flask, Response
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, UnprocessableEntity
 
 from domain import errors
@@ -36,10 +37,20 @@ def describe(status: int) -> tuple[str, str]:
     return _CODES.get(status, _CODES[400])
 
 
+class JsonResponse(Response):
+    """An answer whose headers are complete: Werkzeug would copy them all to see what is missing."""
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:  # noqa: ARG002
+        """The headers as they are."""
+        return self.headers
+
+
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer. Times are written in RFC 3339 with a Z."""
+    """A JSON answer. Times are written in RFC 3339 with a Z; `headers` are ASCII."""
     encoded = orjson.dumps(body, option=orjson.OPT_UTC_Z)
-    return Response(encoded, status, headers, content_type="application/json")
+    response = JsonResponse(encoded, status, headers, content_type="application/json")
+    response.headers.add("Content-Length", str(len(encoded)))
+    return response
 
 
 def error_response(

@@ -1,15 +1,12 @@
-"""What the routes share: the JSON parser, the documented errors, the request's identity."""
+"""What the routes share: the JSON parser, the documented errors, who calls."""
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
-from random import getrandbits
-from typing import Any, TypeVar
-from uuid import UUID
+from functools import lru_cache
+from typing import Any, TypeVar, cast
 
 import flask_smorest
 import orjson
-from flask import g, request
 from gunicorn.http.errors import ParseException
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import (
@@ -20,6 +17,7 @@ from werkzeug.exceptions import (
 )
 
 from api.auth import Principal
+from api.call import this_call
 from api.context import services
 from api.schemas import ErrorSchema
 
@@ -27,8 +25,6 @@ _MOST_DISCARDED = 1 << 20
 _PIECE = 1 << 16
 
 View = TypeVar("View", bound=Callable[..., Any])
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}\Z")
 
 
 def bad_request(field: str, why: str) -> BadRequest:
@@ -42,6 +38,12 @@ class Parser(FlaskParser):
     """Reads bodies strictly: JSON by name and by content, or a clear error."""
 
     DEFAULT_VALIDATION_STATUS = 400
+
+    def parse(self, argmap: Any, req: Any = None, **options: Any) -> Any:
+        """Read what `argmap` describes. Most queries are empty, and all their parameters optional."""
+        if options["location"] == "query" and not this_call().query_string:
+            return dict(_defaults(argmap))
+        return super().parse(argmap, req, **options)
 
     def load_json(self, req: Any, schema: Any) -> Any:  # noqa: ARG002
         """Read the body of `req`. Raises 400, 413 or 415."""
@@ -62,7 +64,7 @@ def read_body(req: Any) -> bytes:
     except HTTPException:
         raise
     except Exception:  # each server has exceptions of its own for a body that breaks off
-        g.body_broke_off = True
+        req.body_broke_off = True
         raise BadRequest from None
     if req.content_length is None and len(body) == req.max_content_length:
         # What comes in chunks is cut off at the limit, without a word.
@@ -70,10 +72,43 @@ def read_body(req: Any) -> bytes:
     return body
 
 
+@lru_cache
+def _defaults(schema: Any) -> dict[str, Any]:
+    values: dict[str, Any] = schema.load({})
+    return values
+
+
+def _only_documented(decorate: Callable[[Any], Any]) -> Callable[[View], View]:
+    """Take from a decorator of flask-smorest what it documents, and leave the view as it is.
+
+    It would put a call around the view, up to eight of them in all, which lets a `Response` through as it
+    is; and our views answer with nothing else.
+    """
+
+    def document(view: View) -> View:
+        view._apidoc = decorate(view)._apidoc  # type: ignore[attr-defined]
+        return view
+
+    return document
+
+
 class Blueprint(flask_smorest.Blueprint):
     """A blueprint whose only errors are the contract's, and whose operations are named after its views."""
 
     ARGUMENTS_PARSER = Parser()
+
+    @staticmethod
+    def doc(**about: Any) -> Callable[[View], View]:
+        """Describe a view; see flask-smorest."""
+        return _only_documented(flask_smorest.Blueprint.doc(**about))
+
+    def response(self, *args: Any, **options: Any) -> Callable[[View], View]:
+        """Describe what a view answers with; see flask-smorest."""
+        return _only_documented(super().response(*args, **options))
+
+    def alt_response(self, *args: Any, **options: Any) -> Callable[[View], View]:
+        """Describe what else a view may answer with; see flask-smorest."""
+        return _only_documented(super().alt_response(*args, **options))
 
     def route(self, rule: str, **options: Any) -> Callable[[View], View]:
         """Register a view: `get_job` is the operation `getJob`."""
@@ -118,37 +153,23 @@ def discard_body() -> None:
     The server closes a connection on which something is left unread, and a client that has it in its pool
     would fail with its next call.
     """
-    announced = request.content_length
-    has_body = announced is not None or "Transfer-Encoding" in request.headers
-    if not has_body or g.get("body_broke_off"):
+    call = this_call()
+    announced = call.content_length
+    has_body = announced is not None or "Transfer-Encoding" in call.headers
+    if not has_body or call.body_broke_off:
         return
     left = _MOST_DISCARDED if (announced or 0) <= _MOST_DISCARDED else 0
     with suppress(OSError, ParseException):
-        while left > 0 and (piece := request.environ["wsgi.input"].read(_PIECE)):
+        while left > 0 and (piece := call.environ["wsgi.input"].read(_PIECE)):
             left -= len(piece)
-
-
-def request_id() -> str:
-    """This request's id: the caller's X-Request-Id if it is a clean one, else one of ours."""
-    known: str | None = g.get("request_id")
-    if known is None:
-        offered = request.headers.get("X-Request-Id")
-        known = offered if offered and _REQUEST_ID.match(offered) else _new_request_id()
-        g.request_id = known
-    return known
-
-
-def _new_request_id() -> str:
-    # It has to be unique, not secret; uuid4() asks the kernel each time, and gives the GIL away for it.
-    return str(UUID(int=getrandbits(128), version=4))
 
 
 def authenticate() -> None:
     """Find out who calls, before anything else is looked at."""
-    g.principal = services().authenticator.principal(request.headers.get("Authorization"))
+    call = this_call()
+    call.principal = services().authenticator.principal(call.headers.get("Authorization"))
 
 
 def principal() -> Principal:
     """Who calls. Only in routes behind `authenticate`."""
-    caller: Principal = g.principal
-    return caller
+    return cast(Principal, this_call().principal)

@@ -5,10 +5,11 @@ from typing import Any, TypeVar
 
 from flask import Response, request
 
-from api.context import say, services
+from api.call import request_id, say
+from api.context import services
 from api.dispatching import Dispatched
 from api.errors import json_response
-from api.http import Blueprint, authenticate, bad_request, errors, principal, request_id
+from api.http import Blueprint, authenticate, bad_request, errors, principal
 from api.monitoring import counted
 from api.preferences import parse_prefer
 from api.schemas import (

@@ -5,9 +5,10 @@ from uuid import uuid4
 
 from flask import Response
 
-from api.context import say, services
+from api.call import request_id, say
+from api.context import services
 from api.errors import json_response
-from api.http import Blueprint, authenticate, errors, principal, request_id
+from api.http import Blueprint, authenticate, errors, principal
 from api.schemas import (
     JobPageQuerySchema,
     JobPageSchema,

@@ -1,13 +1,17 @@
 """What every answer carries for browsers, which hosts are answered, and whose pages may call."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
 
 from api.http import bad_request
 from settings import Settings, split_list
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -38,29 +42,31 @@ _PREFLIGHT = {
 
 def secure(app: Flask, settings: Settings) -> None:
     """Let `app` check hosts, answer preflights and send the headers, as the settings say."""
-    check_host = _host_check(settings)
+    app.wsgi_app = _with_headers(app.wsgi_app)  # type: ignore[assignment, method-assign]
+    if settings.allowed_hosts:
+        app.before_request(_host_check(settings))
     origins = frozenset(split_list(settings.cors_origins))
-
-    @app.before_request
-    def guard() -> Response | None:
-        if request.path not in _ANY_HOST and not check_host(request.host):
-            raise bad_request("Host", "Not a host of this service (TAKEONE_ALLOWED_HOSTS).")
-        return _preflight_answer() if _is_preflight(origins) else None
-
-    @app.after_request
-    def add_headers(response: Response) -> Response:
-        headers = response.headers
-        if "Content-Security-Policy" in headers:
-            for name, value in HEADERS.items():
-                headers.setdefault(name, value)
-        else:
-            headers.extend(HEADERS)
-        if origins and not request.path.startswith(_NOT_FOR_PAGES):
-            _allow_origin(response, origins)
-        return response
+    if origins:
+        _allow_origins(app, origins)
 
 
-def _host_check(settings: Settings) -> Callable[[str], bool]:
+def _with_headers(answer: "WSGIApplication") -> "WSGIApplication":
+    """Add the headers to whatever `answer` says, but for those that it sets itself."""
+
+    def answer_with_headers(
+        environ: "WSGIEnvironment", start_response: "StartResponse"
+    ) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
+            named = {name for name, _ in headers}
+            headers += [each for each in HEADERS.items() if each[0] not in named]
+            return start_response(status, headers, *error)
+
+        return answer(environ, start)
+
+    return answer_with_headers
+
+
+def _host_check(settings: Settings) -> Callable[[], None]:
     """Make the check of whether a Host is one of ours.
 
     Without a list every one is: no address is ever made of a Host, and no cookie is asked for, so that a
@@ -69,13 +75,14 @@ def _host_check(settings: Settings) -> Callable[[str], bool]:
     named = frozenset(name.lower() for name in split_list(settings.allowed_hosts))
     allowed = named | {urlsplit(settings.public_url).hostname}
 
-    @lru_cache(maxsize=256)  # almost every request names the same few
-    def is_ours(host: str) -> bool:
-        return not named or _name_of(host) in allowed
+    def check_host() -> None:
+        if request.path not in _ANY_HOST and _name_of(request.host) not in allowed:
+            raise bad_request("Host", "Not a host of this service (TAKEONE_ALLOWED_HOSTS).")
 
-    return is_ours
+    return check_host
 
 
+@lru_cache(maxsize=256)  # almost every request names the same few
 def _name_of(host: str) -> str:
     try:
         return urlsplit(f"//{host}").hostname or ""
@@ -83,18 +90,25 @@ def _name_of(host: str) -> str:
         return ""
 
 
-def _is_preflight(origins: frozenset[str]) -> bool:
+def _allow_origins(app: Flask, origins: frozenset[str]) -> None:
+    @app.before_request
+    def answer_preflight() -> Response | None:
+        return Response(status=204, headers=_PREFLIGHT) if _is_preflight() else None
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        if not request.path.startswith(_NOT_FOR_PAGES):
+            _allow_origin(response, origins)
+        return response
+
+
+def _is_preflight() -> bool:
     return (
-        bool(origins)
-        and request.method == "OPTIONS"
+        request.method == "OPTIONS"
         and "Origin" in request.headers
         and "Access-Control-Request-Method" in request.headers
         and not request.path.startswith(_NOT_FOR_PAGES)
     )
-
-
-def _preflight_answer() -> Response:
-    return Response(status=204, headers=_PREFLIGHT)
 
 
 def _allow_origin(response: Response, origins: frozenset[str]) -> None:
