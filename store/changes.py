@@ -7,6 +7,7 @@ it can be lost: who waits reads the record now and then anyway.
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
 
 from redis.exceptions import RedisError
 
@@ -27,19 +28,19 @@ class Watch:
     """One waiter's place. The feed leaves the latest hint here; the waiter takes it."""
 
     def __init__(self) -> None:
-        self._changed = threading.Event()
-        self._hint: bytes | None = None
+        self._hints: SimpleQueue[bytes | None] = SimpleQueue()
 
     def leave(self, hinted: bytes | None) -> None:
         """Wake the waiter; without a hint he has to read for himself."""
-        self._hint = hinted
-        self._changed.set()
+        self._hints.put(hinted)
 
     def wait(self, seconds: float) -> Snapshot | None:
         """Wait for a change; return the record as it then stood, None if that has to be read."""
-        self._changed.wait(seconds)
-        self._changed.clear()
-        hinted, self._hint = self._hint, None
+        hinted = None
+        with suppress(Empty):
+            hinted = self._hints.get(timeout=seconds)
+            while True:  # only the latest counts
+                hinted = self._hints.get_nowait()
         if hinted is None:
             return None
         _, job, claim = hinted.split(b"\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from queue import Empty, LifoQueue
 from typing import Any
 
+from hiredis import pack_command
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from store.connecting import Command, Connection
@@ -130,10 +131,8 @@ class Link:
 
     @staticmethod
     def _exchange(connection: Connection, commands: Sequence[Command]) -> list[Any]:
-        if len(commands) == 1:
-            connection.send_packed_command(connection.pack_command(*commands[0]), False)
-        else:
-            connection.send_packed_command(connection.pack_commands(commands), False)
+        packed = b"".join([pack_command(tuple(command)) for command in commands])
+        connection.send_packed_command([packed], False)
         return [_read(connection) for _ in commands]
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.response import HTTPResponse
@@ -115,6 +116,37 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class _WitnessAdapter(HTTPAdapter):
+    """Also spares what would be found out anew for each request, and parts of an answer that nobody reads."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._pools: dict[str | None, Any] = {}
+        self._paths: dict[str | None, str] = {}
+
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        if proxies:
+            return super().get_connection_with_tls_context(request, verify, proxies, cert)
+        pool = self._pools.get(request.url)
+        if pool is None:
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            self._pools[request.url] = pool
+        return pool
+
+    def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
+        if proxies:
+            return super().request_url(request, proxies)
+        path = self._paths.get(request.url)
+        if path is None:
+            path = self._paths[request.url] = super().request_url(request, proxies)
+        return path
+
+    def build_response(self, req: requests.PreparedRequest, resp: Any) -> requests.Response:
+        response = requests.Response()
+        response.request, response.raw, response.status_code = req, resp, resp.status
+        return response
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self._instrument(self.poolmanager)
@@ -231,10 +263,10 @@ class OrchestratorClient:
         if template is None:
             blank = requests.Request("POST", url, headers={"Content-Type": "application/json"})
             template = self._templates[url] = self._session.prepare_request(blank)
-        request = template.copy()
-        request.body = body
-        request.headers.update(headers)
-        request.headers["Content-Length"] = str(len(body))
+        request = requests.PreparedRequest()
+        request.method, request.url, request.body = template.method, template.url, body
+        length = {"Content-Length": str(len(body))}
+        request.headers = CaseInsensitiveDict({**template.headers, **headers, **length})
         return request
 
     def _send(self, request: requests.PreparedRequest, exchange: _Exchange) -> requests.Response:
