@@ -116,7 +116,7 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class _WitnessAdapter(HTTPAdapter):
-    """Also spares what would be found out anew for each request, and parts of an answer that nobody reads."""
+    """Spares, too, what would be found out anew for each request, and what nobody reads of an answer."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
