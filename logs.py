@@ -45,7 +45,7 @@ def hashed(identifier: str | None) -> str | None:
     """Stand-in for anything that a caller wrote: the same in every line and process, and no way back."""
     if identifier is None:
         return None
-    # Not remembered: most are seen once, and turning over a memory of them costs more than the hash.
+    # Not remembered: most are ids that are seen once.
     return blake2s(identifier.encode(errors="replace"), key=_hash_key, digest_size=6).hexdigest()
 
 

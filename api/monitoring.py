@@ -20,7 +20,7 @@ from settings import Settings
 from store.errors import StoreError, StoreUnavailable
 from store.link import Link
 from store.overview import Overview, overview
-from tasks.broker import KEY_PREFIX, lanes
+from tasks.broker import lanes, queue_keys
 
 Answer = TypeVar("Answer")
 
@@ -64,7 +64,7 @@ class StoreCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Ask the store; takes a few of its timeouts at the most."""
-        queues = [KEY_PREFIX + lane for lane in self._lanes]
+        queues = queue_keys(self._lanes)
         try:
             seen = overview(self._link, queues, self._now())
         except StoreUnavailable:

@@ -22,7 +22,7 @@ from store.link import Link
 from store.queues import Queues
 from tasks import message
 from tasks.breaker import CircuitBreaker
-from tasks.broker import KEY_PREFIX, is_redis, lanes
+from tasks.broker import is_redis, lanes, queue_keys
 from tasks.consumer import BatchedEvents, UnacknowledgedRequest
 from tasks.inbox import Inbox, Task
 from tasks.metrics_server import serve_metrics
@@ -130,7 +130,7 @@ def sweeper() -> Sweeper:
 def inbox() -> Inbox:
     """What this process's threads go on with, where the messages lie in the store's own Redis."""
     settings = load_settings()
-    queues = Queues(_link(), [KEY_PREFIX + lane for lane in lanes(settings)])
+    queues = Queues(_link(), queue_keys(lanes(settings)))
     tasks: dict[str, Task] = {
         message.DISPATCH_TASK: lambda received: _dispatch(received.token, received.traceparent),
         message.TELL_CANCELLED_TASK: lambda received: _tell_cancelled(

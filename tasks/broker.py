@@ -1,5 +1,6 @@
 """Where messages go: the broker's address, its options and the names of its queues."""
 
+from collections.abc import Iterable
 from ssl import CERT_REQUIRED
 from typing import Any
 
@@ -16,6 +17,11 @@ def lanes(settings: Settings) -> list[str]:
     A worker takes from them in turn, so that one user's crowd in two of them does not hold up the others.
     """
     return [f"takeone.dispatch.{number}" for number in range(settings.dispatch_lanes)]
+
+
+def queue_keys(queues: Iterable[str]) -> list[str]:
+    """Where queues lie, if the broker is Redis."""
+    return [KEY_PREFIX + queue for queue in queues]
 
 
 def is_redis(settings: Settings) -> bool:

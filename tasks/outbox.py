@@ -13,7 +13,7 @@ from settings import Settings
 from store.errors import StoreError
 from store.jobs import Outbox
 from tasks import message
-from tasks.broker import KEY_PREFIX, is_redis, lanes
+from tasks.broker import is_redis, lanes, queue_keys
 
 _PLACE_SECONDS = 0.5
 
@@ -49,7 +49,7 @@ class RidingOutbox:
         """Two lanes that this user may use (the commit takes the shorter), and the message."""
         mine = user_lanes(user, self._lanes)
         body = message.encode(_TASKS[errand], task_id(errand, token), token, mine[0])
-        return [KEY_PREFIX + lane for lane in mine], body
+        return queue_keys(mine), body
 
     def publish(self, errand: Errand, token: Token, user: str) -> None:
         """Never needed: every message rides."""

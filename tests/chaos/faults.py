@@ -131,7 +131,7 @@ class Injector:
                 worker.resume()
 
     def _delete_queues(self) -> None:
-        keys = [broker.KEY_PREFIX + lane for lane in broker.lanes(self._world.settings)]
+        keys = broker.queue_keys(broker.lanes(self._world.settings))
         with self._world.redis.client() as redis:
             lengths = redis.pipeline(transaction=True)
             for key in keys:
