@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flask import Flask, Response, send_from_directory
 
-from api.errors import json_response
+from api.errors import encode
 from api.http import Api
 from api.security import DOCS_POLICY
 
@@ -42,7 +42,7 @@ def register_docs(app: Flask, api: Api) -> None:
 
     @lru_cache(maxsize=1)
     def document() -> bytes:
-        return json_response(api.spec.to_dict()).get_data()
+        return encode(api.spec.to_dict())
 
     @app.get("/openapi.json")
     def openapi() -> Response:

@@ -70,7 +70,9 @@ def send_bytes(base_url: str, data: bytes) -> Answer:
 
 
 def _read(response: http.client.HTTPResponse) -> Answer:
-    headers = {name.lower(): value for name, value in response.getheaders()}
+    pairs = [(name.lower(), value) for name, value in response.getheaders()]
+    headers = dict(pairs)
+    assert len(headers) == len(pairs), f"a header comes twice: {pairs}"
     return Answer(response.status, headers, response.read())
 
 

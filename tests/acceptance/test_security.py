@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from demo.stack import Stack
-from tests.acceptance.raw_http import assert_refused, send_bytes
+from tests.acceptance.raw_http import ask, assert_refused, send_bytes
 from tests.conftest import QUICK_SETTINGS
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
@@ -72,6 +72,28 @@ def test_every_answer_carries_the_headers_for_browsers(
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     # What comes twice is joined by a comma: two words on one matter, of which one is not ours.
     assert "," not in headers["Cache-Control"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/api/v1/jobs/{job_id}", 200),
+        ("POST", "/api/v1/jobs/{job_id}/run", 202),
+        ("GET", "/api/v1/jobs/x", 404),
+        ("GET", "/healthz", 200),
+        ("GET", "/docs", 200),
+        ("GET", "/openapi.json", 200),
+        ("GET", "/metrics", 200),
+    ],
+)
+def test_no_answer_carries_a_header_twice(
+    method: str, path: str, status: int, stack: Stack, job_id: str
+) -> None:
+    # Two Content-Lengths, even alike, are what a strict proxy takes for smuggling (RFC 9112, section 6.3).
+    headers = {"Authorization": "Bearer test:alice:editor"}
+    answer = ask(stack.api_url, method, path.format(job_id=job_id), headers, b"")
+    assert answer.status == status
+    assert int(answer.headers["content-length"]) == len(answer.body)
 
 
 def test_what_the_api_answers_is_not_kept_by_any_cache(alice: ApiClient, job_id: str) -> None:
