@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import structlog
 
+from runtime import utc_now
 from settings import Settings
 from settings.sources import unknown_variables
 
@@ -52,9 +53,15 @@ def hashed(identifier: str | None) -> str | None:
 def _shared_processors() -> list[Any]:
     return [
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stamped,
         _without_exception_text,
     ]
+
+
+def _stamped(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    # The renderer writes it, which takes a fifth of what structlog's TimeStamper does.
+    event["timestamp"] = utc_now()
+    return event
 
 
 def _without_exception_text(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
@@ -74,11 +81,15 @@ def _renderer(settings: Settings) -> Any:
     if settings.log_format == "json" or (settings.production and not settings.log_format):
         return structlog.processors.JSONRenderer(serializer=_to_json)
     console = structlog.dev.ConsoleRenderer(colors=False)
-    return lambda logger, name, event: console(logger, name, event).encode()
+    return lambda logger, name, event: console(logger, name, _readable(event)).encode()
+
+
+def _readable(event: dict[str, Any]) -> dict[str, Any]:
+    return event | {"timestamp": f"{event['timestamp']:%FT%T.%fZ}"}
 
 
 def _to_json(event: Any, **_: Any) -> bytes:
-    return orjson.dumps(event, default=str)
+    return orjson.dumps(event, default=str, option=orjson.OPT_UTC_Z)
 
 
 class LibraryFormatter(logging.Formatter):
@@ -92,8 +103,7 @@ class LibraryFormatter(logging.Formatter):
         """Render one record."""
         event: dict[str, Any] = {"event": _safe_message(record), "logger": record.name}
         event |= {"level": record.levelname.lower(), "exc_info": record.exc_info}
-        stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-        event = dict(stamp(None, "", _without_exception_text(None, "", event)))
+        event = _stamped(None, "", _without_exception_text(None, "", event))
         rendered = self._render(None, record.levelname.lower(), event)
         return rendered.decode() if isinstance(rendered, bytes) else rendered
 

@@ -70,4 +70,5 @@ def _run_limit(settings: Settings, link: Link) -> "RunLimit | None":
 
 def services() -> Services:
     """The collaborators of the application that serves this request."""
-    return cast(Services, current_app.extensions["takeone"])
+    app = current_app._get_current_object()  # type: ignore[attr-defined]
+    return cast(Services, app.extensions["takeone"])

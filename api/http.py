@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, wraps
 from typing import Any, TypeVar, cast
 
 import flask_smorest
 import orjson
 from gunicorn.http.errors import ParseException
+from marshmallow import Schema
 from webargs.flaskparser import FlaskParser
 from werkzeug.exceptions import (
     BadRequest,
@@ -23,6 +24,9 @@ from api.schemas import ErrorSchema
 
 _MOST_DISCARDED = 1 << 20
 _PIECE = 1 << 16
+
+# The specification's names in the routes, Python's in the views.
+_PATH_PARAMETERS = {"jobId": "job_id", "projectId": "project_id"}
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -102,6 +106,24 @@ class Blueprint(flask_smorest.Blueprint):
         """Describe a view; see flask-smorest."""
         return _only_documented(flask_smorest.Blueprint.doc(**about))
 
+    def arguments(
+        self, schema: Schema, *, location: str = "json", **options: Any
+    ) -> Callable[[View], View]:
+        """Read `schema` from a request and hand it to the view; see flask-smorest.
+
+        Documented by flask-smorest and read by webargs, as always, without the calls around both.
+        """
+        document = _only_documented(super().arguments(schema, location=location, **options))
+
+        def read_first(view: View) -> View:
+            @wraps(view)
+            def view_of_arguments(**values: Any) -> Any:
+                return view(self.ARGUMENTS_PARSER.parse(schema, location=location), **values)
+
+            return document(cast(View, view_of_arguments))
+
+        return read_first
+
     def response(self, *args: Any, **options: Any) -> Callable[[View], View]:
         """Describe what a view answers with; see flask-smorest."""
         return _only_documented(super().response(*args, **options))
@@ -117,10 +139,20 @@ class Blueprint(flask_smorest.Blueprint):
         def name_and_register(view: View) -> View:
             first, *rest = view.__name__.split("_")
             name = first + "".join(word.capitalize() for word in rest)
-            named: View = register(self.doc(operationId=name)(view))
+            named: View = register(self.doc(operationId=name)(_by_specified_names(view)))
             return named
 
         return name_and_register
+
+
+def _by_specified_names(view: View) -> View:
+    """Let a view be called by the path parameters' names in the specification."""
+
+    @wraps(view)
+    def renamed(**values: Any) -> Any:
+        return view(**{_PATH_PARAMETERS[name]: value for name, value in values.items()})
+
+    return cast(View, renamed)
 
 
 class Api(flask_smorest.Api):

@@ -18,12 +18,14 @@ def dump(model: Job | Claim | Project) -> bytes:
 
 def load_job(raw: bytes) -> Job:
     """Read a job."""
-    return Job.model_validate_json(raw)
+    job: Job = Job.__pydantic_validator__.validate_json(raw)
+    return job
 
 
 def load_claim(raw: bytes) -> Claim:
     """Read a claim."""
-    return Claim.model_validate_json(raw)
+    claim: Claim = Claim.__pydantic_validator__.validate_json(raw)
+    return claim
 
 
 def load_project(raw: bytes) -> Project:
