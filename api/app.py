@@ -127,7 +127,7 @@ def _finish(response: Response) -> Response:
             status=status,
             milliseconds=round(seconds * 1000, 2),
             request=hashed(call.identity),
-            user=hashed(call.principal.user) if call.principal else None,
+            user=call.principal.pseudonym if call.principal else None,
             **call.said,
         )
     return response

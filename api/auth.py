@@ -3,12 +3,14 @@
 import hmac
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jwt
 from jwt import PyJWKClient, PyJWKClientConnectionError, PyJWKClientError
 
 from domain.errors import Forbidden, ResourceNotFound, ServiceUnavailable, Unauthorized
+from logs import hashed
 from settings import Settings, split_list
 
 EDITOR_ROLE = "editor"
@@ -19,12 +21,17 @@ _MOST_VERIFIED = 10_000
 _LONGEST_TRUST_SECONDS = 60.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Principal:
     """An authenticated caller. Without the editor role he owns nothing."""
 
     user: str
     is_editor: bool
+
+    @cached_property
+    def pseudonym(self) -> str | None:
+        """What stands for the user in logs."""
+        return hashed(self.user)
 
     def owner_of_a_resource(self) -> str:
         """The user, for a route that names a resource. Raises `ResourceNotFound` if he is no editor."""

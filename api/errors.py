@@ -55,9 +55,11 @@ def json_response(body: Any, status: int = 200, headers: dict[str, str] | None =
     encoded = encode(body)
     # A list goes to the server as it is (`direct_passthrough`); given bytes, Werkzeug iterates over them.
     response = JsonResponse(
-        [encoded], status, headers, content_type="application/json", direct_passthrough=True
+        [encoded], status, content_type="application/json", direct_passthrough=True
     )
     response.headers.add("Content-Length", str(len(encoded)))
+    for name, value in (headers or {}).items():
+        response.headers.add(name, value)
     return response
 
 

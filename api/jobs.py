@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from flask import Response, request
+from flask import Response
 
-from api.call import request_id, say
+from api.call import request_id, say, this_call
 from api.context import services
 from api.dispatching import Dispatched
 from api.errors import json_response
 from api.http import Blueprint, authenticate, bad_request, errors, principal
 from api.monitoring import counted
-from api.preferences import parse_prefer
+from api.preferences import WaitPreference, parse_prefer
 from api.schemas import (
     AuditTrailSchema,
     ConfirmUploadRequestSchema,
@@ -80,7 +80,7 @@ def confirm_upload(body: dict[str, Any], job_id: str) -> Response:
 @errors(blueprint, 401, 404, 409, 429, 502, 503)
 def run_job(job_id: str) -> Response:
     """Start the job's workflow, once"""
-    preference = parse_prefer(request.headers.get("Prefer"), services().settings.run_wait_seconds)
+    preference = _preference()
     user = principal().owner_of_a_resource()
 
     def run() -> Dispatched:
@@ -106,7 +106,7 @@ def run_job(job_id: str) -> Response:
 def retry_job(body: dict[str, Any], job_id: str) -> Response:
     """Start a failed job's workflow again, from its furthest checkpoint"""
     _ensure_allowed_profile(body["model_profile"])
-    preference = parse_prefer(request.headers.get("Prefer"), services().settings.run_wait_seconds)
+    preference = _preference()
     user = principal().owner_of_a_resource()
     told = counted(
         "retry",
@@ -186,6 +186,10 @@ def _dispatched(
     if preference_applied:
         headers["Preference-Applied"] = preference_applied
     return json_response(body, 202 if told.first else 200, headers)
+
+
+def _preference() -> WaitPreference:
+    return parse_prefer(this_call().headers.get("Prefer"), services().settings.run_wait_seconds)
 
 
 def _count_run(user: str) -> None:
