@@ -95,8 +95,22 @@ class _WholeHeadReader(AnswerReader):
 
 class _Witness(HTTPConnection):
     response_class = _WholeHeadReader
+    _pieces: list[bytes] | None = None
+
+    def request(self, *args: Any, **options: Any) -> None:
+        # Head and body leave together, in one call and one packet.
+        pieces: list[bytes] = []
+        self._pieces = pieces
+        try:
+            super().request(*args, **options)
+        finally:
+            self._pieces = None
+        self.send(b"".join(pieces))
 
     def send(self, data: Any) -> None:
+        if self._pieces is not None:
+            self._pieces.append(data)
+            return
         if self.sock is None:
             self.connect()
         _current.exchange.sending(self.sock)
@@ -211,6 +225,7 @@ class OrchestratorClient:
         self._trusted: str | bool = ca_file or True
         self._session = requests.Session()
         self._session.trust_env = use_proxies
+        self._session.headers = CaseInsensitiveDict({"User-Agent": "takeone"})
         self._adapter = _WitnessAdapter(pool_maxsize=connections, max_retries=0)
         self._session.mount("http://", self._adapter)
         self._session.mount("https://", self._adapter)
@@ -266,7 +281,8 @@ class OrchestratorClient:
         request = requests.PreparedRequest()
         request.method, request.url, request.body = template.method, template.url, body
         length = {"Content-Length": str(len(body))}
-        request.headers = CaseInsensitiveDict({**template.headers, **headers, **length})
+        # A plain dict: no header of ours is looked for under another spelling.
+        request.headers = {**template.headers, **headers, **length}  # type: ignore[assignment]
         return request
 
     def _send(self, request: requests.PreparedRequest, exchange: _Exchange) -> requests.Response:
