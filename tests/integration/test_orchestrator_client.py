@@ -1,0 +1,78 @@
+"""The client that posts dispatches, by itself: what leaves it, and by which way."""
+
+import socket
+from threading import Thread
+
+import pytest
+
+from demo.ports import HOST
+from domain.claim import ClaimEvent
+from tasks.orchestrator import OrchestratorClient, PostOutcome
+from tests.support.orchestrator import StubOrchestrator
+
+BODY = b'{"job_id": "one"}'
+NOWHERE = "http://orchestrator.invalid/dispatches"
+
+
+def post(url: str, *, use_proxies: bool = False) -> PostOutcome:
+    """Post once."""
+    client = OrchestratorClient(
+        timeout_seconds=5,
+        connect_timeout_seconds=1,
+        connect_tries=1,
+        connections=1,
+        use_proxies=use_proxies,
+    )
+    return client.post(url, BODY, {"Idempotency-Key": "run-one"}, lambda: True)
+
+
+@pytest.fixture
+def proxy(monkeypatch: pytest.MonkeyPatch) -> StubOrchestrator:
+    """What the environment names as the proxy: it answers for whichever host it is asked for."""
+    stub = StubOrchestrator()
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, f"http://{HOST}:{stub.port}")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "")
+    return stub
+
+
+def test_a_proxy_of_the_environment_is_used_if_the_settings_say_so(proxy: StubOrchestrator) -> None:
+    with proxy:
+        assert post(NOWHERE, use_proxies=True).event is ClaimEvent.ACCEPTED
+    assert [request.path for request in proxy.requests] == [NOWHERE]
+
+
+def test_without_a_word_of_the_settings_no_proxy_is_used(proxy: StubOrchestrator) -> None:
+    with proxy:
+        assert post(NOWHERE).event is ClaimEvent.NOT_STARTED
+    assert proxy.requests == []
+
+
+def test_a_dispatch_leaves_in_one_piece_and_says_no_more_than_it_has_to() -> None:
+    heads: list[bytes] = []
+
+    def answer() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            heads.append(connection.recv(65_536))
+            connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+
+    with socket.create_server((HOST, 0)) as listener:
+        listener.settimeout(5)
+        server = Thread(target=answer)
+        server.start()
+        outcome = post(f"http://{HOST}:{listener.getsockname()[1]}/dispatches")
+        server.join()
+    assert outcome.event is ClaimEvent.ACCEPTED
+    head, _, body = heads[0].partition(b"\r\n\r\n")
+    assert body == BODY
+    names = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
+    assert names == {
+        b"host",
+        b"accept-encoding",
+        b"user-agent",
+        b"content-type",
+        b"content-length",
+        b"idempotency-key",
+    }
