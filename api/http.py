@@ -106,14 +106,12 @@ class Blueprint(flask_smorest.Blueprint):
         """Describe a view; see flask-smorest."""
         return _only_documented(flask_smorest.Blueprint.doc(**about))
 
-    def arguments(
-        self, schema: Schema, *, location: str = "json", **options: Any
-    ) -> Callable[[View], View]:
+    def arguments(self, schema: Schema, *, location: str = "json") -> Callable[[View], View]:
         """Read `schema` from a request and hand it to the view; see flask-smorest.
 
         Documented by flask-smorest and read by webargs, as always, without the calls around both.
         """
-        document = _only_documented(super().arguments(schema, location=location, **options))
+        document = _only_documented(super().arguments(schema, location=location))
 
         def read_first(view: View) -> View:
             @wraps(view)

@@ -26,7 +26,7 @@ def job_shape(record: Record) -> Shape:
         "id": job.id,
         "project_id": job.project_id,
         "status": job.status,
-        "manifest": job.manifest.__pydantic_serializer__.to_python(job.manifest),
+        "manifest": job.manifest.model_dump(),
         "created_at": job.created_at,
         "updated_at": job.updated_at,
         "dispatch": _dispatch_shape(claim) if claim else None,

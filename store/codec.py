@@ -1,4 +1,8 @@
-"""How jobs, claims and trail lines are written in Redis: compact JSON."""
+"""How jobs, claims and trail lines are written in Redis: compact JSON.
+
+By pydantic's validators and serializers themselves: the methods around them take a fifth as long again, and
+every request reads a job and a claim.
+"""
 
 from datetime import UTC, datetime
 from typing import Any

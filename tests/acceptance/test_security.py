@@ -133,7 +133,9 @@ def test_a_body_beyond_the_limit_is_refused_however_it_is_framed(
     assert answer.json()["code"] == "VALIDATION_ERROR"
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:80", "takeone-web", "x"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1:1", "[::1]:80", "takeone-web", "x", "a..b"]
+)
 def test_without_a_list_every_name_is_answered(host: str, alice: ApiClient) -> None:
     assert alice.get("/projects", headers={"Host": host}).status_code == 200
 
