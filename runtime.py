@@ -1,9 +1,7 @@
 """What every long-running process has in common: its clock, and the tuning of its interpreter."""
 
 import gc
-import struct
 from datetime import UTC, datetime
-from socket import SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET, socket
 
 _YOUNG_OBJECTS = 20_000
 
@@ -11,16 +9,6 @@ _YOUNG_OBJECTS = 20_000
 def utc_now() -> datetime:
     """The clock of the processes; rules are given what it says."""
     return datetime.now(UTC)
-
-
-def limit_waits(connection: socket, seconds: float) -> None:
-    """Let the kernel end each wait of a blocking socket to send or receive; it shows as BlockingIOError.
-
-    A timeout of Python's own asks `poll` before each call, and gives the GIL away for it.
-    """
-    limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1_000_000))
-    connection.setsockopt(SOL_SOCKET, SO_RCVTIMEO, limit)
-    connection.setsockopt(SOL_SOCKET, SO_SNDTIMEO, limit)
 
 
 def freeze_what_stays() -> None:

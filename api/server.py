@@ -12,7 +12,8 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from api.errors import INTERNAL, describe
 from api.security import HEADERS
-from runtime import freeze_what_stays, limit_waits
+from runtime import freeze_what_stays
+from sockets import PromptSocket, limit_waits
 
 _STATUS = {
     parsing.LimitRequestLine: 414,
@@ -59,11 +60,18 @@ class Worker(ThreadWorker):
         not keep the thread.
         """
         if not conn.initialized:
+            conn.sock = PromptSocket.taking_over(conn.sock)
             limit_waits(conn.sock, _SLOWEST_CLIENT_SECONDS)
         kept = super().handle(conn)
         while kept is True and self._next_request_is_here(conn):
             kept = super().handle(conn)
         return kept
+
+    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
+        # Where nothing is left of the body, gunicorn sets a timeout all the same, and takes it away again.
+        if keepalive and getattr(conn.parser.mesg.body.reader, "length", None) == 0:
+            return True
+        return bool(super()._keepalive_after(conn, keepalive))
 
     def _next_request_is_here(self, conn: Any) -> bool:
         in_hand = self.nr_conns - len(self.keepalived_conns) - len(self.pending_conns)

@@ -10,8 +10,8 @@ from redis.connection import ConnectionPool
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from runtime import limit_waits
 from settings import Settings
+from sockets import PromptSocket, limit_waits
 
 Command = Sequence[Any]
 
@@ -37,7 +37,7 @@ class KernelTimedConnection(redis.Connection):
     """
 
     def _connect(self) -> Any:
-        sock = super()._connect()  # type: ignore[no-untyped-call]
+        sock = PromptSocket.taking_over(super()._connect())  # type: ignore[no-untyped-call]
         sock.settimeout(None)
         limit_waits(sock, float(self.socket_timeout or 0))
         return sock
