@@ -10,10 +10,10 @@ import struct
 from socket import MSG_DONTWAIT, SO_RCVTIMEO, SO_SNDTIMEO, SOL_SOCKET, socket
 from typing import Any, Self
 
-# A PyDLL's functions are called without giving the GIL away: only for what cannot block.
+# A PyDLL's functions are called without giving the GIL away: only for what cannot block. Its arguments are
+# converted by their own types (bytes, int), which are the right ones, and sooner than by declared ones.
 _send = ctypes.PyDLL(None).send
-_send.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-_send.restype = ctypes.c_ssize_t
+_MOST_AT_ONCE = 1 << 20
 
 
 def limit_waits(connection: socket, seconds: float) -> None:
@@ -49,8 +49,9 @@ class PromptSocket(socket):
     def sendall(self, data: Any, flags: int = 0, /) -> None:
         """As a socket's. What the kernel's buffer has room for goes there at once."""
         sent = 0
-        if isinstance(data, bytes) and not flags:
-            sent = max(0, _send(self.fileno(), data, len(data), MSG_DONTWAIT))
-        if sent < len(data):
-            # The buffer is full, or the connection broken, which this call will say.
-            super().sendall(memoryview(data)[sent:], flags)
+        if type(data) is bytes and len(data) <= _MOST_AT_ONCE and not flags:
+            sent = _send(self.fileno(), data, len(data), MSG_DONTWAIT)
+            if sent == len(data):
+                return
+        # The buffer is full, or the connection broken, which this call will say.
+        super().sendall(memoryview(data)[max(0, sent) :], flags)

@@ -13,9 +13,11 @@ class WaitPreference:
 
 def parse_prefer(header: str | None, most_seconds: float) -> WaitPreference:
     """Read a Prefer header. What is not understood is passed over, as the RFC asks (section 2)."""
+    if not header:
+        return WaitPreference(most_seconds, None)
     wait: float | None = None
     asynchronous = False
-    for preference in (header or "").split(","):
+    for preference in header.split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         name, value = name.strip().lower(), value.strip().strip('"')
         if name == "respond-async":
