@@ -18,7 +18,8 @@ class Plan:
     pairs: int = 5
     pairs_for_the_chart: int = 2
     run_seconds: float = 2.0
-    read_seconds: float = 1.0
+    read_pairs: int = 12
+    read_seconds: float = 0.8
     flat_jobs: tuple[int, int] = (100, 1_000_000)
     flat_pairs: int = 4
     delays: tuple[tuple[float, float], ...] = ((0.05, 3.0), (0.5, 5.0), (5.0, 15.5))
@@ -36,6 +37,7 @@ SMOKE = Plan(
     pairs=1,
     pairs_for_the_chart=1,
     run_seconds=0.5,
+    read_pairs=1,
     read_seconds=0.3,
     flat_jobs=(100, 2_000),
     flat_pairs=1,

@@ -21,7 +21,7 @@ def run(arena: Arena, plan: Plan, parts: Sequence[str], report: Report) -> None:
     rounds: dict[str, list[Round]] = {name: [] for name in targets}
     for warm_up in targets.values():
         warm_up()
-    for _ in range(plan.pairs):
+    for _ in range(plan.read_pairs):
         for name, target in targets.items():
             rounds[name].append(target())
     report.table(
