@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 import structlog
 
+from log_lines import PromptLines
 from runtime import utc_now
 from settings import Settings
 from settings.sources import unknown_variables
@@ -28,11 +29,11 @@ def configure_logging(settings: Settings) -> None:
     """Set up logging of this process. May be called again, as forked workers do."""
     global _hash_key
     _hash_key = settings.log_key
-    renderer = _renderer(settings)
+    renderer, lines = _renderer(settings), PromptLines(sys.stdout.buffer)
     structlog.configure(
         processors=[*_shared_processors(), renderer],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        logger_factory=structlog.BytesLoggerFactory(sys.stdout.buffer),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=True,
     )
     logging.config.dictConfig(library_logging(settings))
