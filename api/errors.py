@@ -52,12 +52,10 @@ def encode(body: Any) -> bytes:
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer, not to be read or changed again; `headers` are ASCII."""
-    encoded = encode(body)
-    # A list goes to the server as it is (`direct_passthrough`); given bytes, Werkzeug iterates over them.
+    # Werkzeug itself sets Content-Length here, and passes the body on as it is.
     response = JsonResponse(
-        [encoded], status, content_type="application/json", direct_passthrough=True
+        encode(body), status, content_type="application/json", direct_passthrough=True
     )
-    response.headers.add("Content-Length", str(len(encoded)))
     for name, value in (headers or {}).items():
         response.headers.add(name, value)
     return response

@@ -32,8 +32,8 @@ class Connection(Protocol):
 class KernelTimedConnection(redis.Connection):
     """A connection whose timeouts the kernel keeps.
 
-    A Python socket with a timeout asks `poll` before each send and each receive, and gives the GIL away
-    each time: four hand-overs a round trip instead of two. A timeout shows as ConnectionError.
+    A Python socket with a timeout asks `poll` before each receive, and gives the GIL away for that as
+    well: two hand-overs a round trip instead of one. A timeout shows as ConnectionError.
     """
 
     def _connect(self) -> Any:
