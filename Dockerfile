@@ -18,4 +18,4 @@ USER 10001
 EXPOSE 8000
 # Whether this process is up; whether it can serve is /readyz, and no reason to restart it.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s CMD ["python", "-c", "import os, urllib.request as http; http.urlopen('http://127.0.0.1:' + os.environ['PORT'] + '/healthz', timeout=2)"]
-CMD ["gunicorn", "--config", "gunicorn.conf.py", "api:create_app()"]
+CMD ["python", "-m", "api.server"]

@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help bench bench-smoke test-more docs install demo up test check chaos chaos-minute lint types imports clean
+.PHONY: help openapi client alerts bench bench-smoke test-more test-engines docs install demo up dev logs fix test check chaos chaos-minute lint types imports clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ docs: install ## write anew what is made from the settings class and the specifi
 up: install ## the same stack in the foreground, to play with; data survives in .takeone/
 	@$(BIN)/python -m demo.up
 
+dev: install ## `make up` with readable logs in front; web and worker start again when their code changes
+	@$(BIN)/python -m demo.dev
+
+logs: ## follow the logs of `make up`
+	@tail -n 20 -F .takeone/logs/*.log
+
 test: install ## all tests, on a Redis and workers of their own
 	$(BIN)/python -m pytest
 
@@ -37,18 +43,33 @@ check: lint types imports test test-more bench-smoke chaos-minute ## what CI run
 
 SECONDS ?= 180
 SEED ?= 1
+ENGINE ?= by-seed
 
 chaos: install ## kill, stop and cut everything for SECONDS=180 by SEED=1, and check that nothing is lost
-	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED)
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --engine $(ENGINE)
 
 chaos-minute: install
-	$(BIN)/python -m tests.chaos --seconds 60 --seed $(SEED)
+	$(BIN)/python -m tests.chaos --seconds 60 --seed $(SEED) --engine $(ENGINE)
+
+alerts: install ## test the alert rules (where promtool is installed)
+	$(BIN)/python -m pytest -rs tests/unit/test_ops.py
+
+openapi: install ## lint the specification, and test the TypeScript client (where npm is installed)
+	$(BIN)/python -m pytest -rs tests/openapi
+
+client: ## write the TypeScript client's types anew from the specification (needs npm)
+	cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund && npm run generate
 
 bench: install ## measure against the barest program for the same work (needs a quiet machine, 5 minutes)
 	$(BIN)/python -m bench
 
 test-more: install ## Sentinel, TLS, RabbitMQ (where it is installed), the image's steps, and load
 	$(BIN)/python -m pytest tests/deploy tests/load
+
+ENGINES ?= gateway n8n_example restate temporal step_functions prefect airflow
+
+test-engines: install ## install ENGINES="restate temporal …" under .engines/, and test them; -rs says what it skipped
+	$(BIN)/python -m pytest -rs $(ENGINES:%=tests/engines/test_%.py)
 
 bench-smoke: install
 	$(BIN)/python -m pytest tests/bench
@@ -57,6 +78,10 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
+fix: install ## format the code, and mend what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
 types: install
 	$(BIN)/mypy
 
@@ -64,4 +89,6 @@ imports: install
 	$(BIN)/lint-imports --no-logo
 
 clean: ## remove what the targets above made
-	rm -rf .venv .takeone artifacts build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf tests/openapi/node_modules tests/openapi/build .engines
+	rm -rf clients/typescript/node_modules clients/typescript/build clients/typescript/test/build
+	rm -rf .venv .venv-previous .takeone artifacts build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,5 +1,1 @@
-"""HTTP: routes, schemas, auth and errors. Thin: who, what, answer."""
-
-from api.app import create_app
-
-__all__ = ["create_app"]
+"""HTTP: routes, schemas, auth and errors. Thin: who calls, what they ask for, the answer."""

@@ -7,23 +7,20 @@ from functools import cached_property
 from typing import Any
 
 import jwt
-from jwt import PyJWKClient, PyJWKClientConnectionError, PyJWKClientError
 
-from domain.errors import Forbidden, ResourceNotFound, ServiceUnavailable, Unauthorized
-from logs import hashed
+from api.signing_keys import LIFETIME_SECONDS, SigningKeys
+from domain.errors import Forbidden, ResourceNotFound, Unauthorized
+from observability.logs import hashed
 from settings import Settings, split_list
 
 EDITOR_ROLE = "editor"
 _LONGEST_USER = 256
-_JWKS_TIMEOUT_SECONDS = 2
 _MOST_VERIFIED = 10_000
-# A key that its issuer withdraws is still trusted for this long.
-_LONGEST_TRUST_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Principal:
-    """An authenticated caller. Without the editor role he owns nothing."""
+    """An authenticated caller. Without the editor role they own nothing."""
 
     user: str
     is_editor: bool
@@ -34,13 +31,13 @@ class Principal:
         return hashed(self.user)
 
     def owner_of_a_resource(self) -> str:
-        """The user, for a route that names a resource. Raises `ResourceNotFound` if he is no editor."""
+        """The user, for a route that names a resource. Raises `ResourceNotFound` if they are no editor."""
         if not self.is_editor:
             raise ResourceNotFound
         return self.user
 
     def editor(self) -> str:
-        """The user, for a route that names no resource. Raises `Forbidden` if he is no editor."""
+        """The user, for a route that names no resource. Raises `Forbidden` if they are no editor."""
         if not self.is_editor:
             raise Forbidden
         return self.user
@@ -52,10 +49,8 @@ class Authenticator:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._algorithms = list(split_list(settings.jwt_algorithms))
-        self._jwks = (
-            PyJWKClient(settings.jwt_jwks_url, timeout=_JWKS_TIMEOUT_SECONDS)
-            if settings.jwt_jwks_url
-            else None
+        self._keys = (
+            SigningKeys(settings.jwt_jwks_url, settings.ca_file) if settings.jwt_jwks_url else None
         )
         # Verifying a signature costs more than all else that a replay does.
         self._verified: dict[str, tuple[Principal, float]] = {}
@@ -73,10 +68,10 @@ class Authenticator:
         known = self._verified.get(token)
         if known is not None and time.time() < known[1]:
             return known[0]
-        principal, expires_at = self._verify(token)
+        principal, valid_until = self._verify(token)
         if len(self._verified) >= _MOST_VERIFIED:
             self._verified.clear()
-        self._verified[token] = (principal, min(expires_at, time.time() + _LONGEST_TRUST_SECONDS))
+        self._verified[token] = (principal, valid_until)
         return principal
 
     def _verify(self, token: str) -> tuple[Principal, float]:
@@ -94,20 +89,14 @@ class Authenticator:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             raise Unauthorized from None
         roles = _roles(claims.get(self._settings.jwt_roles_claim))
-        return _principal(claims["sub"], roles), expires_at
+        believed_for = self._keys.valid_for if self._keys else LIFETIME_SECONDS
+        return _principal(claims["sub"], roles), min(expires_at, time.time() + believed_for)
 
     def _key_for(self, token: str) -> Any:
-        if self._jwks is None:
+        if self._keys is None:
             return self._settings.jwt_key.get_secret_value()
         key_id = jwt.get_unverified_header(token).get("kid", "")
-        try:
-            return self._jwks.get_signing_key(key_id).key
-        except PyJWKClientConnectionError:
-            raise ServiceUnavailable from None
-        except PyJWKClientError:
-            raise Unauthorized from None  # the issuer has no such key
-        except Exception:  # whatever it was that the issuer published, it was no set of keys
-            raise ServiceUnavailable from None
+        return self._keys.key(key_id if isinstance(key_id, str) else "")
 
 
 def _dev_principal(token: str) -> Principal:

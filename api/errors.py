@@ -2,18 +2,19 @@
 
 from typing import Any
 
-import orjson
 import structlog
 from flask import Flask, Response
-from werkzeug.datastructures import Headers
-from werkzeug.exceptions import HTTPException, UnprocessableEntity
+from werkzeug.exceptions import HTTPException
 
+from api.requests import ValidationError
+from api.responses import json_response
 from domain import errors
 from store.errors import StoreError
 
 log = structlog.get_logger("api")
 
 _STATUS = {
+    ValidationError: 400,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.ResourceNotFound: 404,
@@ -22,43 +23,15 @@ _STATUS = {
     errors.ServiceUnavailable: 503,
 }
 _CONFLICT = 409
+# Of what Flask and Werkzeug refuse by themselves.
 _CODES = {
-    400: ("VALIDATION_ERROR", "The request is not valid."),
-    404: ("RESOURCE_NOT_FOUND", errors.ResourceNotFound.message),
+    404: (errors.ResourceNotFound.code, errors.ResourceNotFound.message),
     405: ("METHOD_NOT_ALLOWED", "This route does not have that method."),
-    413: ("VALIDATION_ERROR", "The request is too large."),
-    415: ("VALIDATION_ERROR", "The body must be JSON (Content-Type: application/json)."),
+    413: (ValidationError.code, "The request is too large."),
+    415: (ValidationError.code, "The body must be JSON (Content-Type: application/json)."),
 }
-INTERNAL = ("INTERNAL_ERROR", "Something went wrong on our side.")
-
-
-def describe(status: int) -> tuple[str, str]:
-    """The code and the message of a client error that has no class of its own."""
-    return _CODES.get(status, _CODES[400])
-
-
-class JsonResponse(Response):
-    """A whole body and complete headers: Werkzeug would copy the headers to see what is missing."""
-
-    def get_wsgi_headers(self, environ: Any) -> Headers:  # noqa: ARG002
-        """The headers as they are."""
-        return self.headers
-
-
-def encode(body: Any) -> bytes:
-    """JSON as the contract wants it: UTF-8, times in RFC 3339 with a Z."""
-    return orjson.dumps(body, option=orjson.OPT_UTC_Z)
-
-
-def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer, not to be read or changed again; `headers` are ASCII."""
-    # Werkzeug itself sets Content-Length here, and passes the body on as it is.
-    response = JsonResponse(
-        encode(body), status, content_type="application/json", direct_passthrough=True
-    )
-    for name, value in (headers or {}).items():
-        response.headers.add(name, value)
-    return response
+_BAD_REQUEST = (ValidationError.code, ValidationError.message)
+_INTERNAL = ("INTERNAL_ERROR", "Something went wrong on our side.")
 
 
 def error_response(
@@ -81,6 +54,8 @@ def register_error_handlers(app: Flask) -> None:
 
 def _refusal(error: errors.TakeOneError) -> Response:
     status = _STATUS.get(type(error), _CONFLICT)
+    if isinstance(error, errors.ServiceUnavailable):
+        status = 503
     response = error_response(status, error.code, error.message, error.details)
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
@@ -91,42 +66,25 @@ def _refusal(error: errors.TakeOneError) -> Response:
 
 
 def _store_failed(error: StoreError) -> Response:
-    log.warning("store.failed", error=type(error).__name__, why=str(error.__class__.__doc__)[:40])
+    log.warning("store.failed", error=type(error).__name__, reason=str(error))
     return _refusal(errors.ServiceUnavailable())
 
 
 def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
-    details = None
-    if isinstance(error, UnprocessableEntity) or status == 400:
-        status, details = 400, _validation_details(error)
-    if status in (413, 415):
-        details = {"body": [_CODES[status][1]]}
-    if 400 <= status < 500:
-        response = error_response(status, *describe(status), details)
-    else:
-        response = error_response(status, *INTERNAL)
-    _keep_allow(error, response)
-    return response
-
-
-def _keep_allow(error: HTTPException, response: Response) -> None:
+    if status >= 500:
+        return error_response(status, *_INTERNAL)
+    code, message = _CODES.get(status, _BAD_REQUEST)
+    details = {"body": [message]} if status in (413, 415) else None
+    if status == 400:
+        details = {"body": ["Not a valid request."]}
+    response = error_response(status, code, message, details)
     valid_methods = getattr(error, "valid_methods", None)
     if valid_methods:
         response.headers["Allow"] = ", ".join(sorted(valid_methods))
-
-
-def _validation_details(error: HTTPException) -> dict[str, Any]:
-    messages = (getattr(error, "data", None) or {}).get("messages") or {}
-    fields: dict[str, Any] = {}
-    for place in messages.values():
-        fields |= place if isinstance(place, dict) else {"body": place}
-    # marshmallow's name for what is wrong with the object as a whole
-    if "_schema" in fields:
-        fields["body"] = fields.pop("_schema")
-    return fields or {"body": ["Not a valid request."]}
+    return response
 
 
 def _crash(error: Exception) -> Response:
     log.error("request.crashed", exc_info=error)
-    return error_response(500, *INTERNAL)
+    return error_response(500, *_INTERNAL)

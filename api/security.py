@@ -1,17 +1,14 @@
 """What every answer carries for browsers, which hosts are answered, and whose pages may call."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
+from werkzeug.exceptions import SecurityError
 
-from api.http import bad_request
+from api.requests import ValidationError
 from settings import Settings, split_list
-
-if TYPE_CHECKING:
-    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -25,24 +22,25 @@ DOCS_POLICY = (
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-# A health check calls by whatever address it has, and learns nothing of anybody.
+# A health check calls by whatever address it has, and learns nothing about any user.
 _ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _NOT_FOR_PAGES = "/api/v1/internal/"
 _CORS = {
-    "Access-Control-Expose-Headers": "Location, Retry-After, Preference-Applied, X-Request-Id",
+    "Access-Control-Expose-Headers": "Location, Retry-After, Preference-Applied, Idempotent-Replayed, "
+    "X-Request-Id",
     "Vary": "Origin",
 }
 _PREFLIGHT = {
-    "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Prefer, X-Request-Id",
+    "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Prefer, X-Request-Id",
     "Access-Control-Max-Age": "600",
 }
 
 
 def secure(app: Flask, settings: Settings) -> None:
     """Let `app` check hosts, answer preflights and send the headers, as the settings say."""
-    app.wsgi_app = _with_headers(app.wsgi_app)  # type: ignore[assignment, method-assign]
+    app.after_request(_add_headers)
     if settings.allowed_hosts:
         app.before_request(_host_check(settings))
     origins = frozenset(split_list(settings.cors_origins))
@@ -50,20 +48,10 @@ def secure(app: Flask, settings: Settings) -> None:
         _allow_origins(app, origins)
 
 
-def _with_headers(answer: "WSGIApplication") -> "WSGIApplication":
-    """Add the headers to whatever `answer` says, but for those that it sets itself."""
-
-    def answer_with_headers(
-        environ: "WSGIEnvironment", start_response: "StartResponse"
-    ) -> Iterable[bytes]:
-        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-            named = {name for name, _ in headers}
-            headers += [each for each in HEADERS.items() if each[0] not in named]
-            return start_response(status, headers, *error)
-
-        return answer(environ, start)
-
-    return answer_with_headers
+def _add_headers(response: Response) -> Response:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
 
 
 def _host_check(settings: Settings) -> Callable[[], None]:
@@ -76,10 +64,17 @@ def _host_check(settings: Settings) -> Callable[[], None]:
     allowed = named | {urlsplit(settings.public_url).hostname}
 
     def check_host() -> None:
-        if request.path not in _ANY_HOST and _name_of(request.host) not in allowed:
-            raise bad_request("Host", "Not a host of this service (TAKEONE_ALLOWED_HOSTS).")
+        if request.path not in _ANY_HOST and _requested_name() not in allowed:
+            raise ValidationError(Host=["Not a host of this service (TAKEONE_ALLOWED_HOSTS)."])
 
     return check_host
+
+
+def _requested_name() -> str:
+    try:
+        return _name_of(request.host)
+    except SecurityError:  # a Host that no name could be
+        return ""
 
 
 @lru_cache(maxsize=256)  # almost every request names the same few

@@ -1,139 +1,163 @@
-"""gunicorn's threaded worker, with its own refusals in the contract's shape."""
+"""The `web` process: Granian, with its settings made from ours. `python -m api.server` starts it."""
 
-import select
+import multiprocessing
+import os
+import resource
+import shutil
 import signal
-from typing import Any
+import tempfile
+import threading
+import time
+from pathlib import Path
 
-import orjson
-from gunicorn import util
-from gunicorn.glogging import Logger
-from gunicorn.http import errors as parsing
-from gunicorn.workers.gthread import ThreadWorker
+from flask import Flask, Response
 
-from api.errors import INTERNAL, describe
-from api.security import HEADERS
-from runtime import freeze_what_stays
-from sockets import PromptSocket, limit_waits
-
-_STATUS = {
-    parsing.LimitRequestLine: 414,
-    parsing.LimitRequestHeaders: 431,
-    parsing.ExpectationFailed: 417,
-    parsing.UnsupportedTransferCoding: 501,
-}
-# Between two pieces of a request, or of an answer that is not taken.
-_SLOWEST_CLIENT_SECONDS = 10
-# How long a thread stays with a connection that it has just served.
-_NEXT_REQUEST_MILLISECONDS = 10
+# A client that has not sent a whole head by then is disconnected, and so is one that keeps a connection
+# open without using it.
+_HEAD_MILLISECONDS = 30_000
+_MOST_HEAD_BYTES = 65_536
+_MOST_CONNECTIONS = 16_000
+# Files that a process needs beside its callers' connections.
+_OTHER_FILES = 256
+# More than the longest wait of a run, so that each caller is answered before the process ends.
+_STOP_SECONDS_AFTER_WAIT = 15
+# How long answers ask their clients to close, before connections are closed that lie unused.
+_DRAIN_SECONDS = 1.0
+_STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
+_ORPHAN_CHECK_SECONDS = 1.0
 
 
-class ServerLogger(Logger):
-    """gunicorn's log without its access lines: the application writes one line a request itself."""
-
-    def access(self, *_: Any) -> None:
-        """Nothing; gunicorn would format a line even if it is thrown away."""
-
-
-class Worker(ThreadWorker):
-    """Answers what it cannot even parse as everything else is answered, and quotes nothing of it."""
-
-    #: The application; there is none yet while it is loaded.
-    wsgi: Any = None
-
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
-        """Refuse a request that never reached the application."""
-        status = _status_of(exc)
-        if status is None:
-            self.log.exception("Error handling request")
-        else:
-            self.log.info("Invalid request (%s)", type(exc).__name__)
-        try:
-            util.write_nonblock(client, _answer(status or 500))
-        except OSError:
-            self.log.debug("The client did not wait for its refusal")
-
-    def handle(self, conn: Any) -> Any:
-        """Serve what comes on a connection; True if it is to be kept for more.
-
-        A client that goes on at once is served by the same thread: handing the connection to the main
-        thread and back was a sixth of the CPU of a read. One that stops in the middle of a request does
-        not keep the thread.
-        """
-        if not conn.initialized:
-            conn.sock = PromptSocket.taking_over(conn.sock)
-            limit_waits(conn.sock, _SLOWEST_CLIENT_SECONDS)
-        kept = super().handle(conn)
-        while kept is True and self._next_request_is_here(conn):
-            kept = super().handle(conn)
-        return kept
-
-    def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
-        # Where nothing is left of the body, gunicorn sets a timeout all the same, and takes it away again.
-        if keepalive and getattr(conn.parser.mesg.body.reader, "length", None) == 0:
-            return True
-        return bool(super()._keepalive_after(conn, keepalive))
-
-    def _next_request_is_here(self, conn: Any) -> bool:
-        in_hand = self.nr_conns - len(self.keepalived_conns) - len(self.pending_conns)
-        if not self.alive or in_hand > self.cfg.threads:
-            return False  # somebody may be waiting for a thread, and comes first
-        if conn.parser.unreader.buf.getvalue():
-            return True
-        poll = select.poll()
-        poll.register(conn.sock, select.POLLIN)
-        return bool(poll.poll(_NEXT_REQUEST_MILLISECONDS))
-
-    def load_wsgi(self) -> None:
-        """Load the application, and let the garbage collector forget that it is there."""
-        super().load_wsgi()
-        freeze_what_stays()
-
-    def set_accept_enabled(self, enabled: bool) -> None:
-        """When stopping, let in whoever already stands in the kernel's queue, and turn away the next.
-
-        gunicorn would leave the door open until the last request is answered: who came meanwhile would
-        wait in that queue, and be cut off with it.
-        """
-        super().set_accept_enabled(enabled)
-        if enabled or self.alive:
-            return
-        for listener in self.sockets:
-            while select.select([listener], [], [], 0)[0]:
-                self.accept(listener)
-            listener.close()
-
-    def init_signals(self) -> None:
-        """On SIGTERM let the long polls end, so that only real work is waited for."""
-        super().init_signals()
-        stop = signal.getsignal(signal.SIGTERM)
-
-        def end_long_polls_and_stop(number: int, frame: Any) -> None:
-            services = getattr(self.wsgi, "extensions", {}).get("takeone")
-            if services is not None:
-                services.dispatching.end_long_polls()
-            if callable(stop):
-                stop(number, frame)
-
-        signal.signal(signal.SIGTERM, end_long_polls_and_stop)
+def main() -> None:
+    """Serve until SIGTERM. Exits if the settings are incomplete or unsafe."""
+    # Blocked in every thread of every process of the server; one thread of each waits for them. Python runs a
+    # handler in the main thread alone, which waits here without a limit: it would not wake when another thread
+    # takes the signal, and of two that come together the kernel may give both to another.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    directory = _make_metrics_directory()
+    try:
+        _serve()
+    finally:
+        if directory is not None:
+            shutil.rmtree(directory, ignore_errors=True)
 
 
-def _status_of(exc: BaseException) -> int | None:
-    for kind, status in _STATUS.items():
-        if isinstance(exc, kind):
-            return status
-    return 400 if isinstance(exc, parsing.ParseException) else None
+def _make_metrics_directory() -> Path | None:
+    """Where this start's processes put what they count, so that any of them can show the sum.
+
+    Made before anything imports prometheus_client, which looks for it only then. On memory if possible: on a
+    full disk, counting would end the process.
+    """
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        return None  # the operator's own
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
+    made = tempfile.mkdtemp(prefix=f"takeone-metrics-{os.getpid()}-", dir=memory)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = made
+    return Path(made)
 
 
-def _answer(status: int) -> bytes:
-    code, message = describe(status) if status < 500 else INTERNAL
-    details = {"request": [message]} if code == "VALIDATION_ERROR" else None
-    body = orjson.dumps(
-        {"code": code, "message": message} | ({"details": details} if details else {})
+def _serve() -> None:
+    from granian import Granian
+    from granian.constants import HTTPModes, Interfaces
+    from granian.http import HTTP1Settings
+
+    from observability.logs import configure_logging, library_logging, own_output
+    from settings import load_settings, or_exit
+
+    settings = or_exit(load_settings)
+    configure_logging(settings)
+    own_output()
+    # The default before Python 3.14; a process that is not forked has nothing of what is set up here.
+    multiprocessing.set_start_method("fork")
+    server = Granian(
+        "api.server:create_worker_app",
+        factory=True,
+        interface=Interfaces.WSGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        address=settings.listen_address,
+        port=settings.port,
+        workers=settings.web_processes,
+        blocking_threads=settings.web_threads,
+        backlog=2_048,
+        # Above it no connection is accepted: each must find a file, and a silent one keeps no thread.
+        backpressure=min(_MOST_CONNECTIONS, raise_file_limit() - _OTHER_FILES),
+        http1_settings=HTTP1Settings(
+            header_read_timeout=_HEAD_MILLISECONDS, max_buffer_size=_MOST_HEAD_BYTES
+        ),
+        log_dictconfig=library_logging(settings),
+        respawn_failed_workers=True,
+        workers_kill_timeout=int(settings.run_wait_seconds) + _STOP_SECONDS_AFTER_WAIT,
     )
-    secured = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
-    head = (
-        f"HTTP/1.1 {status} {'Bad Request' if status < 500 else 'Internal Server Error'}\r\n"
-        f"Connection: close\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-        f"{secured}\r\n"
-    )
-    return head.encode() + body
+    # By then the server has set its signal handlers.
+    server.on_startup(_stop_server_on_signal)
+    server.serve()
+
+
+def _stop_server_on_signal() -> None:
+    def wait() -> None:
+        signal.sigwait(_STOP_SIGNALS)
+        _call_stop_handler()
+
+    threading.Thread(target=wait, name="stop", daemon=True).start()
+
+
+def _call_stop_handler() -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    if callable(handler):
+        handler(signal.SIGTERM, None)
+    else:
+        os._exit(0)  # a process that does not serve yet
+
+
+def raise_file_limit() -> int:
+    """Let this process open as many files as it may (each connection is one), and return how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_CONNECTIONS + _OTHER_FILES
+    limit = wanted if hard == resource.RLIM_INFINITY else min(hard, max(soft, wanted))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return limit
+
+
+def create_worker_app() -> Flask:
+    """The application of one server process, which drains for a moment when it is told to stop.
+
+    Its long polls end then, and each answer closes its connection: a client that kept one would send its
+    next request into a connection that ends. SIGINT, as from a terminal, stops it without that moment.
+    """
+    # The server's main process has one already, which a fork takes over.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    from api.app import create_app
+    from api.context import Context
+
+    app = create_app()
+    context: Context = app.extensions["takeone"]
+    stopping = threading.Event()
+
+    def stop_when_told() -> None:
+        if _wait_for_stop() != signal.SIGINT:
+            stopping.set()
+            context.services.run_and_wait.end_long_polls()
+            time.sleep(_DRAIN_SECONDS)
+        _call_stop_handler()
+
+    def close_when_stopping(response: Response) -> Response:
+        if stopping.is_set():
+            response.headers["Connection"] = "close"
+        return response
+
+    threading.Thread(target=stop_when_told, name="stop", daemon=True).start()
+    app.after_request(close_when_stopping)
+    return app
+
+
+def _wait_for_stop() -> int | None:
+    """Return the signal that stops this process; None if the server's main process is gone without one."""
+    server = multiprocessing.parent_process()
+    told = None
+    while told is None and (server is None or server.is_alive()):
+        told = signal.sigtimedwait(_STOP_SIGNALS, _ORPHAN_CHECK_SECONDS)
+    return told.si_signo if told else None
+
+
+if __name__ == "__main__":
+    main()

@@ -15,8 +15,10 @@ from bench.parts import first_runs, flat, replays, slow
 from bench.plan import FULL, PARTS, SMOKE, Plan
 from bench.report import Report, machine
 from bench.rounds import WrongResultError
-from demo.local_stack import treat_sigterm_as_ctrl_c
-from demo.processes import ROOT, ProcessFailedError
+from devstack.local_stack import treat_sigterm_as_ctrl_c
+from devstack.processes import ROOT, ProcessFailedError
+
+_TABLES = "## The last run"
 
 
 def main() -> int:
@@ -88,8 +90,14 @@ def _write(out: Path, report: Report) -> None:
     out.mkdir(parents=True, exist_ok=True)
     numbers = json.dumps(report.raw, indent=1, default=str)
     (out / "performance.json").write_text(numbers + "\n")
-    (out / "performance-tables.md").write_text("\n".join(report.texts))
+    _write_tables(out / "performance.md", report)
     print(f"Took {report.raw['seconds']} s; the numbers are in {out}")
+
+
+def _write_tables(page: Path, report: Report) -> None:
+    """Replace the page's tables; the prose above them is written by hand and stays."""
+    prose = page.read_text().partition(_TABLES)[0] if page.exists() else ""
+    page.write_text("\n".join([f"{prose}{_TABLES}\n", *report.texts]))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ class Plan:
     `judged_callers` are those that the goals name; the others are there for the chart.
     """
 
-    callers: tuple[int, ...] = (1, 8, 32, 128, 192)
+    callers: tuple[int, ...] = (1, 8, 32, 64, 128)
     judged_callers: tuple[int, ...] = (1, 32, 128)
     cpu_callers: int = 32
     pairs: int = 5

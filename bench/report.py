@@ -14,7 +14,7 @@ _PACKAGES = (
     "redis",
     "hiredis",
     "flask",
-    "flask-smorest",
+    "granian",
     "gunicorn",
     "requests",
 )

@@ -9,7 +9,7 @@ from bench import usage
 from bench.load import Load, drive
 from bench.stub import Stub
 from bench.systems import System
-from demo.processes import Process
+from devstack.processes import Process
 
 Requests = Callable[[], Iterator[bytes]]
 

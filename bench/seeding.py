@@ -12,10 +12,10 @@ from uuid import uuid4
 
 import redis
 
-from demo.ports import HOST
+from devstack.ports import HOST
+from domain.job import Job, Project
 from domain.lifecycle import confirm_upload, create_job
-from domain.models import Project
-from store import codec, keys
+from store import codec, keys, lists
 
 PLACEHOLDER = "00000000-0000-4000-8000-000000000000"
 VIDEO_URI = "s3://studio/interviews/2026/interview-with-somebody.mp4"
@@ -36,8 +36,9 @@ def ids(number: int) -> Iterator[str]:
 def make_project(client: redis.Redis, owner: str) -> str:
     """Put in a project, as `ProjectStore.create` does, and return its id."""
     project = Project(id=str(uuid4()), name="Bench", owner=owner, created_at=datetime.now(UTC))
-    client.rpush(keys.user_projects(owner), project.id)
-    client.set(keys.project(project.id), codec.dump(project))
+    client.set(keys.project(project.id), codec.dump_project(project))
+    for name, place in lists.lists_of_project(project).items():
+        client.zadd(name, {place: 0})
     return project.id
 
 
@@ -45,17 +46,22 @@ def uploaded_job(project_id: str, owner: str) -> bytes:
     """The commands that put in a job whose upload is confirmed, under the placeholder id."""
     now = datetime.now(UTC)
     created = create_job(PLACEHOLDER, project_id, owner, now, str(uuid4()))
-    confirmed = confirm_upload(created.record, VIDEO_URI, now, str(uuid4())).change
-    assert confirmed is not None
-    lines = [codec.dump_event(event) for event in (*created.trail, *confirmed.trail)]
+    confirmed = confirm_upload(created.record, VIDEO_URI, now, str(uuid4()))
+    lines = [codec.dump_event(event) for event in (*created.events, *confirmed.events)]
     return (
-        command("SET", keys.job(PLACEHOLDER), codec.dump(confirmed.record.job))
+        command("SET", keys.job(PLACEHOLDER), codec.dump_job(confirmed.record.job))
         + command("RPUSH", keys.trail(PLACEHOLDER), *lines)
-        + command("RPUSH", keys.project_jobs(project_id), PLACEHOLDER)
+        + _list(confirmed.record.job)
     )
 
 
-def copy_of_job(port: int, job_id: str, project_id: str) -> bytes:
+def _list(job: Job) -> bytes:
+    return b"".join(
+        command("ZADD", name, "0", place) for name, place in lists.lists_of_job(job).items()
+    )
+
+
+def copy_of_job(port: int, job_id: str) -> bytes:
     """The commands that put in what Redis holds of a job by now, under the placeholder id."""
     with redis.Redis(HOST, port) as client:
         job, claim = client.mget(keys.job(job_id), keys.claim(job_id))
@@ -65,7 +71,7 @@ def copy_of_job(port: int, job_id: str, project_id: str) -> bytes:
     commands += command("RPUSH", keys.trail(job_id), *lines)
     for event_id, digest in seen.items():
         commands += command("HSET", keys.callbacks(job_id), event_id, digest)
-    commands += command("RPUSH", keys.project_jobs(project_id), job_id)
+    commands += _list(codec.load_record(job_id, job, claim).job)
     return commands.replace(job_id.encode(), PLACEHOLDER.encode())
 
 

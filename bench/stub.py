@@ -6,9 +6,9 @@ from typing import Any
 
 import requests
 
-from demo.ports import HOST, free_port
-from demo.processes import Process, clean_environment
-from demo.stack import answers
+from devstack.ports import HOST, free_port
+from devstack.processes import Process, clean_environment
+from devstack.stack import answers
 
 
 class Stub(Process):

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from statistics import median
 
+from redis import Redis
+
+from orchestrators.registry import dispatch_policy
 from settings import load_settings
 from store import keys
-from store.connecting import connection_factory
+from store.client import make_client
 from store.jobs import JobStore
-from store.link import Link
+from store.lists import PageQuery
+from store.projects import ProjectStore
 from tasks.outbox import make_outbox
 from tasks.sweep import sweep_once
 
@@ -25,16 +29,15 @@ _STALE = 100
 def main(project_id: str) -> None:
     """Time sweeps with nothing due, and with entries due whose claims are settled."""
     settings = load_settings()
-    connect = connection_factory(settings.redis_url, settings.redis_timeout_seconds)
-    link = Link(connect, 1, settings.redis_timeout_seconds)
-    store = JobStore(link, make_outbox(settings))
+    client, policy = make_client(settings, connections=1), dispatch_policy(settings)
+    store = JobStore(client, make_outbox(settings))
 
     def sweep() -> None:
-        sweep_once(store, settings.policy, datetime.now(UTC))
+        sweep_once(store, policy, datetime.now(UTC))
 
     sweep()
     idle = _milliseconds(sweep, lambda: None, _TIMES)
-    stale = _milliseconds(sweep, lambda: _make_stale(link, project_id), _TIMES // 5)
+    stale = _milliseconds(sweep, lambda: _make_stale(client, project_id), _TIMES // 5)
     print(json.dumps({"nothing due": idle, f"{_STALE} stale entries due": stale}))
 
 
@@ -48,9 +51,9 @@ def _milliseconds(action: Callable[[], None], before: Callable[[], None], times:
     return median(taken)
 
 
-def _make_stale(link: Link, project_id: str) -> None:
-    (ids,) = link.call(("LRANGE", keys.project_jobs(project_id), 1, _STALE))
-    link.call(("ZADD", keys.IN_FLIGHT, *(word for each in ids for word in (1, each))))
+def _make_stale(client: Redis, project_id: str) -> None:
+    page = ProjectStore(client).jobs(project_id, PageQuery(_STALE))
+    client.zadd(keys.DUE, dict.fromkeys([record.job.id for record in page.items], 1))
 
 
 if __name__ == "__main__":

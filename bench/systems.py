@@ -1,12 +1,11 @@
 """What is measured: the service in its production form and the bare baseline."""
 
 import sys
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
 
 import requests
 
@@ -14,10 +13,10 @@ from bench import seeding
 from bench.load import http_request
 from bench.stub import Stub
 from bench.tokens import OWNER, auth_settings, token
-from demo.ports import HOST, free_port
-from demo.processes import ROOT, Process, clean_environment, stop_all
-from demo.redis_server import RedisServer
-from demo.stack import Stack
+from devstack.ports import HOST, free_port
+from devstack.processes import ROOT, Process, Startable, clean_environment, stop_all
+from devstack.redis_server import RedisServer
+from devstack.stack import Stack
 
 PRODUCTION = {
     "TAKEONE_ENV": "production",
@@ -34,7 +33,7 @@ def redis_server(directory: Path, *, append_only: bool) -> RedisServer:
     return server
 
 
-class System(ABC):
+class System(Startable):
     """A program that starts jobs. `processes` are its parts; `fresh` are jobs that were seeded only."""
 
     name: str
@@ -52,25 +51,6 @@ class System(ABC):
     @abstractmethod
     def run(self, job_id: str) -> bytes:
         """The request that runs a job."""
-
-    @abstractmethod
-    def start(self) -> None:
-        """Start everything, and wait until it serves."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """Stop everything, Redis last."""
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 class Service(System):
@@ -127,7 +107,7 @@ class Service(System):
         return http_request("POST", f"/api/v1/jobs/{job_id}/run", self._token)
 
     def get(self, path: str) -> bytes:
-        """`GET` of a path below /api/v1, or of the trivial view's."""
+        """`GET` of a path of the service."""
         return http_request("GET", path, self._token)
 
 

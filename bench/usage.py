@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import psutil
 
-from demo.processes import Process
+from devstack.processes import Process
 
 
 def cpu_seconds(processes: Iterable[Process]) -> float:

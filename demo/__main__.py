@@ -12,10 +12,10 @@ from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 
-from demo.local_stack import LocalStack, treat_sigterm_as_ctrl_c
-from demo.narrator import WrongAnswerError
-from demo.processes import ProcessFailedError
+from demo.reporter import WrongAnswerError
 from demo.story import Story
+from devstack.local_stack import LocalStack, treat_sigterm_as_ctrl_c
+from devstack.processes import ProcessFailedError
 
 STEP_SECONDS = 0.4
 

@@ -137,6 +137,7 @@ class Walk:
             "correlation_id": execution_id,
             "actor_type": "orchestrator",
             "execution_id": execution_id,
+            "dispatch_id": self.execution.dispatch_id,
             **fields,
         }
 

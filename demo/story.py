@@ -9,10 +9,10 @@ from uuid import uuid4
 import requests
 from rich.console import Console
 
-from demo.client import ApiClient
-from demo.local_stack import LocalStack
-from demo.narrator import Narrator, WrongAnswerError
-from demo.waiting import wait_until
+from demo.reporter import Reporter, WrongAnswerError
+from devstack.client import ApiClient
+from devstack.local_stack import LocalStack
+from devstack.waiting import wait_until
 
 FOLLOW_LIMIT_SECONDS = 30.0
 WAY = [
@@ -25,7 +25,7 @@ WAY = [
 ]
 
 
-class Story(Narrator):
+class Story(Reporter):
     """The story as told against a running stack."""
 
     def __init__(self, console: Console, stack: LocalStack) -> None:
@@ -84,7 +84,7 @@ class Story(Narrator):
         self.prove("eleven runs made one dispatch and one execution")
 
     def let_a_stranger_try(self, job_id: str) -> None:
-        """Somebody else's job looks like none."""
+        """Another user's job looks like none."""
         self.chapter("Bob tries to start Alice's job")
         answer = self.bob.run(job_id)
         self.call("run, as Bob", 404, answer)

@@ -1,30 +1,45 @@
-"""`make up`: the same stack as the demo's, in the foreground, with data that survives a restart."""
+"""`make up`: the same stack as the demo's, in the foreground, with data that survives a restart.
 
+It takes PORT and every TAKEONE_ variable of its environment. It listens on this machine alone, and pages
+from the usual ports of development servers on localhost may call it (TAKEONE_CORS_ORIGINS).
+"""
+
+import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
 from rich.console import Console
 
-from demo.client import ApiClient
-from demo.local_stack import LocalStack, treat_sigterm_as_ctrl_c
-from demo.processes import ROOT, ProcessFailedError
+from devstack.client import ApiClient
+from devstack.local_stack import LocalStack, treat_sigterm_as_ctrl_c
+from devstack.processes import ROOT, ProcessFailedError
 
 DIRECTORY = ROOT / ".takeone"
 PREFERRED_PORT = 8000
 STEP_SECONDS = 3.0
 WATCH_SECONDS = 0.5
+PAGES = [
+    f"http://{host}:{port}" for host in ("localhost", "127.0.0.1") for port in (3000, 5173, 8080)
+]
 
 
 def main() -> int:
-    """Run the stack until Ctrl-C; return 0, or 1 if it cannot be started."""
+    """Run the stack until Ctrl-C."""
+    farewell = "\nStopped. The data is kept in .takeone/ for the next `make up`."
+    return until_ctrl_c(run, farewell)
+
+
+def until_ctrl_c(run: Callable[[Console], None], farewell: str = "") -> int:
+    """Run until Ctrl-C or SIGTERM; return 0, or 1 if it cannot be started."""
     treat_sigterm_as_ctrl_c()
     console = Console()
     try:
         run(console)
     except KeyboardInterrupt:
-        console.print("\nStopped. The data is kept in .takeone/ for the next `make up`.")
+        console.print(farewell)
         return 0
     except (ProcessFailedError, FileNotFoundError) as error:
         console.print(str(error), markup=False, highlight=False, soft_wrap=True)
@@ -43,10 +58,15 @@ def run(console: Console) -> None:
             revive(console, stack)
 
 
-def local_stack() -> LocalStack:
-    """Return the stack with its data in the checkout."""
+def local_stack(**settings: str) -> LocalStack:
+    """Return the stack with its data in the checkout, and with the settings of this environment."""
+    given = {name: value for name, value in os.environ.items() if name.startswith("TAKEONE_")}
     return LocalStack(
-        DIRECTORY, append_only=True, step_seconds=STEP_SECONDS, preferred_port=PREFERRED_PORT
+        DIRECTORY,
+        append_only=True,
+        step_seconds=STEP_SECONDS,
+        preferred_port=int(os.environ.get("PORT", PREFERRED_PORT)),
+        settings={"TAKEONE_CORS_ORIGINS": ",".join(PAGES), **settings, **given},
     )
 
 
@@ -60,23 +80,33 @@ def revive(console: Console, stack: LocalStack) -> None:
 
 def greet(console: Console, stack: LocalStack) -> None:
     """Print the addresses and curl lines that work as they are."""
-    api, job = stack.service.api_url, ready_job(stack)
+    api = stack.service.api_url
     lines = [
         f"[bold]Take One is up.[/]  Ctrl-C stops it; logs and data are in {DIRECTORY}",
         "",
         f"API docs      {api}/docs",
         f"Flower        {stack.flower_address()}",
         f"Orchestrator  {stack.orchestrator.url}/executions",
+        f"Callbacks     X-Callback-Secret: {stack.callback_secret}",
         "",
-        "Start the workflow of a job that was made for you, as often as you like:",
-        curl(f"-X POST {api}/api/v1/jobs/{job['id']}/run"),
-        "",
-        "Watch it:",
-        curl(f"{api}/api/v1/jobs/{job['id']}"),
-        curl(f"{api}/api/v1/jobs/{job['id']}/events"),
+    ]
+    if stack.service.settings["TAKEONE_AUTH_MODE"] == "dev":
+        job = ready_job(stack)
+        lines += [
+            "Start the workflow of a job that was made for you, as often as you like:",
+            curl(f"-X POST {api}/api/v1/jobs/{job['id']}/run"),
+            "",
+            "Watch it:",
+            curl(f"{api}/api/v1/jobs/{job['id']}"),
+            curl(f"{api}/api/v1/jobs/{job['id']}/events"),
+            "",
+        ]
+    lines += [
+        "Let a step fail, the first time: confirm an upload whose video_uri ends in",
+        "  ?fail=audio, ?fail=transcription or ?fail=generation; a retry of the job goes well.",
     ]
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False)
+        console.print(line, soft_wrap=True, highlight=False, markup=line.startswith("[bold]"))
 
 
 def curl(rest: str) -> str:

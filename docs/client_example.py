@@ -4,6 +4,7 @@ import itertools
 import random
 import time
 from typing import Any, cast
+from uuid import uuid4
 
 import requests
 
@@ -30,9 +31,13 @@ class TakeOne:
         self.session = requests.Session()
         self.session.headers["Authorization"] = f"Bearer {token}"
 
-    def create_job(self, project_id: str) -> Json:
-        """Make a job. Not repeated: each call makes another one."""
-        return self._call("POST", f"/projects/{project_id}/jobs", patience=0)
+    def create_job(self, project_id: str, key: str | None = None, **own: Any) -> Json:
+        """Make a job, with `name` and `metadata` if you like.
+
+        Keep `key` with what the job is for, and a program that was started again makes no second one.
+        """
+        headers = {"Idempotency-Key": key or str(uuid4())}
+        return self._call("POST", f"/projects/{project_id}/jobs", own, headers)
 
     def confirm_upload(self, job_id: str, video_uri: str) -> Json:
         """Say where the video is."""
@@ -52,11 +57,11 @@ class TakeOne:
             time.sleep(1)  # a long poll may end early
 
     def _call(
-        self, method: str, path: str, json: Any = None, patience: float | None = None
+        self, method: str, path: str, json: Any = None, headers: dict[str, str] | None = None
     ) -> Json:
-        end = time.monotonic() + (self.patience if patience is None else patience)
+        end = time.monotonic() + self.patience
         for attempt in itertools.count():
-            answer = self._try(method, path, json)
+            answer = self._try(method, path, json, headers)
             pause = min(0.5 * 2**attempt, 10) * random.uniform(0.5, 1.5)
             pause += float(answer.headers.get("Retry-After", 0)) if answer is not None else 0
             again = answer is None or answer.status_code in TRY_AGAIN
@@ -69,9 +74,13 @@ class TakeOne:
             raise Refused(answer)
         return cast(Json, answer.json())
 
-    def _try(self, method: str, path: str, json: Any) -> requests.Response | None:
+    def _try(
+        self, method: str, path: str, json: Any, headers: dict[str, str] | None
+    ) -> requests.Response | None:
         try:
             limits = (3, LONGEST_POLL_SECONDS + 10)
-            return self.session.request(method, self.base_url + path, json=json, timeout=limits)
+            return self.session.request(
+                method, self.base_url + path, json=json, headers=headers, timeout=limits
+            )
         except (requests.ConnectionError, requests.Timeout):
             return None

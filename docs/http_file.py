@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from demo.processes import ROOT
+from devstack.processes import ROOT
 
 HEAD = """# Every call of Take One's API, from spec/api/openapi.yaml (`make docs`).
-# For the REST Client of VS Code, or httpYac; from top to bottom, they are one video's way.
+# For httpYac (in VS Code, or `npx httpyac send docs/takeone.http --all`); from top to bottom, one video's way.
 # The secret is TAKEONE_CALLBACK_SECRET's default in development; `make up` has one of its own.
 
 @host = http://127.0.0.1:8000
@@ -21,8 +21,8 @@ HEAD = """# Every call of Take One's API, from spec/api/openapi.yaml (`make docs
 SOURCES = {"projectId": "createProject", "jobId": "createJob"}
 # The order of a video's way; the rest follows.
 FIRST = (
-    "createProject", "listProjects", "getProject", "createJob", "listJobs", "getJob",
-    "confirmUpload", "runJob", "reportJobStatus", "listJobEvents", "retryJob", "cancelJob",
+    "createProject", "listProjects", "getProject", "createJob", "listJobs", "listOwnJobs", "getJob", "editJob",
+    "confirmUpload", "runJob", "reportJobStatus", "listJobEvents", "retryJob", "cancelJob", "deleteJob",
 )  # fmt: skip
 CREDENTIALS = {
     "bearerAuth": "Authorization: Bearer {{token}}",
@@ -45,7 +45,7 @@ def _operations(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for path, operations in spec["paths"].items():
         for method, operation in operations.items():
             if "operationId" in operation:
-                security = operation.get("security", spec["security"])
+                security = operation["security"]
                 yield operation["operationId"], _request(method, path, operation, security)
 
 
@@ -62,7 +62,7 @@ def _request(method: str, path: str, operation: dict[str, Any], security: list[A
 
 
 def _source(parameter: re.Match[str]) -> str:
-    return f"{{{{{SOURCES[parameter[1]]}.response.body.$.id}}}}"
+    return f"{{{{{SOURCES[parameter[1]]}.id}}}}"
 
 
 def _sample(operation: dict[str, Any]) -> Any:

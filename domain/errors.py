@@ -21,14 +21,14 @@ class TakeOneError(Exception):
 
 
 class Unauthorized(TakeOneError):
-    """Nobody we know: the credentials are missing or wrong."""
+    """The caller is not known: the credentials are missing or wrong."""
 
     code = "UNAUTHORIZED"
     message = "Valid credentials are required."
 
 
 class Forbidden(TakeOneError):
-    """Somebody we know who is not an editor, on a route that names no resource."""
+    """The caller is known and is not an editor, on a route that names no resource."""
 
     code = "FORBIDDEN"
     message = "The editor role is required."
@@ -81,13 +81,14 @@ class VideoUriConflict(TakeOneError):
 
 
 class RetryNotAllowedState(TakeOneError):
-    """Only a failed job can be retried."""
+    """Only a failed job can be retried, and not without end."""
 
     code = "RETRY_NOT_ALLOWED_STATE"
     message = "Only a failed job can be retried."
 
-    def __init__(self, current: str, attempted: str) -> None:
+    def __init__(self, current: str, attempted: str, message: str | None = None) -> None:
         super().__init__(current_status=current, attempted_status=attempted)
+        self.message = message or self.message
 
 
 class JobAlreadyRunning(TakeOneError):
@@ -107,6 +108,23 @@ class ClientRequestMismatch(TakeOneError):
     message = "This client_request_id was already used with another body."
 
 
+class IdempotencyKeyMismatch(TakeOneError):
+    """The same Idempotency-Key came with another body, or made a record that is gone by now."""
+
+    code = "IDEMPOTENCY_KEY_MISMATCH"
+    message = "This Idempotency-Key was used with another body, or for what was deleted since."
+
+
+class NotTerminal(TakeOneError):
+    """Only a job that has ended can be deleted."""
+
+    code = "NOT_TERMINAL"
+    message = "The job has not ended."
+
+    def __init__(self, current: str) -> None:
+        super().__init__(current_status=current)
+
+
 class EventIdPayloadMismatch(TakeOneError):
     """The same event_id came with another payload."""
 
@@ -115,6 +133,16 @@ class EventIdPayloadMismatch(TakeOneError):
 
     def __init__(self, event_id: str) -> None:
         super().__init__(event_id=event_id)
+
+
+class ManifestFull(TakeOneError):
+    """The artifacts would grow past what a job may hold. `bound` is "bytes", "keys" or "exports"."""
+
+    code = "MANIFEST_FULL"
+    message = "The job's manifest is full."
+
+    def __init__(self, bound: str, most: int) -> None:
+        super().__init__(bound=bound, most=most)
 
 
 class CallbackOutOfOrder(TakeOneError):
@@ -140,7 +168,7 @@ class ExecutionSuperseded(TakeOneError):
 
 
 class OrchestratorDispatchFailed(TakeOneError):
-    """The orchestrator did not accept the dispatch, or nobody knows whether it did.
+    """The orchestrator did not accept the dispatch, or it is not known whether it did.
 
     `retry_after` is whole seconds until another try makes sense.
     """
@@ -148,9 +176,10 @@ class OrchestratorDispatchFailed(TakeOneError):
     code = "ORCHESTRATOR_DISPATCH_FAILED"
     message = "The workflow could not be started."
 
-    def __init__(self, reason: str, retry_after: int = 1) -> None:
+    def __init__(self, reason: str, retry_after: int = 1, message: str | None = None) -> None:
         super().__init__(reason=reason)
         self.retry_after = retry_after
+        self.message = message or self.message
 
 
 class ServiceUnavailable(TakeOneError):

@@ -37,6 +37,11 @@ RUNNING_STATUSES = frozenset(
     {_S.AUDIO_EXTRACTING, _S.TRANSCRIBING, _S.GENERATING, _S.REGENERATING, _S.EXPORTING}
 )
 
+# Where the workflow works on the first draft.
+DRAFTING_STATUSES = frozenset(
+    {_S.AUDIO_EXTRACTING, _S.AUDIO_READY, _S.TRANSCRIBING, _S.TRANSCRIPT_READY, _S.GENERATING}
+)
+
 # Each state's own steps; FAILED and CANCELLED are added below, because they follow a rule.
 _STEPS: dict[JobStatus, set[JobStatus]] = {
     _S.CREATED: {_S.UPLOADING, _S.UPLOADED},

@@ -1,20 +1,26 @@
-"""The rules of a job's life outside its dispatch: it is made, its upload is confirmed, it is cancelled."""
+"""The rules of a job's life outside its dispatch: creation, upload confirmation, edits, cancel, deletion."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
-from domain import claim as protocol
-from domain.change import Change, Decision, Draft, Errand, Record
-from domain.claim import Claim, ClaimEvent, DispatchPolicy, Phase
-from domain.errors import VideoUriConflict
-from domain.job_fsm import JobStatus, ensure_not_terminal, ensure_transition
-from domain.models import Job
-from domain.trail import Actor, EventType, TrailEvent
+from domain.audit import Actor, AuditEvent, EventType
+from domain.claim import TOLD_AGAIN_AFTER, ClaimEvent, DispatchPolicy, FencingToken, Phase
+from domain.errors import JobAlreadyRunning, NotTerminal, VideoUriConflict
+from domain.job import Job
+from domain.job_fsm import TERMINAL_STATUSES, JobStatus, ensure_not_terminal, ensure_transition
+from domain.record import Change, Decision, Record, TaskKind, unchanged
 
 
 def create_job(
-    job_id: str, project_id: str, owner: str, now: datetime, correlation_id: str | None
-) -> Change:
-    """A new job in CREATED, and the first line of its trail."""
+    job_id: str,
+    project_id: str,
+    owner: str,
+    now: datetime,
+    correlation_id: str | None,
+    own: Mapping[str, Any] | None = None,
+) -> Decision[None]:
+    """A new job in CREATED with its owner's `name` and `metadata`, and the first event of its trail."""
     job = Job(
         id=job_id,
         project_id=project_id,
@@ -22,8 +28,9 @@ def create_job(
         status=JobStatus.CREATED,
         created_at=now,
         updated_at=now,
+        **(own or {}),
     )
-    born = TrailEvent(
+    created = AuditEvent(
         event_type=EventType.JOB_CREATED,
         actor=Actor.EDITOR,
         from_status=None,
@@ -32,62 +39,103 @@ def create_job(
         recorded_at=now,
         correlation_id=correlation_id,
     )
-    return Change(Record(job), (born,))
+    return Decision(None, Record(job), True, (created,))
 
 
 def confirm_upload(
     record: Record, video_uri: str, now: datetime, correlation_id: str | None
 ) -> Decision[bool]:
-    """Set the job's video and take it to UPLOADED. The answer is whether this was a replay.
+    """Set the job's video and take it to UPLOADED. The result is whether this was a replay.
 
     Raises `VideoUriConflict` for another URI than the confirmed one, and what the FSM raises.
     """
     job = record.job
     confirmed = job.manifest.video_uri
     if confirmed == video_uri:
-        return Decision(True)
+        return Decision(True, record)
     if confirmed is not None:
         raise VideoUriConflict(confirmed, video_uri)
     status = ensure_transition(job.status, JobStatus.UPLOADED)
-    draft = Draft(record, now, correlation_id)
-    draft.move(status, Actor.EDITOR, EventType.UPLOAD_CONFIRMED)
-    draft.update_job(manifest=job.manifest.model_copy(update={"video_uri": video_uri}))
-    return Decision(False, draft.change())
+    change = Change(record, now, correlation_id)
+    change.move(status, Actor.EDITOR, EventType.UPLOAD_CONFIRMED)
+    change.update_job(manifest=job.manifest.model_copy(update={"video_uri": video_uri}))
+    return change.decision(False)
+
+
+def edit(record: Record, own: Mapping[str, Any], now: datetime) -> Decision[None]:
+    """Give the job another `name` or `metadata`, in any state. Values that it has already change nothing."""
+    if all(getattr(record.job, field) == value for field, value in own.items()):
+        return unchanged(record)
+    change = Change(record, now)
+    change.update_job(**own)
+    return change.decision(None)
+
+
+def ensure_at_rest(record: Record) -> None:
+    """Refuse unless nothing will come of the job any more by itself, so that it may be deleted.
+
+    At rest is a job in a terminal state without a claim in flight, a retry that awaits its first callback,
+    or a cancel that is still to be told. Raises `NotTerminal` and `JobAlreadyRunning`.
+    """
+    job, claim = record.job, record.claim
+    if job.status not in TERMINAL_STATUSES:
+        raise NotTerminal(job.status)
+    if claim is not None and (claim.in_flight or claim.awaits_resume or claim.cancel_due):
+        raise JobAlreadyRunning(job.status)
 
 
 def cancel(
     record: Record, now: datetime, policy: DispatchPolicy, correlation_id: str | None
-) -> Decision[Record]:
-    """Give the job up, whatever its dispatch is doing.
+) -> Decision[None]:
+    """Cancel the job, whatever its dispatch is doing.
 
-    A claim that nobody has begun to send is freed here, in the same commit, so that no worker can begin
-    it any more. One that may have been received stays as it is, to be settled. Raises
-    `FsmTerminalImmutable`.
+    A claim that no worker has begun to send leaves CLAIMED in the same commit, so that none can begin it any
+    more: it is freed, or unknown if an earlier send of it is unresolved. One that may have been received
+    stays as it is, to be settled. Raises `FsmTerminalImmutable`.
     """
     ensure_not_terminal(record.job.status, JobStatus.CANCELLED)
     status = ensure_transition(record.job.status, JobStatus.CANCELLED)
-    draft = Draft(record, now, correlation_id)
-    draft.move(status, Actor.EDITOR, EventType.JOB_CANCELLED)
-    freed = _free_unsent(record, now, policy)
-    if freed is not None:
-        draft.note(EventType.RELEASED, Actor.EDITOR, claim=freed, reason=freed.reason)
-        draft.set_claim(freed)
-    # A claim that was freed unsent may have been sent before, under an earlier epoch.
-    maybe_received = draft.claim is not None or (freed is not None and freed.sends > 0)
-    errand = Errand.TELL_CANCELLED if maybe_received else None
-    return Decision(draft.record, draft.change(errand=errand))
-
-
-def _free_unsent(record: Record, now: datetime, policy: DispatchPolicy) -> Claim | None:
-    if record.claim is None:
-        return None
+    change = Change(record, now, correlation_id)
+    change.move(status, Actor.EDITOR, EventType.JOB_CANCELLED)
     event = ClaimEvent.CANCELLED
-    freed = protocol.settle(record.claim, event, now, policy, event.value)
-    return freed if freed is not None and freed.phase is Phase.RELEASED else None
+    stopped = record.claim.after(event, now, policy, event.value) if record.claim else None
+    if stopped is not None:
+        is_freed = stopped.phase is Phase.RELEASED
+        event_type = EventType.RELEASED if is_freed else EventType.UNKNOWN
+        change.log(event_type, Actor.EDITOR, claim=stopped, reason=event.value)
+        change.set_claim(stopped)
+    claim = change.record.claim
+    if claim is None or not policy.can_cancel:
+        change.set_next_look(policy)
+        return change.decision(None)
+    # The message can be lost, and the start may still be on its way: it stays due until it is told.
+    due = now + TOLD_AGAIN_AFTER
+    if claim.lease_until is not None:
+        is_sending = claim.phase is Phase.SENDING  # whose lease is its worker's
+        due = claim.lease_until if is_sending else min(due, claim.lease_until)
+    change.update_claim(cancel_due=True, asks=0, ended_at=None, lease_until=due)
+    return change.decision(None, task=TaskKind.TELL_CANCELLED)
 
 
-def cancel_notified(record: Record, came_of_it: str, now: datetime) -> Change:
-    """Say on the trail what came of telling the orchestrator that the job was cancelled."""
-    draft = Draft(record, now)
-    draft.note(EventType.CANCEL_NOTIFIED, Actor.SYSTEM, claim=record.shown_claim, reason=came_of_it)
-    return draft.change()
+def cancel_notified(
+    record: Record, token: FencingToken, outcome: str, is_told: bool, now: datetime
+) -> Decision[None]:
+    """Note the outcome of telling the orchestrator that the job was cancelled; until told, it stays due.
+
+    The trail has the first try and the last.
+    """
+    claim = record.held_by(token)
+    change = Change(record, now)
+    if is_told or claim is None or not claim.asks:
+        change.log(
+            EventType.CANCEL_NOTIFIED, Actor.SYSTEM, claim=record.shown_claim, reason=outcome
+        )
+    if claim is not None and claim.cancel_due:
+        is_settled = claim.phase is Phase.SENT
+        due = claim.lease_until if not is_settled else now + claim.pause(claim.asks + 1)
+        change.update_claim(
+            cancel_due=not is_told,
+            asks=claim.asks + (not is_told),
+            lease_until=None if is_told and is_settled else due,
+        )
+    return change.decision(None)

@@ -7,16 +7,26 @@ from settings.model import (
     FlowerSettings,
     Settings,
     SettingsError,
+    StoreSettings,
+    WorkerSettings,
     load_flower_settings,
     load_settings,
+    load_store_settings,
+    load_worker_settings,
+    or_exit,
 )
-from settings.rules import split_list
+from settings.values import split_list
 
 __all__ = [
     "FlowerSettings",
     "Settings",
     "SettingsError",
+    "StoreSettings",
+    "WorkerSettings",
     "load_flower_settings",
     "load_settings",
+    "load_store_settings",
+    "load_worker_settings",
+    "or_exit",
     "split_list",
 ]

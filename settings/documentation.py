@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from settings.rules import LEAST_SECRET_CHARACTERS, LEAST_SHARED_KEY_BYTES
-from settings.sources import PREFIX, may_be_secret
+from settings.sources import PREFIX, may_be_secret, variable_of
 
 _HEAD = f"""# Configuration
 
@@ -17,24 +17,26 @@ Every setting is an environment variable. This page is made from the class in `s
 
 - A process with a missing or unsafe setting does not start, and names everything that is wrong at once,
   by name and never by value.
+- Blanks and line feeds around a value mean nothing.
 - A setting marked with a key (🔑) is a secret or a URL that may hold a password. It may come from a file
-  instead, as containers mount secrets: `{PREFIX}CALLBACK_SECRET_FILE=/run/secrets/callback`. Blanks
-  around the content are cut off. With the variable and its file both set, the process does not start.
+  instead, as containers mount secrets: `{PREFIX}CALLBACK_SECRET_FILE=/run/secrets/callback`. With the
+  variable and its file both set, the process does not start.
 - A `{PREFIX}` variable that no setting answers to is named in the log at start, with the name that was
   probably meant. It is a warning and not a refusal: platforms set such variables by themselves
   (Kubernetes does, for a Service that is called `takeone`), and a release that is rolled back meets its
-  successor's settings.
+  successor's settings. The old name of a setting that was renamed is refused.
 - `{PREFIX}ENV=development` lets the settings marked with a star (\\*) have a value for one machine.
-- Processes also read `PORT` and `HOST` (where web listens) and, with `{PREFIX}OTEL`, OpenTelemetry's own
-  `OTEL_…` variables.
+- A process asks for its own settings alone: a worker for none of the editors', Flower for its broker and
+  its users.
+- With `{PREFIX}OTEL`, processes also read OpenTelemetry's own `OTEL_…` variables.
 """
 
 # The title, and how the names of its settings begin. What fits nowhere comes last.
 _GROUPS = (
-    ("The process", ("env", "public_", "allowed_", "cors_", "max_body", "web_")),
-    ("Store and broker", ("redis_", "broker_", "dispatch_lanes")),
+    ("The process", ("env", "host", "port", "public_", "allowed_", "cors_", "max_body", "web_")),
+    ("Store and broker", ("redis_", "broker_", "dispatch_queues")),
     ("The orchestrator", ("orchestrator_", "callback_", "signing_", "breaker_")),
-    ("Editors", ("auth_", "jwt_", "model_profiles", "run_limit")),
+    ("Editors", ("auth_", "jwt_", "model_profiles", "write_limit")),
     ("Dispatches", ("run_wait", "unknown_", "claim_", "sweep_", "worker_")),
     ("Flower", ("flower_",)),
     ("Logs, metrics and traces", ("log_", "metrics_", "otel")),
@@ -46,12 +48,12 @@ _SHARED_KEY = f"of {LEAST_SHARED_KEY_BYTES} bytes or more if it is a shared key"
 PRODUCTION = {
     "redis_url": REQUIRED,
     "public_url": REQUIRED,
-    "orchestrator_url": REQUIRED,
+    "orchestrator_url": f"{REQUIRED} by the worker",
     "callback_secret": f"{REQUIRED}, unless SIGNING_SECRET is set; each of "
     f"{LEAST_SECRET_CHARACTERS} characters or more",
-    "auth_mode": "must be `jwt`",
+    "auth_mode": "must be `jwt`; `dev` works on a loopback address alone",
     "jwt_key": f"this or JWT_JWKS_URL is {REQUIRED}; {_SHARED_KEY}",
-    "jwt_jwks_url": f"this or JWT_KEY is {REQUIRED}",
+    "jwt_jwks_url": f"this or JWT_KEY is {REQUIRED}; https, but for one on this machine",
     "jwt_issuer": REQUIRED,
     "jwt_audience": REQUIRED,
     "flower_basic_auth": "required by Flower, unless its OAuth is set; passwords of "
@@ -85,7 +87,7 @@ def _row(name: str, field: FieldInfo) -> str:
     marks = " 🔑" if may_be_secret(field) else ""
     marks += " \\*" if name in _DEVELOPMENT_DEFAULTS else ""
     meaning = str(field.description).replace("|", "\\|")
-    shown = [f"`{PREFIX}{name.upper()}`{marks}", meaning, _value(name, field), _default(field)]
+    shown = [f"`{variable_of(name)}`{marks}", meaning, _value(name, field), _default(field)]
     return f"| {' | '.join([*shown, PRODUCTION.get(name, '')])} |"
 
 

@@ -1,7 +1,7 @@
 """The settings themselves: each a field of one class."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+import sys
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -16,19 +16,31 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from domain.claim import DispatchPolicy
-from settings.rules import DEV_CALLBACK_SECRET, FLOWER_RULES, RULES, Rule, problems, split_list
-from settings.sources import PREFIX, SecretFiles, Unreadable
+from settings.rules import (
+    DEV_CALLBACK_SECRET,
+    FLOWER_RULES,
+    RULES,
+    STORE_RULES,
+    WORKER_RULES,
+    Rule,
+    problems,
+)
+from settings.sources import PREFIX, SecretFiles, Unreadable, renamed_variables, variable_of
 from settings.types import (
     BrokerUrl,
+    Host,
     HttpUrl,
+    JwtKey,
+    OrchestratorKind,
     OrchestratorUrl,
     Origins,
+    PublicUrl,
+    RateLimit,
     RedisUrl,
-    RunLimit,
     Seconds,
     SigningSecrets,
 )
+from settings.values import split_list
 
 Kind = TypeVar("Kind", bound="Settings")
 
@@ -51,6 +63,20 @@ class Settings(BaseSettings):
 
     env: Literal["development", "production"] = Field(
         "production", description="development allows defaults that production refuses"
+    )
+    # PORT and HOST have no prefix: platforms set them.
+    host: Host = Field(
+        "",
+        validation_alias="host",
+        description="the address that web, Flower and a worker's /metrics listen on; empty: every address in "
+        "production, this machine's own in development",
+    )
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65_535,
+        validation_alias="port",
+        description="where web listens; Flower: 5555",
     )
     redis_url: RedisUrl = Field(
         "redis://127.0.0.1:6379/0",
@@ -75,7 +101,7 @@ class Settings(BaseSettings):
         repr=False,
         description="Celery's broker; empty: the store's Redis, under another key prefix",
     )
-    dispatch_lanes: int = Field(
+    dispatch_queues: int = Field(
         16, ge=1, le=64, description="queues that dispatches are spread over, so users share fairly"
     )
     orchestrator_url: OrchestratorUrl = Field(
@@ -95,8 +121,34 @@ class Settings(BaseSettings):
     orchestrator_connect_tries: int = Field(
         3, ge=1, le=10, description="tries to connect before a dispatch counts as not started"
     )
-    orchestrator_deduplicates: bool = Field(
-        False, description="the orchestrator runs one Idempotency-Key once: unknowns are sent again"
+    orchestrator_idle_seconds: Seconds = Field(
+        4, description="how long a connection to the orchestrator may lie unused and be used again"
+    )
+    orchestrator_kind: OrchestratorKind = Field(
+        "webhook", description="how the orchestrator is spoken to; the same for web and workers"
+    )
+    orchestrator_workflow: str = Field(
+        "",
+        description="what is started: a DAG, flow/deployment, Type@queue, Service/handler, a state machine's "
+        "ARN; none for a webhook",
+    )
+    orchestrator_namespace: str = Field("", description="Temporal's namespace; empty: default")
+    orchestrator_credentials: SecretStr = Field(
+        SecretStr(""),
+        description="`user:password`, a bearer token, or AWS's `ACCESS_KEY:SECRET`, where the orchestrator "
+        "wants one; for Step Functions empty means what every AWS tool finds",
+    )
+    orchestrator_headers: SecretStr = Field(
+        SecretStr(""),
+        description="headers that a webhook wants, such as `Authorization: Bearer …`, one a line or "
+        "separated by `;`",
+    )
+    orchestrator_idempotency_seconds: float = Field(
+        0,
+        ge=0,
+        le=31_536_000,
+        description="how long a webhook recognises an Idempotency-Key: so long an unknown outcome is sent "
+        "again; 0: not at all",
     )
     breaker_failures: int = Field(
         20, ge=0, description="posts in a row without an answer that open the circuit; 0: never"
@@ -107,7 +159,7 @@ class Settings(BaseSettings):
     orchestrator_use_proxies: bool = Field(
         False, description="honour HTTP_PROXY and friends towards the orchestrator"
     )
-    public_url: HttpUrl = Field("", description="what callback_url begins with")
+    public_url: PublicUrl = Field("", description="what callback_url begins with")
     callback_secret: SecretStr = Field(
         SecretStr(""), description="secrets of the status callback, comma-separated, all valid"
     )
@@ -117,7 +169,7 @@ class Settings(BaseSettings):
         "dispatches, each is valid for a signed callback; empty: nothing is signed",
     )
     auth_mode: Literal["dev", "jwt"] = Field("jwt", description="dev tokens are for development")
-    jwt_key: SecretStr = Field(SecretStr(""), description="PEM public key, or shared key for HS256")
+    jwt_key: JwtKey = Field(SecretStr(""), description="PEM public key, or shared key for HS256")
     jwt_jwks_url: HttpUrl = Field("", description="where the issuer publishes its keys")
     jwt_issuer: str = Field("", description="the `iss` that a token must have")
     jwt_audience: str = Field("", description="the `aud` that a token must have")
@@ -127,11 +179,35 @@ class Settings(BaseSettings):
     run_wait_seconds: float = Field(
         10, ge=0, le=60, description="how long run and retry wait for the outcome"
     )
-    run_limit: RunLimit = Field(
-        "", description="how often one user may call run, such as 30/minute; empty: no limit"
+    write_limit: RateLimit = Field(
+        "",
+        description="how often one user may change something (create, edit, delete, confirm, run, retry, "
+        "cancel), such as 60/minute; empty: no limit",
+    )
+    idempotency_key_seconds: int = Field(
+        604_800,
+        ge=60,
+        le=31_536_000,
+        description="how long the `Idempotency-Key` of what was created is remembered",
     )
     unknown_hold_seconds: float = Field(
-        60, ge=0, description="how long an unknown outcome is held; 0: until it is settled"
+        60,
+        ge=0,
+        le=31_536_000,
+        description="how long an unknown outcome is held; 0: until it is settled",
+    )
+    first_report_seconds: float = Field(
+        600,
+        ge=0,
+        le=31_536_000,
+        description="how long an accepted dispatch may report nothing before its job counts as silent; 0: "
+        "for ever",
+    )
+    silent_after_seconds: float = Field(
+        3_600,
+        ge=0,
+        le=31_536_000,
+        description="how long a job that has reported may then report nothing; 0: for ever",
     )
     claim_lease_seconds: Seconds = Field(
         15, description="how long a claim may lie before its message is sent again"
@@ -145,8 +221,11 @@ class Settings(BaseSettings):
     )
     web_processes: int = Field(1, ge=1, le=64, description="processes of the web server")
     web_threads: int = Field(320, ge=4, le=4_000, description="threads, each web process")
-    web_waiters: int = Field(
-        256, ge=1, description="callers that may wait at once, each web process; more get 503"
+    web_wait_slots: int = Field(
+        256,
+        ge=1,
+        description="callers that may wait at once, each web process: for a dispatch (more get 503), and up "
+        "to half of them in long polls (more are answered at once); one user has half of each",
     )
     model_profiles: str = Field(
         "standard,fast,quality", description="what a retry may ask for, comma-separated"
@@ -178,13 +257,18 @@ class Settings(BaseSettings):
     log_hash_key: SecretStr = Field(
         SecretStr(""),
         description="key of the hashes that stand for callers' identifiers in logs; empty: derived "
-        "from the callback secret",
+        "from the callback secret. The same in web and workers, so that one request is found in both",
     )
 
     @property
     def production(self) -> bool:
         """Whether nothing may be guessed."""
         return self.env == "production"
+
+    @property
+    def listen_address(self) -> str:
+        """The address that this process listens on."""
+        return self.host or ("0.0.0.0" if self.production else "127.0.0.1")  # noqa: S104
 
     @property
     def callback_secrets(self) -> tuple[str, ...]:
@@ -202,25 +286,43 @@ class Settings(BaseSettings):
         return self.broker_url in ("", self.redis_url)
 
     @property
-    def log_key(self) -> bytes:
-        """The key of the hashes in the logs; every process of a deployment has the same."""
-        given = (self.log_hash_key, self.callback_secret, self.signing_secret)
-        own = next(filter(None, (each.get_secret_value() for each in given)), "")
-        return sha256(b"takeone-log:" + own.encode()).digest()
+    def send_lease_seconds(self) -> float:
+        """How long a worker may take from its intent to post to the outcome, asking included.
+
+        Longer than both, so that the sweep never calls a post unknown that its worker is still to settle.
+        """
+        asking = 0 if self.orchestrator_kind == "webhook" else 20
+        return self.orchestrator_timeout_seconds * 1.1 + 5 + asking
 
     @property
-    def policy(self) -> DispatchPolicy:
-        """What the dispatch rules need of the settings."""
-        # The sending lease outlives the exchange's own deadline, so that the sweep never calls a post
-        # unknown that its worker is still going to settle.
-        exchange = self.orchestrator_timeout_seconds * 1.1 + 5
-        hold = self.unknown_hold_seconds
-        return DispatchPolicy(
-            claim_lease=timedelta(seconds=self.claim_lease_seconds),
-            send_lease=timedelta(seconds=exchange),
-            unknown_hold=timedelta(seconds=hold) if hold else None,
-            deduplicates=self.orchestrator_deduplicates,
-        )
+    def resend_margin_seconds(self) -> float:
+        """How long before an orchestrator forgets a dispatch it is not sent again any more.
+
+        A send may take its whole lease, be held by a gateway for as long, and clocks are apart.
+        """
+        return 2 * self.send_lease_seconds + 5
+
+    @property
+    def orchestrator_header_fields(self) -> dict[str, str]:
+        """The headers that a webhook wants."""
+        given = self.orchestrator_headers.get_secret_value().replace("\n", ";").split(";")
+        fields = (each.partition(":") for each in given if each.strip())
+        return {name.strip(): value.strip() for name, _, value in fields}
+
+    @property
+    def log_key(self) -> bytes:
+        """The key of the hashes in the logs; every process of a deployment has the same."""
+        return sha256(b"takeone-log:" + self._log_secret.encode()).digest()
+
+    @property
+    def has_log_key(self) -> bool:
+        """Whether the key of the hashes is secret."""
+        return bool(self._log_secret)
+
+    @property
+    def _log_secret(self) -> str:
+        given = (self.log_hash_key, self.callback_secret, self.signing_secret)
+        return next(filter(None, (each.get_secret_value() for each in given)), "")
 
     @model_validator(mode="before")
     @classmethod
@@ -252,7 +354,8 @@ class Settings(BaseSettings):
     def _readable(cls, value: Any) -> Any:
         if isinstance(value, Unreadable):
             raise ValueError(value.problem)
-        return value
+        # A line feed at the end is a file's, and means nothing.
+        return value.strip() if isinstance(value, str) else value
 
     @model_validator(mode="wrap")
     @classmethod
@@ -266,10 +369,26 @@ class Settings(BaseSettings):
         except ValidationError as error:
             found = {str(each["loc"][0]): _problem(each) for each in error.errors()}
             settings = validated({name: values[name] for name in values.keys() - found.keys()})
-        every = [*found.values(), *problems(settings, cls.rules, faulty=found)]
+        every = [
+            *renamed_variables(),
+            *found.values(),
+            *problems(settings, cls.rules, faulty=found),
+        ]
         if every:
             raise ValueError("\n".join(every))
         return settings
+
+
+class StoreSettings(Settings):
+    """What it takes to reach the store and the broker."""
+
+    rules: ClassVar[Sequence[Rule]] = STORE_RULES
+
+
+class WorkerSettings(Settings):
+    """What a `worker` process reads: it sends dispatches, and knows nothing of callers."""
+
+    rules: ClassVar[Sequence[Rule]] = WORKER_RULES
 
 
 class FlowerSettings(Settings):
@@ -285,14 +404,34 @@ class FlowerSettings(Settings):
 
 @lru_cache(maxsize=1)
 def load_settings() -> Settings:
-    """Read the settings once. Raises `SettingsError`, whose message shows names and no values."""
+    """Read the settings of `web` once. Raises `SettingsError`, whose message has names and no values."""
     return _read(Settings)
+
+
+@lru_cache(maxsize=1)
+def load_store_settings() -> StoreSettings:
+    """Read what it takes to reach store and broker, once. Raises as `load_settings` does."""
+    return _read(StoreSettings)
+
+
+@lru_cache(maxsize=1)
+def load_worker_settings() -> WorkerSettings:
+    """Read the settings of a `worker` process once. Raises as `load_settings` does."""
+    return _read(WorkerSettings)
 
 
 @lru_cache(maxsize=1)
 def load_flower_settings() -> FlowerSettings:
     """Read the settings of the `flower` process once. Raises as `load_settings` does."""
     return _read(FlowerSettings)
+
+
+def or_exit(load: Callable[[], Kind]) -> Kind:
+    """What `load` returns; the process ends, and says why, if the settings are incomplete or unsafe."""
+    try:
+        return load()
+    except SettingsError as error:
+        sys.exit(f"takeone refuses to start:\n{error}")
 
 
 def _read(kind: type[Kind]) -> Kind:
@@ -304,7 +443,7 @@ def _read(kind: type[Kind]) -> Kind:
 
 def _problem(error: Any) -> str:
     said = _said(error)
-    return said if said.startswith(PREFIX) else f"{PREFIX}{str(error['loc'][0]).upper()}: {said}"
+    return said if said.startswith(PREFIX) else f"{variable_of(str(error['loc'][0]))}: {said}"
 
 
 def _said(error: Any) -> str:

@@ -12,7 +12,16 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 PREFIX = "TAKEONE_"
 _FILE = "_FILE"
+_WITHOUT_PREFIX = ("host", "port")
 _MOST_BYTES = 65_536
+# What a deployment may still set from before: ignored, a limit would be off and nothing would say so.
+# With both names set, one environment serves this release and the one before.
+_RENAMED = {
+    f"{PREFIX}RUN_LIMIT": f"{PREFIX}WRITE_LIMIT",
+    f"{PREFIX}DISPATCH_LANES": f"{PREFIX}DISPATCH_QUEUES",
+    f"{PREFIX}WEB_WAITERS": f"{PREFIX}WEB_WAIT_SLOTS",
+    f"{PREFIX}ORCHESTRATOR_DEDUPLICATES": f"{PREFIX}ORCHESTRATOR_IDEMPOTENCY_SECONDS",
+}
 
 
 class Unreadable:
@@ -37,9 +46,23 @@ class SecretFiles(PydanticBaseSettingsSource):
         return {name: value for name, value in values.items() if value is not None}
 
 
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return name.upper() if name in _WITHOUT_PREFIX else PREFIX + name.upper()
+
+
 def may_be_secret(field: FieldInfo) -> bool:
     """Whether a setting is a secret or, like a URL with a password in it, may hold one."""
     return field.annotation is SecretStr or not field.repr
+
+
+def renamed_variables() -> list[str]:
+    """A problem for each variable that is set under a name which it no longer has."""
+    return [
+        f"{old} is now called {new}"
+        for old, new in _RENAMED.items()
+        if _variable(old) and not _variable(new)
+    ]
 
 
 def unknown_variables(
@@ -47,7 +70,7 @@ def unknown_variables(
 ) -> dict[str, str | None]:
     """The TAKEONE_ variables that name no setting, each with the name that was probably meant."""
     given = {name.upper() for name in (os.environ if environment is None else environment)}
-    known = {PREFIX + name.upper() for name in settings.model_fields}
+    known = {variable_of(name) for name in settings.model_fields}
     for name, field in settings.model_fields.items():
         if may_be_secret(field):
             known.add(PREFIX + name.upper() + _FILE)

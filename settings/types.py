@@ -1,15 +1,23 @@
 """The kinds of values that settings take. No message shows a value."""
 
-from typing import Annotated
+import binascii
+from base64 import b64decode
+from ipaddress import ip_address
+from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from settings.rules import split_list
-from signatures import is_signing_secret
+from settings.values import split_list
+
+# Standard Webhooks: how a secret is written, and how long it may be.
+_SECRET_PREFIX = "whsec_"  # noqa: S105
+_SECRET_BYTES = range(24, 65)
 
 
 def _parts(value: str) -> SplitResult | None:
+    if any(each.isspace() or not each.isprintable() for each in value):
+        return None  # urlsplit drops some of these and keeps others
     try:
         parts = urlsplit(value)
         _ = parts.port  # it is only looked at when it is asked for
@@ -23,6 +31,12 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _public_url(value: str) -> str:
+    if "?" in value or "#" in value:
+        raise ValueError("must be an absolute http or https URL without a query: paths are added")
+    return _http_url(value)
+
+
 def _orchestrator_url(value: str) -> str:
     parts = _parts(value)
     if value and (parts is None or parts.scheme not in ("http", "https") or not parts.hostname):
@@ -33,13 +47,77 @@ def _orchestrator_url(value: str) -> str:
 def _redis_url(value: str) -> str:
     if not value.startswith(("redis://", "rediss://", "sentinel://")):
         raise ValueError("must be a redis://, rediss:// or sentinel:// URL")
+    if not (_is_sentinel_url(value) if value.startswith("sentinel") else _is_redis_url(value)):
+        raise ValueError(
+            "must be a redis:// or rediss:// URL, or sentinel://host:port,host:port/0, with a number for "
+            "the database; write / ? # @ and : in a password as %2F %3F %23 %40 and %3A"
+        )
     return value
+
+
+def _is_redis_url(value: str) -> bool:
+    from redis import ConnectionPool
+
+    parts = _parts(value)
+    if parts is None or not _is_database(parts) or not parts.hostname:
+        return False
+    try:
+        ConnectionPool.from_url(value).make_connection()  # it connects to nothing
+    except (TypeError, ValueError):  # an option that there is not
+        return False
+    return True
+
+
+def _is_sentinel_url(value: str) -> bool:
+    where = value.removeprefix("sentinel://").rpartition("@")[2]
+    hosts, _, database = where.partition("/")
+    nodes = [_parts(f"sentinel://{each}") for each in hosts.split(",")]
+    credentials = value.removeprefix("sentinel://").removesuffix(where)
+    return (
+        all(node is not None and node.hostname and not node.query for node in nodes)
+        and (not database or _is_number(database))
+        and not set("/?#").intersection(credentials)
+    )
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
+
+
+def _is_database(parts: SplitResult) -> bool:
+    database = parts.path.removeprefix("/")
+    return (not database or _is_number(database)) and not parts.fragment
 
 
 def _broker_url(value: str) -> str:
-    if value and "://" not in value:
+    if value.startswith(("redis://", "rediss://")) or (
+        value.startswith("sentinel://") and ";" not in value
+    ):
+        return _redis_url(value)
+    if value and not all(_is_transport(each) for each in value.split(";")):
         raise ValueError("must be a URL, such as amqps://user:password@host:5671//")
     return value
+
+
+def _is_transport(value: str) -> bool:
+    from kombu import Connection
+
+    try:
+        return (
+            _parts(value) is not None
+            and "://" in value
+            and bool(Connection(value).get_transport_cls())
+        )
+    except Exception:  # a scheme that kombu has no transport for, or a broken URL
+        return False
+
+
+def _host(value: str) -> str:
+    value = value.removeprefix("[").removesuffix("]")
+    try:
+        return value and str(ip_address("127.0.0.1" if value == "localhost" else value))
+    except ValueError:
+        raise ValueError("must be an IP address, such as 127.0.0.1, 0.0.0.0 or ::") from None
 
 
 def _origins(value: str) -> str:
@@ -49,6 +127,21 @@ def _origins(value: str) -> str:
         if parts is None or not whole or parts.scheme not in ("http", "https") or "@" in each:
             raise ValueError("must be origins, such as https://editor.example, without a path")
     return value
+
+
+def is_signing_secret(secret: str) -> bool:
+    """Whether `secret` is `whsec_` and 24 to 64 bytes in base64."""
+    encoded = secret.removeprefix(_SECRET_PREFIX)
+    try:
+        return encoded != secret and len(b64decode(encoded, validate=True)) in _SECRET_BYTES
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _jwt_key(value: SecretStr) -> SecretStr:
+    """A PEM key on one line, as a .env file holds it, has its line feeds written as \\n."""
+    text = value.get_secret_value()
+    return SecretStr(text.replace("\\n", "\n").strip()) if text.startswith("-----BEGIN") else value
 
 
 def _signing_secrets(value: SecretStr) -> SecretStr:
@@ -68,11 +161,15 @@ def _rate_limit(value: str) -> str:
     return value
 
 
-RunLimit = Annotated[str, AfterValidator(_rate_limit)]
+RateLimit = Annotated[str, AfterValidator(_rate_limit)]
+Host = Annotated[str, AfterValidator(_host)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+PublicUrl = Annotated[str, AfterValidator(_public_url)]
 OrchestratorUrl = Annotated[str, AfterValidator(_orchestrator_url)]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
 Origins = Annotated[str, AfterValidator(_origins)]
+JwtKey = Annotated[SecretStr, AfterValidator(_jwt_key)]
 SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+OrchestratorKind = Literal["webhook", "airflow", "prefect", "temporal", "restate", "step_functions"]

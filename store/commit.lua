@@ -1,36 +1,55 @@
 -- Commit a decided change of one job, if the job and its claim are still what the decision was made on.
 -- Knows no states: it compares, writes, and says whether it did.
 --
--- KEYS[1] job   KEYS[2] claim   KEYS[3] trail   KEYS[4] callbacks   KEYS[5..] queues (may be absent)
--- ARGV[1] the job as it was read     ('' = there was none)
+-- KEYS[1] job  [2] claim  [3] trail  [4] callbacks  [5..8] indexes
+--      [9] pause  [10] the owner's jobs by change  [11..] queues (may be absent)
+-- ARGV[1] the job as it was read
 -- ARGV[2] the claim as it was read   ('' = there was none)
 -- ARGV[3] the new job                ('' = unchanged)
 -- ARGV[4] the new claim              ('' = unchanged, '-' = free the key)
--- ARGV[5] channel   ARGV[6] what to publish on it   ('' = nothing)
--- ARGV[7] event_id  ARGV[8] digest                  ('' = not a callback)
--- ARGV[9] message for the shortest of the queues    ('' = none)
--- ARGV[10..] lines for the trail
--- returns 1 if committed, 0 if job or claim had changed
+-- ARGV[5] job id                     [6..9] its score in each index ('' = not listed)
+-- ARGV[10] channel to notify on      ('' = no notification)
+-- ARGV[11] event_id  [12] what to remember of it      ('' = not a callback)
+-- ARGV[13] message for the shortest of the queues ('' = none)
+-- ARGV[14] '1': not while dispatching is paused
+-- ARGV[15] the job's place by change as it was, [16] as it is if the job is new
+-- ARGV[17..] events for the trail
+-- returns 1 if committed, 0 if job or claim had changed, 2 if dispatching is paused
 
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
 if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] then return 0 end
+if ARGV[14] ~= '' and redis.call('EXISTS', KEYS[9]) == 1 then return 2 end
 
-if ARGV[4] == '-' then
-  redis.call('DEL', KEYS[2])
-elseif ARGV[4] ~= '' and ARGV[2] == '' then
-  if not redis.call('SET', KEYS[2], ARGV[4], 'NX') then return 0 end
-elseif ARGV[4] ~= '' then
-  redis.call('SET', KEYS[2], ARGV[4])
+if ARGV[4] ~= '' then
+  if ARGV[4] == '-' then
+    redis.call('DEL', KEYS[2])
+  elseif ARGV[2] ~= '' then
+    redis.call('SET', KEYS[2], ARGV[4])
+  elseif not redis.call('SET', KEYS[2], ARGV[4], 'NX') then
+    return 0
+  end
 end
-if ARGV[3] ~= '' then redis.call('SET', KEYS[1], ARGV[3]) end
-if ARGV[7] ~= '' then redis.call('HSET', KEYS[4], ARGV[7], ARGV[8]) end
-if #ARGV > 9 then redis.call('RPUSH', KEYS[3], unpack(ARGV, 10)) end
-if ARGV[9] ~= '' then
-  local shortest = KEYS[5]
-  for i = 6, #KEYS do
+for i = 5, 8 do
+  local score = ARGV[i + 1]
+  if score == '' then redis.call('ZREM', KEYS[i], ARGV[5]) else redis.call('ZADD', KEYS[i], score, ARGV[5]) end
+end
+if ARGV[3] ~= '' then
+  redis.call('SET', KEYS[1], ARGV[3])
+  redis.call('ZREM', KEYS[10], ARGV[15])
+  redis.call('ZADD', KEYS[10], 0, ARGV[16])
+end
+if ARGV[11] ~= '' then redis.call('HSET', KEYS[4], ARGV[11], ARGV[12]) end
+-- A job that is tried for weeks would fill the store with its trail: the oldest events go.
+local most_events = 10000
+if #ARGV > 16 and redis.call('RPUSH', KEYS[3], unpack(ARGV, 17)) > most_events then
+  redis.call('LTRIM', KEYS[3], -most_events, -1)
+end
+if ARGV[13] ~= '' then
+  local shortest = KEYS[11]
+  for i = 12, #KEYS do
     if redis.call('LLEN', KEYS[i]) < redis.call('LLEN', shortest) then shortest = KEYS[i] end
   end
-  redis.call('LPUSH', shortest, ARGV[9])
+  redis.call('LPUSH', shortest, ARGV[13])
 end
-if ARGV[6] ~= '' then redis.call('PUBLISH', ARGV[5], ARGV[6]) end
+if ARGV[10] ~= '' then redis.call('PUBLISH', ARGV[10], ARGV[5]) end
 return 1

@@ -1,14 +1,8 @@
--- Drop index entries, each only if it is still the one that the caller knows: a claim that was settled
--- and made anew in between has an entry of its own, with another time, which must stay.
+-- Drop an index entry, if it is still the one that the caller has seen: a claim that was made or changed
+-- since then has an entry with another time, which must stay.
 --
--- KEYS[1] index   ARGV[1], ARGV[2], … job id and score, in turn
--- returns how many were dropped
+-- KEYS[1] index   ARGV[1] job id   ARGV[2] score
 
-local dropped = 0
-for i = 1, #ARGV, 2 do
-  local score = redis.call('ZSCORE', KEYS[1], ARGV[i])
-  if score and tonumber(score) == tonumber(ARGV[i + 1]) then
-    dropped = dropped + redis.call('ZREM', KEYS[1], ARGV[i])
-  end
-end
-return dropped
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if score and tonumber(score) == tonumber(ARGV[2]) then return redis.call('ZREM', KEYS[1], ARGV[1]) end
+return 0

@@ -1,5 +1,7 @@
 """What the store can fail with."""
 
+from domain.claim import FencingToken
+
 
 class StoreError(Exception):
     """Any failure of the store."""
@@ -14,3 +16,26 @@ class StoreUnavailable(StoreError):
 
 class StoreContended(StoreError):
     """The record changed under every try to change it. Try again later."""
+
+
+class QueueUnavailable(StoreError):
+    """The broker did not take the message, or did not say so. It may have landed all the same.
+
+    `token` is that of the claim that the message was for.
+    """
+
+    def __init__(self, token: FencingToken) -> None:
+        super().__init__("the broker did not take the message")
+        self.token = token
+
+
+class DispatchingPaused(StoreError):
+    """Nothing was committed: the change would have begun a post, and dispatching is paused."""
+
+
+class RecordUnreadable(StoreError):
+    """A stored record that this release cannot read: a later release wrote it, or it is corrupt."""
+
+    def __init__(self, record_id: str) -> None:
+        super().__init__("a record cannot be read")
+        self.record_id = record_id

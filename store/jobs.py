@@ -1,179 +1,225 @@
-"""Jobs and their claims: read together, changed together, and only if nobody was quicker."""
+"""Jobs and their claims: read together, changed together, and only if neither has changed since."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from domain.change import Change, Decision, Errand, Record
-from domain.claim import Phase
-from domain.dispatch_steps import Token
-from domain.trail import TrailEvent
-from store import changes, codec, keys
-from store.connecting import Command
-from store.errors import StoreContended
-from store.in_flight import InFlightIndex
-from store.link import Link, Script
-from store.snapshot import Snapshot
+from redis import Redis
 
-Answer = TypeVar("Answer")
+from domain.audit import AuditEvent
+from domain.claim import FencingToken, Phase
+from domain.errors import ResourceNotFound
+from domain.record import Decision, Record, TaskKind
+from store import codec, keys
+from store.client import execute, redis_errors
+from store.due_index import INDEXES, DueIndex, scores
+from store.errors import DispatchingPaused, StoreContended
+from store.lists import ListedRecords, change_entry, lists_of_job
+from store.pauses import PauseStore
 
-_COMMIT = Script.load(Path(__file__).with_name("commit.lua"))
+Result = TypeVar("Result")
+
+_COMMIT = Path(__file__).with_name("commit.lua").read_text()
+_DELETE = Path(__file__).with_name("delete.lua").read_text()
 _MOST_TRIES = 100
+_PAUSED = 2
 
 
 class Outbox(Protocol):
     """How a message reaches a worker. `tasks.outbox` has the two ways there are."""
 
-    def riding(self, errand: Errand, token: Token, user: str) -> tuple[list[str], bytes] | None:
-        """The queues and the message to push within the commit itself; None if it cannot ride."""
+    def message(
+        self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool
+    ) -> tuple[list[str], bytes] | None:
+        """The queues and the message to push within the commit; None if the commit cannot reach them.
 
-    def publish(self, errand: Errand, token: Token, user: str) -> None:
+        `past_pause`: workers must get it although dispatching is paused.
+        """
+
+    def publish(self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool) -> None:
         """Send the message after the commit. Raises `QueueUnavailable`."""
 
 
 class JobStore:
-    """Loads and changes jobs. Each method is one round trip a try; times are the caller's."""
+    """Loads and changes jobs, each try in one round trip. Times are the caller's.
 
-    def __init__(self, link: Link, outbox: Outbox) -> None:
-        self._link = link
+    Every method raises `StoreUnavailable`, and `RecordUnreadable` for a record of a later release.
+    """
+
+    def __init__(self, client: Redis, outbox: Outbox) -> None:
+        self._client = client
         self._outbox = outbox
-        self.index = InFlightIndex(link)
+        self._commit = client.register_script(_COMMIT)
+        self._delete = client.register_script(_DELETE)
+        self._listed = ListedRecords(client)
+        self._channel = keys.changes_channel(client)
+        self.index = DueIndex(client)
+        self.pauses = PauseStore(client)
 
-    def load(self, job_id: str, event_id: str | None = None) -> Snapshot | None:
+    def load(self, job_id: str, event_id: str | None = None) -> Record | None:
         """Read a job with its claim and, if asked, what callback `event_id` brought before."""
-        commands: list[Command] = [("MGET", keys.job(job_id), keys.claim(job_id))]
-        if event_id is not None:
-            commands.append(("HGET", keys.callbacks(job_id), event_id))
-        (job, claim), *seen = self._link.call(*commands)
+        names, seen = (keys.job(job_id), keys.claim(job_id)), None
+        if event_id is None:
+            with redis_errors("MGET"):
+                job, claim = self._client.mget(names)
+        else:
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.mget(names).hget(keys.callbacks(job_id), event_id)
+            (job, claim), seen = execute(pipeline, "MGET HGET")
         if job is None:
             return None
-        digest = seen[0].decode() if seen and seen[0] else None
-        return Snapshot.of(job, claim or b"", digest)
+        return codec.load_record(job_id, job, claim or b"", seen)
 
-    def change(
+    def update(
         self,
         job_id: str,
-        decide: Callable[[Snapshot | None], Decision[Answer]],
+        rule: Callable[[Record], Decision[Result]],
+        *,
         event_id: str | None = None,
-    ) -> Answer:
-        """Read, decide, commit; again from the start if somebody changed the record in between.
+        known: Record | None = None,
+        before_write: Callable[[], None] | None = None,
+    ) -> Decision[Result]:
+        """Read the record, ask the rule, commit; again from the start if the record has changed since.
 
-        Raises whatever `decide` raises, `StoreUnavailable`, `StoreContended`, and `QueueUnavailable`
-        if the change was committed but its message could not be sent.
+        Returns the decision, its record as it now stands. `known` is the record as the caller believes it
+        to stand: if that is right, it need not be read. `before_write` is called once, before the first try to
+        write: what it raises refuses the change. Raises `ResourceNotFound` if there is no such job,
+        whatever `rule` raises, `StoreContended`, `DispatchingPaused`, and `QueueUnavailable` if the change was
+        committed but its message could not be sent.
         """
         for _ in range(_MOST_TRIES):
-            snapshot = self.load(job_id, event_id)
-            decision = decide(snapshot)
-            if decision.change is None or self.commit(snapshot, decision.change):
+            is_guess, record, known = known is not None, known or self.load(job_id, event_id), None
+            if record is None:
+                raise ResourceNotFound
+            decision = rule(record)
+            if is_guess and not decision.changed:
+                continue
+            if decision.changed and before_write is not None:
+                before_write()
+                before_write = None
+            stands = self._write(record, decision) if decision.changed else record
+            if stands is not None:
                 if decision.error is not None:
                     raise decision.error
-                return decision.answer
+                return replace(decision, record=stands)
         raise StoreContended(job_id)
 
-    def apply(
+    def create(self, decision: Decision[None], marker_seconds: int = 0) -> bool:
+        """Write a new job and list it; whether it is new. `marker_seconds`: see `ListedRecords.create`."""
+        job, (event,) = decision.record.job, decision.events
+        return self._listed.create(
+            keys.job(job.id), job.id, codec.dump_job(job), lists_of_job(job),
+            marker_seconds=marker_seconds, first_event=codec.dump_event(event),
+        )  # fmt: skip
+
+    def relist(self, job_id: str) -> None:
+        """List a job that stands wherever it belongs."""
+        for _ in range(_MOST_TRIES):
+            record = self.load(job_id)
+            if record is None or self._listed.relist(
+                keys.job(job_id), job_id, record.revision[0], lists_of_job(record.job)
+            ):
+                return
+        raise StoreContended(job_id)
+
+    def delete(
         self,
         job_id: str,
-        rule: Callable[[Record], Change | None],
-        known: Snapshot | None = None,
-    ) -> Snapshot | None:
-        """Apply a rule to a record; return it as it then stands, None if the rule changed nothing.
+        rule: Callable[[Record], None],
+        before_write: Callable[[], None] | None = None,
+    ) -> None:
+        """Delete a job and all that is kept of it, unless `rule` refuses by raising.
 
-        `known` is how the caller knows the record to stand: if he is right, it need not be read.
-        Raises what `change` raises.
+        `before_write`: see `update`. Raises `ResourceNotFound` if there is no such job, and `StoreContended`.
         """
         for _ in range(_MOST_TRIES):
-            snapshot, guessed, known = known or self.load(job_id), known is not None, None
-            change = rule(snapshot.record) if snapshot else None
-            if change is None and not guessed:
-                return None
-            after = self.commit(snapshot, change) if change else None
-            if after is not None:
-                return after
+            record = self.load(job_id)
+            if record is None:
+                raise ResourceNotFound
+            rule(record)
+            if before_write is not None:
+                before_write()
+                before_write = None
+            places = lists_of_job(record.job) | dict.fromkeys(INDEXES, job_id)
+            with redis_errors("EVALSHA"):
+                if self._delete([*_names(job_id), *places], [*record.revision, *places.values()]):
+                    return
         raise StoreContended(job_id)
 
-    def commit(self, before: Snapshot | None, change: Change, *first: Command) -> Snapshot | None:
-        """Write the change if the record is still as `before` has it.
+    def trail(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], bool]:
+        """Read `limit` events of a trail from event `start`, and whether there are more.
 
-        Returns the record as it then stands, or None if it was not as it was read. `first` is sent
-        along, and carried out in any case.
+        Events that this release does not know are left out.
         """
-        after = _written(before, change)
-        old, new = before.record.claim if before else None, change.record.claim
-        job_id = change.record.job.id
-        ride = self._ride(change)
-        committed = self._link.run(
-            _COMMIT,
-            _keys(job_id, ride),
-            _arguments(before, after, change, ride),
-            *first,
-            *self.index.drops(),
-            *self.index.additions(job_id, old, new),
-        )
+        with redis_errors("LRANGE"):
+            lines = self._client.lrange(keys.trail(job_id), start, start + limit)
+        events = [codec.load_event(line) for line in lines[:limit]]
+        return [event for event in events if event is not None], len(lines) > limit
+
+    def _write(self, before: Record, decision: Decision[Any]) -> Record | None:
+        """Write the decision if the record is still as `before` has it; None if it is not."""
+        after = _with_revision(before, decision.record)
+        message: tuple[list[str], bytes] | None = None
+        past_pause = decision.task not in (None, TaskKind.DISPATCH) and bool(self.pauses.current())
+        if decision.task is not None:
+            message = self._outbox.message(
+                decision.task, after.token, after.job.owner, past_pause=past_pause
+            )
+        job_id = after.job.id
+        names = [*_names(job_id), *INDEXES, keys.PAUSE, keys.user_changes(after.job.owner)]
+        names += message[0] if message else []
+        with redis_errors("EVALSHA"):
+            committed = self._commit(names, self._arguments(before, after, decision, message))
+        if committed == _PAUSED:
+            raise DispatchingPaused
         if not committed:
             return None
-        self.index.settled(job_id, old, new)
-        if change.errand is not None and ride is None:
-            self._outbox.publish(change.errand, _token(change), change.record.job.owner)
+        if decision.task is not None and message is None:
+            self._outbox.publish(decision.task, after.token, after.job.owner, past_pause=past_pause)
         return after
 
-    def trail(self, job_id: str, start: int, limit: int) -> tuple[list[TrailEvent], bool]:
-        """Read `limit` lines of a trail from line `start`, and whether there are more."""
-        (lines,) = self._link.call(("LRANGE", keys.trail(job_id), start, start + limit))
-        return [codec.load_event(line) for line in lines[:limit]], len(lines) > limit
+    def _arguments(
+        self,
+        before: Record,
+        after: Record,
+        decision: Decision[Any],
+        message: tuple[list[str], bytes] | None,
+    ) -> list[str | bytes]:
+        old_job, old_claim = before.revision
+        new_job, new_claim = after.revision
+        event_id, applied = decision.callback or ("", None)
+        return [
+            old_job,
+            old_claim,
+            new_job if new_job != old_job else b"",
+            (new_claim or b"-") if new_claim != old_claim else b"",
+            after.job.id,
+            *scores(after),
+            self._channel if _is_news(before, after) else b"",
+            event_id,
+            codec.dump_applied(applied) if applied else b"",
+            message[1] if message else b"",
+            b"1" if decision.unless_paused else b"",
+            change_entry(before.job),
+            change_entry(after.job),
+            *(codec.dump_event(event) for event in decision.events),
+        ]
 
-    def _ride(self, change: Change) -> tuple[list[str], bytes] | None:
-        if change.errand is None:
-            return None
-        return self._outbox.riding(change.errand, _token(change), change.record.job.owner)
+
+def _names(job_id: str) -> list[str]:
+    return [keys.job(job_id), keys.claim(job_id), keys.trail(job_id), keys.callbacks(job_id)]
 
 
-def _written(before: Snapshot | None, change: Change) -> Snapshot:
+def _with_revision(before: Record, after: Record) -> Record:
     """The record as the commit will leave it: what did not change keeps the bytes it was read from."""
-    job, claim = change.record.job, change.record.claim
-    same_job = before is not None and job is before.record.job
-    same_claim = before is not None and claim is before.record.claim
-    return Snapshot(
-        change.record,
-        before.job if before and same_job else codec.dump(job),
-        before.claim if before and same_claim else codec.dump(claim) if claim else b"",
-    )
+    old_job, old_claim = before.revision
+    job = old_job if after.job is before.job else codec.dump_job(after.job)
+    claim = old_claim if after.claim is before.claim else codec.dump_claim(after.claim)
+    return replace(after, revision=(job, claim), seen=None)
 
 
-def _keys(job_id: str, ride: tuple[list[str], bytes] | None) -> list[str]:
-    own = [keys.job(job_id), keys.claim(job_id), keys.trail(job_id), keys.callbacks(job_id)]
-    return [*own, *(ride[0] if ride else [])]
-
-
-def _arguments(
-    before: Snapshot | None,
-    after: Snapshot,
-    change: Change,
-    ride: tuple[list[str], bytes] | None,
-) -> list[str | bytes]:
-    old_job, old_claim = (before.job, before.claim) if before else (b"", b"")
-    event_id, digest = change.callback or ("", "")
-    return [
-        old_job,
-        old_claim,
-        after.job if after.job is not old_job else b"",
-        (after.claim or b"-") if after.claim != old_claim else b"",
-        keys.CHANGES_CHANNEL,
-        changes.hint(after) if before and _is_news(before, after) else b"",
-        event_id,
-        digest,
-        ride[1] if ride else b"",
-        *(codec.dump_event(event) for event in change.trail),
-    ]
-
-
-def _is_news(before: Snapshot, after: Snapshot) -> bool:
-    # Whoever waits for a dispatch is not woken while it is merely on its way.
-    claim = after.record.claim
-    settled = claim is None or claim.phase in (Phase.SENT, Phase.UNKNOWN)
-    return settled or after.job is not before.job
-
-
-def _token(change: Change) -> Token:
-    claim = change.record.shown_claim
-    job_id = change.record.job.id
-    return Token(job_id, claim.dispatch_id, claim.epoch) if claim else Token(job_id, "", 0)
+def _is_news(before: Record, after: Record) -> bool:
+    # A caller who waits for a dispatch is not woken while it is merely on its way.
+    is_settled = after.claim is None or after.claim.phase in (Phase.SENT, Phase.UNKNOWN)
+    return is_settled or after.job is not before.job

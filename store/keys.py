@@ -1,16 +1,27 @@
 """The names of all keys. A job's keys share its id as hash tag, so that one script may touch them all
-on a Redis Cluster too; nothing else is ever touched together with them, but the broker's queue where
-the broker is the same (and then not clustered) Redis."""
+on a Redis Cluster too. Touched together with them, where it is one Redis: the lists and indexes that name
+the job, and the queue of a broker that is the same Redis."""
 
 from hashlib import sha256
 
+from redis import Redis
+
 PREFIX = "takeone:"
 
-IN_FLIGHT = f"{PREFIX}claims:in-flight"
+DUE = f"{PREFIX}claims:in-flight"
 UNKNOWN = f"{PREFIX}claims:unknown"
+IN_FLIGHT = f"{PREFIX}claims:open"
+SILENT = f"{PREFIX}jobs:silent"
 SWEEP_LOCK = f"{PREFIX}sweep:lock"
-CHANGES_CHANNEL = f"{PREFIX}changes"
 LIMITS = f"{PREFIX}limits"
+PUT_ASIDE = f"{PREFIX}messages:put-aside"
+PAUSE = f"{PREFIX}pause"
+LAST_PAUSE = f"{PREFIX}pause:last"
+
+
+def changes_channel(client: Redis) -> str:
+    """Where changes are notified. Pub/sub ignores database numbers, so the name holds the client's."""
+    return f"{PREFIX}{client.get_connection_kwargs().get('db') or 0}:changes"
 
 
 def job(job_id: str) -> str:
@@ -33,16 +44,45 @@ def callbacks(job_id: str) -> str:
     return f"{PREFIX}{{{job_id}}}:callbacks"
 
 
+def made(record_id: str) -> str:
+    """Says that the job or project was made by an idempotency key; outlives the record, as long as the key."""
+    return f"{PREFIX}{{{record_id}}}:made"
+
+
+def idempotency_key(digest: str) -> str:
+    """The id and the digest of the body that an idempotency key stands for."""
+    return f"{PREFIX}idempotency:{digest}"
+
+
 def project(project_id: str) -> str:
     """A project, as JSON."""
     return f"{PREFIX}{{{project_id}}}:project"
 
 
 def project_jobs(project_id: str) -> str:
-    """The ids of a project's jobs: a list, oldest first. It only ever grows."""
-    return f"{PREFIX}{{{project_id}}}:jobs"
+    """The jobs of a project by creation. What is in this and the next three: `store/lists.py`."""
+    return f"{PREFIX}{{{project_id}}}:jobs-by-creation"
+
+
+def user_jobs(user: str) -> str:
+    """The jobs of a user by creation."""
+    return f"{_user(user)}:jobs-by-creation"
+
+
+def user_changes(user: str) -> str:
+    """The jobs of a user by their last change."""
+    return f"{_user(user)}:jobs-by-change"
 
 
 def user_projects(user: str) -> str:
-    """The ids of a user's projects: a list, oldest first. The name is a digest: users are free text."""
-    return f"{PREFIX}user:{{{sha256(user.encode()).hexdigest()[:32]}}}:projects"
+    """The projects of a user by creation."""
+    return f"{_user(user)}:projects-by-creation"
+
+
+def _user(user: str) -> str:
+    # A digest: users are free text.
+    return f"{PREFIX}user:{{{sha256(user.encode()).hexdigest()[:32]}}}"
+
+
+# Lists of the release before this one, which `takeone jobs relist` takes away.
+OLD_LISTS = (f"{PREFIX}{{*}}:jobs", f"{PREFIX}user:{{*}}:projects")

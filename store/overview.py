@@ -2,12 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
+from redis import Redis
+
 from domain.claim import Claim, Phase
 from store import codec, keys
-from store.link import Link
+from store.client import execute, redis_errors
+from store.errors import RecordUnreadable
 
 # Looking at each claim is for a handful of them; in a crisis there may be many more.
 _MOST_CLAIMS = 1_000
@@ -17,26 +21,29 @@ _MOST_CLAIMS = 1_000
 class Overview:
     """Claims and queues at one moment; ages in seconds, 0 where there is nothing.
 
-    `phases` and `oldest_claim_age` are of the 1,000 claims in flight that are due first.
+    `phases` and `oldest_claim_age` are of the 1,000 oldest claims in flight; `silent` counts jobs.
     """
 
     in_flight: int
     phases: dict[Phase, int]
     oldest_claim_age: float
     oldest_unknown_age: float
+    silent: int
+    paused: bool
     queue_lengths: list[int]
 
 
-def overview(link: Link, queues: Sequence[str], now: datetime) -> Overview:
+def overview(client: Redis, queues: Sequence[str], now: datetime) -> Overview:
     """Read it, in two round trips. Raises `StoreUnavailable`."""
-    in_flight, due, unknown, oldest, *lengths = link.call(
-        ("ZCARD", keys.IN_FLIGHT),
-        ("ZRANGE", keys.IN_FLIGHT, 0, _MOST_CLAIMS - 1),
-        ("ZCARD", keys.UNKNOWN),
-        ("ZRANGE", keys.UNKNOWN, 0, 0, "WITHSCORES"),
-        *(("LLEN", queue) for queue in queues),
-    )
-    claims = _open_claims(link, [job_id.decode() for job_id in due])
+    pipeline = client.pipeline(transaction=False)
+    pipeline.zcard(keys.IN_FLIGHT).zrange(keys.IN_FLIGHT, 0, _MOST_CLAIMS - 1)
+    pipeline.zcard(keys.UNKNOWN).zrange(keys.UNKNOWN, 0, 0, withscores=True)
+    pipeline.zcard(keys.SILENT).exists(keys.PAUSE)
+    for queue in queues:
+        pipeline.llen(queue)
+    found = execute(pipeline, "ZCARD ZRANGE EXISTS LLEN")
+    in_flight, due, unknown, oldest, silent, paused, *lengths = found
+    claims = _open_claims(client, [job_id.decode() for job_id in due])
     phases = Counter(claim.phase for claim in claims)
     since = min((claim.claimed_at for claim in claims), default=now)
     return Overview(
@@ -48,14 +55,29 @@ def overview(link: Link, queues: Sequence[str], now: datetime) -> Overview:
             Phase.UNKNOWN: unknown,
         },
         oldest_claim_age=max(0.0, (now - since).total_seconds()),
-        oldest_unknown_age=max(0.0, now.timestamp() - float(oldest[1])) if oldest else 0.0,
+        oldest_unknown_age=max(0.0, now.timestamp() - oldest[0][1]) if oldest else 0.0,
+        silent=silent,
+        paused=bool(paused),
         queue_lengths=lengths,
     )
 
 
-def _open_claims(link: Link, job_ids: list[str]) -> list[Claim]:
+def _open_claims(client: Redis, job_ids: list[str]) -> list[Claim]:
     if not job_ids:
         return []
-    raws = link.call(*(("GET", keys.claim(job_id)) for job_id in job_ids))
-    claims = [codec.load_claim(raw) for raw in raws if raw]
-    return [claim for claim in claims if claim.in_flight]
+    pipeline = client.pipeline(transaction=False)
+    for job_id in job_ids:
+        pipeline.get(keys.claim(job_id))
+    claims, settled = [], []
+    for job_id, raw in zip(job_ids, execute(pipeline, "GET"), strict=True):
+        # What cannot be read is counted where it is due: in the sweep.
+        with suppress(RecordUnreadable):
+            claim = codec.load_claim(job_id, raw) if raw else None
+            if claim and claim.in_flight:
+                claims.append(claim)
+            else:
+                settled.append(job_id)
+    if settled:  # by a process of the release before, which does not know this list
+        with redis_errors("ZREM"):
+            client.zrem(keys.IN_FLIGHT, *settled)
+    return claims

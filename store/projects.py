@@ -1,93 +1,136 @@
-"""Projects, and the lists of what is in them. Nothing here scans the keyspace."""
+"""Projects, and the lists of what is in them. No request scans the keyspace."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import TypeVar
 
-from domain.change import Change, Record
+import structlog
+from redis import Redis
+
+from domain.job import Project
 from domain.job_fsm import JobStatus
-from domain.models import Project
-from store import codec, keys
-from store.jobs import JobStore
-from store.link import Link
+from domain.record import Record
+from observability.metrics import unreadable_records
+from store import codec, keys, lists
+from store.client import execute, redis_errors
+from store.errors import RecordUnreadable
+from store.lists import ListedRecords, Page, PageQuery
 
-# How many jobs one page looks at, at the most, when it filters: a page may then be short, or empty,
-# and still have a cursor to go on from.
-_MOST_EXAMINED = 1_000
+Item = TypeVar("Item")
 
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """Some of a project's jobs, oldest first, and where to go on (None: that was all)."""
-
-    records: list[Record]
-    next_start: int | None
+log = structlog.get_logger("store")
 
 
 class ProjectStore:
-    """Loads and makes projects."""
+    """Loads and makes projects, and reads lists of projects and jobs.
 
-    def __init__(self, link: Link, jobs: JobStore) -> None:
-        self._link = link
-        self._jobs = jobs
+    Every method raises `StoreUnavailable`.
+    """
 
-    def create(self, project: Project) -> None:
-        """Keep a new project and list it for its owner, last."""
-        # The list entry first: one that points to nothing is passed over, a project that no list
-        # names would be lost.
-        self._link.call(
-            ("RPUSH", keys.user_projects(project.owner), project.id),
-            ("SET", keys.project(project.id), codec.dump(project), "NX"),
-        )
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._records = ListedRecords(client)
+
+    def create(self, project: Project, marker_seconds: int = 0) -> bool:
+        """Keep a new project and list it; whether it is new. `marker_seconds`: see `ListedRecords.create`."""
+        return self._records.create(
+            keys.project(project.id), project.id, codec.dump_project(project),
+            lists.lists_of_project(project), marker_seconds=marker_seconds,
+        )  # fmt: skip
+
+    def relist(self, project_id: str) -> None:
+        """List a project that stands where it belongs."""
+        name = keys.project(project_id)
+        with redis_errors("GET"):
+            raw = self._client.get(name)
+        if raw:
+            places = lists.lists_of_project(codec.load_project(project_id, raw))
+            self._records.relist(name, project_id, raw, places)
 
     def load(self, project_id: str) -> Project | None:
         """Read a project."""
-        (raw,) = self._link.call(("GET", keys.project(project_id)))
-        return codec.load_project(raw) if raw else None
+        with redis_errors("GET"):
+            raw = self._client.get(keys.project(project_id))
+        return codec.load_project(project_id, raw) if raw else None
 
-    def of_user(self, user: str) -> list[Project]:
-        """All projects of a user, oldest first."""
-        (ids,) = self._link.call(("LRANGE", keys.user_projects(user), 0, -1))
-        if not ids:
-            return []
-        raws = self._link.call(*(("GET", keys.project(each.decode())) for each in ids))
-        return [codec.load_project(raw) for raw in raws if raw]
-
-    def add_job(self, change: Change) -> None:
-        """Keep a new job and list it in its project, last."""
-        job = change.record.job
-        self._jobs.commit(None, change, ("RPUSH", keys.project_jobs(job.project_id), job.id))
+    def of_user(self, user: str, query: PageQuery) -> Page[Project]:
+        """A page of a user's projects, by creation."""
+        return lists.read_page(
+            self._client, keys.user_projects(user), query, self._load_projects,
+            lambda project: lists.entry(project.created_at, project.id),
+        )  # fmt: skip
 
     def jobs(
-        self, project_id: str, start: int, limit: int, status: JobStatus | None = None
-    ) -> JobPage:
-        """Read up to `limit` jobs (in `status`, if given) from the list's place `start` on."""
-        found: list[Record] = []
-        examined = 0
-        while examined < _MOST_EXAMINED:
-            ids, more = self._ids(project_id, start, limit)
-            for place, record in self._records(ids):
-                if status is None or record.job.status is status:
-                    found.append(record)
-                if len(found) == limit:
-                    return self._page(found, start + place + 1, more or place + 1 < len(ids))
-            start, examined = start + len(ids), examined + len(ids)
-            if not more:
-                return self._page(found, start, False)
-        return self._page(found, start, True)
+        self, project_id: str, query: PageQuery, status: JobStatus | None = None
+    ) -> Page[Record]:
+        """A page of a project's jobs, by creation; only those in `status`, if it is given."""
+        return self._jobs(keys.project_jobs(project_id), query, status)
 
-    @staticmethod
-    def _page(found: list[Record], next_start: int, more: bool) -> JobPage:
-        return JobPage(found, next_start if more else None)
+    def jobs_of_user(
+        self,
+        user: str,
+        query: PageQuery,
+        status: JobStatus | None = None,
+        project_id: str | None = None,
+    ) -> Page[Record]:
+        """A page of a user's jobs, of one project if it is given.
 
-    def _ids(self, project_id: str, start: int, limit: int) -> tuple[list[str], bool]:
-        (ids,) = self._link.call(("LRANGE", keys.project_jobs(project_id), start, start + limit))
-        return [each.decode() for each in ids[:limit]], len(ids) > limit
+        By creation; by change where `query` has `after`.
+        """
+        if query.after is not None:
+            return self._jobs(keys.user_changes(user), query, status, project_id)
+        if project_id is None:
+            return self._jobs(keys.user_jobs(user), query, status)
+        project = self.load(project_id)
+        if project is None or project.owner != user:
+            return Page([], None)
+        return self.jobs(project_id, query, status)
 
-    def _records(self, ids: list[str]) -> Iterable[tuple[int, Record]]:
-        if not ids:
-            return
-        pairs = self._link.call(*(("MGET", keys.job(each), keys.claim(each)) for each in ids))
-        for place, (job, claim) in enumerate(pairs):
-            if job:
-                record = Record(codec.load_job(job), codec.load_claim(claim) if claim else None)
-                yield place, record
+    def _jobs(
+        self, name: str, query: PageQuery, status: JobStatus | None, project_id: str | None = None
+    ) -> Page[Record]:
+        def entry_of(record: Record) -> str:
+            job = record.job
+            return lists.entry(job.updated_at if query.after else job.created_at, job.id)
+
+        def is_wanted(record: Record) -> bool:
+            return (status is None or record.job.status is status) and (
+                project_id is None or record.job.project_id == project_id
+            )
+
+        return lists.read_page(self._client, name, query, self._load_jobs, entry_of, is_wanted)
+
+    def _load_projects(self, ids: list[str]) -> list[Project | RecordUnreadable | None]:
+        raws = self._pipelined([[keys.project(each)] for each in ids])
+        return [
+            _readable(codec.load_project, "project_id", each, *raw)
+            for each, raw in zip(ids, raws, strict=True)
+        ]
+
+    def _load_jobs(self, ids: list[str]) -> list[Record | RecordUnreadable | None]:
+        raws = self._pipelined([[keys.job(each), keys.claim(each)] for each in ids])
+        return [
+            _readable(codec.load_record, "job_id", each, *raw)
+            for each, raw in zip(ids, raws, strict=True)
+        ]
+
+    def _pipelined(self, names: list[list[str]]) -> list[list[bytes | None]]:
+        if not names:
+            return []
+        pipeline = self._client.pipeline(transaction=False)
+        for each in names:
+            pipeline.mget(each)
+        return execute(pipeline, "MGET")
+
+
+def _readable(
+    load: Callable[..., Item], name: str, record_id: str, raw: bytes | None, *more: bytes | None
+) -> Item | RecordUnreadable | None:
+    if raw is None:
+        return None
+    try:
+        return load(record_id, raw, *(each or b"" for each in more))
+    except RecordUnreadable as error:
+        # One unreadable record hides only itself.
+        unreadable_records.inc()
+        log.error("record.unreadable", **{name: record_id})
+        return error

@@ -1,65 +1,194 @@
-"""Two things that Celery's worker does for each task, and need not do for ours.
+"""The threads of a worker take messages themselves, where they lie in the store's own Redis.
 
-Both use documented extension points (bootsteps, a task's `Request` class). Measured together they were a
-third of the worker's CPU for a dispatch.
+Celery's event loop takes about 1 ms of CPU to bring a message to a thread, which is what limits a busy
+worker (spec/decisions/0016). Here each thread pops a message and lets Celery run it in place: its events,
+signals, `inspect active` and totals are Celery's own. On any other broker Celery consumes as usual.
 """
 
+import threading
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar
 
-from celery import bootsteps
-from celery.worker.consumer.events import Events
+import orjson
+import structlog
+from celery import Celery, bootsteps
+from celery.concurrency.solo import TaskPool as RunInPlace
 from celery.worker.request import Request
+from celery.worker.state import task_reserved
+from kombu.message import Message
 
+from observability.metrics import messages_discarded, messages_put_aside
+from store.errors import StoreError
+from store.message_queue import MessageQueue
+from tasks import message
+
+log = structlog.get_logger("tasks")
+
+_PAUSE_SECONDS = 0.5
+_WAIT_AT_REDIS = 2
 _FLUSH_SECONDS = 0.25
-_MOST_BUFFERED = 1_000
+_MOST_EVENTS = 1_000
+# Longer than any exchange may last: a warm shutdown waits for what is in hand, and not for ever.
+_STOP_SECONDS = 180.0
 
 
-class BatchedEvents(bootsteps.StartStopStep):
-    """Sends task events a few times a second instead of on every turn of the event loop."""
+class TaskEvents:
+    """Celery's events of tasks, sent a few times a second, and never in the way of a task.
 
-    requires = (Events,)
-    #: Celery's event dispatcher; None where there is no connection to the broker.
-    dispatcher: ClassVar[Any] = None
-
-    def __init__(self, consumer: Any, **options: Any) -> None:
-        super().__init__(consumer, **options)
-        self._timer: Any = None
-
-    def start(self, consumer: Any) -> None:
-        """Called for each connection to the broker, which has a dispatcher of its own."""
-        self.stop(consumer)
-        dispatcher = consumer.event_dispatcher
-        if dispatcher is None or consumer.hub is None:
-            return
-        BatchedEvents.dispatcher = dispatcher
-        dispatcher.on_send_buffered = None
-        dispatcher.buffer_limit = _MOST_BUFFERED
-        self._timer = consumer.timer.call_repeatedly(_FLUSH_SECONDS, dispatcher.flush)
-
-    def stop(self, consumer: Any) -> None:
-        """Send what is left, if that is possible, and stop the timer."""
-        if self._timer is None:
-            return
-        BatchedEvents.dispatcher = None
-        self._timer.cancel()
-        self._timer = None
-        with suppress(Exception):  # the connection may be what is gone; events are for onlookers
-            consumer.event_dispatcher.flush()
-
-    @classmethod
-    def send(cls, event_type: str, **fields: Any) -> None:
-        """Send an event of Celery's, from any thread; nothing without a connection to the broker."""
-        if cls.dispatcher is not None:
-            cls.dispatcher.send(event_type, **fields)
-
-
-class UnacknowledgedRequest(Request):
-    """A message from a `no_ack` queue of Redis: it was gone when it was popped.
-
-    kombu's Redis transport would still make a round trip to take it off a list that it was never on.
+    Celery's own dispatcher of a worker publishes on every turn of its loop, which took 40 % of a busy
+    worker's CPU.
     """
 
-    def acknowledge(self) -> None:
-        """Nothing to do."""
-        self.acknowledged = True
+    enabled = True
+
+    def __init__(self, app: Celery, hostname: str) -> None:
+        self._app, self._hostname = app, hostname
+        self._dispatcher = self._new_dispatcher()
+
+    def send(self, event_type: str, **fields: Any) -> None:
+        """Keep an event for the next flush."""
+        try:
+            self._dispatcher.send(event_type, **fields)
+        except Exception:  # the buffer was full, and the broker is away
+            self._dispatcher = self._new_dispatcher()
+
+    def flush(self) -> None:
+        """Send what was kept; what cannot be sent is dropped."""
+        try:
+            self._dispatcher.flush()
+        except Exception:  # likewise
+            self._dispatcher = self._new_dispatcher()
+
+    def _new_dispatcher(self) -> Any:
+        return self._app.events.Dispatcher(
+            self._app.connection_for_write(),
+            hostname=self._hostname,
+            buffer_while_offline=False,
+            buffer_group={"task"},
+            buffer_limit=_MOST_EVENTS,
+        )
+
+
+class Consumer(bootsteps.StartStopStep):
+    """A worker's bootstep: as many threads as its concurrency, each with a message at a time."""
+
+    requires = ("celery.worker.components:Pool",)
+    #: Makes the queues to take from; set by `tasks.worker` before the worker starts.
+    queue_of: ClassVar[Callable[[], MessageQueue]]
+    #: Set by `tasks.worker` once the worker is ready: before, Celery cannot run a task.
+    ready: ClassVar = threading.Event()
+
+    def __init__(self, worker: Any, **options: Any) -> None:
+        super().__init__(worker, **options)
+        self._stopping = threading.Event()
+        # Idle threads wait for their turn here: each that waits at Redis costs a command twice a second.
+        self._waiting = threading.Semaphore(_WAIT_AT_REDIS)
+        self._threads: list[threading.Thread] = []
+        self._run_in_place = RunInPlace(app=worker.app)
+        self._events = TaskEvents(worker.app, worker.hostname)
+
+    def start(self, worker: Any) -> None:
+        """Start the threads."""
+        queue = type(self).queue_of()
+        self._threads = [
+            threading.Thread(
+                target=self._consume, args=(worker, queue), name=f"consumer-{number}", daemon=True
+            )
+            for number in range(worker.concurrency)
+        ]
+        self._threads.append(threading.Thread(target=self._send_events, name="events", daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, worker: Any) -> None:  # noqa: ARG002
+        """Take no more messages, and wait for what is in hand (warm shutdown)."""
+        self._stopping.set()
+        self.ready.set()
+        for thread in self._threads:
+            thread.join(_STOP_SECONDS)
+        self._events.flush()
+
+    def terminate(self, worker: Any) -> None:  # noqa: ARG002
+        """Take no more messages, and wait for nothing (cold shutdown)."""
+        self._stopping.set()
+
+    def _consume(self, worker: Any, queue: MessageQueue) -> None:
+        self.ready.wait()
+        while not self._stopping.is_set():
+            try:
+                with self._waiting:
+                    payload = None if self._stopping.is_set() else queue.take()
+                if payload is not None:
+                    self._run(worker, payload, queue)
+                elif not self._stopping.is_set():
+                    self._look_aside(worker, queue)
+            except StoreError:
+                self._stopping.wait(_PAUSE_SECONDS)  # a message that was lost is sent again
+            except Exception:
+                with suppress(Exception):
+                    log.error("consumer.failed", exc_info=True)
+                self._stopping.wait(_PAUSE_SECONDS)
+
+    def _send_events(self) -> None:
+        while not self._stopping.wait(_FLUSH_SECONDS):
+            self._events.flush()
+
+    def _look_aside(self, worker: Any, queue: MessageQueue) -> None:
+        """Look at one message that was put aside, and run it if this release can read it."""
+        payload = queue.take_aside()
+        if payload is not None and message.is_later(payload):
+            queue.put_aside(payload)
+        elif payload is not None:
+            self._run(worker, payload, queue)
+
+    def _run(self, worker: Any, payload: bytes, queue: MessageQueue) -> None:
+        if message.is_later(payload):
+            queue.put_aside(payload)
+            messages_put_aside.inc()
+            log.warning("message.put_aside", size=len(payload))
+            return
+        request = request_of(payload, worker.app, worker.hostname, self._events)
+        if request is None:
+            messages_discarded.inc()
+            log.warning("message.discarded", size=len(payload))
+            return
+        request.send_event(
+            "task-received", name=request.name, args=request.argsrepr, kwargs=request.kwargsrepr
+        )
+        task_reserved(request)
+        request.execute_using_pool(self._run_in_place)
+
+
+def request_of(payload: bytes, app: Celery, hostname: str, eventer: Any = None) -> Request | None:
+    """Celery's request for a message of ours; None for anything else that lies in the queue."""
+    with suppress(Exception):  # whatever is wrong with it
+        envelope = orjson.loads(payload)
+        properties, headers = envelope["properties"], envelope["headers"]
+        (job_id, dispatch_id, epoch), _, _ = orjson.loads(envelope["body"])
+        is_ours = isinstance(job_id, str) and isinstance(dispatch_id, str) and type(epoch) is int
+        is_ours = is_ours and message.is_known(headers.get(message.FORM_HEADER, 0))
+        if not is_ours or headers["task"] not in app.tasks or headers["lang"] != "py":
+            return None
+        received = Message(
+            body=envelope["body"],
+            content_type="application/json",
+            content_encoding="utf-8",
+            delivery_info=properties["delivery_info"],
+            properties=properties,
+            headers=_OUR_HEADERS(headers),
+            accept={"application/json"},
+        )
+        return Request(received, app=app, hostname=hostname, eventer=eventer)
+    return None
+
+
+def _only(names: tuple[str, ...], headers: dict[str, Any]) -> dict[str, Any]:
+    return {name: headers[name] for name in names if isinstance(headers.get(name), str)}
+
+
+# No other header is believed: an `eta` or `expires` would be acted upon, and none of ours has one.
+_OUR_HEADERS = partial(
+    _only, ("lang", "task", "id", "root_id", "argsrepr", "kwargsrepr", "traceparent")
+)

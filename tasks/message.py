@@ -1,54 +1,33 @@
 """The message that a worker gets: Celery's documented protocol 2, in kombu's envelope for Redis.
 
 Written here, and not by `apply_async`, where it is pushed by the very script that makes the claim
-(spec/decisions/0006). A test holds it to what kombu and Celery make and read.
+(spec/decisions/0006). A test holds it to what kombu and Celery make and read. It states its form, as a record
+does (spec/decisions/0019).
 """
 
 import os
 import socket
-from dataclasses import dataclass
+from contextlib import suppress
+from typing import Final
 
 import orjson
 
-import tracing
-from domain.dispatch_steps import Token
+from domain.claim import FencingToken
+from observability import tracing
 
 DISPATCH_TASK = "takeone.dispatch"
 TELL_CANCELLED_TASK = "takeone.tell_cancelled"
+ASK_TASK = "takeone.ask"
+
+#: The form of what this release sends. A message that states none is of the form before the first, 0.
+FORM: Final = 1
+FORM_HEADER: Final = "form"
 
 _EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _ORIGIN = f"takeone@{os.getpid()}@{socket.gethostname()}"
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """A message of ours as a worker reads it; `traceparent` is there if it was traced."""
-
-    task: str
-    task_id: str
-    token: Token
-    shown_arguments: str
-    traceparent: str | None
-
-
-def decode(message: bytes) -> Received | None:
-    """Read a message that `encode` wrote; None if it is anything else."""
-    try:
-        whole = orjson.loads(message)
-        headers = whole["headers"]
-        (job_id, dispatch_id, epoch), _, _ = orjson.loads(whole["body"])
-        return Received(
-            headers["task"],
-            headers["id"],
-            Token(job_id, dispatch_id, epoch),
-            headers["argsrepr"],
-            headers.get(tracing.TRACEPARENT),
-        )
-    except (ValueError, TypeError, KeyError):
-        return None
-
-
-def encode(task: str, task_id: str, token: Token, queue: str) -> bytes:
+def encode(task: str, task_id: str, token: FencingToken, queue: str) -> bytes:
     """The message for one task about one claim. It carries ids and nothing else."""
     arguments = [token.job_id, token.dispatch_id, token.epoch]
     envelope = {
@@ -86,5 +65,24 @@ def _headers(task: str, task_id: str, shown_arguments: str) -> dict[str, object]
         "kwargsrepr": "{}",
         "origin": _ORIGIN,
         "ignore_result": True,
-        **tracing.headers(),
+        **own_headers(),
     }
+
+
+def own_headers() -> dict[str, object]:
+    """What a message has beyond Celery's headers: its form and, if it is traced, the trace."""
+    return {FORM_HEADER: FORM, **tracing.headers()}
+
+
+def is_known(form: object) -> bool:
+    """Whether this release reads messages of that form: its own, and the one before."""
+    return form in (FORM - 1, FORM)
+
+
+def is_later(message: bytes) -> bool:
+    """Whether it is a message of ours of a form that only a later release knows."""
+    with suppress(ValueError, TypeError, KeyError, AttributeError):
+        headers = orjson.loads(message)["headers"]
+        form = headers.get(FORM_HEADER)
+        return headers["task"].startswith("takeone.") and type(form) is int and form > FORM
+    return False

@@ -6,52 +6,43 @@ from random import choice
 from threading import BoundedSemaphore
 from typing import Any
 
-import tracing
-from domain.change import Errand
-from domain.dispatch_steps import Token
+from domain.claim import FencingToken
+from domain.record import TaskKind
 from settings import Settings
-from store.errors import StoreError
+from store.errors import QueueUnavailable
 from store.jobs import Outbox
 from tasks import message
-from tasks.broker import is_redis, lanes, queue_keys
+from tasks.queues import FOLLOW_UPS, dispatch_queue_names, is_redis, queue_keys
 
-_PLACE_SECONDS = 0.5
-
-
-class QueueUnavailable(StoreError):
-    """The broker did not take the message, or did not say so. It may have landed all the same.
-
-    `token` is of the claim that the message was for.
-    """
-
-    def __init__(self, token: Token) -> None:
-        super().__init__("the broker did not take the message")
-        self.token = token
+_SLOT_SECONDS = 0.5
 
 
 _ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 _TASKS = {
-    Errand.DISPATCH: message.DISPATCH_TASK,
-    Errand.TELL_CANCELLED: message.TELL_CANCELLED_TASK,
+    TaskKind.DISPATCH: message.DISPATCH_TASK,
+    TaskKind.TELL_CANCELLED: message.TELL_CANCELLED_TASK,
+    TaskKind.ASK: message.ASK_TASK,
 }
 
 
-class RidingOutbox:
+class TransactionalOutbox:
     """The broker is the store's own Redis: the message is pushed in the commit that makes the claim.
 
     There is then no moment in which one stands without the other.
     """
 
-    def __init__(self, all_lanes: list[str]) -> None:
-        self._lanes = all_lanes
+    def __init__(self, queues: list[str]) -> None:
+        self._queues = queues
 
-    def riding(self, errand: Errand, token: Token, user: str) -> tuple[list[str], bytes]:
-        """Two lanes that this user may use (the commit takes the shorter), and the message."""
-        mine = user_lanes(user, self._lanes)
-        body = message.encode(_TASKS[errand], task_id(errand, token), token, mine[0])
+    def message(
+        self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool
+    ) -> tuple[list[str], bytes]:
+        """Two queues that this user may use (the commit takes the shorter), and the message."""
+        mine = [FOLLOW_UPS] if past_pause else user_queues(user, self._queues)
+        body = message.encode(_TASKS[task], task_id(task, token), token, mine[0])
         return queue_keys(mine), body
 
-    def publish(self, errand: Errand, token: Token, user: str) -> None:
+    def publish(self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool) -> None:
         """Never needed: every message rides."""
         raise NotImplementedError
 
@@ -59,7 +50,7 @@ class RidingOutbox:
 class BrokerOutbox:
     """The broker is another server: the message is sent once the claim stands.
 
-    `places` messages may be on their way at once. Celery would let any number queue up for its
+    `publish_slots` messages may be on their way at once. Celery would let any number queue up for its
     connections, without a limit of time, behind those that a hung broker holds. `second_try` is for
     a broker whose broken connections are found by using them; should both tries land, the second
     message meets a claim that has moved on.
@@ -67,67 +58,70 @@ class BrokerOutbox:
 
     def __init__(
         self,
-        all_lanes: list[str],
+        queues: list[str],
         send_task: Callable[..., Any],
-        places: int,
+        publish_slots: int,
         second_try: bool = False,
     ) -> None:
-        self._lanes = all_lanes
+        self._queues = queues
         self._send_task = send_task
         self._second_try = second_try
-        self._places = BoundedSemaphore(places)
+        self._slots = BoundedSemaphore(publish_slots)
 
-    def riding(self, errand: Errand, token: Token, user: str) -> None:  # noqa: ARG002
+    def message(self, *_: Any, **__: Any) -> None:
         """Nothing rides: the commit cannot reach the broker."""
         return
 
-    def publish(self, errand: Errand, token: Token, user: str) -> None:
+    def publish(self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool) -> None:
         """Send the message. Raises `QueueUnavailable`."""
-        if not self._places.acquire(timeout=_PLACE_SECONDS):
+        if not self._slots.acquire(timeout=_SLOT_SECONDS):
             raise QueueUnavailable(token)
         try:
-            self._send(errand, token, user)
+            self._send(task, token, [FOLLOW_UPS] if past_pause else user_queues(user, self._queues))
         finally:
-            self._places.release()
+            self._slots.release()
 
-    def _send(self, errand: Errand, token: Token, user: str) -> None:
+    def _send(self, task: TaskKind, token: FencingToken, queues: list[str]) -> None:
         arguments = (token.job_id, token.dispatch_id, token.epoch)
         try:
             self._send_task(
-                _TASKS[errand],
+                _TASKS[task],
                 args=arguments,
-                task_id=task_id(errand, token),
-                queue=choice(user_lanes(user, self._lanes)),  # noqa: S311 - spreads load
+                task_id=task_id(task, token),
+                queue=choice(queues),  # noqa: S311 - spreads load
                 retry=self._second_try,
                 retry_policy=_ONCE_MORE,
-                headers=tracing.headers(),
+                headers=message.own_headers(),
             )
         except Exception as error:  # a dead broker raises far more than kombu's OperationalError
             raise QueueUnavailable(token) from error
 
 
-def task_id(errand: Errand, token: Token) -> str:
+def task_id(task: TaskKind, token: FencingToken) -> str:
     """The Celery task id: a dispatch's own id, so that operators find it by what callers see."""
-    if errand is Errand.DISPATCH:
+    if task is TaskKind.DISPATCH:
         return token.dispatch_id
-    return f"cancel-{token.job_id}"
+    prefix = "cancel" if task is TaskKind.TELL_CANCELLED else "ask"
+    return f"{prefix}-{token.job_id}"
 
 
-def user_lanes(user: str, all_lanes: list[str]) -> list[str]:
-    """The user's two lanes, always the same: whoever floods, floods these and no others."""
-    if len(all_lanes) == 1:
-        return all_lanes
+def user_queues(user: str, queues: list[str]) -> list[str]:
+    """The user's two queues, always the same: many jobs of one user fill these and no others."""
+    if len(queues) == 1:
+        return queues
     digest = int.from_bytes(sha256(user.encode()).digest()[:8], "big")
-    first = digest % len(all_lanes)
-    step = 1 + digest // len(all_lanes) % (len(all_lanes) - 1)
-    return [all_lanes[first], all_lanes[(first + step) % len(all_lanes)]]
+    first = digest % len(queues)
+    step = 1 + digest // len(queues) % (len(queues) - 1)
+    return [queues[first], queues[(first + step) % len(queues)]]
 
 
 def make_outbox(settings: Settings) -> Outbox:
     """The outbox that these settings ask for. Connects to nothing."""
     if settings.broker_is_store:
-        return RidingOutbox(lanes(settings))
+        return TransactionalOutbox(dispatch_queue_names(settings))
     from tasks.app import app  # Celery is only needed, and only imported, where it sends
 
-    places = app.conf.broker_pool_limit
-    return BrokerOutbox(lanes(settings), app.send_task, places, second_try=not is_redis(settings))
+    slots = app.conf.broker_pool_limit
+    return BrokerOutbox(
+        dispatch_queue_names(settings), app.send_task, slots, second_try=not is_redis(settings)
+    )

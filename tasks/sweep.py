@@ -7,84 +7,78 @@ the first try: the same change, the same message, the same task.
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import uuid4
 
 import structlog
 
-from domain import dispatch_steps as steps
-from domain.change import Record
-from domain.claim import DispatchPolicy, Phase
-from metrics import sweeps, swept_claims
-from runtime import utc_now
-from store.errors import StoreError
+from domain.claim import SELDOM, DispatchPolicy, Phase
+from domain.errors import ResourceNotFound
+from domain.reconcile import look
+from domain.record import Decision, TaskKind
+from observability.metrics import sweeps, swept_claims, unreadable_records
+from store.errors import RecordUnreadable
 from store.jobs import JobStore
-from store.snapshot import Snapshot
 
 log = structlog.get_logger("tasks")
 
 _MOST_A_SWEEP = 500
-_LISTED_A_SWEEP = 20
+_UNREADABLE_AGAIN = timedelta(minutes=5)
 
 
 def sweep_once(store: JobStore, policy: DispatchPolicy, now: datetime) -> Counter[str]:
-    """Look after every claim that is due at `now`; return how many of each kind of thing were done.
+    """Look after every record that is due at `now`; return how many of each kind of thing were done.
 
-    The kinds: redelivered, called_unknown, resent, freed, held (an unknown outcome that only a run, a
-    callback or an operator may move), dropped (an entry without an open claim), rescheduled, unlisted
-    (one that was listed as unknown and is not).
+    The kinds: redelivered, called_unknown, asked, resent, told (a cancel, once more), freed, silent, held (an
+    unknown outcome that only a run, a callback or an operator may move), dropped (an entry of a record that
+    need not be looked at), rescheduled, unreadable (a record that this release cannot read: it is looked at
+    again later).
     """
+    policy = replace(policy, pause=store.pauses.latest())
     due = store.index.due(now, _MOST_A_SWEEP)
-    done = Counter(_sweep_one(store, policy, job_id, score, now) for job_id, score in due)
-    unlisted = _check_some_of_the_list(store, policy, now)
-    return done + Counter(unlisted=unlisted)
-
-
-def _check_some_of_the_list(store: JobStore, policy: DispatchPolicy, now: datetime) -> int:
-    """Unlist stale entries that a crash or a lost command left behind; return how many.
-
-    An entry is as old as the send it is of, and may be written a moment before its claim is: one that is
-    younger than any send can be is left alone.
-    """
-    oldest_open_send = (now - 2 * policy.send_lease).timestamp()
-    unlisted = 0
-    for job_id, score in store.index.some_unknown(_LISTED_A_SWEEP):
-        if score < oldest_open_send and not _is_unknown(store.load(job_id)):
-            store.index.unlist(job_id, score)
-            unlisted += 1
-    return unlisted
-
-
-def _is_unknown(snapshot: Snapshot | None) -> bool:
-    claim = snapshot.record.claim if snapshot else None
-    return claim is not None and claim.phase is Phase.UNKNOWN
+    return Counter(_sweep_one(store, policy, job_id, score, now) for job_id, score in due)
 
 
 def _sweep_one(
     store: JobStore, policy: DispatchPolicy, job_id: str, score: float, now: datetime
 ) -> str:
-    changed = store.apply(job_id, lambda record: steps.lease_over(record, now, policy))
-    if changed is not None:
-        return _name(changed.record)
-    snapshot = store.load(job_id)
-    claim = snapshot.record.claim if snapshot else None
-    if claim is None or not claim.in_flight:
+    try:
+        decision = store.update(job_id, lambda record: look(record, now, policy))
+    except ResourceNotFound:
         store.index.drop(job_id, score)
         return "dropped"
-    if claim.lease_until is None or claim.lease_until <= now:
-        store.index.drop(job_id, score)
+    except RecordUnreadable:
+        unreadable_records.inc()
+        log.error("record.unreadable", job_id=job_id)
+        store.index.postpone(job_id, now + _UNREADABLE_AGAIN)
+        return "unreadable"
+    if decision.changed:
+        return _name(decision)
+    claim = decision.record.claim
+    is_due = claim is None or claim.lease_until is None or claim.lease_until <= now
+    if claim is not None and claim.phase is Phase.UNKNOWN and is_due:
+        store.index.postpone(job_id, now + SELDOM)
         return "held"
-    store.index.look_again_at(job_id, claim.lease_until)
+    if claim is None or claim.lease_until is None:
+        store.index.drop(job_id, score)
+        return "dropped"
+    store.index.postpone(job_id, claim.lease_until)
     return "rescheduled"
 
 
-def _name(changed: Record) -> str:
-    claim = changed.claim
+def _name(decision: Decision[None]) -> str:
+    claim = decision.record.claim
     if claim is None:
         return "freed"
-    if claim.phase is Phase.UNKNOWN:
-        return "called_unknown"
-    return "redelivered" if claim.messages > 1 else "resent"
+    if decision.task is TaskKind.DISPATCH:
+        return "redelivered" if claim.messages > 1 else "resent"
+    if decision.task is not None:
+        return {TaskKind.ASK: "asked", TaskKind.TELL_CANCELLED: "told"}[decision.task]
+    if not decision.events:
+        return "rescheduled"
+    return "called_unknown" if claim.phase is Phase.UNKNOWN else "silent"
 
 
 class Sweeper:
@@ -95,7 +89,7 @@ class Sweeper:
         store: JobStore,
         policy: DispatchPolicy,
         interval: timedelta,
-        now: Callable[[], datetime] = utc_now,
+        now: Callable[[], datetime],
     ) -> None:
         self._store, self._policy = store, policy
         self._interval, self._now = interval, now
@@ -116,21 +110,18 @@ class Sweeper:
         while not self._stop.wait(self._interval.total_seconds()):
             try:
                 self._sweep()
-            except StoreError as error:
-                sweeps["failed",].inc()
-                log.warning("sweep.store_unavailable", error=type(error).__name__)
-            except Exception:
-                # A sweep that died for good would leave every later loss unhealed.
-                sweeps["failed",].inc()
-                log.error("sweep.failed", exc_info=True)
+            except Exception as error:
+                # A sweep that ended for good would leave every later loss unhealed: not even this may.
+                with suppress(Exception):
+                    sweeps.labels("failed").inc()
+                    log.error("sweep.failed", exc_info=error)
 
     def _sweep(self) -> None:
-        self._store.index.flush()
         if not self._store.index.take_turn(self._name, self._interval * 0.9):
             return
         done = sweep_once(self._store, self._policy, self._now())
-        sweeps["done",].inc()
+        sweeps.labels("done").inc()
         for result, count in done.items():
-            swept_claims[result,].inc(count)
+            swept_claims.labels(result).inc(count)
         if done:
             log.info("sweep.done", **done)

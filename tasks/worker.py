@@ -1,219 +1,214 @@
-"""What a worker does with a message: begin, post, settle. And what it does about a cancel."""
+"""The worker: registers the tasks, and puts together what they need. `celery --app tasks.worker worker`."""
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
+import signal
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
+from typing import Any
 
-import orjson
 import structlog
+from celery.signals import (
+    celeryd_after_setup,
+    setup_logging,
+    worker_init,
+    worker_ready,
+    worker_shutting_down,
+)
+from celery.worker.control import Panel, inspect_command
+from prometheus_client import start_http_server
+from redis import Redis
 
-import tracing
-from domain import dispatch_steps as steps
-from domain import lifecycle
-from domain.change import Change, Record
-from domain.claim import Claim, DispatchKind, DispatchPolicy
-from domain.dispatch_steps import Token
-from domain.models import Job
-from logs import hashed
-from metrics import dispatch_seconds
-from runtime import utc_now
-from signatures import Signer
-from store.errors import StoreContended, StoreUnavailable
+from domain.claim import FencingToken
+from observability import tracing
+from observability.logs import configure_logging, own_output
+from observability.metrics import breaker_open, messages_discarded
+from orchestrators.client import OrchestratorClient
+from orchestrators.engine import Engine
+from orchestrators.registry import dispatch_policy, make_adapter
+from settings import load_worker_settings, or_exit
+from store.client import make_client
 from store.jobs import JobStore
-from store.snapshot import Snapshot
-from tasks.breaker import CircuitBreaker
-from tasks.orchestrator import OrchestratorClient, PostOutcome
+from store.message_queue import MessageQueue
+from tasks import message
+from tasks.app import app
+from tasks.circuit_breaker import CircuitBreaker
+from tasks.consumer import Consumer
+from tasks.dispatch import Dispatcher, DispatchFailed, failing_safely
+from tasks.outbox import make_outbox
+from tasks.pause_watch import PauseWatch
+from tasks.queues import dispatch_queue_names, queue_keys, queue_names
+from tasks.sweep import Sweeper
 
 log = structlog.get_logger("tasks")
 
-_RETRY_STORE_SECONDS = 0.2
-_MOST_BEGIN_SECONDS = 5.0
+# The control commands that a worker obeys. Everything that may write to the broker can send them, so none
+# changes anything, and none shows settings.
+_CONTROL_COMMANDS = {
+    "active", "active_queues", "clock", "heartbeat", "ping", "query_task", "registered", "reserved",
+    "revoked", "scheduled", "stats",
+}  # fmt: skip
+_BROKER_FACTS = ("transport", "hostname", "port", "virtual_host")
 
 
-class DispatchFailed(Exception):
-    """The dispatch did not come to stand. Its text is a reason of ours, fit to be shown anywhere."""
+def utc_now() -> datetime:
+    """The clock of the process; rules are given what it says."""
+    return datetime.now(UTC)
 
 
-@contextmanager
-def failing_safely() -> Iterator[None]:
-    """Let a task fail with `DispatchFailed` only.
-
-    Its events show what it failed with to onlookers, and the text of any other exception may quote a URL,
-    a header or a stored record.
-    """
-    try:
-        yield
-    except DispatchFailed:
-        raise
-    except Exception as error:
-        log.error("task.failed", exc_info=True)
-        raise DispatchFailed(type(error).__name__) from None
+@app.task(name=message.DISPATCH_TASK, throws=(DispatchFailed,))
+def dispatch(job_id: str, dispatch_id: str, epoch: int) -> str:
+    """Post one dispatch. Fails, visibly and with a safe reason, if it did not come to stand."""
+    token = _token(job_id, dispatch_id, epoch)
+    with failing_safely(), _traced("dispatch", token):
+        return dispatcher().dispatch(token)
 
 
-@dataclass(frozen=True, slots=True)
-class Dispatcher:
-    """One a worker process: everything a dispatch needs. Its only state is the circuit breaker's."""
+@app.task(name=message.TELL_CANCELLED_TASK, throws=(DispatchFailed,))
+def tell_cancelled(job_id: str, dispatch_id: str, epoch: int) -> None:
+    """Tell the orchestrator that the job is cancelled."""
+    token = _token(job_id, dispatch_id, epoch)
+    with failing_safely(), _traced("tell_cancelled", token):
+        dispatcher().tell_cancelled(token)
 
-    store: JobStore
-    client: OrchestratorClient
-    policy: DispatchPolicy
-    url: str
-    cancel_url: str
-    callback_base: str
-    breaker: CircuitBreaker
-    signer: Signer
-    now: Callable[[], datetime] = utc_now
 
-    def dispatch(self, token: Token) -> str:
-        """Post the dispatch that `token` holds, if it is this worker's to post, and settle it.
+@app.task(name=message.ASK_TASK, throws=(DispatchFailed,))
+def ask(job_id: str, dispatch_id: str, epoch: int) -> str | None:
+    """Ask the orchestrator about one dispatch."""
+    with failing_safely():
+        token = _token(job_id, dispatch_id, epoch)
+        with _traced("ask", token):
+            return dispatcher().ask(token)
 
-        Returns "accepted" or "nothing_to_do". Raises `DispatchFailed` with the reason, and
-        `StoreUnavailable` before anything was sent.
-        """
-        # The time for the whole exchange runs from before the intent is stored, like its lease: a worker
-        # that was stopped in between must not send when another may already hold the claim.
-        began = time.monotonic()
-        begun = self._begin(token)
-        if begun is None or begun.record.claim is None:
-            log.info("dispatch.nothing_to_do", **_ids(token))
-            return "nothing_to_do"
-        job, claim = begun.record.job, begun.record.claim
-        correlation = hashed(claim.correlation_id)
-        log.info("dispatch.sending", **_ids(token), request=correlation)
-        started = time.monotonic()
-        outcome = self.breaker.guard(
-            lambda: self._post(
-                self.url,
-                token.dispatch_id,
-                orjson.dumps(payload(job, claim, self.callback_base)),
-                lambda: self._still_wanted(token),
-                began,
-            )
-        )
-        milliseconds = round((time.monotonic() - started) * 1000, 1)
-        self._settle(token, outcome, begun)
-        dispatch_seconds[outcome.reason or outcome.event.value,].observe(time.monotonic() - began)
-        log.info(
-            f"dispatch.{outcome.event.value}",
-            **_ids(token),
-            request=correlation,
-            http_status=outcome.http_status,
-            milliseconds=milliseconds,
-        )
-        if outcome.reason is not None:
-            raise DispatchFailed(str(outcome.reason))
-        return "accepted"
 
-    def tell_cancelled(self, token: Token) -> None:
-        """Tell the orchestrator that a job which it may have received is cancelled; note the result."""
-        snapshot = self.store.load(token.job_id)
-        if snapshot is None or not self.cancel_url:
-            return
-        claim = snapshot.record.shown_claim
-        told = {"job_id": token.job_id, "dispatch_id": token.dispatch_id}
-        if claim is not None and claim.execution_id is not None:
-            told["execution_id"] = claim.execution_id
-        key = f"cancel-{token.dispatch_id}"
-        outcome = self._post(self.cancel_url, key, orjson.dumps(told), lambda: True)
-        came_of_it = outcome.event.value
-        self.store.apply(
-            token.job_id,
-            lambda record: lifecycle.cancel_notified(record, came_of_it, self.now()),
-        )
-        log.info(f"cancel.{came_of_it}", **_ids(token), http_status=outcome.http_status)
+def _token(job_id: str, dispatch_id: str, epoch: int) -> FencingToken:
+    # Of another broker than Redis, Celery takes all messages. The sweep sends again what is refused here.
+    if not message.is_known(getattr(app.current_task.request, message.FORM_HEADER, 0)):
+        messages_discarded.inc()
+        log.warning("message.discarded")
+        raise DispatchFailed("later_form")
+    return FencingToken(job_id, dispatch_id, epoch)
 
-    def _post(
-        self,
-        url: str,
-        key: str,
-        body: bytes,
-        still_wanted: Callable[[], bool],
-        began: float | None = None,
-    ) -> PostOutcome:
-        headers = {"Idempotency-Key": key, **self.signer.headers(key, body, self.now())}
-        with tracing.span("POST orchestrator", "CLIENT"):
-            headers |= tracing.headers()
-            outcome = self.client.post(url, body, headers, still_wanted, began)
-            tracing.note({"takeone.outcome": outcome.event.value})
-            if outcome.http_status is not None:
-                tracing.note({"http.response.status_code": outcome.http_status})
-        return outcome
 
-    def _begin(self, token: Token) -> Snapshot | None:
-        """Write the intent to post; None if there is nothing to post.
+def _traced(name: str, token: FencingToken) -> AbstractContextManager[Any]:
+    parent = getattr(app.current_task.request, tracing.TRACEPARENT, None)
+    ids = {"takeone.job_id": token.job_id, "takeone.dispatch_id": token.dispatch_id}
+    return tracing.span(name, "CONSUMER", parent, ids)
 
-        A write whose reply was lost is read back: this attempt's own moment marks it as ours. Giving up
-        instead would leave a claim that looks sent although it never was.
-        """
-        moment = self.now()
-        limit = time.monotonic() + _MOST_BEGIN_SECONDS
-        doubtful = False
-        while True:
-            try:
-                if doubtful:
-                    mine = self._begun_at(token, moment)
-                    if mine is not None:
-                        return mine
-                return self.store.apply(
-                    token.job_id, lambda record: steps.begin(record, token, moment, self.policy)
-                )
-            except StoreUnavailable:
-                doubtful = True
-                if time.monotonic() >= limit:
-                    raise
-                time.sleep(_RETRY_STORE_SECONDS)
 
-    def _begun_at(self, token: Token, moment: datetime) -> Snapshot | None:
-        snapshot = self.store.load(token.job_id)
-        if snapshot is None or not steps.still_wanted(snapshot.record, token):
-            return None
-        claim = snapshot.record.claim
-        return snapshot if claim and claim.sent_at == moment else None
+@lru_cache(maxsize=1)
+def _client() -> Redis:
+    settings = load_worker_settings()
+    # One for each thread that waits for a message or works, and some for the sweep.
+    return make_client(settings, connections=settings.worker_concurrency + 4)
 
-    def _still_wanted(self, token: Token) -> bool:
+
+@lru_cache(maxsize=1)
+def _store() -> JobStore:
+    return JobStore(_client(), make_outbox(load_worker_settings()))
+
+
+@lru_cache(maxsize=1)
+def dispatcher() -> Dispatcher:
+    """This process's dispatcher."""
+    settings = load_worker_settings()
+    return Dispatcher(
+        _store(),
+        Engine(OrchestratorClient(settings), make_adapter(settings)),
+        dispatch_policy(settings),
+        settings.public_url,
+        CircuitBreaker(settings.breaker_failures, settings.breaker_seconds),
+        utc_now,
+    )
+
+
+@lru_cache(maxsize=1)
+def sweeper() -> Sweeper:
+    """This process's sweeper."""
+    settings = load_worker_settings()
+    interval = timedelta(seconds=settings.sweep_interval_seconds)
+    return Sweeper(_store(), dispatch_policy(settings), interval, utc_now)
+
+
+@lru_cache(maxsize=1)
+def pause_watch() -> PauseWatch:
+    """This process's view of the pause."""
+    return PauseWatch(_store().pauses)
+
+
+def _fetch_dispatches(consumer: Any, is_paused: bool) -> None:
+    """Have Celery's own consumer leave the dispatch queues, or take from them again."""
+    change = consumer.cancel_task_queue if is_paused else consumer.add_task_queue
+    for name in dispatch_queue_names(load_worker_settings()):
+        consumer.call_soon(change, name)
+
+
+def _message_queue() -> MessageQueue:
+    settings = load_worker_settings()
+    wait = min(1.0, settings.redis_timeout_seconds / 2)
+    keys = queue_keys(queue_names(settings))
+    return MessageQueue(_client(), keys, wait, lambda: pause_watch().is_on)
+
+
+# Before Celery says anything: it warns of root in lines of its own.
+configure_logging(or_exit(load_worker_settings))
+if load_worker_settings().broker_is_store:
+    Consumer.queue_of = staticmethod(_message_queue)
+    app.steps["worker"].add(Consumer)
+
+
+@celeryd_after_setup.connect
+def _leave_the_queues_to_the_threads(instance: Any, **_: Any) -> None:
+    settings = load_worker_settings()
+    if settings.broker_is_store:
+        instance.app.amqp.queues.deselect(queue_names(settings))
+
+
+@setup_logging.connect
+def _set_up_logging(**_: Any) -> None:
+    configure_logging(load_worker_settings())
+    own_output()
+
+
+@worker_init.connect
+def _prepare(**_: Any) -> None:
+    tracing.start(load_worker_settings(), "worker")
+    for name in set(Panel.data) - _CONTROL_COMMANDS:
+        del Panel.data[name]
+
+
+@inspect_command(name="stats")
+def stats(state: Any, **_: Any) -> dict[str, Any]:
+    """Celery's own figures of the worker, without what may hold a password."""
+    found: dict[str, Any] = state.consumer.controller.stats()
+    broker = found.get("broker") or {}
+    found["broker"] = {name: broker.get(name) for name in _BROKER_FACTS}
+    return found
+
+
+@inspect_command(name="active_queues")
+def active_queues(state: Any, **_: Any) -> list[dict[str, Any]]:  # noqa: ARG001 - Celery passes it
+    """The queues that this worker takes from, by Celery's consumer or by the threads."""
+    return [queue.as_dict(recurse=True) for queue in app.conf.task_queues]
+
+
+@worker_ready.connect
+def _begin_work(sender: Any, **_: Any) -> None:
+    settings, breaker = load_worker_settings(), dispatcher().breaker
+    breaker_open.set_function(lambda: float(breaker.is_open))
+    if settings.worker_metrics_port:
         try:
-            snapshot = self.store.load(token.job_id)
-        except StoreUnavailable:
-            return False
-        return snapshot is not None and steps.still_wanted(snapshot.record, token)
-
-    def _settle(self, token: Token, outcome: PostOutcome, begun: Snapshot) -> None:
-        """Record the outcome, however long the store is away: nobody else knows it.
-
-        Gives up after the sending lease: the sweep has then called it unknown, which is true as well.
-        """
-        limit = time.monotonic() + self.policy.send_lease.total_seconds()
-        known: Snapshot | None = begun
-
-        def rule(record: Record) -> Change | None:
-            event, reason = outcome.event, outcome.reason
-            return steps.settle(record, token, event, reason, self.now(), self.policy)
-
-        while True:
-            try:
-                self.store.apply(token.job_id, rule, known)
-                return
-            except (StoreUnavailable, StoreContended):
-                known = None
-                if time.monotonic() >= limit:
-                    raise
-                time.sleep(_RETRY_STORE_SECONDS)
+            start_http_server(settings.worker_metrics_port, settings.listen_address)
+        except OSError as error:  # a port that is taken stops no worker from working
+            log.warning("metrics.not_served", error=type(error).__name__)
+    sweeper().start()
+    pause_watch().start(None if settings.broker_is_store else partial(_fetch_dispatches, sender))
+    # Celery would start its command line again, which fails where it was started by `-m`: what is in hand is
+    # finished, and the supervisor starts the next worker.
+    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+    Consumer.ready.set()
 
 
-def payload(job: Job, claim: Claim, callback_base: str) -> dict[str, str | None]:
-    """What the orchestrator is sent: the contract's four fields, and for a retry where to go on."""
-    fields: dict[str, str | None] = {
-        "job_id": job.id,
-        "project_id": job.project_id,
-        "video_uri": job.manifest.video_uri,
-        "callback_url": f"{callback_base}/api/v1/internal/jobs/{job.id}/status",
-    }
-    if claim.kind is DispatchKind.RETRY and claim.retry is not None:
-        fields |= claim.retry.model_dump(mode="json")
-    return fields
-
-
-def _ids(token: Token) -> dict[str, str | int]:
-    return {"job_id": token.job_id, "dispatch_id": token.dispatch_id, "epoch": token.epoch}
+@worker_shutting_down.connect
+def _stop_sweeping(**_: Any) -> None:
+    with suppress(RuntimeError):  # told to stop before it was ready
+        sweeper().stop()

@@ -1,18 +1,17 @@
 """What the tests run against: a real Redis, the Procfile's processes, and a stub orchestrator."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from demo.redis_server import RedisServer
-from demo.stack import Stack
+from devstack.redis_server import RedisServer
+from devstack.stack import Stack
 from tests.support import rabbitmq
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
 
-# Nobody is left to be let down when a test's stack stops; what SIGTERM does is tested in tests/load.
+# No caller is left to be let down when a test's stack stops; what SIGTERM does is tested in tests/load.
 Stack.is_patient = False
 
 CALLBACK_SECRETS = ("first-callback-secret-of-the-tests", "second-callback-secret-of-the-tests")
@@ -47,28 +46,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(pytest.mark.skip(reason="it looks into Redis's own queues"))
 
 
-@pytest.fixture(scope="session", autouse=True)
-def broker(
+@pytest.fixture(scope="session")
+def broker_settings(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """With `--broker amqp`: a RabbitMQ, and every stack on it that does not ask for another broker."""
+) -> Iterator[Callable[[], dict[str, str]]]:
+    """What puts one more stack on the broker that was asked for."""
     if request.config.getoption("--broker") == "redis":
-        yield
+        yield dict
         return
     if rabbitmq.PROGRAM is None:
         pytest.skip(rabbitmq.HOW_TO_GET_IT)
-    start = Stack.__init__
-
-    def start_on_rabbitmq(self: Stack, *arguments: Any, **options: Any) -> None:
-        settings = {"TAKEONE_BROKER_URL": running.broker_url(), **(options.pop("settings", {}))}
-        start(self, *arguments, settings=settings, **options)
-
-    with (
-        rabbitmq.RabbitMq(tmp_path_factory.mktemp("rabbitmq"), virtual_hosts=60) as running,
-        pytest.MonkeyPatch.context() as patch,
-    ):
-        patch.setattr(Stack, "__init__", start_on_rabbitmq)
-        yield
+    with rabbitmq.RabbitMq(tmp_path_factory.mktemp("rabbitmq"), virtual_hosts=60) as running:
+        yield lambda: {"TAKEONE_BROKER_URL": running.broker_url()}
 
 
 @pytest.fixture(scope="session")
@@ -91,14 +80,45 @@ def orchestrator() -> Iterator[StubOrchestrator]:
         yield stub
 
 
+NewStack = Callable[..., Stack]
+
+
 @pytest.fixture(scope="session")
-def stack(
-    tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator
-) -> Iterator[Stack]:
-    """The service that most tests share. Who breaks a part of it starts a stack of his own."""
-    settings = {**QUICK_SETTINGS, "TAKEONE_ORCHESTRATOR_URL": orchestrator.url}
-    directory: Path = tmp_path_factory.mktemp("stack")
-    with Stack(directory, settings=settings) as running:
+def new_stack(
+    tmp_path_factory: pytest.TempPathFactory,
+    orchestrator: StubOrchestrator,
+    broker_settings: Callable[[], dict[str, str]],
+) -> NewStack:
+    """Makes a stack that `with` starts and stops: `new_stack(web=2, TAKEONE_WRITE_LIMIT="5/second")`.
+
+    Its settings are QUICK_SETTINGS and the orchestrator of `stack`, unless the call says otherwise.
+    """
+
+    def make(
+        *,
+        redis: RedisServer | None = None,
+        web: int = 1,
+        workers: int = 1,
+        flower: bool = False,
+        **settings: str,
+    ) -> Stack:
+        given = {"TAKEONE_ORCHESTRATOR_URL": orchestrator.url, **broker_settings(), **settings}
+        return Stack(
+            tmp_path_factory.mktemp("stack"),
+            settings=QUICK_SETTINGS | given,
+            redis=redis,
+            web=web,
+            workers=workers,
+            flower=flower,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stack(new_stack: NewStack) -> Iterator[Stack]:
+    """The service that most tests share. A test that breaks a part of it starts a stack of its own."""
+    with new_stack() as running:
         yield running
 
 

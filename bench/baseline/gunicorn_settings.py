@@ -1,4 +1,4 @@
-"""gunicorn's settings for the bare baseline. Named, because unnamed it would take the service's file."""
+"""gunicorn's settings for the bare program."""
 
 worker_class = "gthread"
 threads = 160

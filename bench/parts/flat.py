@@ -15,7 +15,7 @@ from bench.report import Report
 from bench.rounds import Round, expect, first_runs, quantile, ratio
 from bench.stub import Stub
 from bench.systems import Service
-from demo.processes import ROOT, clean_environment
+from devstack.processes import ROOT, clean_environment
 from store import keys
 
 _CALLERS = 32
@@ -48,7 +48,7 @@ def _fill(service: Service, jobs: int) -> float:
     (job_id,) = service.seed(1)
     load = drive(service.port, iter([service.run(job_id)]), 1, 30)
     expect(load.statuses[202] == 1, f"{service.name}: the first run answered {load.statuses}")
-    template = seeding.copy_of_job(port, job_id, service.project_id)
+    template = seeding.copy_of_job(port, job_id)
     before = int(client.info("memory")["used_memory"])
     seeding.put_in(port, template, seeding.ids(jobs))
     return (int(client.info("memory")["used_memory"]) - before) / jobs
@@ -56,7 +56,8 @@ def _fill(service: Service, jobs: int) -> float:
 
 def _report_memory(service: Service, each: float, plan: Plan, report: Report) -> None:
     client = service.redis.client()
-    job_id = str(client.lindex(keys.project_jobs(service.project_id), 1))
+    (entry,) = client.zrange(keys.project_jobs(service.project_id), 1, 1)
+    job_id = str(entry)[-len(seeding.PLACEHOLDER) :]
     parts = {
         "job": keys.job(job_id), "claim": keys.claim(job_id), "trail": keys.trail(job_id),
     }  # fmt: skip
@@ -64,7 +65,7 @@ def _report_memory(service: Service, each: float, plan: Plan, report: Report) ->
     lines = client.llen(keys.trail(job_id))
     report.table(
         "Redis memory a job that has run (bytes)",
-        [*sizes, "all, with its place in the list"],
+        [*sizes, "all, with its places in the lists"],
         [[*sizes.values(), f"{each:.0f}"]],
         f"The trail has {lines} lines. Measured over {plan.flat_jobs[1]:,} jobs.",
     )
@@ -106,13 +107,22 @@ def _report_lists(services: Sequence[Service], plan: Plan, report: Report) -> No
         rows.append([f"{place} page", *(f"{wait:.2f}" for wait in waits)])
     unmatched = [_list(service, 0, "&status=FAILED") for service in services]
     rows.append(["first page of a state that none is in", *(f"{wait:.2f}" for wait in unmatched)])
+    own = [_page(service, f"/api/v1/jobs?limit={_PAGE}") for service in services]
+    rows.append(["first page of all jobs of a user", *(f"{wait:.2f}" for wait in own)])
     names = [f"{service.name} in the project" for service in services]
     report.table(f"A page of {_PAGE} jobs, one caller, p50 in ms", ["", *names], rows)
     report.keep("flat_lists", rows)
 
 
 def _list(service: Service, start: int, filtered: str = "") -> float:
-    path = f"/api/v1/projects/{service.project_id}/jobs?limit={_PAGE}&cursor={start}{filtered}"
+    path = f"/api/v1/projects/{service.project_id}/jobs?limit={_PAGE}{filtered}"
+    if start:
+        name = keys.project_jobs(service.project_id)
+        path += f"&cursor={service.redis.client().zrange(name, start - 1, start - 1)[0]}"
+    return _page(service, path)
+
+
+def _page(service: Service, path: str) -> float:
     requests: Iterator[bytes] = repeat(service.get(path))
     load = drive(service.port, requests, 1, _LIST_SECONDS)
     expect(set(load.statuses) == {200}, f"{path} answered {dict(load.statuses)}")

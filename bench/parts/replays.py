@@ -1,4 +1,4 @@
-"""Replays and reads, against a Flask view that only checks a token and does one Redis round trip."""
+"""Replays and reads, against the replays of the bare program."""
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle
@@ -11,13 +11,14 @@ from bench.rounds import Round, expect, measure, quantile, ratio
 
 _CALLERS = 32
 _JOBS = 200
+_BARE = "bare: replay of run"
 
 Target = Callable[[], Round]
 
 
 def run(arena: Arena, plan: Plan, parts: Sequence[str], report: Report) -> None:
-    """Measure the parts that are asked for (replays, reads) in turn with the trivial view."""
-    targets = {"trivial view": _trivial(arena, plan), **_targets(arena, plan, parts)}
+    """Measure the parts that are asked for (replays, reads) in turn with the bare program's replays."""
+    targets = _targets(arena, plan, parts)
     rounds: dict[str, list[Round]] = {name: [] for name in targets}
     for warm_up in targets.values():
         warm_up()
@@ -26,8 +27,8 @@ def run(arena: Arena, plan: Plan, parts: Sequence[str], report: Report) -> None:
             rounds[name].append(target())
     report.table(
         f"Replays and reads at {_CALLERS} callers",
-        ["what", "calls/s", "against the trivial view", "p50 ms", "p99 ms", "CPU ms a call"],
-        [_row(name, each, rounds["trivial view"]) for name, each in rounds.items()],
+        ["what", "calls/s", "against bare replays", "p50 ms", "p99 ms", "CPU ms a call"],
+        [_row(name, each, rounds[_BARE]) for name, each in rounds.items()],
         "No replay was posted.",
     )
     report.keep("replays", {name: [one.numbers() for one in each] for name, each in rounds.items()})
@@ -39,32 +40,22 @@ def _targets(arena: Arena, plan: Plan, parts: Sequence[str]) -> dict[str, Target
     drive(service.port, (service.run(job_id) for job_id in ids), 16, 60)
     replays = [service.run(job_id) for job_id in ids]
     reads = [service.get(f"/api/v1/jobs/{job_id}") for job_id in ids]
-    targets: dict[str, Target] = {}
+    bare_ids = baseline.seed(_JOBS)
+    drive(baseline.port, (baseline.run(job_id) for job_id in bare_ids), 16, 60)
+    bare = [baseline.run(job_id) for job_id in bare_ids]
+    targets: dict[str, Target] = {_BARE: lambda: _round(arena, plan, "bare", bare)}
     if "replays" in parts:
-        bare_ids = baseline.seed(_JOBS)
-        drive(baseline.port, (baseline.run(job_id) for job_id in bare_ids), 16, 60)
-        bare = [baseline.run(job_id) for job_id in bare_ids]
         targets["service: replay of run"] = lambda: _round(arena, plan, "service", replays)
-        targets["bare: replay of run"] = lambda: _round(arena, plan, "bare", bare)
     if "reads" in parts:
         targets["service: GET /jobs/{id}"] = lambda: _round(arena, plan, "service", reads)
     return targets
 
 
-def _trivial(arena: Arena, plan: Plan) -> Target:
-    request = [arena.service.get("/trivial")]
-    return lambda: _round(arena, plan, "trivial", request)
-
-
 def _round(arena: Arena, plan: Plan, name: str, requests: Sequence[bytes]) -> Round:
     arena.stub.reset()
     endless: Iterator[bytes] = cycle(requests)
-    systems = {"service": arena.service, "bare": arena.baseline}
-    if name in systems:
-        port, processes = systems[name].port, systems[name].processes
-    else:
-        redis = arena.service.redis
-        port, processes = arena.trivial.port or 0, {"API": [arena.trivial], "Redis": [redis]}
+    system = {"service": arena.service, "bare": arena.baseline}[name]
+    port, processes = system.port, system.processes
     result, statuses = measure(name, port, processes, endless, _CALLERS, plan.read_seconds)
     expect(set(statuses) == {200}, f"{name}: replays and reads answered {dict(statuses)}")
     posts = arena.stub.stats()["posts"]
@@ -72,13 +63,13 @@ def _round(arena: Arena, plan: Plan, name: str, requests: Sequence[bytes]) -> Ro
     return result
 
 
-def _row(name: str, rounds: Sequence[Round], trivial: Sequence[Round]) -> list[object]:
+def _row(name: str, rounds: Sequence[Round], bare: Sequence[Round]) -> list[object]:
     speeds = [each.per_second for each in rounds]
     latencies = [latency for each in rounds for latency in each.latencies]
     return [
         name,
         f"{quantile(speeds, 0.5):.0f}",
-        ratio(speeds, [each.per_second for each in trivial]) if rounds is not trivial else "1",
+        ratio(speeds, [each.per_second for each in bare]) if rounds is not bare else "1",
         f"{quantile(latencies, 0.5):.1f}",
         f"{quantile(latencies, 0.99):.1f}",
         f"{quantile([each.total_cpu for each in rounds], 0.5):.2f}",

@@ -11,7 +11,7 @@ from bench.report import Report
 from bench.rounds import expect, quantile, ratio
 from bench.stub import Stub
 from bench.systems import Service
-from demo.waiting import wait_until
+from devstack.waiting import wait_until
 
 _WORKERS_DELAY = 0.05
 _DRAIN_SECONDS = 60.0

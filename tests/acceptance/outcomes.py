@@ -14,7 +14,9 @@ def assert_failed(answer: requests.Response, reason: str, most_retry_after: int 
     assert answer.status_code == 502
     assert answer.json() == {
         "code": "ORCHESTRATOR_DISPATCH_FAILED",
-        "message": "The workflow could not be started.",
+        "message": "It is not known whether the workflow was started."
+        if reason == "outcome_unknown"
+        else "The workflow could not be started.",
         "details": {"reason": reason},
     }
     assert 1 <= int(answer.headers["Retry-After"]) <= most_retry_after

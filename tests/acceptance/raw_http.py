@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 
 import requests
 
+from tests.support import openapi
+
 TIMEOUT_SECONDS = 10.0
 
 CODES_BY_STATUS = {
@@ -24,6 +26,10 @@ CODES_BY_STATUS = {
     417: {"VALIDATION_ERROR"},
     431: {"VALIDATION_ERROR"},
 }
+
+
+#: What never becomes a request may have the server's own empty answer.
+SERVERS_OWN = (400, 414, 431)
 
 
 @dataclass(frozen=True)
@@ -42,7 +48,7 @@ def ask(
     headers: Mapping[str, str | bytes] | None = None,
     body: bytes | None = None,
 ) -> Answer:
-    """Send a request with `target` exactly as it is written, and read the answer."""
+    """Send a request with `target` exactly as it is written; the answer is held to the specification."""
     where = urlsplit(base_url)
     connection = http.client.HTTPConnection(where.netloc, timeout=TIMEOUT_SECONDS)
     try:
@@ -52,9 +58,12 @@ def ask(
         if body is not None:
             connection.putheader("Content-Length", str(len(body)))
         connection.endheaders(body)
-        return _read(connection.getresponse())
+        answer = _read(connection.getresponse())
     finally:
         connection.close()
+    if answer.body or answer.status not in SERVERS_OWN:
+        openapi.check(method, urlsplit(target).path, answer.status, answer.headers, answer.body)
+    return answer
 
 
 def send_bytes(base_url: str, data: bytes) -> Answer:
@@ -96,3 +105,11 @@ def assert_refused(answer: Answer, *statuses: int) -> None:
     else:
         assert error.keys() == {"code", "message"}
     assert ("www-authenticate" in answer.headers) is (answer.status == 401)
+
+
+def assert_refused_by_server(answer: Answer, *statuses: int) -> None:
+    """What never becomes a request: the server's own empty 4xx, or one in the contract's shape."""
+    if answer.body:
+        assert_refused(answer, *statuses)
+        return
+    assert answer.status in (statuses or SERVERS_OWN), answer.status

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from demo.redis_server import RedisServer
+from devstack.redis_server import RedisServer
 from store import keys
 
 

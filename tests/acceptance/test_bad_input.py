@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from demo.stack import Stack
+from devstack.stack import Stack
 from tests.acceptance.raw_http import Answer, ask, assert_refused, send_bytes
 
 EDITOR = {"Authorization": "Bearer test:alice:editor"}

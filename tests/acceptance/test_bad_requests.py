@@ -1,11 +1,19 @@
 """Odd targets, methods, queries and headers: refused in the contract's shape, and nothing leaks."""
 
+import json
 from uuid import uuid4
 
 import pytest
 
-from demo.stack import Stack
-from tests.acceptance.raw_http import Answer, ask, assert_refused, of, send_bytes
+from devstack.stack import Stack
+from tests.acceptance.raw_http import (
+    Answer,
+    ask,
+    assert_refused,
+    assert_refused_by_server,
+    of,
+    send_bytes,
+)
 from tests.support.client import ApiClient, status_report
 
 EDITOR: dict[str, str | bytes] = {"Authorization": "Bearer test:alice:editor"}
@@ -33,6 +41,8 @@ ODD_IDS = [
 ]
 JOB_ROUTES = [
     ("GET", ""),
+    ("PATCH", ""),
+    ("DELETE", ""),
     ("POST", "/confirm-upload"),
     ("POST", "/run"),
     ("POST", "/cancel"),
@@ -40,14 +50,16 @@ JOB_ROUTES = [
     ("GET", "/events"),
 ]
 BODIES = {
-    "/confirm-upload": {"video_uri": "s3://studio/other.mp4"},
-    "/retry": {"model_profile": "standard", "client_request_id": "once"},
+    ("PATCH", ""): {"name": "Other"},
+    ("POST", "/confirm-upload"): {"video_uri": "s3://studio/other.mp4"},
+    ("POST", "/retry"): {"model_profile": "standard", "client_request_id": "once"},
 }
 ROUTES = {
     "/api/v1/projects": {"GET", "POST", "HEAD"},
     "/api/v1/projects/{project}": {"GET", "HEAD"},
     "/api/v1/projects/{project}/jobs": {"GET", "POST", "HEAD"},
-    "/api/v1/jobs/{job}": {"GET", "HEAD"},
+    "/api/v1/jobs": {"GET", "HEAD"},
+    "/api/v1/jobs/{job}": {"GET", "HEAD", "PATCH", "DELETE"},
     **{f"/api/v1/jobs/{{job}}/{verb}": {"POST"} for verb in ("confirm-upload", "run", "cancel")},
     "/api/v1/jobs/{job}/retry": {"POST"},
     "/api/v1/jobs/{job}/events": {"GET", "HEAD"},
@@ -68,7 +80,7 @@ def test_an_id_that_is_none_is_a_404_on_every_route(
     answers = [
         ask(stack.api_url, method, f"/api/v1/jobs/{target}{verb}", EDITOR)
         for method, verb in JOB_ROUTES
-        if verb not in BODIES
+        if (method, verb) not in BODIES
     ]
     answers += [
         ask(stack.api_url, method, f"/api/v1/projects/{target}{verb}", EDITOR)
@@ -136,7 +148,7 @@ def test_a_method_that_a_route_does_not_have_is_a_405_that_says_which_it_has(
     [
         *[
             (path, query)
-            for path in ("/projects/{project}/jobs", "/jobs/{job}/events")
+            for path in ("/projects", "/projects/{project}/jobs", "/jobs", "/jobs/{job}/events")
             for query in (
                 *(
                     "limit=0",
@@ -151,7 +163,20 @@ def test_a_method_that_a_route_does_not_have_is_a_405_that_says_which_it_has(
                 *("limit=٣", "limit=%ff", "cursor=%D9%A3"),
             )
         ],
-        *[("/projects/{project}/jobs", f"status={value}") for value in ("", "x", "created", "%ff")],
+        *[
+            (path, f"status={value}")
+            for path in ("/projects/{project}/jobs", "/jobs")
+            for value in ("", "x", "created", "%ff")
+        ],
+        *[("/jobs", f"order={value}") for value in ("", "x", "ASC", "newest", "desc%0a")],
+        *[("/jobs", f"project_id={value}") for value in ("", "x", "%00", "*", "{}", "a" * 300)],
+        *[
+            ("/jobs", f"updated_after={value}")
+            for value in ("", "x", "0", "yesterday", "2026-03-02", "2026-03-02T09:15:00", "%ff")
+        ],
+        # Cursors of another form than ours, or of another list.
+        *[("/jobs", f"cursor={value}") for value in ("0", "50", "1" * 16 + "x" * 36, "1" * 53)],
+        *[("/jobs/{job}/events", f"cursor={'1' * 16}8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2")],
         *[("/jobs/{job}", f"wait={value}") for value in ("-1", "61", "x", "", "NaN", "1.5", "1e1")],
         *[("/jobs/{job}", f"wait=1&status_not={value}") for value in ("", "x", "uploaded")],
     ],
@@ -163,6 +188,37 @@ def test_a_query_that_is_not_as_described_is_a_400(
     target = path.format(job=job_id, project=alice.job(job_id).json()["project_id"])
     encoded = f"/api/v1{target}?{query}".replace("٣", "%D9%A3")
     assert_refused(ask(stack.api_url, "GET", encoded, EDITOR), 400)
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
+@pytest.mark.parametrize(
+    "route", [route for route in ROUTES if route not in ("/docs", "/openapi.json")]
+)
+def test_an_unknown_query_parameter_is_a_400_that_names_it(
+    method: str, route: str, stack: Stack, job_id: str, callback_secret: str
+) -> None:
+    if method not in ROUTES[route]:
+        pytest.skip("the route does not have this method")
+    alice = ApiClient(stack.api_url)
+    target = route.format(job=job_id, project=alice.job(job_id).json()["project_id"])
+    headers = {**EDITOR, "X-Callback-Secret": callback_secret}
+    answer = ask(stack.api_url, method, f"{target}?unheard_of=1", headers)
+    # A body that is missing may be refused first.
+    assert_refused(answer, 400, *([415] if method == "POST" else []))
+    if answer.status == 400:
+        assert json.loads(answer.body)["details"] == {"unheard_of": ["Unknown field."]}
+
+
+@pytest.mark.parametrize("route", [route for route, methods in ROUTES.items() if "POST" in methods])
+def test_an_unknown_field_of_a_body_is_a_400_also_where_no_body_is_read(
+    route: str, stack: Stack, job_id: str, callback_secret: str
+) -> None:
+    alice = ApiClient(stack.api_url)
+    target = route.format(job=job_id, project=alice.job(job_id).json()["project_id"])
+    headers = {**EDITOR, "X-Callback-Secret": callback_secret, "Content-Type": "application/json"}
+    answer = ask(stack.api_url, "POST", target, headers, b'{"unheard_of": 1}')
+    assert_refused(answer, 400)
+    assert {"unheard_of", "body"} & json.loads(answer.body)["details"].keys()
 
 
 BAD_BYTES = {
@@ -180,17 +236,21 @@ BAD_BYTES = {
         b"POST /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
         b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     ),
-    "a target that is too long": b"GET /" + b"a" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a header that is too long": b"GET / HTTP/1.1\r\nHost: x\r\nX-A: " + b"a" * 9_000 + b"\r\n\r\n",
+    "a target that is too long": b"GET /" + b"a" * 80_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a header that is too long": b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "
+    + b"a" * 80_000
+    + b"\r\n\r\n",
     "too many headers": b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-A: a\r\n" * 200 + b"\r\n",
     "a raw space in the target": b"GET /api/v1/a b HTTP/1.1\r\nHost: x\r\n\r\n",
 }
 
 
 @pytest.mark.parametrize("case", BAD_BYTES)
-def test_what_is_not_even_a_request_is_refused_in_the_same_shape(case: str, stack: Stack) -> None:
+def test_what_is_not_even_a_request_is_refused_and_nothing_of_it_comes_back(
+    case: str, stack: Stack
+) -> None:
     answer = send_bytes(stack.api_url, BAD_BYTES[case])
-    assert_refused(answer)
+    assert_refused_by_server(answer)
     assert "set-cookie" not in answer.headers
 
 
@@ -229,9 +289,9 @@ def test_another_users_job_answers_byte_for_byte_like_one_that_is_not_there(
 ) -> None:
     visitor = ApiClient(stack.api_url, "alice", "viewer")
     path = "/api/v1/jobs/{}" + verb
-    body = BODIES.get(verb) if valid else {"nonsense": True}
+    body = BODIES.get((method, verb)) if valid else {"nonsense": True}
     nothing = of(alice.call(method, path.format(uuid4()), json=body))
-    assert_refused(nothing, 404, *([400] if verb in BODIES and not valid else []))
+    assert_refused(nothing, 404, *([400] if method != "GET" and not valid else []))
     for caller in (bob, visitor):
         for other in (job_id, str(uuid4()), "nonsense"):
             answer = of(caller.call(method, path.format(other), json=body))

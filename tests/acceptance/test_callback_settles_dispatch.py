@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from demo.stack import Stack
+from devstack.stack import Stack
+from devstack.waiting import wait_until
 from tests.acceptance import stored
 from tests.support.behaviours import (
     Behaviour,
@@ -22,9 +23,8 @@ from tests.support.job_handle import JobHandle, forbidden_step, refusal
 from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.paused import paused
-from tests.support.waiting import wait_until
 
-IN_TIME = 0.7  # seconds; whoever is not woken looks for himself after one
+IN_TIME = 0.7  # seconds; a caller that is not woken looks after one
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
 
 @contextmanager
 def running(handle: JobHandle) -> Iterator[Future[Any]]:
-    """Somebody who has called run and waits for its outcome."""
+    """A caller who has called run and waits for its outcome."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(handle.client.run, handle.id)
 

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 import requests
 
-from demo.stack import Stack
+from devstack.stack import Stack
 from tests.conftest import CALLBACK_SECRETS
 from tests.support.client import ApiClient, status_report
 from tests.support.job_handle import WAY, JobHandle, at_once, forbidden_step, refusal
@@ -132,7 +132,6 @@ def test_the_order_of_keys_white_space_and_spelled_out_defaults_make_no_other_pa
     "other",
     [
         {"status": "FAILED"},
-        {"occurred_at": "2026-05-04T10:00:00.000001Z"},
         {"correlation_id": "another"},
         {"actor_type": "system"},
         {"artifact_updates": {"audio_uri": "s3://b"}},
@@ -157,6 +156,38 @@ def test_the_same_event_id_with_another_payload_is_refused(
     expected = (409, "EVENT_ID_PAYLOAD_MISMATCH", {"event_id": body["event_id"]})
     assert refusal(answer) == expected
     assert handle.everything() == before
+
+
+def test_the_same_report_with_another_time_is_a_replay(handle: JobHandle) -> None:
+    body = status_report("AUDIO_READY", occurred_at="2026-05-04T10:00:00Z")
+    assert handle.send(body).status_code == 204
+    answer = handle.send({**body, "occurred_at": "2026-05-04T10:00:01Z"})
+    assert (answer.status_code, answer.json()["replayed"]) == (200, True)
+    assert answer.json()["latest_applied_occurred_at"] == "2026-05-04T10:00:00Z"
+
+
+def test_a_report_of_another_dispatch_is_superseded_and_changes_nothing(handle: JobHandle) -> None:
+    before = handle.everything()
+    answer = handle.report("AUDIO_READY", dispatch_id="run-of-another-job")
+    assert refusal(answer) == (409, "EXECUTION_SUPERSEDED", {"execution_id": None})
+    assert handle.everything() == before
+    own = handle.client.job(handle.id).json()["dispatch"]["dispatch_id"]
+    assert handle.report("AUDIO_READY", dispatch_id=own).status_code == 204
+
+
+def test_a_report_dated_more_than_five_minutes_ahead_is_a_400(handle: JobHandle) -> None:
+    ahead = datetime.now(UTC) + timedelta(minutes=6)
+    answer = handle.report("AUDIO_READY", occurred_at=ahead.isoformat())
+    assert (answer.status_code, answer.json()["details"].keys()) == (400, {"occurred_at"})
+    soon = datetime.now(UTC) + timedelta(minutes=4)
+    assert handle.report("AUDIO_READY", occurred_at=soon.isoformat()).status_code == 204
+
+
+def test_a_retry_reports_in_an_order_of_its_own(handle: JobHandle) -> None:
+    ahead = datetime.now(UTC) + timedelta(minutes=4)
+    handle.reported("FAILED", occurred_at=ahead.isoformat())
+    assert handle.retry("again").status_code == 202
+    handle.reported("AUDIO_EXTRACTING", occurred_at=datetime.now(UTC).isoformat())
 
 
 def test_an_event_id_counts_within_its_job_only(

@@ -8,12 +8,13 @@ from uuid import uuid4
 
 import pytest
 
-from demo.redis_server import RedisServer
-from demo.stack import Stack
-from domain.dispatch_steps import Token
+from devstack.redis_server import RedisServer
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from domain.claim import FencingToken
 from store import keys
 from tasks import message
-from tasks.broker import KEY_PREFIX
+from tasks.queues import KEY_PREFIX
 from tests.acceptance import stored
 from tests.support.behaviours import Behaviour, accept, hang, refuse, reset_after_read
 from tests.support.client import ApiClient
@@ -21,7 +22,6 @@ from tests.support.job_handle import WAY, JobHandle, at_once, forbidden_step, re
 from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.paused import paused
-from tests.support.waiting import wait_until
 
 IN_TIME = 1.0
 RUN_AFTER_CANCEL = forbidden_step("CANCELLED", "AUDIO_EXTRACTING")
@@ -35,7 +35,7 @@ def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
 
 @contextmanager
 def running(handle: JobHandle) -> Iterator[Future[Any]]:
-    """Somebody who has called run and waits for its outcome."""
+    """A caller who has called run and waits for its outcome."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(handle.client.run, handle.id)
 
@@ -52,20 +52,18 @@ def cancel(handle: JobHandle) -> dict[str, Any]:
 
 def send_message_again(redis: RedisServer, handle: JobHandle, epoch: int) -> None:
     """Deliver a dispatch's message once more, as a broker may."""
-    lane = "takeone.dispatch.0"
-    token = Token(handle.id, handle.run_id, epoch)
-    body = message.encode(message.DISPATCH_TASK, handle.run_id, token, lane)
+    queue = "takeone.dispatch.0"
+    token = FencingToken(handle.id, handle.run_id, epoch)
+    body = message.encode(message.DISPATCH_TASK, handle.run_id, token, queue)
     with redis.client() as client:
-        client.lpush(KEY_PREFIX + lane, body)
+        client.lpush(KEY_PREFIX + queue, body)
 
 
 def let_the_sweep_look(redis: RedisServer, handle: JobHandle) -> None:
     """Bring the job before the sweep, as if its claim were due, and wait until it has looked."""
     with redis.client() as client:
-        client.zadd(keys.IN_FLIGHT, {handle.id: 0})
-        wait_until(
-            lambda: client.zscore(keys.IN_FLIGHT, handle.id) is None, 5, "the sweep has looked"
-        )
+        client.zadd(keys.DUE, {handle.id: 0})
+        wait_until(lambda: client.zscore(keys.DUE, handle.id) != 0, 5, "the sweep has looked")
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from demo.redis_server import RedisServer
-from demo.stack import Stack
-from tests.conftest import QUICK_SETTINGS
+from devstack.redis_server import RedisServer
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from tests.conftest import NewStack
 from tests.support.behaviours import Behaviour, Exchange, accept, hang, refuse, reset_after_read
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +24,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def telling(
-    tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator, broker: RedisServer
+    new_stack: NewStack, orchestrator: StubOrchestrator, broker: RedisServer
 ) -> Iterator[Stack]:
     """A service that tells the orchestrator of cancels."""
-    settings = {
-        **QUICK_SETTINGS,
-        "TAKEONE_ORCHESTRATOR_URL": orchestrator.url,
-        "TAKEONE_ORCHESTRATOR_CANCEL_URL": orchestrator.url.replace("/dispatches", "/cancels"),
-        "TAKEONE_BROKER_URL": broker.url,
-    }
-    with Stack(tmp_path_factory.mktemp("telling"), settings=settings) as running:
+    with new_stack(
+        TAKEONE_ORCHESTRATOR_CANCEL_URL=orchestrator.url.replace("/dispatches", "/cancels"),
+        TAKEONE_BROKER_URL=broker.url,
+    ) as running:
         yield running
 
 
@@ -98,7 +95,12 @@ def test_an_execution_that_is_not_known_is_not_named(
 
 @pytest.mark.parametrize(
     ("behaviour", "came_of_it"),
-    [(refuse(404), "refused"), (refuse(500), "refused"), (hang(0.2), "lost")],
+    [
+        (refuse(404), "not_found"),
+        (refuse(400), "refused"),
+        (refuse(500), "no_answer"),
+        (hang(0.2), "no_answer"),
+    ],
 )
 def test_what_came_of_it_stands_on_the_trail_and_the_job_stays_cancelled(
     handle: JobHandle, orchestrator: StubOrchestrator, behaviour: Behaviour, came_of_it: str
@@ -108,6 +110,18 @@ def test_what_came_of_it_stands_on_the_trail_and_the_job_stays_cancelled(
     handle.client.cancel(handle.id)
     assert wait_until_noted(handle) == [came_of_it]
     assert handle.status == "CANCELLED"
+
+
+def test_a_cancel_that_was_not_answered_is_told_again_until_it_is(
+    handle: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[handle.id] = on_cancel(refuse(503))
+    handle.lead_to("AUDIO_EXTRACTING")
+    handle.client.cancel(handle.id)
+    wait_until(lambda: len(told(orchestrator, handle)) >= 2, 15, "it is told again")
+    orchestrator.behaviours[handle.id] = accept()
+    wait_until(lambda: noted(handle)[-1:] == ["accepted"], 15, "it is told")
+    assert noted(handle) == ["no_answer", "accepted"]
 
 
 def test_a_job_that_was_never_sent_is_nothing_to_tell_of(
@@ -127,7 +141,7 @@ def test_an_orchestrator_that_is_down_is_tried_a_few_times_and_that_is_noted(
     orchestrator.stop()
     try:
         assert handle.client.cancel(handle.id).status_code == 200
-        assert wait_until_noted(handle) == ["not_started"]
+        assert wait_until_noted(handle) == ["no_answer"]
     finally:
         orchestrator.start()
 

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from demo.stack import Stack
+from devstack.stack import Stack
+from devstack.waiting import wait_until
 from tests.acceptance import stored
 from tests.acceptance.outcomes import assert_accepted, assert_failed, shown
-from tests.conftest import QUICK_SETTINGS
+from tests.conftest import NewStack
 from tests.support import behaviours as told
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.waiting import wait_until
 
 FAILURES, OPEN_SECONDS = 3, 1.0
 
@@ -25,17 +25,13 @@ def mortal() -> StubOrchestrator:
 
 
 @pytest.fixture(scope="module")
-def frail_stack(
-    tmp_path_factory: pytest.TempPathFactory, mortal: StubOrchestrator
-) -> Iterator[Stack]:
-    settings = {
-        **QUICK_SETTINGS,
-        "TAKEONE_ORCHESTRATOR_URL": mortal.url,
-        "TAKEONE_ORCHESTRATOR_CONNECT_TRIES": "1",
-        "TAKEONE_BREAKER_FAILURES": str(FAILURES),
-        "TAKEONE_BREAKER_SECONDS": str(OPEN_SECONDS),
-    }
-    with Stack(tmp_path_factory.mktemp("frail"), settings=settings) as running:
+def frail_stack(new_stack: NewStack, mortal: StubOrchestrator) -> Iterator[Stack]:
+    with new_stack(
+        TAKEONE_ORCHESTRATOR_URL=mortal.url,
+        TAKEONE_ORCHESTRATOR_CONNECT_TRIES="1",
+        TAKEONE_BREAKER_FAILURES=str(FAILURES),
+        TAKEONE_BREAKER_SECONDS=str(OPEN_SECONDS),
+    ) as running:
         yield running
 
 

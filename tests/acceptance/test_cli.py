@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from demo.ports import free_port
-from demo.processes import ROOT, clean_environment
-from demo.redis_server import RedisServer
-from demo.stack import DEVELOPMENT_SETTINGS, Stack
+from devstack.ports import free_port
+from devstack.processes import ROOT, clean_environment
+from devstack.redis_server import RedisServer
+from devstack.stack import DEVELOPMENT_SETTINGS, Stack
+from devstack.waiting import wait_until
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
@@ -22,8 +23,7 @@ PRODUCTION = {
     "TAKEONE_JWT_ISSUER": "https://login.example",
     "TAKEONE_JWT_AUDIENCE": "takeone",
 }
-FLASK = "python -m flask --app api"
-TAKEONE = "python -c 'from api.cli import main; main()'"
+TAKEONE = "python -m cli.main"
 
 
 def call(
@@ -41,10 +41,10 @@ def call(
     )
 
 
-def states(said: str) -> dict[str, set[str]]:
+def states(output: str) -> dict[str, set[str]]:
     """What the doctor says of each thing: its states."""
     found: dict[str, set[str]] = {}
-    for line in said.splitlines():
+    for line in output.splitlines():
         about, _, rest = line.partition("  ")
         if about:
             found.setdefault(about, set()).add(rest.split()[0])
@@ -71,8 +71,9 @@ def test_the_doctor_finds_a_running_stack_well_and_dispatches_nothing(
     found = states(ended.stdout)
     assert found.keys() == {
         "settings", "store", "broker", "workers", "orchestrator", "callback URL",
+        "clocks", "memory", "Redis user", "dispatches", "unreadable records", "open files",
     }  # fmt: skip
-    for about in ("broker", "workers", "orchestrator", "callback URL"):
+    for about in found.keys() - {"settings", "store"}:
         assert found[about] == {"ok"}
     assert "rename it to TAKEONE_LOG_LEVEL" in ended.stdout
     assert len(orchestrator.requests) == before
@@ -132,8 +133,9 @@ def test_a_job_is_shown_with_its_trail_whoever_it_belongs_to(
     stack: Stack, alice: ApiClient, callback_secret: str
 ) -> None:
     handle = JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_READY")
-    shown = json.loads(call(f"jobs show {handle.id}", stack.settings, FLASK).stdout)
+    shown = json.loads(call(f"jobs show {handle.id}", stack.settings).stdout)
     events = shown.pop("events")
+    assert shown.pop("owner") == "alice"
     assert shown == handle.shown()
     assert events == handle.trail()
     ended = call("jobs show nothing", stack.settings)
@@ -142,6 +144,17 @@ def test_a_job_is_shown_with_its_trail_whoever_it_belongs_to(
 
 
 def test_every_command_says_what_it_is_for() -> None:
-    said = call("--help", DEVELOPMENT_SETTINGS).stdout
-    for name in ("doctor", "token", "jobs", "dispatches", "demo"):
+    said = call("--help", {}).stdout
+    for name in ("doctor", "token", "jobs", "dispatches", "demo", "hash"):
         assert f"  {name} " in said
+
+
+def test_a_request_is_found_in_the_logs_by_its_id(stack: Stack, alice: ApiClient) -> None:
+    request_id = "a-request-to-be-found"
+    alice.get("/projects", headers={"X-Request-Id": request_id})
+    hashed = call(f"hash {request_id}", stack.settings).stdout.strip()
+    wait_until(lambda: hashed in stack.webs[0].log(), 10, "the request's line")
+    without = call(
+        "hash x", {"TAKEONE_REDIS_URL": "redis://127.0.0.1", "TAKEONE_ENV": "production"}
+    )
+    assert (without.returncode, without.stdout) == (1, "")

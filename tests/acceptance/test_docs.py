@@ -2,36 +2,36 @@
 
 import re
 
-from demo.stack import Stack
+from devstack.stack import Stack
 from tests.support.client import ApiClient
 
 KINDS = {"css": "text/css", "js": "javascript", "svg": "image/svg+xml", "yaml": "application/yaml"}
 
 
 def test_the_page_and_everything_that_it_loads_come_from_the_service(stack: Stack) -> None:
-    anybody = ApiClient(stack.api_url, token="")
-    page = anybody.call("GET", "/docs")
+    visitor = ApiClient(stack.api_url, token="")
+    page = visitor.call("GET", "/docs")
     assert page.status_code == 200
     assert page.headers["Content-Type"].startswith("text/html")
     loaded = re.findall(r"""(?:src|href)=["']([^"']+)""", page.text)
     assert len(loaded) >= 3
-    script = anybody.call("GET", "/docs/start.js").text
+    script = visitor.call("GET", "/docs/start.js").text
     loaded += re.findall(r"url: \"([^\"]+)", script)
-    assert "/docs/openapi.yaml" in loaded
+    assert "/openapi.yaml" in loaded
     for path in loaded:
         assert re.match(r"/[^/]", path), path  # a path of this host: neither http: nor //elsewhere
-        asset = anybody.call("GET", path)
+        asset = visitor.call("GET", path)
         assert asset.status_code == 200, path
         assert KINDS[path.rpartition(".")[2]] in asset.headers["Content-Type"], path
         assert len(asset.content) > 50
 
 
 def test_a_browser_is_told_to_load_nothing_from_elsewhere(stack: Stack) -> None:
-    anybody = ApiClient(stack.api_url, token="")
-    policy = anybody.call("GET", "/docs").headers["Content-Security-Policy"]
+    visitor = ApiClient(stack.api_url, token="")
+    policy = visitor.call("GET", "/docs").headers["Content-Security-Policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";") if rule.strip())
     assert rules.get("default-src") in ("'self'", "'none'")
     allowed = {source for sources in rules.values() for source in sources.split()}
     assert allowed <= {"'self'", "'none'", "data:", "'unsafe-inline'"}
-    style = anybody.call("GET", "/docs/swagger-ui.css").text
+    style = visitor.call("GET", "/docs/swagger-ui.css").text
     assert re.findall(r"@import|url\(\s*[\"']?(?:https?:)?//", style) == []

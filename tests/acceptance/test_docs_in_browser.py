@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo.stack import Stack
-from tests.support.waiting import wait_until
+from devstack.stack import Stack
+from devstack.waiting import wait_until
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
 
@@ -64,7 +64,7 @@ class Docs:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chrome"]:
-    """A headless Chromium that calls nobody but the service."""
+    """A headless Chromium that calls the service alone."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in (

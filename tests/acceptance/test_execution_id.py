@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from demo.stack import Stack
+from devstack.stack import Stack
 from tests.support.behaviours import refuse
 from tests.support.client import ApiClient, status_report
 from tests.support.job_handle import JobHandle, at_once, forbidden_step, refusal
-from tests.support.log_lines import lines_with
+from tests.support.log_lines import lines_with, wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 
 
@@ -65,6 +65,7 @@ def test_a_superseded_execution_is_logged_without_its_own_words(
 ) -> None:
     handle.reported("AUDIO_EXTRACTING", execution_id="first-name")
     handle.report("AUDIO_EXTRACTING", execution_id="second-name")
+    wait_for_line(stack.webs[0], handle.id, "superseded")
     lines = lines_with(stack.webs[0], handle.id)
     (line,) = [json.loads(line) for line in lines if "superseded" in line]
     assert (line["level"], line["job_id"]) == ("warning", handle.id)

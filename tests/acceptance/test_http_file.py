@@ -5,9 +5,9 @@ from typing import Any
 
 import requests
 
-from demo.client import now
-from demo.processes import ROOT
-from demo.stack import Stack
+from devstack.client import now
+from devstack.processes import ROOT
+from devstack.stack import Stack
 from docs.http_file import http_file
 from tests.support.client import ApiClient
 
@@ -33,7 +33,7 @@ def test_every_call_of_the_file_is_taken_from_top_to_bottom(
         name, answer = send(stack, block, values)
         answers[name] = answer
         if name.startswith("create"):
-            values[f"{name}.response.body.$.id"] = answer.json()["id"]
+            values[f"{name}.id"] = answer.json()["id"]
     refused = {name: each.text for name, each in answers.items()
                if each.status_code in REFUSES_THE_CALL}  # fmt: skip
     assert refused == {}

@@ -11,32 +11,27 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from demo.ports import HOST, free_port
-from demo.stack import Stack
-from tests.conftest import QUICK_SETTINGS
+from devstack.ports import HOST, free_port
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from tests.conftest import NewStack
 from tests.support import behaviours as told
 from tests.support.client import ApiClient, status_report
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.paused import paused, paused_worker
-from tests.support.waiting import wait_until
 
 WORKER_PORT = free_port()
-RUN_ROUTE = "/api/v1/jobs/<jobId>/run"
+RUN_ROUTE = "/api/v1/jobs/<job_id>/run"
 
 
 @pytest.fixture(scope="module")
-def watched(
-    tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator
-) -> Iterator[Stack]:
-    settings = {
-        **QUICK_SETTINGS,
-        "TAKEONE_ORCHESTRATOR_URL": orchestrator.url,
-        "TAKEONE_WEB_PROCESSES": "2",
-        "TAKEONE_WORKER_METRICS_PORT": str(WORKER_PORT),
-        "TAKEONE_CLAIM_LEASE_SECONDS": "60",
-        "TAKEONE_UNKNOWN_HOLD_SECONDS": "60",
-    }
-    with Stack(tmp_path_factory.mktemp("watched"), settings=settings) as running:
+def watched(new_stack: NewStack) -> Iterator[Stack]:
+    with new_stack(
+        TAKEONE_WEB_PROCESSES="2",
+        TAKEONE_WORKER_METRICS_PORT=str(WORKER_PORT),
+        TAKEONE_CLAIM_LEASE_SECONDS="60",
+        TAKEONE_UNKNOWN_HOLD_SECONDS="60",
+    ) as running:
         yield running
 
 
@@ -77,7 +72,7 @@ def test_requests_are_counted_over_all_processes_whichever_of_them_is_asked(
 ) -> None:
     job_id = editor.uploaded_job()["id"]
     before = Scrape(watched.api_url)
-    labels = {"route": "/api/v1/jobs/<jobId>", "method": "GET"}
+    labels = {"route": "/api/v1/jobs/<job_id>", "method": "GET"}
     for _ in range(40):
         editor.job(job_id)
     editor.job("no-such-job")
@@ -119,7 +114,7 @@ def test_runs_are_counted_by_what_their_callers_were_told(
     assert editor.retry(job_id, "once").status_code == 409
     after, worker_after = Scrape(watched.api_url), worker_scrape()
     for kind, outcome, number in (
-        ("run", "first", 1),
+        ("run", "started", 1),
         ("run", "joined", 2),
         ("run", "replayed", 1),
         ("run", "ORCHESTRATOR_DISPATCH_FAILED", 1),
@@ -199,22 +194,24 @@ def test_a_store_that_is_away_is_a_metric_and_no_failure(watched: Stack) -> None
 def test_a_process_that_was_killed_leaves_its_counts_and_takes_its_callers_along(
     watched: Stack, editor: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
-    counted = Scrape(watched.api_url)("runs_total", outcome="first")
+    counted = Scrape(watched.api_url)("runs_total", outcome="started")
     assert counted > 0
     job_id = editor.uploaded_job()["id"]
     orchestrator.behaviours[job_id] = told.accept(after=1.5)
     with ThreadPoolExecutor(1) as pool:
         caller = pool.submit(editor.run, job_id)
-        wait_until(lambda: Scrape(watched.api_url)("callers_waiting") == 1, 5, "he waits")
+        wait_until(lambda: Scrape(watched.api_url)("callers_waiting") == 1, 5, "the caller waits")
         old = psutil.Process(watched.webs[0].pid).children()
         for child in old:
             os.kill(child.pid, signal.SIGKILL)
         assert isinstance(caller.exception(10), requests.ConnectionError)
     watched.wait_for_web(watched.webs[0])
     scrape = wait_until(
-        lambda: (now := Scrape(watched.api_url))("callers_waiting") == 0 and now, 5, "he is gone"
+        lambda: (now := Scrape(watched.api_url))("callers_waiting") == 0 and now,
+        5,
+        "the caller is gone",
     )
-    assert scrape("runs_total", outcome="first") == counted
+    assert scrape("runs_total", outcome="started") == counted
 
 
 def test_what_the_processes_wrote_for_each_other_goes_with_the_server(

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 import pytest
 
-from demo.stack import Stack
+from devstack.stack import Stack
 from tests.acceptance import stored
 from tests.acceptance.outcomes import assert_accepted, assert_failed, assert_unknown, shown
 from tests.support import behaviours as told
@@ -47,10 +47,18 @@ ACCEPTED: dict[str, Behaviour] = {
     "200 with a body that never ends": told.drip_body(),
 }
 REFUSED: dict[str, Behaviour] = {
-    **{str(status): told.refuse(status) for status in (400, 401, 404, 409, 429, 500, 501, 503)},
+    **{str(status): told.refuse(status) for status in (400, 401, 404, 409, 429, 500, 501)},
     "304": told.answer(304, b""),
     "500 with an empty body": told.answer(500, b""),
     "500 with a huge body": told.huge_body(500),
+}
+# The others have no reason of their own.
+WHY = {
+    "400": "invalid_parameters",
+    "401": "unauthorized",
+    "404": "unknown_workflow",
+    "409": "refused",
+    "429": "unavailable",
 }
 # What each must lead to is a row of the table; which one may differ by how far it can be read.
 AGAINST_THE_RULES = {
@@ -72,7 +80,7 @@ AGAINST_THE_RULES = {
     "only interim answers": b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
 }
 UNKNOWN: dict[str, Behaviour] = {
-    **{str(status): told.refuse(status) for status in (408, 502, 504)},
+    **{str(status): told.refuse(status) for status in (408, 460, 502, 503, 504, 520, 527)},
     "a reset after the request was read": told.reset_after_read(),
     "an end after the request was read": told.close_after_read(),
     "an answer that is not HTTP": told.not_http(),
@@ -105,8 +113,9 @@ def test_a_whole_answer_that_is_not_2xx_refuses_and_the_next_run_tries_under_the
     case: str, alice: ApiClient, stack: Stack, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[job_id] = REFUSED[case]
-    assert_failed(alice.run(job_id), "refused")
-    assert shown(alice, job_id) == ("UPLOADED", "RELEASED", "refused")
+    why = WHY.get(case, "refused")
+    assert_failed(alice.run(job_id), why)
+    assert shown(alice, job_id) == ("UPLOADED", "RELEASED", why)
     assert stored.claim(stack.redis, job_id) is None
     assert len(orchestrator.requests_for(job_id)) == 1
     orchestrator.behaviours[job_id] = told.accept()

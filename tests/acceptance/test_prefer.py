@@ -2,7 +2,7 @@
 
 import pytest
 
-from demo.waiting import wait_until
+from devstack.waiting import wait_until
 from tests.acceptance.outcomes import assert_accepted, shown
 from tests.support import behaviours as told
 from tests.support.client import ApiClient

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from demo.ports import free_port
-from demo.processes import ROOT, clean_environment
-from demo.redis_server import RedisServer
-from demo.stack import Stack, procfile_command
+from devstack.ports import free_port
+from devstack.processes import ROOT, clean_environment
+from devstack.redis_server import RedisServer
+from devstack.stack import Stack, procfile_command
+from devstack.waiting import wait_until
 from tests.acceptance.raw_http import of
 from tests.acceptance.tokens import AUDIENCE, ISSUER, SHARED_KEY, claims, signed
+from tests.conftest import NewStack
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
 
@@ -36,7 +38,6 @@ REFUSED: dict[str, tuple[dict[str, str | None], set[str]]] = {
         {
             "REDIS_URL",
             "PUBLIC_URL",
-            "ORCHESTRATOR_URL",
             "CALLBACK_SECRET",
             "JWT_KEY",
             "JWT_JWKS_URL",
@@ -103,17 +104,16 @@ def start(kind: str, changes: Mapping[str, str | None]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "case"),
+    ("kind", "changes", "names"),
     [
-        *(("web", case) for case in REFUSED),
-        ("worker", "nothing is set"),
-        ("worker", "several at once"),
+        *(pytest.param("web", *REFUSED[case], id=f"web: {case}") for case in REFUSED),
+        ("worker", dict.fromkeys(COMPLETE), {"REDIS_URL", "PUBLIC_URL", "ORCHESTRATOR_URL"}),
+        ("worker", *REFUSED["an orchestrator that is no URL"]),
     ],
 )
 def test_a_process_refuses_to_start_and_names_what_is_wrong_without_a_value(
-    kind: str, case: str
+    kind: str, changes: dict[str, str | None], names: set[str]
 ) -> None:
-    changes, names = REFUSED[case]
     code, said = start(kind, changes)
     assert code != 0
     assert "refuses to start" in said
@@ -124,7 +124,7 @@ def test_a_process_refuses_to_start_and_names_what_is_wrong_without_a_value(
 
 @pytest.fixture(scope="module")
 def production(
-    tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator
+    new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator
 ) -> Iterator[Stack]:
     """A stack as in production, on a Redis that keeps what it is told."""
     settings = {
@@ -134,11 +134,10 @@ def production(
         "TAKEONE_JWT_AUDIENCE": AUDIENCE,
         "TAKEONE_ORCHESTRATOR_URL": orchestrator.url,
     }
-    directory = tmp_path_factory.mktemp("production")
-    redis = RedisServer(directory / "redis", append_only=True)
+    redis = RedisServer(tmp_path_factory.mktemp("redis"), append_only=True)
     settings["TAKEONE_REDIS_URL"] = redis.url
     settings["TAKEONE_PUBLIC_URL"] = "http://127.0.0.1:9"
-    with redis, Stack(directory, settings=settings, redis=redis) as stack:
+    with redis, new_stack(redis=redis, **settings) as stack:
         yield stack
 
 
@@ -156,10 +155,11 @@ def test_production_serves_those_with_a_token_of_the_issuer_and_logs_json(
     assert len(orchestrator.requests_for(job_id)) == 1
     assert ApiClient(production.api_url, "carol").get("/projects").status_code == 401
     for process in production.processes:
-        lines = [line for line in process.log().splitlines() if job_id in line]
-        assert lines
-        for line in lines:
-            assert json.loads(line)["job_id"] == job_id
+        # Lines are written a moment after the answer.
+        wait_until(lambda process=process: job_id in process.log(), 10, f"{process.name} logs it")
+        for line in process.log().splitlines():
+            if job_id in line:
+                assert json.loads(line)["job_id"] == job_id
 
 
 UNFIT = {

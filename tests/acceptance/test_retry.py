@@ -8,13 +8,14 @@ from uuid import uuid4
 
 import pytest
 
-from demo.stack import Stack
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from tests.support import openapi
 from tests.support.behaviours import accept, hang, in_turn, refuse, reset_after_read
 from tests.support.client import ApiClient
 from tests.support.job_handle import WAY, JobHandle, at_once, forbidden_step, refusal
 from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.waiting import wait_until
 
 VIDEO = "s3://studio/interview.mp4"
 MISMATCH = (409, "CLIENT_REQUEST_MISMATCH", None)
@@ -39,7 +40,7 @@ def failed(handle: JobHandle) -> JobHandle:
 
 @contextmanager
 def retrying(handle: JobHandle, *arguments: str) -> Iterator[Future[Any]]:
-    """Somebody who has called retry and waits for its outcome."""
+    """A caller who has called retry and waits for its outcome."""
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(handle.retry, *arguments)
 
@@ -84,8 +85,10 @@ def test_a_retry_is_dispatched_once_with_where_to_resume(
         "resume_from_status": "AUDIO_READY",
         "checkpoint_ref": "s3://a",
         "model_profile": "quality",
+        "dispatch_id": dispatch_id,
     }
     assert request.dispatch_id == dispatch_id
+    openapi.check_webhook("retry", request.json, request.headers)
     assert (failed.dispatch["kind"], failed.dispatch["phase"]) == ("retry", "SENT")
     assert failed.status == "FAILED"
     assert failed.shown()["failure"]["code"] == "ASR", "it is cleared when the retry has begun"
@@ -231,7 +234,7 @@ def test_while_a_retry_is_in_flight_or_has_not_begun_no_other_is_admitted(
 def test_of_a_failed_dispatch_nothing_is_kept(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
-    orchestrator.behaviours[failed.id] = in_turn(refuse(503), accept())
+    orchestrator.behaviours[failed.id] = in_turn(refuse(500), accept())
     assert refusal(failed.retry("r1")) == not_dispatched("refused")
     assert (failed.status, failed.dispatch["phase"]) == ("FAILED", "RELEASED")
     assert failed.shown()["failure"]["code"] == "ASR"
@@ -246,7 +249,7 @@ def test_after_a_failed_dispatch_another_request_may_follow(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = in_turn(refuse(404), accept())
-    assert refusal(failed.retry("r1")) == not_dispatched("refused")
+    assert refusal(failed.retry("r1")) == not_dispatched("unknown_workflow")
     assert failed.retry("r2").status_code == 202
 
 
@@ -258,7 +261,7 @@ def test_an_orchestrator_that_is_down_was_sent_nothing(
         assert refusal(failed.retry("r1")) == not_dispatched("not_started")
     finally:
         orchestrator.start()
-    # So nobody can be doing it: what reports now is a straggler of the execution before.
+    # So no execution can be doing it: what reports now is a straggler of the execution before.
     assert refusal(failed.report("TRANSCRIBING")) == forbidden_step("FAILED", "TRANSCRIBING")
     assert failed.retry("r1").status_code == 202
 

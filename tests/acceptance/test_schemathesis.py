@@ -4,8 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from demo.processes import ROOT, clean_environment
-from demo.stack import Stack
+from devstack.processes import ROOT, clean_environment
+from devstack.stack import Stack
 
 SECONDS = 25
 CONFIGURATION = """

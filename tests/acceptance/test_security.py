@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import requests
 
-from demo.stack import Stack
-from tests.acceptance.raw_http import ask, assert_refused, send_bytes
-from tests.conftest import QUICK_SETTINGS
+from devstack.stack import Stack
+from tests.acceptance.raw_http import ask, assert_refused_by_server, send_bytes
+from tests.conftest import NewStack
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
 
@@ -19,15 +19,14 @@ OTHER_PAGE = "https://editor.example.evil.example"
 
 
 @pytest.fixture(scope="module")
-def open_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def open_stack(new_stack: NewStack) -> Iterator[Stack]:
     """A service that an editor's front end of another origin may call, under names of its own."""
-    settings = {
-        **QUICK_SETTINGS,
-        "TAKEONE_CORS_ORIGINS": f"{EDITOR_PAGE}, http://localhost:5173",
-        "TAKEONE_ALLOWED_HOSTS": "api.example, API-2.example",
-        "TAKEONE_PUBLIC_URL": "https://takeone.internal:8443/base",
-    }
-    with Stack(tmp_path_factory.mktemp("open"), settings=settings, workers=0) as running:
+    with new_stack(
+        workers=0,
+        TAKEONE_CORS_ORIGINS=f"{EDITOR_PAGE}, http://localhost:5173",
+        TAKEONE_ALLOWED_HOSTS="api.example, API-2.example",
+        TAKEONE_PUBLIC_URL="https://takeone.internal:8443/base",
+    ) as running:
         # The names are checked; the address of the process is not one of them.
         yield running
 
@@ -101,23 +100,17 @@ def test_what_the_api_answers_is_not_kept_by_any_cache(alice: ApiClient, job_id:
         assert answer.headers["Cache-Control"] == "no-store"
 
 
-def test_what_never_reached_the_application_carries_the_headers_too(stack: Stack) -> None:
-    answer = send_bytes(stack.api_url, b"GET / HTTP/9.9\r\n\r\n")
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert answer.headers["cache-control"] == "no-store"
-
-
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /" + b"a" * 5_000 + b" HTTP/1.1\r\n",
-        b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 9_000 + b"\r\n",
-        b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: a\r\n" % n for n in range(100)),
+        b"GET /" + b"a" * 80_000 + b" HTTP/1.1\r\n",
+        b"GET / HTTP/1.1\r\nX-Long: " + b"a" * 200_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\n" + b"".join(b"X-%d: a\r\n" % n for n in range(200)),
     ],
     ids=["a long request line", "a long header", "many headers"],
 )
 def test_a_head_beyond_the_limits_is_refused(head: bytes, stack: Stack) -> None:
-    assert_refused(send_bytes(stack.api_url, head + b"\r\n"), 414, 431, 400)
+    assert_refused_by_server(send_bytes(stack.api_url, head + b"\r\n"), 414, 431, 400)
 
 
 @pytest.mark.parametrize("framing", ["content-length", "chunked"])
@@ -133,9 +126,7 @@ def test_a_body_beyond_the_limit_is_refused_however_it_is_framed(
     assert answer.json()["code"] == "VALIDATION_ERROR"
 
 
-@pytest.mark.parametrize(
-    "host", ["localhost", "127.0.0.1:1", "[::1]:80", "takeone-web", "x", "a..b"]
-)
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:80", "takeone-web", "x"])
 def test_without_a_list_every_name_is_answered(host: str, alice: ApiClient) -> None:
     assert alice.get("/projects", headers={"Host": host}).status_code == 200
 
@@ -207,7 +198,9 @@ def test_a_page_of_a_configured_origin_may_call_with_a_token_and_read_the_answer
     asked = preflight(open_stack, "/api/v1/jobs/x/run", origin)
     assert (asked.status_code, asked.content) == (204, b"")
     assert asked.headers["Access-Control-Allow-Origin"] == origin
-    assert "POST" in asked.headers["Access-Control-Allow-Methods"]
+    methods = asked.headers["Access-Control-Allow-Methods"].split(", ")
+    assert {"GET", "POST", "PATCH", "DELETE"} == set(methods)
+    assert "Idempotency-Key" in asked.headers["Access-Control-Allow-Headers"]
     allowed = asked.headers["Access-Control-Allow-Headers"].lower()
     assert "authorization" in allowed
     assert "prefer" in allowed

@@ -10,13 +10,14 @@ import pytest
 import requests
 from standardwebhooks.webhooks import Webhook
 
-from demo.stack import Stack
-from tests.conftest import QUICK_SETTINGS
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from tests.conftest import NewStack
+from tests.support import openapi
 from tests.support.behaviours import accept, in_turn, refuse
 from tests.support.client import ApiClient, status_report
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.waiting import wait_until
 
 OLD, NEW, FOREIGN = (f"whsec_{letter * 40}" for letter in "bcd")
 
@@ -29,17 +30,13 @@ def receiver() -> Iterator[StubOrchestrator]:
 
 
 @pytest.fixture(scope="module")
-def signing_stack(
-    tmp_path_factory: pytest.TempPathFactory, receiver: StubOrchestrator
-) -> Iterator[Stack]:
+def signing_stack(new_stack: NewStack, receiver: StubOrchestrator) -> Iterator[Stack]:
     """A service in the middle of a rotation: the new secret signs, the old one is still valid."""
-    settings = {
-        **QUICK_SETTINGS,
-        "TAKEONE_ORCHESTRATOR_URL": receiver.url,
-        "TAKEONE_ORCHESTRATOR_CANCEL_URL": f"{receiver.url}/cancelled",
-        "TAKEONE_SIGNING_SECRET": f"{NEW},{OLD}",
-    }
-    with Stack(tmp_path_factory.mktemp("signing"), settings=settings) as running:
+    with new_stack(
+        TAKEONE_ORCHESTRATOR_URL=receiver.url,
+        TAKEONE_ORCHESTRATOR_CANCEL_URL=f"{receiver.url}/cancelled",
+        TAKEONE_SIGNING_SECRET=f"{NEW},{OLD}",
+    ) as running:
         yield running
 
 
@@ -83,6 +80,7 @@ def test_a_dispatch_is_signed_with_the_first_secret_under_its_own_id(
     handle.lead_to("AUDIO_EXTRACTING")
     (request,) = receiver.requests_for(handle.id)
     assert verified(request) == request.dispatch_id == handle.run_id
+    openapi.check_webhook("run", request.json, request.headers)
 
 
 def test_the_same_dispatch_sent_again_is_signed_anew_under_the_same_id(
@@ -103,6 +101,7 @@ def test_the_word_of_a_cancel_is_signed_as_well(
     told = receiver.requests_for(handle.id)[1]
     assert verified(told) == told.dispatch_id
     assert told.path.endswith("/cancelled")
+    openapi.check_webhook("cancel", told.json, told.headers)
 
 
 @pytest.mark.parametrize("secret", [OLD, NEW])

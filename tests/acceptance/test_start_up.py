@@ -2,11 +2,14 @@
 
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 
+import psutil
 import pytest
 
-from demo.processes import ROOT, clean_environment
-from demo.stack import DEVELOPMENT_SETTINGS, procfile_command
+from devstack.ports import free_port
+from devstack.processes import ROOT, Process, clean_environment
+from devstack.stack import DEVELOPMENT_SETTINGS, START_SECONDS, Stack, procfile_command
 
 WRONG = {
     "TAKEONE_REDIS_URL": "planted-password@nowhere",
@@ -29,6 +32,9 @@ def run(command: str, settings: Mapping[str, str]) -> subprocess.CompletedProces
     )
 
 
+NEEDED_BY_CALLERS = ("TAKEONE_CALLBACK_SECRET", "TAKEONE_JWT_ISSUER", "TAKEONE_JWT_KEY")
+
+
 @pytest.mark.parametrize("process", ["web", "worker"])
 def test_a_process_with_wrong_settings_refuses_to_start_and_names_them_all(process: str) -> None:
     ended = run(procfile_command(process), WRONG)
@@ -40,16 +46,44 @@ def test_a_process_with_wrong_settings_refuses_to_start_and_names_them_all(proce
         "TAKEONE_REDIS_URL: must be a redis://",
         "TAKEONE_ORCHESTRATOR_URL: must be an absolute http or https URL",
         "TAKEONE_WEB_THREADS: ",
-        "TAKEONE_CALLBACK_SECRET is too short or a known default",
         "TAKEONE_PUBLIC_URL is not set",
-        "TAKEONE_JWT_ISSUER is not set",
     ):
         assert problem in said
+    # A worker knows nothing of callers.
+    for name in NEEDED_BY_CALLERS:
+        assert (name in said) == (process == "web")
+
+
+def listening(process: Process) -> set[tuple[str, int]]:
+    """Where a process and its children listen."""
+    first = psutil.Process(process.pid)
+    return {
+        (each.laddr.ip, each.laddr.port)
+        for one in [first, *first.children(recursive=True)]
+        for each in one.net_connections("tcp")
+        if each.status == psutil.CONN_LISTEN
+    }
+
+
+def test_in_development_every_process_listens_on_this_machine_alone(tmp_path: Path) -> None:
+    port = free_port()
+    with Stack(tmp_path, flower=True, settings={"TAKEONE_WORKER_METRICS_PORT": str(port)}) as stack:
+        assert stack.flower is not None
+        expected = [
+            (stack.webs[0], stack.webs[0].port),
+            (stack.workers[0], port),
+            (stack.flower, stack.flower.port),
+        ]
+        for process, own_port in expected:
+            found = process.wait_until(
+                lambda process=process: listening(process), START_SECONDS, "it listens"
+            )
+            assert found == {("127.0.0.1", own_port)}
 
 
 def test_a_variable_that_no_setting_answers_to_is_named_in_the_log_with_what_was_meant() -> None:
     settings = {**DEVELOPMENT_SETTINGS, "TAKEONE_RUN_WAIT_SECOND": "planted"}
-    said = run("python -c 'import api; api.create_app()'", settings).stdout
+    said = run("python -c 'from api.app import create_app; create_app()'", settings).stdout
     assert "settings.unknown_variable" in said
     assert "TAKEONE_RUN_WAIT_SECONDS" in said
     assert "planted" not in said

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import pytest
 import requests
 
-from demo.redis_server import RedisServer
-from demo.stack import Stack
-from demo.waiting import wait_until
+from devstack.redis_server import RedisServer
+from devstack.stack import Stack
+from devstack.waiting import wait_until
 from tests.acceptance import stored
-from tests.conftest import QUICK_SETTINGS
+from tests.conftest import NewStack
 from tests.support import behaviours as told
 from tests.support.client import ApiClient, status_report
 from tests.support.orchestrator import StubOrchestrator
@@ -27,6 +27,12 @@ EVERY_OTHER_ROUTE: dict[str, Callable[[ApiClient, str, str], requests.Response]]
     "list jobs": lambda dave, job_id, secret: dave.get(f"/projects/{job_id}/jobs"),
     "show job": lambda dave, job_id, secret: dave.job(job_id),
     "long poll": lambda dave, job_id, secret: dave.job(job_id + "?wait=5&status_not=UPLOADED"),
+    "list own jobs": lambda dave, job_id, secret: dave.get("/jobs"),
+    "create with a key": lambda dave, job_id, secret: dave.create_project(
+        headers={"Idempotency-Key": "key"}
+    ),
+    "edit": lambda dave, job_id, secret: dave.edit_job(job_id, name="Other"),
+    "delete": lambda dave, job_id, secret: dave.delete_job(job_id),
     "confirm": lambda dave, job_id, secret: dave.confirm_upload(job_id, "s3://studio/other.mp4"),
     "cancel": lambda dave, job_id, secret: dave.cancel(job_id),
     "retry": lambda dave, job_id, secret: dave.retry(job_id, "again"),
@@ -47,30 +53,19 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def store_house(
-    tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator
-) -> Iterator[House]:
+def store_house(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """The store, which is the broker too, may be harmed; it keeps its data when it is killed."""
-    directory = tmp_path_factory.mktemp("store-house")
-    settings = {**QUICK_SETTINGS, "TAKEONE_ORCHESTRATOR_URL": orchestrator.url}
-    redis = RedisServer(directory / "redis", append_only=True, appendfsync="always")
-    with redis, Stack(directory, settings=settings, redis=redis) as stack:
+    directory = tmp_path_factory.mktemp("redis")
+    redis = RedisServer(directory, append_only=True, appendfsync="always")
+    with redis, new_stack(redis=redis) as stack:
         yield House(stack, redis, ApiClient(stack.api_url, "dave"))
 
 
 @pytest.fixture(scope="module")
-def broker_house(
-    tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator
-) -> Iterator[House]:
+def broker_house(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     """The broker is a Redis of its own, and may be harmed."""
-    directory = tmp_path_factory.mktemp("broker-house")
-    broker = RedisServer(directory / "broker")
-    settings = {
-        **QUICK_SETTINGS,
-        "TAKEONE_ORCHESTRATOR_URL": orchestrator.url,
-        "TAKEONE_BROKER_URL": broker.url,
-    }
-    with broker, Stack(directory, settings=settings) as stack:
+    broker = RedisServer(tmp_path_factory.mktemp("broker"))
+    with broker, new_stack(TAKEONE_BROKER_URL=broker.url) as stack:
         yield House(stack, broker, ApiClient(stack.api_url, "dave"))
 
 
@@ -89,7 +84,7 @@ def assert_unavailable(answer: requests.Response, *codes: int) -> None:
 
 
 def assert_heals(house: House, job_id: str, orchestrator: StubOrchestrator) -> None:
-    """The same run works again, without anybody's help, and was posted once in all."""
+    """The same run works again, without help, and was posted once in all."""
     wait_until(
         lambda: house.dave.run(job_id).status_code in (200, 202), HEAL_SECONDS, "a run works again"
     )

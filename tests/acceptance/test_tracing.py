@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from demo.processes import ROOT, clean_environment
-from demo.stack import DEVELOPMENT_SETTINGS, Stack
-from tests.conftest import QUICK_SETTINGS
+from devstack.processes import ROOT, clean_environment
+from devstack.stack import DEVELOPMENT_SETTINGS, Stack
+from devstack.waiting import wait_until
+from tests.conftest import NewStack
 from tests.support.behaviours import refuse
 from tests.support.client import ApiClient, status_report
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.waiting import wait_until
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 HOSTILE_TRACE_ID = "1af7651916cd43dd8448eb211c80319c"
 EDITORS_SPAN = "b7ad6b7169203331"
 PLANTED = "planted-word"
-RUN = "POST /api/v1/jobs/<jobId>/run"
-CALLBACK = "POST /api/v1/internal/jobs/<jobId>/status"
+RUN = "POST /api/v1/jobs/<job_id>/run"
+CALLBACK = "POST /api/v1/internal/jobs/<job_id>/status"
 
 
 class Collector(ThreadingHTTPServer):
@@ -102,17 +102,15 @@ def receiver() -> Iterator[StubOrchestrator]:
 
 @pytest.fixture(scope="module")
 def traced_stack(
-    tmp_path_factory: pytest.TempPathFactory, collector: Collector, receiver: StubOrchestrator
+    new_stack: NewStack, collector: Collector, receiver: StubOrchestrator
 ) -> Iterator[Stack]:
     """A service that sends its spans to the collector."""
-    settings = {
-        **QUICK_SETTINGS,
-        "TAKEONE_ORCHESTRATOR_URL": f"{receiver.url}?key={PLANTED}",
-        "TAKEONE_OTEL": "true",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
-        "OTEL_BSP_SCHEDULE_DELAY": "100",
-    }
-    with Stack(tmp_path_factory.mktemp("traced"), settings=settings) as running:
+    with new_stack(
+        TAKEONE_ORCHESTRATOR_URL=f"{receiver.url}?key={PLANTED}",
+        TAKEONE_OTEL="true",
+        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_BSP_SCHEDULE_DELAY="100",
+    ) as running:
         yield running
 
 
@@ -195,7 +193,7 @@ def test_without_the_setting_nothing_is_traced_and_nothing_imported(
     assert alice.run(handle.id, headers=editors_call).status_code == 202
     (posted,) = orchestrator.requests_for(handle.id)
     assert "traceparent" not in posted.headers
-    code = "import json, sys, api, tasks.app; api.create_app(); print(json.dumps([*sys.modules]))"
+    code = "import json, sys, api.app, tasks.worker; api.app.create_app(); print(json.dumps([*sys.modules]))"
     said = subprocess.run(
         [sys.executable, "-c", code],
         cwd=ROOT,
@@ -205,6 +203,6 @@ def test_without_the_setting_nothing_is_traced_and_nothing_imported(
         timeout=60,
     ).stdout
     imported = json.loads(said.splitlines()[-1])
-    assert "tracing" in imported
+    assert "observability.tracing" in imported
     # redis-py imports the rest of OpenTelemetry by itself wherever it is installed.
     assert not [name for name in imported if name.startswith("opentelemetry.exporter")]

@@ -6,31 +6,25 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from demo.ports import HOST
-from demo.stack import Stack
-from demo.waiting import wait_until
+from devstack.ports import HOST
+from devstack.stack import Stack
+from devstack.waiting import wait_until
 from tests.acceptance import stored
 from tests.acceptance.outcomes import assert_accepted, assert_failed, shown
-from tests.conftest import QUICK_SETTINGS
+from tests.conftest import NewStack
 from tests.support import behaviours as told
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
 
-SETTINGS = {
-    **QUICK_SETTINGS,
-    "TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS": "1",
-    "TAKEONE_ORCHESTRATOR_CONNECT_TIMEOUT_SECONDS": "0.2",
-    "TAKEONE_ORCHESTRATOR_DEDUPLICATES": "true",
-}
-
 
 @pytest.fixture(scope="module")
-def own_stack(
-    tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator
-) -> Iterator[Stack]:
+def own_stack(new_stack: NewStack) -> Iterator[Stack]:
     """A stack whose worker may be pointed elsewhere, and whose orchestrator deduplicates."""
-    settings = {**SETTINGS, "TAKEONE_ORCHESTRATOR_URL": orchestrator.url}
-    with Stack(tmp_path_factory.mktemp("own"), settings=settings) as running:
+    with new_stack(
+        TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS="1",
+        TAKEONE_ORCHESTRATOR_CONNECT_TIMEOUT_SECONDS="0.2",
+        TAKEONE_ORCHESTRATOR_IDEMPOTENCY_SECONDS="3600",
+    ) as running:
         yield running
 
 

@@ -13,7 +13,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from demo.ports import HOST, free_port
+from devstack.ports import HOST, free_port
 
 ISSUER = "https://issuer.example/"
 AUDIENCE = "take-one"
@@ -89,7 +89,7 @@ class Issuer:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Nobody reads it."""
+                """It is not read."""
 
         self._server = ThreadingHTTPServer((HOST, self.port), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()

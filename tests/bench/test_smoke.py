@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from demo.processes import ROOT, clean_environment
+from devstack.processes import ROOT, clean_environment
 
 LIMIT_SECONDS = 110  # it took 51 beside other tests on the same two cores
 
 
 def test_the_smoke_of_the_benchmark_measures_every_part(tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text("What it means.\n\n## The last run\n\nA table of another day.\n")
     command = [sys.executable, "-m", "bench", "--smoke", "--out", str(tmp_path)]
     done = subprocess.run(
         command,
@@ -28,3 +30,5 @@ def test_the_smoke_of_the_benchmark_measures_every_part(tmp_path: Path) -> None:
     assert set(numbers["replays"]) >= {"service: replay of run", "service: GET /jobs/{id}"}
     assert {"cpu", "memory", "flat_runs", "flat_sweeps", "two_workers", "slow"} <= set(numbers)
     assert (tmp_path / "performance.png").stat().st_size > 0
+    assert page.read_text().startswith("What it means.\n\n## The last run\n\n### First runs\n")
+    assert "another day" not in page.read_text()

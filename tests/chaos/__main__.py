@@ -1,4 +1,7 @@
-"""Runs the world, breaks it, lets it heal, and judges: exit 0 if the promise held, 1 if not."""
+"""Runs the world, breaks it, lets it heal, and judges: exit 0 if the promise held, 1 if not.
+
+Exit 2 if it was not broken as far as can be told, and a job is undecided.
+"""
 
 import argparse
 import shutil
@@ -7,8 +10,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from demo.local_stack import treat_sigterm_as_ctrl_c
-from demo.processes import ROOT
+from devstack.local_stack import treat_sigterm_as_ctrl_c
+from devstack.processes import ROOT
 from tests.chaos import faults, healing, report, sabotage, schedule
 from tests.chaos.checker import Rules, check
 from tests.chaos.clients import Crowd
@@ -31,6 +34,13 @@ def arguments() -> argparse.Namespace:
         default="by-seed",
         help="declare that the orchestrator deduplicates; by-seed: every third seed",
     )
+    parser.add_argument(
+        "--engine",
+        choices=["by-seed", "webhook", "restate"],
+        default="by-seed",
+        help="what the orchestrator speaks: a webhook, or Restate's protocol, which can be asked; by-seed: "
+        "every second seed",
+    )
     parser.add_argument("--sabotage", choices=sorted(sabotage.SABOTAGES), help="must be noticed")
     parser.add_argument("--directory", type=Path, help="keep data, logs and stories here")
     parser.add_argument("--recheck", type=Path, help="check the stories of an earlier run again")
@@ -44,7 +54,12 @@ def main() -> int:
     console = Console(width=110)
     declared = options.seed % 3 == 0 if options.deduplicates == "by-seed" else None
     all_deduplicate = options.deduplicates == "yes" if declared is None else declared
-    rules = Rules(0 if all_deduplicate else HOLD_SECONDS, all_deduplicate)
+    engine = options.engine
+    if engine == "by-seed":
+        engine = "webhook" if options.seed % 2 else "restate"
+    asks = engine == "restate"
+    all_deduplicate = all_deduplicate or asks
+    rules = Rules(0 if all_deduplicate else HOLD_SECONDS, all_deduplicate, asks)
     directory = options.directory or ROOT / "artifacts" / "chaos" / f"seed-{options.seed}"
     directory = directory / f"{moment():.0f}"
     if options.recheck:
@@ -53,7 +68,7 @@ def main() -> int:
         run = None
     else:
         directory.mkdir(parents=True)
-        world = World(directory, options.seed, options.fsync, all_deduplicate)
+        world = World(directory, options.seed, options.fsync, all_deduplicate, engine)
         run, stories = chaos(console, world, options.seconds)
         save_stories(stories, directory / STORIES)
     return judge(console, run, stories, rules, directory, options)
@@ -64,7 +79,10 @@ def chaos(console: Console, world: World, seconds: float) -> tuple[report.Run, l
     planned = schedule.schedule(world.seed, seconds)
     limit = healing_limit(world.settings)
     dedup = "declared to deduplicate" if world.all_deduplicate else "mixed, job by job"
-    console.print(f"seed {world.seed}, {seconds:g} s, {len(planned)} faults, orchestrator {dedup}")
+    engine = "Restate's protocol" if world.asks else f"webhook, {dedup}"
+    console.print(
+        f"seed {world.seed}, {seconds:g} s, {len(planned)} faults, orchestrator: {engine}"
+    )
     console.print(f"healing limit: {limit}", soft_wrap=True)
     history, injector = History(), faults.Injector(world, planned)
     crowd = Crowd(world, history)
@@ -106,16 +124,19 @@ def judge(
         stories = sabotage.SABOTAGES[options.sabotage](stories)
     verdicts = check(stories, rules)
     run = run or report.Run.of_the_past(options.seconds, options.seed)
+    run.asks = rules.asks
     report.show(console, run, verdicts)
-    report.tell_violations(console, run, verdicts, directory)
+    report.tell_open_jobs(console, run, verdicts, directory)
     shortfalls = list(report.below_floor(run, verdicts)) if not options.recheck else []
     for shortfall in shortfalls:
         console.print(f"✗ proves too little: {shortfall}")
     failed = bool(shortfalls) or any(verdict.violations for verdict in verdicts)
-    if not (failed or options.directory or options.recheck):
+    undecided = any(verdict.undecided for verdict in verdicts)
+    if not (failed or undecided or options.directory or options.recheck):
         shutil.rmtree(directory)
-    console.print(f"{'✗ FAILED' if failed else '✓ held'}: {run.command}")
-    return 1 if failed else 0
+    result, code = ("✗ FAILED", 1) if failed else ("? UNDECIDED", 2) if undecided else ("✓ held", 0)
+    console.print(f"{result}: {run.command}")
+    return code
 
 
 if __name__ == "__main__":

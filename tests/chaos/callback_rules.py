@@ -9,17 +9,34 @@ from tests.chaos.state import CHECKPOINTS, SENT, STEPS, TERMINAL, Claim, State
 def callback(state: State, operation: Operation) -> Iterator[State]:
     """All states that a callback may lead to if it takes effect now and its answer is true."""
     asked = operation.asked
-    if asked["event_id"] in state.applied:
-        if operation.is_either or operation.status == 200:
+    current = state.shown.dispatch if state.shown else f"run-{operation.job}"
+    named = asked.get("dispatch_id")
+    applied_under = dict(state.applied).get(asked["event_id"])
+    if applied_under is not None and named in (None, applied_under):
+        # Without a name it cannot be told from a report of the present dispatch that has the same id.
+        code = None if (named or current) == applied_under else "EVENT_ID_PAYLOAD_MISMATCH"
+        if operation.is_either or operation.body.get("code") == code:
             yield state
-    elif _is_superseded(state, asked["execution_id"]):
+    elif named not in (None, current) or _is_superseded(state, asked["execution_id"]):
         if operation.is_either or operation.body.get("code") == "EXECUTION_SUPERSEDED":
             yield state
-    elif asked["occurred_at"] < state.latest:
+    elif asked["occurred_at"] < state.latest and not _resumes(state, named):
         if operation.is_either or operation.body.get("code") == "CALLBACK_OUT_OF_ORDER":
             yield state
+    elif _is_dead(state):
+        yield from _report_late(state, operation)
     else:
         yield from _report(state, operation)
+
+
+def _report_late(state: State, operation: Operation) -> Iterator[State]:
+    if operation.is_either or operation.status == 204:
+        yield _applied(state, operation, resumes=False)._replace(status="FAILED")
+
+
+def _is_dead(state: State) -> bool:
+    """Whether the engine's word came first: what the run still reports is kept, and moves nothing."""
+    return state.status == "FAILED" and state.shown is not None and state.shown.dead
 
 
 def _is_superseded(state: State, execution: str | None) -> bool:
@@ -32,15 +49,15 @@ def _is_superseded(state: State, execution: str | None) -> bool:
 
 def _report(state: State, operation: Operation) -> Iterator[State]:
     status, shown = operation.asked["status"], state.shown
-    resumes = state.status == "FAILED" and shown is not None and shown.awaits_resume
-    if resumes and (state.claim is not None or (shown and shown.maybe_received)):
+    resumes = _resumes(state, operation.asked.get("dispatch_id"))
+    if resumes:
         before = shown.resume if shown else None
         if (before, status) == ("UPLOADED", "FAILED"):
             before = "AUDIO_EXTRACTING"
     elif state.status == "UPLOADED" and shown is not None and status != "AUDIO_EXTRACTING":
         before = "AUDIO_EXTRACTING"
     else:
-        before, resumes = state.status, False
+        before = state.status
     if (before, status) in STEPS:
         if operation.is_either or operation.status == 204:
             yield _applied(state, operation, resumes)
@@ -50,10 +67,23 @@ def _report(state: State, operation: Operation) -> Iterator[State]:
             yield state
 
 
+def _resumes(state: State, named: str | None) -> bool:
+    """Whether the next report is a retry's first, with which an order of its own begins.
+
+    Where the engine can be asked, only one that names its dispatch is.
+    """
+    shown = state.shown
+    if state.asks and named is None:
+        return False
+    if state.status != "FAILED" or shown is None or not shown.awaits_resume:
+        return False
+    return state.claim is not None or shown.maybe_received
+
+
 def _applied(state: State, operation: Operation, resumes: bool) -> State:
-    asked, claim = operation.asked, state.shown
+    asked, claim, current = operation.asked, state.shown, f"run-{operation.job}"
     if state.status == "UPLOADED" or resumes:
-        claim = claim or Claim(f"run-{operation.job}", 1)
+        claim = claim or Claim(current, 1)
         claim = claim._replace(phase=SENT, resumed=resumes)
     if claim is not None and claim.execution is None:
         claim = claim._replace(execution=asked["execution_id"])
@@ -65,5 +95,5 @@ def _applied(state: State, operation: Operation, resumes: bool) -> State:
         claim=claim,
         furthest=status if further else state.furthest,
         latest=asked["occurred_at"],
-        applied=state.applied | {asked["event_id"]},
+        applied=state.applied | {(asked["event_id"], claim.dispatch if claim else current)},
     )

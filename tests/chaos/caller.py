@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import requests
 
-from demo.client import ApiClient
+from devstack.client import ApiClient
 from tests.chaos.history import History, Operation, finish
 from tests.chaos.misbehaviour import video_uri
 from tests.chaos.world import World

@@ -6,29 +6,38 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.chaos import trail
-from tests.chaos.ends import LOST, STUCK, end_of, proceeding_executions
+from tests.chaos.ends import LOST, STUCK, UNKNOWN, end_of, proceeding_executions
 from tests.chaos.history import JobStory, Operation
-from tests.chaos.linearize import Post, explain
+from tests.chaos.linearize import explain
 from tests.chaos.model import dispatch_of
+from tests.chaos.search_graph import Post
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What the run's settings promise: `hold_seconds` is 0 where unknowns are sent again at once."""
+    """What the run's settings promise: `hold_seconds` is 0 where unknowns are sent again at once, and `asks` is
+    whether the engine can be asked.
+    """
 
     hold_seconds: float
     deduplicates: bool
+    asks: bool = False
 
 
 @dataclass
 class JobVerdict:
-    """One job's end, and what is wrong with it."""
+    """One job's end, and what is wrong with it.
+
+    `undecided` says why its answers were neither explained nor shown to be wrong: no fault of the
+    service, and no proof of anything either. `as_recorded`: the order of its trail explains them.
+    """
 
     story: JobStory
     end: str
     violations: list[str] = field(default_factory=list)
+    undecided: str = ""
+    as_recorded: bool = False
     duplicates: int = 0
-    nodes: int = 0
 
 
 def check(stories: list[JobStory], rules: Rules) -> list[JobVerdict]:
@@ -44,6 +53,10 @@ def check_job(story: JobStory, rules: Rules) -> JobVerdict:
     found = verdict.violations
     if verdict.end in (STUCK, LOST):
         found.append(f"{verdict.end}: {_brief(story)}")
+    if verdict.end == UNKNOWN and rules.deduplicates:
+        found.append(f"unknown, and nothing settled it: {_brief(story)}")
+    if (story.claim or {}).get("phase") == "SENT" and (story.claim or {}).get("cancel_due"):
+        found.append("the orchestrator was not told of the cancel")
     for dispatch, names in proceeding.items():
         if len(names) > 1:
             found.append(f"{len(names)} executions of {dispatch} proceeded: {sorted(names)}")
@@ -51,10 +64,11 @@ def check_job(story: JobStory, rules: Rules) -> JobVerdict:
     found += _false_answers(story)
     found += _crashes(story)
     found += trail.violations(story, rules.hold_seconds)
-    order = explain(story.operations, posts_of(story), rules.deduplicates)
-    verdict.nodes = order.nodes
+    posts = [*posts_of(story), *_found(story)]
+    order = explain(story.operations, posts, rules.deduplicates, story.trail, rules.asks)
+    verdict.as_recorded = order.as_recorded
     if order.undecided:
-        found.append(f"no order found in {order.nodes} tries")
+        verdict.undecided = f"no order found among {order.configurations} configurations"
     elif not order.explained:
         found.append(
             "no order explains the answers; the furthest came to: " + _lines(order.stuck_at)
@@ -79,6 +93,14 @@ def posts_of(story: JobStory) -> list[Post]:
         Post(entry["dispatch"], entry["at"], answers.get(entry["post"]))
         for entry in story.entries("post")
     ]
+
+
+def _found(story: JobStory) -> Iterator[Post]:
+    """The asks that found a dispatch: each proves it as an acceptance does."""
+    for entry in story.entries("ask"):
+        if entry["state"] not in (None, "not_found"):
+            is_bad = entry["state"] in trail.ENDED_BADLY
+            yield Post(entry["dispatch"], entry["at"], 200, ended_badly=is_bad)
 
 
 def _posts_without_intent(story: JobStory) -> Iterator[str]:
@@ -142,7 +164,8 @@ def callback_operations(entries: list[dict[str, Any]]) -> list[Operation]:
 
 def _callback(entry: dict[str, Any], answer: dict[str, Any] | None) -> Operation:
     body = entry["body"]
-    asked = {name: body.get(name) for name in ("event_id", "status", "occurred_at", "execution_id")}
+    names = ("event_id", "status", "occurred_at", "execution_id", "dispatch_id")
+    asked = {name: body.get(name) for name in names}
     operation = Operation(entry["job"], "callback", asked, entry["at"])
     if answer is not None:
         operation.status, operation.body = answer["status"], answer["body"]

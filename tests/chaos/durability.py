@@ -23,14 +23,14 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from demo.local_stack import treat_sigterm_as_ctrl_c
-from demo.redis_server import RedisServer
-from demo.stack import Stack
+from devstack.local_stack import treat_sigterm_as_ctrl_c
+from devstack.redis_server import RedisServer
+from devstack.stack import Stack
+from devstack.waiting import wait_until
 from store import keys
 from tests.chaos.limits import SETTINGS
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.waiting import wait_until
 
 CLIENTS = 8
 LOAD_SECONDS = 3.0

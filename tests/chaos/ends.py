@@ -9,6 +9,9 @@ REFUSED = "refused, and where it was"
 UNKNOWN = "unknown, and listed as such"
 CANCELLED = "cancelled"
 NEVER_RUN = "never run"
+FAILED_BY_ENGINE = "died there, and failed by the engine's word"
+SILENT = "died there, and listed as silent"
+RUN_FAILED = "ORCHESTRATOR_RUN_FAILED"
 STUCK = "stuck"
 LOST = "lost"
 
@@ -42,11 +45,25 @@ def _was_claimed(story: JobStory) -> bool:
 
 
 def _moved_on(story: JobStory, status: str, phase: str | None) -> str:
+    died = _has_died(story)
+    if status == "FAILED" and ((story.job or {}).get("failure") or {}).get("code") == RUN_FAILED:
+        is_over = phase is None or (story.claim or {}).get("is_dead")
+        return (FAILED_BY_ENGINE if is_over else STUCK) if died or phase is None else LOST
+    if died and phase == "SENT":
+        return SILENT if story.listed_silent else STUCK
     if not proceeding_executions(story):
-        return LOST  # nobody executed what is said to be under way
+        return LOST  # nothing executed what is said to be under way
     awaits_retry = phase == "SENT" and status == "FAILED" and _last_retry_silent(story)
     ended = status in ("DRAFT_READY", "EDITING", "DONE", "FAILED")
     return MOVED_ON if ended and not awaits_retry else STUCK
+
+
+def _has_died(story: JobStory) -> bool:
+    """Whether the standing dispatch was executed, and no execution of it reports any more."""
+    dispatch = (story.claim or {}).get("dispatch_id")
+    executions = {e["execution"] for e in story.entries("execution") if e["dispatch"] == dispatch}
+    whys = [e["why"] for e in story.entries("finished") if e["execution"] in executions]
+    return "died" in whys and "done" not in whys
 
 
 def _last_retry_silent(story: JobStory) -> bool:

@@ -6,12 +6,18 @@ from collections import Counter
 
 import psutil
 
-from tasks import broker
+from tasks import queues
+from tests.chaos import strangers
 from tests.chaos.history import moment
 from tests.chaos.schedule import Fault
 from tests.chaos.world import World
 
 TICK_SECONDS = 0.03
+# Further apart than `takeone doctor` lets clocks be.
+CLOCK_JUMP_SECONDS = 2.5
+_PAGE = b"<html>Bad Gateway</html>"
+GATEWAY_ANSWER = b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n"
+GATEWAY_ANSWER += b"Content-Type: text/html\r\nContent-Length: %d\r\n\r\n%s" % (len(_PAGE), _PAGE)
 
 
 class Injector:
@@ -47,6 +53,10 @@ class Injector:
         self._thread.join(timeout=60)
         for link in self._world.links.values():
             link.restore()
+        for log in self._world.logs.values():
+            log.read_on()
+        for clock in self._world.clocks.values():
+            clock.set(0.0)
         for process in self._world.processes.values():
             process.resume()
         self._down.clear()
@@ -77,6 +87,13 @@ class Injector:
             self._act_on_link(begins, fault)
         elif fault.target == "broker":
             self._empty_queues(begins)
+        elif fault.target.endswith(".log"):
+            self._act_on_log(begins, fault)
+        elif fault.target.endswith(".clock"):
+            self._act_on_clock(begins, fault)
+        elif fault.target in strangers.DEEDS:
+            if begins:
+                strangers.DEEDS[fault.target](self._world)
         elif fault.kind == "kill_child":
             self._kill_child(begins, fault)
         else:
@@ -86,7 +103,7 @@ class Injector:
     def _act_on_link(self, begins: bool, fault: Fault) -> None:
         link = self._world.links[fault.target]
         if not begins:
-            if fault.kind == "lose_answers":
+            if fault.kind in ("lose_answers", "forget"):
                 link.cut()
             link.restore()
             return
@@ -94,8 +111,23 @@ class Injector:
             "cut": link.cut,
             "refuse": link.refuse,
             "hang": link.stall,
+            "forget": link.forget,
+            "gateway_page": lambda: link.answer_by_itself(GATEWAY_ANSWER),
             "lose_answers": link.stall_answers,
         }[fault.kind]()
+
+    def _act_on_log(self, begins: bool, fault: Fault) -> None:
+        log = self._world.logs[fault.target]
+        if not begins:
+            log.read_on()
+        elif fault.kind == "log_gone":
+            log.go()
+        else:
+            log.stand_still()
+
+    def _act_on_clock(self, begins: bool, fault: Fault) -> None:
+        jump = CLOCK_JUMP_SECONDS if fault.kind == "clock_ahead" else -CLOCK_JUMP_SECONDS
+        self._world.clocks[fault.target].set(jump if begins else 0.0)
 
     def _act_on_process(self, begins: bool, fault: Fault) -> None:
         process = self._world.processes[fault.target]
@@ -131,7 +163,7 @@ class Injector:
                 worker.resume()
 
     def _delete_queues(self) -> None:
-        keys = broker.queue_keys(broker.lanes(self._world.settings))
+        keys = queues.queue_keys(queues.queue_names(self._world.settings))
         with self._world.redis.client() as redis:
             lengths = redis.pipeline(transaction=True)
             for key in keys:

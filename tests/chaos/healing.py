@@ -19,7 +19,7 @@ from tests.chaos.world import World
 
 LOOK_SECONDS = 0.25
 OPEN = ("CLAIMED", "SENDING")
-Seen = tuple[str | None, str | None]
+Seen = tuple[str | None, str | None, bool]
 
 
 def wait_until_healed(
@@ -51,21 +51,48 @@ def _look(world: World, all_jobs: list[Job]) -> dict[str, Seen]:
         values = [json.loads(value) if value else {} for value in redis.mget(asked)]
     pairs = zip(values[::2], values[1::2], strict=True)
     return {
-        job.job_id: (found.get("status"), claim.get("phase"))
+        job.job_id: (found.get("status"), claim.get("phase"), _is_due(found, claim))
         for job, (found, claim) in zip(jobs, pairs, strict=True)
     }
 
 
+def _is_due(job: dict[str, Any], claim: dict[str, Any]) -> bool:
+    """Whether an accepted dispatch waits for the orchestrator to be told, or to be asked once more."""
+    if claim.get("phase") != "SENT" or claim.get("is_dead"):
+        return False
+    return bool(claim.get("cancel_due") or claim.get("ended_at"))
+
+
 def _under_way(world: World, seen: dict[str, Seen]) -> bool:
-    if any(phase in OPEN for _, phase in seen.values()):
+    if any(phase in OPEN or is_due for _, phase, is_due in seen.values()):
         return True
-    unknown = [status for status, phase in seen.values() if phase == "UNKNOWN"]
+    unknown = [status for status, phase, _ in seen.values() if phase == "UNKNOWN"]
     if world.all_deduplicate and set(unknown) - {"CANCELLED"}:
         return True
     entries = read_record(world.record_path)
     begun = {entry["execution"] for entry in entries if entry["kind"] == "execution"}
     ended = {entry["execution"] for entry in entries if entry["kind"] == "finished"}
-    return bool(begun - ended)
+    if begun - ended:
+        return True
+    return any(_is_unheard(world, seen, entry) for entry in entries if entry["kind"] == "finished")
+
+
+def _is_unheard(world: World, seen: dict[str, Seen], entry: dict[str, Any]) -> bool:
+    """Whether an execution died, and the service has not yet noticed."""
+    status, phase, _ = seen.get(entry["job"], (None, None, False))
+    is_running = status not in (None, "CANCELLED", "DRAFT_READY", "EDITING")
+    if entry["why"] != "died" or not is_running or phase != "SENT":
+        return False
+    with world.redis.client() as redis:
+        job, claim = redis.mget(keys.job(entry["job"]), keys.claim(entry["job"]))
+    found, standing = json.loads(job or "{}"), json.loads(claim or "{}")
+    if standing.get("dispatch_id") != entry["dispatch"] or standing.get("is_dead"):
+        return False
+    if status == "FAILED" and standing.get("kind") == "run":
+        return False
+    if world.asks:
+        return True
+    return not found.get("silent_since")
 
 
 def gather(world: World, jobs: list[Job], history: History) -> list[JobStory]:
@@ -109,4 +136,5 @@ def _add_the_store_s_view(world: World, story: JobStory) -> None:
         job, claim = redis.mget(keys.job(story.job_id), keys.claim(story.job_id))
         story.job = json.loads(job) if job else None
         story.claim = json.loads(claim) if claim else None
+        story.listed_silent = redis.zscore(keys.SILENT, story.job_id) is not None
         story.listed_unknown = redis.zscore(keys.UNKNOWN, story.job_id) is not None

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# The clock is one for all processes of the machine, and nobody sets it.
+# The clock is one for all processes of the machine, and it is not set meanwhile.
 moment = time.monotonic
 
 # Answers that do not say what became of the request. 503 is the service's own "either".
@@ -84,7 +84,7 @@ class JobStory:
     """Everything that is known about one job.
 
     `record` is the orchestrator's, `trail` the service's, oldest first. `job` and `claim` are what
-    the store holds at the end, `listed_unknown` whether it is in the list of unknown outcomes.
+    the store holds at the end, `listed_unknown` and `listed_silent` whether it is in those lists.
     """
 
     job_id: str
@@ -96,6 +96,7 @@ class JobStory:
     job: dict[str, Any] | None = None
     claim: dict[str, Any] | None = None
     listed_unknown: bool = False
+    listed_silent: bool = False
 
     def entries(self, kind: str) -> list[dict[str, Any]]:
         """The orchestrator's entries of one kind."""
@@ -113,7 +114,8 @@ class JobStory:
                 "  trail:",
                 *(f"    {json.dumps(event)}" for event in self.trail),
                 f"  job at the end: {json.dumps(self.job)}",
-                f"  claim at the end: {json.dumps(self.claim)} unknown={self.listed_unknown}",
+                f"  claim at the end: {json.dumps(self.claim)} unknown={self.listed_unknown}"
+                f" silent={self.listed_silent}",
             ]
         )
 

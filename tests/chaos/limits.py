@@ -2,11 +2,16 @@
 
 from dataclasses import dataclass
 
+from domain.reconcile import ASK_LEASE, LAST_REPORT
+from orchestrators.registry import dispatch_policy
 from settings import Settings
 
 RUN_WAIT_SECONDS = 4.0
 ORCHESTRATOR_TIMEOUT_SECONDS = 2.0
 HOLD_SECONDS = 3.0
+IDEMPOTENCY_SECONDS = 86_400
+# Longer than a fault lasts, so that most jobs which count as silent are.
+SILENT_SECONDS = 9.0
 CLAIM_LEASE_SECONDS = 2.0
 SWEEP_SECONDS = 0.3
 
@@ -24,10 +29,12 @@ SETTINGS = {
     "TAKEONE_UNKNOWN_HOLD_SECONDS": str(HOLD_SECONDS),
     "TAKEONE_CLAIM_LEASE_SECONDS": str(CLAIM_LEASE_SECONDS),
     "TAKEONE_SWEEP_INTERVAL_SECONDS": str(SWEEP_SECONDS),
+    "TAKEONE_FIRST_REPORT_SECONDS": str(SILENT_SECONDS),
+    "TAKEONE_SILENT_AFTER_SECONDS": str(SILENT_SECONDS),
     "TAKEONE_REDIS_TIMEOUT_SECONDS": "1",
     "TAKEONE_WORKER_CONCURRENCY": "16",
     "TAKEONE_WEB_THREADS": "64",
-    "TAKEONE_WEB_WAITERS": "48",
+    "TAKEONE_WEB_WAIT_SLOTS": "48",
     "TAKEONE_BREAKER_FAILURES": "6",
     "TAKEONE_BREAKER_SECONDS": "1",
     "TAKEONE_LOG_FORMAT": "json",
@@ -52,7 +59,7 @@ class HealingLimit:
 
 def healing_limit(settings: Settings) -> HealingLimit:
     """Return the limit: the longest way of a claim from the end of the last fault to its end."""
-    policy = settings.policy
+    policy = dispatch_policy(settings)
     parts = {
         "restart": RESTART_SECONDS,
         "claim lease": policy.claim_lease.total_seconds() * 2**MOST_LOST_MESSAGES,
@@ -60,8 +67,13 @@ def healing_limit(settings: Settings) -> HealingLimit:
         "hold": policy.unknown_hold.total_seconds() if policy.unknown_hold else 0,
         "sweeps": 3 * settings.sweep_interval_seconds,
         "execution": EXECUTION_SECONDS,
+        "silence": SILENT_SECONDS,
     }
-    if policy.deduplicates:
-        # An unknown outcome is sent again after 2, 4, 8, ... seconds, a minute at the most.
-        parts["pause before sending again"] = 60.0
+    if policy.can_be_asked:
+        # That a run ended badly counts when it was said twice; an ask may be lost.
+        parts["asking"] = SILENT_SECONDS + (LAST_REPORT + 2 * ASK_LEASE).total_seconds()
+    if policy.window is not None or policy.can_be_asked:
+        # An unknown outcome is asked about or sent again after 1, 2, 4, ... seconds, a minute at the most, each
+        # a quarter more or less.
+        parts["pause before trying again"] = 75.0
     return HealingLimit(parts)

@@ -1,158 +1,175 @@
 """Searches for an order of everything that happened to a job which explains every answer.
 
-An operation takes effect somewhere between its request and its answer; one without an answer
-somewhere after its request, or never. A run or retry takes effect when it is let in, and is answered
-later. What the service did by itself (accepted, refused, lost, ...) may happen whenever the
-orchestrator's record allows it.
+The order that the job's own trail recorded is tried first. Where it explains too little, all orders
+are searched (`tests.chaos.search_graph`), those first that need the fewest claims.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from heapq import heapify, heappop, heappush
+from itertools import count
+from math import inf
+from typing import Any
 
 from tests.chaos.history import Operation
-from tests.chaos.model import begin, is_true
-from tests.chaos.state import FLIGHT, SENT, UNKNOWN, State, Waiting, release, settle
+from tests.chaos.search_graph import Configuration, Graph, Post, RelaxedGraph
+from tests.chaos.state import FLIGHT
 
-MOST_NODES = 300_000
-_PENDING, _DONE = "pending", "done"
-_NEVER = float("inf")
+# A history of 40 operations takes some thousands.
+MOST_CONFIGURATIONS = 200_000
 
-
-@dataclass(frozen=True)
-class Post:
-    """A dispatch that the orchestrator read, and the whole answer that it gave (None: none)."""
-
-    dispatch: str
-    at: float
-    status: int | None
+# What a line of the trail that names no request is called as a step of the search.
+_BY_ITSELF = {
+    "dispatch.accepted": frozenset({"accepted"}),
+    "dispatch.found": frozenset({"accepted"}),
+    "orchestrator.run_failed": frozenset({"run_failed"}),
+    "dispatch.refused": frozenset({"refused"}),
+    "dispatch.not_started": frozenset({"not_started"}),
+    "dispatch.unknown": frozenset({"unknown"}),
+    "dispatch.released": frozenset({"cancelled", "not_started"}),
+}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an order was found; else the operations that the longest try could not explain."""
+    """Whether an order was found; else the operations that the longest try could not explain.
+
+    `as_recorded`: the trail's own order explains the answers. `undecided`: the search was given up.
+    `configurations` counts all that was looked at.
+    """
 
     explained: bool
+    as_recorded: bool = False
     undecided: bool = False
     stuck_at: tuple[str, ...] = ()
-    nodes: int = 0
+    configurations: int = 0
 
 
-Progress = tuple[str | Waiting, ...]
-Node = tuple[Progress, State]
+def explain(
+    operations: Sequence[Operation],
+    posts: Sequence[Post],
+    deduplicates: bool,
+    trail: Sequence[dict[str, Any]] = (),
+    asks: bool = False,
+) -> Verdict:
+    """Search for an order that explains the operations on one job, the last read included.
+
+    The trail only says where to look first: its order has to explain the answers by the same rules.
+    """
+    recorded = Graph(operations, posts, deduplicates, list(recorded_steps(trail)), asks)
+    as_recorded = _search(recorded, lambda _: 0)
+    if as_recorded.explained:
+        return replace(as_recorded, as_recorded=True)
+    costs = _Costs(RelaxedGraph(operations, posts, deduplicates, asks=asks))
+    graph = Graph(operations, posts, deduplicates, asks=asks)
+    found = (
+        Verdict(False, stuck_at=costs.stuck_at())
+        if costs(graph.first()) == inf
+        else _search(graph, costs)
+    )
+    looked_at = as_recorded.configurations + found.configurations + len(costs.known)
+    return replace(found, configurations=looked_at)
 
 
-class _Search:
-    def __init__(self, operations: list[Operation], posts: list[Post], deduplicates: bool) -> None:
-        self._operations = sorted(operations, key=lambda op: (op.end or _NEVER, op.start))
-        self._required = [not op.is_either for op in self._operations]
-        self._posts, self._deduplicates = posts, deduplicates
-
-    def run(self) -> Verdict:
-        first: Node = (tuple(_PENDING for _ in self._operations), State())
-        seen, stack, best, best_state = {first}, [first], -1, first
-        while stack:
-            node = stack.pop()
-            done = sum(
-                each == _DONE and required
-                for each, required in zip(node[0], self._required, strict=True)
-            )
-            if done == sum(self._required):
-                return Verdict(True, nodes=len(seen))
-            if done > best:
-                best, best_state = done, node
-            if len(seen) > MOST_NODES:
-                return Verdict(False, undecided=True, nodes=len(seen))
-            # The last pushed is tried first: operations in the order of their answers.
-            for following in reversed(list(self._following(node))):
-                if following not in seen:
-                    seen.add(following)
-                    stack.append(following)
-        return Verdict(False, stuck_at=self._next_of(best_state), nodes=len(seen))
-
-    def _next_of(self, node: Node) -> tuple[str, ...]:
-        progress, state = node
-        open_ones = [
-            str(op)
-            for op, each, required in zip(self._operations, progress, self._required, strict=True)
-            if required and each != _DONE
-        ]
-        return (f"in state {state}", *open_ones[:3])
-
-    def _horizon(self, progress: Progress) -> float:
-        """No later than the first answer that is still to be explained."""
-        for operation, each in zip(self._operations, progress, strict=True):
-            if each != _DONE and operation.end is not None:
-                return operation.end
-        return _NEVER
-
-    def _following(self, node: Node) -> Iterator[Node]:
-        progress, state = node
-        horizon = self._horizon(progress)
-        either: list[Node] = []
-        tried = set()
-        for nth, operation in enumerate(self._operations):
-            if progress[nth] == _DONE or operation.start > horizon:
-                continue
-            if self._required[nth]:
-                yield from self._steps(node, nth, operation)
-            elif (alike := _alike(operation)) not in tried:
-                tried.add(alike)
-                either += self._effects(node, nth, operation)
-        yield from ((progress, after) for after in self._by_itself(state, horizon))
-        yield from either
-
-    def _steps(self, node: Node, nth: int, operation: Operation) -> Iterator[Node]:
-        progress, state = node
-        waiting = progress[nth]
-        if isinstance(waiting, Waiting):
-            if is_true(state, waiting, operation):
-                yield _with(progress, nth, _DONE), state
-            return
-        for after, awaited in begin(state, operation):
-            if awaited is not None and is_true(after, awaited, operation):
-                yield _with(progress, nth, _DONE), after
-            yield _with(progress, nth, awaited or _DONE), after
-
-    @staticmethod
-    def _effects(node: Node, nth: int, operation: Operation) -> Iterator[Node]:
-        progress, state = node
-        for after, _ in begin(state, operation):
-            if after != state:
-                yield _with(progress, nth, _DONE), after
-
-    def _by_itself(self, state: State, horizon: float) -> Iterator[State]:
-        claim = state.claim
-        if claim is None or claim.phase == SENT:
-            return
-        mine = [post for post in self._posts if post.dispatch == claim.dispatch]
-        told = [post.status for post in mine if post.at <= horizon and post.status is not None]
-        if any(status < 300 for status in told):
-            yield settle(state, SENT)
-        if any(status >= 300 for status in told) and state.refusals < self._refusals(horizon):
-            yield release(state, "refused")._replace(refusals=state.refusals + 1)
-        if claim.phase == FLIGHT:
-            yield settle(state, UNKNOWN)
-        if state.status == "CANCELLED":
-            yield release(state, "cancelled")
-        yield release(state, "not_started")
-        if claim.phase == UNKNOWN and self._deduplicates:
-            # Under the same epoch here, so that the search ends; who waits cannot tell.
-            yield state._replace(claim=claim._replace(phase=FLIGHT, resent=True))
-
-    def _refusals(self, horizon: float) -> int:
-        return sum(post.at <= horizon and (post.status or 0) >= 300 for post in self._posts)
+def recorded_steps(trail: Sequence[dict[str, Any]]) -> Iterator[frozenset[str]]:
+    """The steps of a job's trail, as they were committed: of each, the names that it may have."""
+    for event in trail:
+        kind, actor = event["event_type"], event["actor_type"]
+        if kind in _BY_ITSELF:
+            yield _BY_ITSELF[kind]
+        elif kind == "dispatch.resent" and actor == "system":
+            yield frozenset({"resent"})
+        elif kind in ("dispatch.claimed", "dispatch.resent", "job.cancelled") or (
+            kind == "job.status_changed" and actor == "orchestrator"
+        ):
+            yield frozenset({event["correlation_id"] or ""})
 
 
-def _with(progress: Progress, nth: int, value: str | Waiting) -> Progress:
-    return (*progress[:nth], value, *progress[nth + 1 :])
+def _search(graph: Graph, cost: Callable[[Configuration], float]) -> Verdict:
+    """Depth first, the cheapest first; no node is looked at twice, and none of infinite cost."""
+    furthest = first = graph.first()
+    seen, stack = {first}, [first]
+    while stack:
+        current = stack.pop()
+        if graph.is_end(current):
+            return Verdict(True, configurations=len(seen))
+        furthest = max(furthest, current, key=lambda each: each.answered)
+        if len(seen) > MOST_CONFIGURATIONS:
+            return Verdict(False, undecided=True, configurations=len(seen))
+        ahead = [each for each in dict.fromkeys(graph.following(current)) if each not in seen]
+        seen.update(ahead)
+        # The last pushed is tried first.
+        stack += sorted((each for each in ahead if cost(each) < inf), key=cost)[::-1]
+    return Verdict(False, stuck_at=_stuck_at(graph, furthest), configurations=len(seen))
 
 
-def _alike(operation: Operation) -> tuple[object, ...]:
-    """Operations without an answer that ask for the same are interchangeable."""
-    asked = {name: value for name, value in operation.asked.items() if name != "request_id"}
-    return operation.kind, *sorted(asked.items(), key=str)
+def _stuck_at(graph: Graph, furthest: Configuration) -> tuple[str, ...]:
+    unexplained = (str(operation) for operation in graph.unexplained(furthest)[:3])
+    return f"in state {furthest.state}", *unexplained
 
 
-def explain(operations: list[Operation], posts: list[Post], deduplicates: bool) -> Verdict:
-    """Search for an order that explains the operations on one job, the last read included."""
-    return _Search(operations, posts, deduplicates).run()
+class _Costs:
+    """How many claims it takes at least from a node to an end: infinite where there is no way.
+
+    Read off the relaxed graph, each part of which is explored once. `known` has a cost for each of
+    its nodes.
+    """
+
+    def __init__(self, relaxed: RelaxedGraph) -> None:
+        self._relaxed = relaxed
+        self.known: dict[Configuration, float] = {}
+
+    def __call__(self, strict: Configuration) -> float:
+        first = self._relaxed.of(strict)
+        if first not in self.known:
+            self._explore(first)
+        return self.known[first]
+
+    def stuck_at(self) -> tuple[str, ...]:
+        """What the longest way could not explain."""
+        return _stuck_at(self._relaxed, max(self.known, key=lambda each: each.answered))
+
+    def _explore(self, first: Configuration) -> None:
+        found, known_ends = {first: None}, dict[Configuration, float]()
+        before = defaultdict[Configuration, list[Configuration]](list)
+        waiting = [first]
+        while waiting:
+            if len(self.known) + len(found) > MOST_CONFIGURATIONS:
+                self.known |= dict.fromkeys(found, 0.0)  # too many to know: none is ruled out
+                return
+            current = waiting.pop()
+            if self._relaxed.is_end(current):
+                known_ends[current] = 0
+            for following in self._relaxed.following(current):
+                before[following].append(current)
+                if following in self.known:
+                    known_ends[following] = self.known[following]
+                elif following not in found:
+                    found[following] = None
+                    waiting.append(following)
+        self.known |= dict.fromkeys(found, inf) | _distances(known_ends, before)
+
+
+def _distances(
+    ends: dict[Configuration, float], before: dict[Configuration, list[Configuration]]
+) -> dict[Configuration, float]:
+    """Dijkstra's algorithm, from the ends backwards."""
+    distances: dict[Configuration, float] = {}
+    queue = [(cost, nth, end) for nth, (end, cost) in enumerate(ends.items())]
+    heapify(queue)
+    order = count(len(queue))
+    while queue:
+        cost, _, current = heappop(queue)
+        if current in distances:
+            continue
+        distances[current] = cost
+        for earlier in before[current]:
+            claims = _is_in_flight(current) and not _is_in_flight(earlier)
+            heappush(queue, (cost + claims, next(order), earlier))
+    return distances
+
+
+def _is_in_flight(configuration: Configuration) -> bool:
+    claim = configuration.state.claim
+    return claim is not None and claim.phase == FLIGHT

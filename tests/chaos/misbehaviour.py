@@ -36,9 +36,17 @@ ANSWERS = {
     "gateway_timeout": (3, False),
     "gateway_timeout_but_execute": (3, True),
     "break_off": (3, True),
+    # A 1xx is no answer yet.
+    "interim": (8, True),
+    # A gateway gives up on the engine, and hands the request on a few seconds later.
+    "held": (5, False),
 }
-REFUSALS = (400, 404, 429, 503)
+REFUSALS = (400, 404, 409, 429)
+# How an engine that can be asked answers a question, and how often.
+ASKS = {"true": 60, "slowly": 10, "reset": 10, "gateway": 10, "foreign_404": 10}
 RESETS_BEFORE_READING = 0.04
+# How many executions die after they were accepted, and report nothing more.
+DEATHS = 0.07
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class Fate:
 
     step_seconds: float
     fails_after: str | None
+    dies_before: str | None
     doubles_callbacks: bool
 
 
@@ -95,7 +104,14 @@ def fate_of(seed: int, number: int, is_retry: bool, nth_execution: int) -> Fate:
         step_seconds=rng.uniform(0.05, 0.4),
         fails_after=rng.choice(STEPS[:-1])[0] if fails else None,
         doubles_callbacks=rng.random() < 0.25,
+        dies_before=rng.choice(STEPS[:5])[0] if rng.random() < DEATHS else None,
     )
+
+
+def ask_of(seed: int, dispatch_id: str, nth_ask: int) -> str:
+    """How the nth question about a dispatch is answered."""
+    rng = Random(f"{seed}:ask:{dispatch_id[-16:]}:{nth_ask}")
+    return rng.choices(list(ASKS), list(ASKS.values()))[0]
 
 
 def steps_from(resume_from: str | None) -> list[tuple[str, str | None]]:

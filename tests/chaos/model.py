@@ -18,7 +18,7 @@ from tests.chaos.state import (
     Claim,
     State,
     Waiting,
-    release,
+    give_back,
 )
 
 Step = tuple[State, Waiting | None]
@@ -101,11 +101,20 @@ def _begin_again(state: State, operation: Operation, standing: Claim) -> Iterato
     elif standing.phase == FLIGHT:
         yield state, joined
     else:
-        if operation.is_either or _reason(operation) == "outcome_unknown":
-            yield state, None
-        again = standing._replace(phase=FLIGHT, epoch=standing.epoch + 1, resent=True)
-        if _wants(state, again):
-            yield state._replace(claim=again), joined._replace(epoch=again.epoch, is_first=True)
+        yield from _begin_unknown(state, operation, standing, joined)
+
+
+def _begin_unknown(
+    state: State, operation: Operation, standing: Claim, joined: Waiting
+) -> Iterator[Step]:
+    if operation.is_either or _reason(operation) == "outcome_unknown":
+        yield state, None
+    if state.asks:
+        yield state, joined  # it waits for the engine's answer
+        return
+    again = standing._replace(phase=FLIGHT, epoch=standing.epoch + 1, resent=True)
+    if _wants(state, again):
+        yield state._replace(claim=again), joined._replace(epoch=again.epoch, is_first=True)
 
 
 def _wants(state: State, claim: Claim) -> bool:
@@ -113,9 +122,10 @@ def _wants(state: State, claim: Claim) -> bool:
 
 
 def _reason(operation: Operation) -> str | None:
-    """Why a dispatch did not come to stand; that the circuit is open is a way of not starting."""
+    """Why a dispatch did not come to stand; that the circuit is open is a way of not starting, and so is
+    that the run before it still works."""
     reason = operation.details.get("reason") if operation.status == 502 else None
-    return "not_started" if reason == "circuit_open" else reason
+    return "not_started" if reason in ("circuit_open", "previous_run_active") else reason
 
 
 def _accepted(state: State, waiting: Waiting, operation: Operation) -> bool:
@@ -142,6 +152,22 @@ def is_true(state: State, waiting: Waiting, operation: Operation) -> bool:
     return accepted  # the wait was over first
 
 
+def may_begin(operation: Operation) -> bool:
+    """Whether a run or retry with this answer may have made the claim, or sent it again."""
+    return operation.kind in ("run", "retry") and (operation.status == 202 or _failed(operation))
+
+
+def may_join(operation: Operation) -> bool:
+    """Whether a run or retry with this answer may have waited for another one's claim."""
+    return operation.status == 200 or _failed(operation)
+
+
+def _failed(operation: Operation) -> bool:
+    """Whether it was let in, and the dispatch came to nothing."""
+    cancelled = operation.error == ("FSM_TERMINAL_IMMUTABLE", "CANCELLED")
+    return operation.status == 502 or cancelled
+
+
 def _cancel(state: State, operation: Operation) -> Iterator[Step]:
     if state.status in TERMINAL:
         if operation.may_be(409, "FSM_TERMINAL_IMMUTABLE", state.status):
@@ -150,4 +176,4 @@ def _cancel(state: State, operation: Operation) -> Iterator[Step]:
         cancelled = state._replace(status="CANCELLED")
         yield cancelled, None
         if state.claim is not None and state.claim.phase == FLIGHT:
-            yield release(cancelled, "cancelled"), None
+            yield give_back(cancelled, "cancelled"), None

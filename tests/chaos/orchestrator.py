@@ -3,17 +3,17 @@
 It may be killed at any moment: started again, it reads its record and goes on with its executions.
 While the file `calm` lies beside its record it behaves.
 
-    PORT=… SEED=… DIRECTORY=… CALLBACK_SECRET=… ALL_DEDUPLICATE=0|1 python -m tests.chaos.orchestrator
+    PORT=… SEED=… DIRECTORY=… CALLBACK_SECRET=… ALL_DEDUPLICATE=0|1 ENGINE=webhook|restate \
+        python -m tests.chaos.orchestrator
 """
 
 import json
 import os
-import select
-import socket
+import re
+import signal
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,30 +25,47 @@ from tests.chaos.misbehaviour import (
     REFUSALS,
     RESETS_BEFORE_READING,
     answer_of,
+    ask_of,
     number_of,
 )
 from tests.chaos.record import Record, read_record
-from tests.support.behaviours import reset
+from tests.support import behaviours as told
+from tests.support.orchestrator import StubOrchestrator
 
 SLOW_SECONDS = 0.8
 HANG_SECONDS = 4.0
 FIRST_CALLBACK_SECONDS = 1.5
+HELD_SECONDS = 5.0
+# The handler that the service is told to call.
+WORKFLOW = "Chaos/run"
+GATEWAY_PAGE = b"<html>Bad Gateway</html>"
 RECORD = "orchestrator.jsonl"
 CALM = "calm"
 
 
-class Orchestrator:
-    """What the handlers share."""
+class ChaosOrchestrator(StubOrchestrator):
+    """Decides by its seed how to behave, and notes what it does before it does it."""
 
-    def __init__(self, directory: Path, seed: int, secret: str, all_deduplicate: bool) -> None:
+    def __init__(
+        self,
+        port: int,
+        directory: Path,
+        seed: int,
+        secret: str,
+        all_deduplicate: bool,
+        engine: str,
+    ) -> None:
+        super().__init__(port=port)
+        self.is_restate = engine == "restate"
         self.seed = seed
         self._calm = directory / CALM
         entries = read_record(directory / RECORD)
         self.record = Record(directory / RECORD)
         self._posts = Counter(entry["dispatch"] for entry in entries if entry["kind"] == "post")
+        self._asks = Counter(entry["dispatch"] for entry in entries if entry["kind"] == "ask")
         self._lock = threading.Lock()
         self._luck = Random(f"{seed}:resets:{len(entries)}")
-        self.executions = Executions(self.record, secret, seed, all_deduplicate)
+        self.executions = Executions(self.record, secret, seed, all_deduplicate, self.is_restate)
         self.executions.resume(entries)
         self.record.note("started")
 
@@ -58,17 +75,133 @@ class Orchestrator:
         return self._calm.exists()
 
     def resets_unread(self) -> bool:
-        """Whether to reset a connection on which something has arrived, unread."""
+        """Whether to reset a connection on which a request has just arrived, unread."""
         with self._lock:
-            return self._luck.random() < RESETS_BEFORE_READING and not self.is_calm
+            resets = self._luck.random() < RESETS_BEFORE_READING and not self.is_calm
+        if resets:
+            self.record.note("reset_unread")
+        return resets
 
-    def take(self, dispatch: str, order: dict[str, Any]) -> tuple[str, str]:
+    def behaviour_for(self, request: told.Request) -> told.Behaviour:
+        """How to treat a dispatch, the word that a job was cancelled, or the question if it is there."""
+        if request.path in ("/dispatches", f"/{WORKFLOW}/send"):
+            return self._dispatched
+        asked = re.fullmatch(rf"/restate/invocation/{WORKFLOW}/([^/]+)/output", request.path)
+        if asked:
+            return self._asked(asked[1])
+        if request.path == "/query":
+            return self._queried(request)
+        ended = re.fullmatch(r"/invocations/([^/]+)/cancel", request.path)
+        if ended:
+            return self._ended(ended[1])
+        if request.method == "GET":
+            return told.empty_body()
+        self.record.note("cancellation", job=request.job_id)
+        return told.empty_body(204)
+
+    def _dispatched(self, exchange: told.Exchange) -> None:
+        dispatch, order = exchange.request.headers["idempotency-key"], exchange.request.json
+        post, how = self._take(dispatch, order)
+        if how == "accept_slowly":
+            time.sleep(SLOW_SECONDS)
+        existed = self.executions.name_of(dispatch) is not None
+        if ANSWERS[how][1]:
+            self._execute(dispatch, order, how)
+        status = self._status(how, post)
+        self.record.note("answer", post=post, job=order["job_id"], status=status)
+        if how.startswith("hang"):
+            time.sleep(HANG_SECONDS)
+        if how == "held":
+            threading.Thread(target=self._hand_on, args=(dispatch, order), daemon=True).start()
+        if how == "interim":
+            exchange.send(b"HTTP/1.1 102 Processing\r\n\r\n")
+            time.sleep(SLOW_SECONDS)
+        self._ending(how, status, self._accepted(dispatch, existed))(exchange)
+
+    def _hand_on(self, dispatch: str, order: dict[str, Any]) -> None:
+        """What a gateway does with a request that its caller has given up."""
+        time.sleep(HELD_SECONDS)
+        self.executions.start(dispatch, order)
+
+    def _accepted(self, dispatch: str, existed: bool) -> bytes:
+        if not self.is_restate:
+            return b""
+        word = "PreviouslyAccepted" if existed else "Accepted"
+        name = self.executions.name_of(dispatch)
+        return json.dumps({"invocationId": name, "status": word}).encode()
+
+    def _asked(self, dispatch: str) -> told.Behaviour:
+        """The question for an invocation's output; what is true is noted before it is said."""
+        with self._lock:
+            self._asks[dispatch] += 1
+            nth = self._asks[dispatch]
+        how = "true" if self.is_calm else ask_of(self.seed, dispatch, nth)
+        state = self.executions.state(dispatch) if how in ("true", "slowly") else None
+        job = dispatch[dispatch.index("-") + 1 :][:36]
+        self.record.note("ask", dispatch=dispatch, job=job, how=how, state=state)
+        if how == "reset":
+            return told.reset_after_read()
+        if state is None:
+            return told.answer(404 if how == "foreign_404" else 502, GATEWAY_PAGE)
+        return told.answer(*self._output(dispatch, state), SLOW_SECONDS * (how == "slowly"))
+
+    def _output(self, dispatch: str, state: str) -> tuple[int, bytes, dict[str, str]]:
+        """As Restate's ingress answers it."""
+        if state == "succeeded":
+            return 200, b"{}", {"x-restate-id": str(self.executions.name_of(dispatch))}
+        status, source, message = {
+            "not_found": (404, "ingress", "invocation not found"),
+            "running": (470, "ingress", "not completed"),
+            "failed": (500, "invocation", "died"),
+            "cancelled": (409, "invocation", "cancelled"),
+        }[state]
+        return status, json.dumps({"source": source, "message": message}).encode(), told.JSON
+
+    def _queried(self, request: told.Request) -> told.Behaviour:
+        """The admin API's query for the id of an invocation."""
+        key = re.findall(r"'([^']*)'", request.json["query"])[-1]
+        name, state = self.executions.name_of(key), self.executions.state(key)
+        row = {"id": name, "status": "running" if state == "running" else "completed"}
+        if state != "running":
+            row["completion_result"] = "success" if state == "succeeded" else "failure"
+        rows = [row] if name else []
+        return told.answer(200, json.dumps({"rows": rows}).encode(), told.JSON)
+
+    def _ended(self, name: str) -> told.Behaviour:
+        """The admin API's cancel."""
+        before = self.executions.cancel(name)
+        if before == "running":
+            return told.empty_body(202)
+        message = json.dumps({"message": "it is not running"}).encode()
+        return told.answer(404 if before is None else 409, message, told.JSON)
+
+    def _ending(self, how: str, status: int | None, accepted: bytes) -> told.Behaviour:
+        if how.startswith(("reset", "hang", "held")):
+            return told.reset_after_read()
+        if how == "break_off":
+            return told.truncated_body(202)
+        if how.startswith("fail"):
+            return told.empty_body(500)
+        body = accepted if status == 202 else b""
+        return told.answer(status or 504, body, told.JSON if body else {})
+
+    def _status(self, how: str, post: str) -> int | None:
+        """The whole answer that the caller is to get; None if it can conclude nothing from what it gets."""
+        if how == "refuse":
+            return REFUSALS[int(post[:8], 16) % len(REFUSALS)]
+        if how.startswith("fail"):
+            # A fault of a server that everyone uses does not say what it did.
+            return None if self.is_restate else 500
+        if how == "break_off":
+            # The head of an answer that breaks off says already that a webhook accepts.
+            return None if self.is_restate else 202
+        accepting = ("accept", "accept_slowly", "call_back_first", "fork", "interim")
+        return 202 if how in accepting else None
+
+    def _take(self, dispatch: str, order: dict[str, Any]) -> tuple[str, str]:
         """Note a post that was read; return its name and how it is to be answered."""
-        number, mode, name = (
-            number_of(order["video_uri"]),
-            self.executions.mode(order),
-            str(uuid4()),
-        )
+        number, mode = number_of(order["video_uri"]), self.executions.mode(order)
+        name = str(uuid4())
         with self._lock:
             self._posts[dispatch] += 1
             nth = self._posts[dispatch]
@@ -78,116 +211,26 @@ class Orchestrator:
         )
         return name, how
 
-
-class Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    orchestrator: Orchestrator
-
-    def handle_one_request(self) -> None:
-        """Wait for a request without reading of it, so that it can be reset unread."""
-        select.select([self.connection], [], [])
-        if not self.connection.recv(1, socket.MSG_PEEK):
-            self.close_connection = True
-        elif self.orchestrator.resets_unread():
-            self.orchestrator.record.note("reset_unread")
-            self._reset()
-        else:
-            super().handle_one_request()
-
-    def do_GET(self) -> None:
-        """Say that it is there."""
-        self._answer(200)
-
-    def do_POST(self) -> None:
-        """Take a dispatch, or the word that a job was cancelled."""
-        body = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
-        if self.path != "/dispatches":
-            self.orchestrator.record.note("cancellation", job=body["job_id"])
-            self._answer(204)
-            return
-        dispatch = self.headers["Idempotency-Key"]
-        post, how = self.orchestrator.take(dispatch, body)
-        if how == "accept_slowly":
-            time.sleep(SLOW_SECONDS)
-        if ANSWERS[how][1]:
-            self._execute(dispatch, body, how)
-        self._conclude(post, body["job_id"], how)
-
     def _execute(self, dispatch: str, order: dict[str, Any], how: str) -> None:
-        execution = self.orchestrator.executions.start(dispatch, order)
+        execution = self.executions.start(dispatch, order)
         if how == "fork":
-            self.orchestrator.executions.start(dispatch, order)
+            self.executions.start(dispatch, order)
         if how == "call_back_first" and execution is not None:
             execution.first_reported.wait(FIRST_CALLBACK_SECONDS)
-
-    def _conclude(self, post: str, job_id: str, how: str) -> None:
-        status = _status(how, post)
-        self.orchestrator.record.note("answer", post=post, job=job_id, status=status)
-        if how.startswith("reset"):
-            self._reset()
-        elif how.startswith("hang"):
-            time.sleep(HANG_SECONDS)
-            self._reset()
-        elif how == "break_off":
-            self.wfile.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\nhalf")
-            self.close_connection = True
-        else:
-            self._answer(status or 504)
-
-    def _answer(self, status: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def _reset(self) -> None:
-        self.close_connection = True
-        reset(self.connection)
-
-    def finish(self) -> None:
-        """Close; the connection may be gone already."""
-        try:
-            super().finish()
-        except OSError:
-            return
-
-    def log_message(self, *_: object) -> None:
-        """Everything is in the record."""
-
-
-def _status(how: str, post: str) -> int | None:
-    """The whole answer that the caller is to get; None if it can conclude nothing from what it gets."""
-    if how == "refuse":
-        return REFUSALS[int(post[:8], 16) % len(REFUSALS)]
-    if how.startswith("fail"):
-        return 500
-    # The head of an answer that breaks off says already that it is accepted.
-    accepting = ("accept", "accept_slowly", "call_back_first", "fork", "break_off")
-    return 202 if how in accepting else None
-
-
-class Server(ThreadingHTTPServer):
-    """Takes many callers at once, and does not mind those that go away."""
-
-    request_queue_size = 1024
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """A caller that went away is no news."""
 
 
 def main() -> None:
     """Serve until killed."""
     environment = os.environ
-    Handler.orchestrator = Orchestrator(
+    ChaosOrchestrator(
+        int(environment["PORT"]),
         Path(environment["DIRECTORY"]),
         int(environment["SEED"]),
         environment["CALLBACK_SECRET"],
         environment["ALL_DEDUPLICATE"] == "1",
-    )
-    Server(("127.0.0.1", int(environment["PORT"])), Handler).serve_forever()
+        environment["ENGINE"],
+    ).start()
+    signal.pause()
 
 
 if __name__ == "__main__":

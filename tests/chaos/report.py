@@ -14,6 +14,7 @@ from tests.chaos.history import JobStory
 from tests.chaos.limits import HealingLimit
 from tests.chaos.misbehaviour import NAMES_EXECUTIONS
 from tests.chaos.schedule import Fault, all_names
+from tests.chaos.weather import COMPILER
 
 # From this many seconds on, every kind of fault and of misbehaviour must have come up.
 WHOLE_DECK_SECONDS = 60
@@ -29,6 +30,7 @@ class Run:
     limit: HealingLimit
     scheduled: list[Fault]
     fired: Counter[str]
+    asks: bool = False
     emptied_messages: int = 0
     died_by_themselves: Counter[str] = field(default_factory=Counter)
     healed_after: float = 0.0
@@ -43,7 +45,8 @@ class Run:
     @property
     def command(self) -> str:
         """What repeats this run."""
-        return f"make chaos SECONDS={self.seconds:g} SEED={self.seed}"
+        engine = "restate" if self.asks else "webhook"
+        return f"make chaos SECONDS={self.seconds:g} SEED={self.seed} ENGINE={engine}"
 
 
 def operations(verdicts: list[JobVerdict]) -> Counter[str]:
@@ -63,9 +66,24 @@ def misbehaviours(verdicts: list[JobVerdict]) -> Counter[str]:
     return Counter(entry["how"] for verdict in verdicts for entry in verdict.story.entries("post"))
 
 
+def asks(verdicts: list[JobVerdict]) -> Counter[str]:
+    """How the engine answered when it was asked: what it said, or how it did not."""
+    told: Counter[str] = Counter()
+    for verdict in verdicts:
+        for entry in verdict.story.entries("ask"):
+            told[entry["state"] or entry["how"]] += 1
+            told["slowly"] += entry["how"] == "slowly"
+    return told
+
+
+def deaths(verdicts: list[JobVerdict]) -> int:
+    """How many executions died after they were accepted."""
+    return sum(e["why"] == "died" for v in verdicts for e in v.story.entries("finished"))
+
+
 def below_floor(run: Run, verdicts: list[JobVerdict]) -> Iterator[str]:
     """What there was too little of for the run to prove anything."""
-    done, treated, minutes = operations(verdicts), misbehaviours(verdicts), run.seconds / 60
+    done, minutes = operations(verdicts), run.seconds / 60
     floors = {
         "run: 202": 15,
         "run: 200": 15,
@@ -83,26 +101,44 @@ def below_floor(run: Run, verdicts: list[JobVerdict]) -> Iterator[str]:
     for name, a_minute in floors.items():
         if done[name] < int(a_minute * minutes):
             yield f"only {done[name]} of {name}, the floor is {int(a_minute * minutes)}"
+    if run.died_by_themselves:
+        yield f"processes died by themselves: {dict(run.died_by_themselves)}"
     unfired = Counter(fault.name for fault in run.scheduled)
     unfired.subtract(run.fired)
     if sum(count for count in unfired.values() if count > 0) > len(run.problems):
         yield f"scheduled faults did not fire: {+unfired}"
     if run.seconds >= WHOLE_DECK_SECONDS:
-        if not run.emptied_messages:
-            yield "no message was lost with the emptied queues"
-        yield from (f"no fault of kind {name}" for name in sorted(all_names() - set(+run.fired)))
-        least = {"refuse", "call_back_first", "accept_slowly", "reset_but_execute"}
-        if any(verdict.story.mode == NAMES_EXECUTIONS for verdict in verdicts):
-            least.add("fork")
-        yield from (f"the orchestrator never did: {how}" for how in least - set(treated))
+        yield from _missing_kinds(run, verdicts)
+
+
+def _missing_kinds(run: Run, verdicts: list[JobVerdict]) -> Iterator[str]:
+    """Every kind of fault and of misbehaviour that never came up."""
+    treated = misbehaviours(verdicts)
+    if not run.emptied_messages:
+        yield "no message was lost with the emptied queues"
+    yield from (f"no fault of kind {name}" for name in sorted(all_names() - set(+run.fired)))
+    least = {"refuse", "call_back_first", "accept_slowly", "reset_but_execute"}
+    if any(verdict.story.mode == NAMES_EXECUTIONS for verdict in verdicts):
+        least.add("fork")
+    least |= {"interim", "held"}
+    yield from (f"the orchestrator never did: {how}" for how in least - set(treated))
+    if not deaths(verdicts):
+        yield "no execution died"
+    if run.asks:
+        said = {"running", "failed", "not_found", "reset", "gateway", "foreign_404", "slowly"}
+        yield from (f"the engine never said: {word}" for word in said - set(+asks(verdicts)))
 
 
 def show(console: Console, run: Run, verdicts: list[JobVerdict]) -> None:
     """Print what happened, and the table."""
     console.print(_counts("Faults fired", run.fired))
     console.print(_counts("The orchestrator's answers", misbehaviours(verdicts)))
+    if run.asks:
+        console.print(_counts("The engine's answers when asked", asks(verdicts)))
     console.print(_counts("Operations and answers", operations(verdicts)))
     console.print(_summary(run, verdicts))
+    if COMPILER is None:
+        console.print("No clock was ahead or behind: that needs a C compiler.")
     for problem in run.problems[:5]:
         console.print(f"  harness: {problem}", highlight=False)
 
@@ -137,6 +173,7 @@ def _summary(run: Run, verdicts: list[JobVerdict]) -> Table:
         "messages lost with emptied queues": run.emptied_messages,
         "processes that died by themselves": sum(run.died_by_themselves.values()),
         "executions": sum(len(v.story.entries("execution")) for v in verdicts),
+        "executions that died": deaths(verdicts),
         "superseded executions": sum(superseded_executions(v.story) for v in verdicts),
         "duplicates": sum(verdict.duplicates for verdict in verdicts),
         "lost": ends[LOST],
@@ -144,6 +181,8 @@ def _summary(run: Run, verdicts: list[JobVerdict]) -> Table:
         "unknown": ends[UNKNOWN],
         "listed as unknown, but known": sum(_is_listed_for_nothing(v.story) for v in verdicts),
         "slowest healing": f"{run.healed_after:.1f} s (limit {run.limit.seconds:g} s)",
+        "explained in the order of their trails": sum(verdict.as_recorded for verdict in verdicts),
+        "undecided": sum(bool(verdict.undecided) for verdict in verdicts),
         "jobs with violations": sum(bool(verdict.violations) for verdict in verdicts),
     }
     for name, value in rows.items():
@@ -151,21 +190,26 @@ def _summary(run: Run, verdicts: list[JobVerdict]) -> Table:
     return table
 
 
-def tell_violations(
-    console: Console, run: Run, verdicts: list[JobVerdict], directory: Path
-) -> None:
-    """Print every violation, the first jobs' whole stories, and where the others are."""
-    broken = [verdict for verdict in verdicts if verdict.violations]
+def tell_open_jobs(console: Console, run: Run, verdicts: list[JobVerdict], directory: Path) -> None:
+    """Print every violation and every undecided job, the first jobs' whole stories, and where the
+    others are.
+    """
+    told = [(verdict, _open_points(verdict)) for verdict in verdicts if _open_points(verdict)]
     stories = directory / "violations.txt"
     with stories.open("w") as file:
-        for verdict in broken:
+        for verdict, points in told:
             file.write(f"{verdict.story.told()}\n  VIOLATIONS:\n")
-            file.writelines(f"    {each}\n" for each in verdict.violations)
-    for nth, verdict in enumerate(broken):
+            file.writelines(f"    {point}\n" for point in points)
+    for nth, (verdict, points) in enumerate(told):
         if nth < STORIES_SHOWN:
             console.print(verdict.story.told(), highlight=False, markup=False, soft_wrap=True)
-        for each in verdict.violations:
-            line = f"✗ job {verdict.story.number} {verdict.story.job_id}: {each}"
+        for point in points:
+            line = f"{point[0]} job {verdict.story.number} {verdict.story.job_id}: {point[2:]}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-    if broken:
-        console.print(f"{len(broken)} jobs, seed {run.seed}: stories in {stories}", soft_wrap=True)
+    if told:
+        console.print(f"{len(told)} jobs, seed {run.seed}: stories in {stories}", soft_wrap=True)
+
+
+def _open_points(verdict: JobVerdict) -> list[str]:
+    points = [f"✗ {violation}" for violation in verdict.violations]
+    return [*points, f"? undecided: {verdict.undecided}"] if verdict.undecided else points

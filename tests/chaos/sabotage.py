@@ -16,6 +16,14 @@ def _moved_on(story: JobStory) -> bool:
     return end_of(story) == MOVED_ON and _has_run_answer(story)
 
 
+def _came_to_audio_ready(story: JobStory) -> bool:
+    return _moved_on(story) and any(_is_audio_ready(event) for event in story.trail)
+
+
+def _is_audio_ready(event: dict[str, Any]) -> bool:
+    return str(event["new_status"]) == "AUDIO_READY" and str(event["prev_status"]) != "AUDIO_READY"
+
+
 def _has_run_answer(story: JobStory) -> bool:
     return any(op.kind == "run" and op.status in (200, 202) for op in story.operations)
 
@@ -69,20 +77,17 @@ def _second_202(story: JobStory) -> None:
 
 def _broken_trail(story: JobStory) -> None:
     """A step of the way is missing on the trail."""
-    for nth, event in enumerate(story.trail):
-        if event["new_status"] == "AUDIO_READY" and event["prev_status"] != "AUDIO_READY":
-            del story.trail[nth]
-            return
+    story.trail.remove(next(event for event in story.trail if _is_audio_ready(event)))
 
 
 def _doubled_step(story: JobStory) -> None:
     """A step stands on the trail twice."""
-    nth = next(n for n, event in enumerate(story.trail) if event["new_status"] == "AUDIO_READY")
+    nth = next(n for n, event in enumerate(story.trail) if _is_audio_ready(event))
     story.trail.insert(nth, dict(story.trail[nth]))
 
 
 def _stuck_claim(story: JobStory) -> None:
-    """A claim that nobody freed."""
+    """A claim that was never freed."""
     story.claim = {"phase": "SENDING", "dispatch_id": f"run-{story.job_id}", "kind": "run"}
 
 
@@ -90,6 +95,28 @@ def _unlisted_unknown(story: JobStory) -> None:
     """An unknown outcome that no operator would be shown."""
     story.claim = {"phase": "UNKNOWN", "dispatch_id": f"run-{story.job_id}", "kind": "run"}
     story.listed_unknown = False
+
+
+def _was_unknown(story: JobStory) -> bool:
+    return any(event["event_type"] == "dispatch.unknown" for event in story.trail)
+
+
+def _absent_released(story: JobStory) -> None:
+    """The engine did not find an unknown dispatch, and its claim was freed, although it may yet arrive."""
+    nth = next(n for n, e in enumerate(story.trail) if e["event_type"] == "dispatch.unknown")
+    freed = {**story.trail[nth], "event_type": "dispatch.released", "reason": "not_found"}
+    story.trail.insert(nth + 1, freed)
+
+
+def _failed_unasked(story: JobStory) -> None:
+    """The job of a run that nothing was asked about failed by the engine's word."""
+    ended = story.trail[-1]
+    failed = {
+        "event_type": "orchestrator.run_failed",
+        "actor_type": "system",
+        "new_status": "FAILED",
+    }
+    story.trail.append({**ended, **failed, "prev_status": ended["new_status"]})
 
 
 def _forgotten_cancel(story: JobStory) -> None:
@@ -121,10 +148,12 @@ _SABOTAGES: dict[str, tuple[Suits, Doctor]] = {
     "lost-dispatch": (_moved_on, _lost_dispatch),
     "false-202": (_stayed, _false_202),
     "second-202": (_moved_on, _second_202),
-    "broken-trail": (_moved_on, _broken_trail),
-    "doubled-step": (_moved_on, _doubled_step),
+    "broken-trail": (_came_to_audio_ready, _broken_trail),
+    "doubled-step": (_came_to_audio_ready, _doubled_step),
     "stuck-claim": (_stayed, _stuck_claim),
     "unlisted-unknown": (_stayed, _unlisted_unknown),
+    "absent-released": (_was_unknown, _absent_released),
+    "failed-unasked": (_moved_on, _failed_unasked),
     "forgotten-cancel": (_was_cancelled, _forgotten_cancel),
     "stale-read": (_moved_on, _stale_read),
     "secret-post": (_moved_on, _secret_post),

@@ -1,14 +1,18 @@
 """Stories written by hand for the checker's own tests: what an honest run looks like, in small."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from random import Random
+from typing import Any, TypeVar
 
 from tests.chaos.checker import callback_operations
 from tests.chaos.history import JobStory, Operation
 from tests.chaos.misbehaviour import NAMES_EXECUTIONS, STEPS
+from tests.chaos.search_graph import Post
 
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 EXECUTION = "the-execution"
+Taken = TypeVar("Taken")
 
 
 class StoryTeller:
@@ -41,7 +45,7 @@ class StoryTeller:
                 "prev_status": was,
                 "new_status": to or self.status,
                 "recorded_at": now,
-                "correlation_id": more.pop("correlation_id", "somebody"),
+                "correlation_id": more.pop("correlation_id", "x"),
                 **more,
             }
         )
@@ -136,7 +140,7 @@ def refused_twice(job_id: str = "job-b") -> JobStory:
         teller.dispatched("refused", None, attempt)
         answer = teller.answer("run", 502, details={"reason": "refused"})
         answer.start = start
-    teller.answer("run", None)  # what became of this one, nobody knows
+    teller.answer("run", None)  # what became of this one is not known
     teller.read()
     return teller.told()
 
@@ -176,3 +180,111 @@ def left_unknown(job_id: str = "job-d") -> JobStory:
 def honest_run() -> list[JobStory]:
     """One job of each end."""
     return [executed_once(), refused_twice(), cancelled_while_unknown(), left_unknown()]
+
+
+class BusyJob:
+    """A small honest service: one job that many callers run and read at once, by a seed.
+
+    `operations` and `posts` are what the checker may see of it; by how they were made, an order
+    explains them. Each act takes one second.
+    """
+
+    def __init__(self, seed: int, count: int, at_once: int = 8, unanswered: float = 0.2) -> None:
+        self.operations: list[Operation] = []
+        self.posts: list[Post] = []
+        self._rng, self._at_once, self._unanswered = Random(seed), at_once, unanswered
+        self._now, self._phase, self._epoch = 0, "", 0
+        self._released = (0, "")
+        self._arriving: list[Operation] = []
+        self._waiting: list[tuple[Operation, int, bool]] = []
+        self._answering: list[Operation] = []
+        while len(self.operations) < count - 3:
+            self._act()
+        while self._phase != "SENT":
+            self._act(may_arrive=False)
+        while self._arriving or self._waiting or self._answering:
+            self._act(may_arrive=False)
+        self._unanswered = 0
+        for kind in ("run", "run", "read"):
+            self._arrive(kind)
+            self._let_in(self._arriving.pop())
+            self._answer(self._answering.pop())
+
+    def _act(self, may_arrive: bool = True) -> None:
+        acts: list[tuple[float, Callable[[], None]]] = []
+        unfinished = [*self._arriving, *self._waiting, *self._answering]
+        if may_arrive and len(unfinished) < self._at_once:
+            acts.append((4, lambda: self._arrive(self._rng.choice(["run", "run", "read"]))))
+        if self._arriving:
+            acts.append((3, lambda: self._let_in(self._taken(self._arriving))))
+        if self._answering:
+            acts.append((3, lambda: self._answer(self._taken(self._answering))))
+        if self._waiting:
+            acts.append((2, lambda: self._look(self._taken(self._waiting))))
+        if self._phase == "CLAIMED":
+            acts.append((1, self._settle))
+        elif self._phase != "SENT" and not acts:
+            acts.append((1, lambda: self._arrive("run")))
+        self._rng.choices([act for _, act in acts], [weight for weight, _ in acts])[0]()
+
+    def _taken(self, among: list[Taken]) -> Taken:
+        return among.pop(self._rng.randrange(len(among)))
+
+    def _arrive(self, kind: str) -> None:
+        self._now += 1
+        asked = {"request_id": f"request-{len(self.operations)}"}
+        self.operations.append(Operation("job-z", kind, asked, self._now))
+        self._arriving.append(self.operations[-1])
+
+    def _let_in(self, operation: Operation) -> None:
+        resends = self._phase == "UNKNOWN" and self._rng.random() < 0.5
+        if operation.kind == "read":
+            dispatch = {"phase": self._phase} if self._phase else None
+            self._decide(operation, 200, status=self._status, dispatch=dispatch)
+        elif self._phase == "UNKNOWN" and not resends:
+            self._decide(operation, 502, details={"reason": "outcome_unknown"})
+        elif self._phase in ("CLAIMED", "SENT"):
+            self._waiting.append((operation, self._epoch, False))
+            if self._phase == "SENT":
+                self._look(self._waiting.pop())
+        else:
+            self._phase, self._epoch = "CLAIMED", self._epoch + 1
+            self._waiting.append((operation, self._epoch, True))
+
+    def _look(self, waiting: tuple[Operation, int, bool]) -> None:
+        operation, epoch, is_first = waiting
+        if self._phase != "SENT" and self._released[0] >= epoch:
+            self._decide(operation, 502, details={"reason": self._released[1]})
+        elif self._phase == "UNKNOWN":
+            self._decide(operation, 502, details={"reason": "outcome_unknown"})
+        elif self._phase == "SENT":
+            told = {"status": self._status, "dispatch_id": "run-job-z", "replayed": not is_first}
+            self._decide(operation, 202 if is_first else 200, **told)
+        else:
+            self._waiting.append(waiting)
+
+    def _settle(self) -> None:
+        outcomes = {"accepted": 1, "refused": 3, "not_started": 3, "unknown": 3}
+        outcome = self._rng.choices(list(outcomes), list(outcomes.values()))[0]
+        self._now += 1
+        if outcome != "not_started":
+            status = {"accepted": 202, "refused": 503}.get(outcome)
+            self.posts.append(Post("run-job-z", self._now, status))
+        if outcome in ("refused", "not_started"):
+            self._phase, self._released = "", (self._epoch, outcome)
+        else:
+            self._phase = "SENT" if outcome == "accepted" else "UNKNOWN"
+
+    @property
+    def _status(self) -> str:
+        return "AUDIO_EXTRACTING" if self._phase == "SENT" else "UPLOADED"
+
+    def _decide(self, operation: Operation, status: int, /, **body: Any) -> None:
+        operation.status, operation.body = status, body
+        self._answering.append(operation)
+
+    def _answer(self, operation: Operation) -> None:
+        self._now += 1
+        operation.end = self._now
+        if self._rng.random() < self._unanswered:
+            operation.status, operation.body, operation.end = None, {}, None

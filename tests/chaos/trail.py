@@ -9,6 +9,7 @@ from domain.job_fsm import TRANSITIONS, JobStatus
 from tests.chaos.history import JobStory
 
 FREE = "free"
+ENDED_BADLY = ("failed", "cancelled")
 Event = dict[str, Any]
 
 # Written from spec/domain/job_fsm.md: which phase an event may find, and which it leaves.
@@ -17,12 +18,16 @@ PHASE_STEPS = {
     "dispatch.resent": ({"UNKNOWN"}, "CLAIMED"),
     "dispatch.sent": ({"CLAIMED"}, "SENDING"),
     "dispatch.accepted": ({"SENDING", "UNKNOWN"}, "SENT"),
+    "dispatch.found": ({"CLAIMED", "SENDING", "UNKNOWN"}, "SENT"),
     "dispatch.refused": ({"SENDING", "UNKNOWN"}, FREE),
     "dispatch.not_started": ({"SENDING", "UNKNOWN"}, FREE),
     "dispatch.unknown": ({"SENDING"}, "UNKNOWN"),
     "dispatch.proved": ({"CLAIMED", "SENDING", "UNKNOWN", FREE}, "SENT"),
     "dispatch.released": ({"CLAIMED"}, FREE),
 }
+# In a claim that is made again for a send of unknown outcome: a late answer to that send may come, and a claim
+# that ends otherwise leaves it as unknown as it was.
+OF_AN_EARLIER_SEND = {"dispatch.accepted", "dispatch.found", "dispatch.unknown"}
 NEW_EPOCH = {"dispatch.claimed", "dispatch.resent"}
 NO_PHASE = {"dispatch.superseded", "orchestrator.cancel_notified"}
 
@@ -37,6 +42,7 @@ def violations(story: JobStory, hold_seconds: float) -> Iterator[str]:
     yield from _phase_path(trail, story)
     yield from _once(trail, story)
     yield from _resent_after_hold(trail, hold_seconds)
+    yield from _failed_for_a_reason(trail, story)
 
 
 def _state_path(trail: list[Event]) -> Iterator[str]:
@@ -47,7 +53,7 @@ def _state_path(trail: list[Event]) -> Iterator[str]:
             yield f"{event['event_type']} starts from {before}, but the job was {status}"
         if event["event_type"] == "dispatch.proved" and before == "FAILED":
             resume = "proved"
-        if event["event_type"] == "dispatch.accepted" and before == "FAILED":
+        if event["event_type"] in ("dispatch.accepted", "dispatch.found") and before == "FAILED":
             resume = "accepted"
         if before != after and before is not None and not _allowed(before, after, resume):
             yield f"{before} -> {after} is no step of the table"
@@ -64,7 +70,7 @@ def _allowed(before: str, after: str, resume: str | None) -> bool:
 
 
 def _phase_path(trail: list[Event], story: JobStory) -> Iterator[str]:
-    phase, epoch = FREE, 0
+    phase, epoch, is_again = FREE, 0, False
     for event in trail:
         kind, attempt = event["event_type"], event.get("attempt")
         if kind not in PHASE_STEPS:
@@ -72,7 +78,10 @@ def _phase_path(trail: list[Event], story: JobStory) -> Iterator[str]:
                 yield f"nobody settled anything by hand, and there is {kind}"
             continue
         allowed, after = PHASE_STEPS[kind]
-        if phase not in allowed:
+        if kind in NEW_EPOCH:
+            is_again = kind == "dispatch.resent"
+        speaks_of_earlier = is_again and phase == "CLAIMED" and kind in OF_AN_EARLIER_SEND
+        if phase not in allowed and not speaks_of_earlier:
             yield f"{kind} (attempt {attempt}) in phase {phase}"
         if attempt != (epoch + 1 if kind in NEW_EPOCH else epoch):
             yield f"{kind} of attempt {attempt}, when {epoch} was the latest"
@@ -103,6 +112,18 @@ def _once(trail: list[Event], story: JobStory) -> Iterator[str]:
         yield f"the job was taken to AUDIO_EXTRACTING {len(starts)} times"
 
 
+def _failed_for_a_reason(trail: list[Event], story: JobStory) -> Iterator[str]:
+    """A job fails by the engine's word only where the engine said so, twice."""
+    said = Counter(
+        entry["dispatch"] for entry in story.entries("ask") if entry["state"] in ENDED_BADLY
+    )
+    current = None
+    for event in trail:
+        current = event.get("dispatch_id") or current
+        if event["event_type"] == "orchestrator.run_failed" and said[current] < 2:
+            yield f"the job failed by the engine's word, which said so {said[current]} times"
+
+
 _START = ("UPLOADED", "AUDIO_EXTRACTING")
 
 
@@ -113,5 +134,6 @@ def _resent_after_hold(trail: list[Event], hold_seconds: float) -> Iterator[str]
         if event["event_type"] == "dispatch.unknown":
             unknown_at = at
         held = unknown_at is not None and at - unknown_at >= hold_seconds
-        if event["event_type"] == "dispatch.resent" and not held:
+        # Where nothing is held, two clocks may put them in any order.
+        if event["event_type"] == "dispatch.resent" and hold_seconds and not held:
             yield "dispatch.resent before its hold was over"

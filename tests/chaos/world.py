@@ -1,21 +1,24 @@
 """Everything that runs: the Procfile's processes as in production, and a proxy between any two."""
 
 import secrets
+import shlex
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, Self
+from random import Random
+from typing import Literal
 
 import jwt
 
-from demo.ports import HOST, free_port
-from demo.processes import Process, clean_environment, stop_all
-from demo.redis_server import RedisServer
-from demo.stack import START_SECONDS, WORKER_READY, answers, procfile_command
+from devstack.ports import HOST, free_port
+from devstack.processes import Process, Startable, clean_environment, stop_all
+from devstack.redis_server import RedisServer
+from devstack.stack import START_SECONDS, WORKER_READY, answers, procfile_command
 from settings import Settings
-from tests.chaos.limits import SETTINGS
-from tests.chaos.orchestrator import CALM, RECORD
+from tests.chaos.limits import IDEMPOTENCY_SECONDS, SETTINGS
+from tests.chaos.orchestrator import CALM, RECORD, WORKFLOW
+from tests.chaos.weather import Clock, LogReader, compiled_clock
 from tests.support.tcp_proxy import TcpProxy
 
 Fsync = Literal["always", "everysec"]
@@ -24,17 +27,21 @@ WEBS = 2
 WORKERS = 2
 _JWT = {"iss": "https://issuer.example", "aud": "takeone"}
 STOP_SECONDS = 6.0
+# How far each clock is off at the most, all the time.
+CLOCKS_APART = 1.0
 
 
-class World:
+class World(Startable):
     """Two web, two workers, Redis, the orchestrator, and the links between them.
 
     `processes` and `links` are by name, which is how the faults know them.
     """
 
-    def __init__(self, directory: Path, seed: int, fsync: Fsync, all_deduplicate: bool) -> None:
+    def __init__(
+        self, directory: Path, seed: int, fsync: Fsync, all_deduplicate: bool, engine: str
+    ) -> None:
         self.directory = directory.resolve()
-        self.seed, self.all_deduplicate = seed, all_deduplicate
+        self.seed, self.all_deduplicate, self.engine = seed, all_deduplicate, engine
         self.redis = RedisServer(self.directory / "redis", append_only=True, appendfsync=fsync)
         self._jwt_key = secrets.token_urlsafe(48)
         self._callback_secret = secrets.token_urlsafe(24)
@@ -49,6 +56,20 @@ class World:
             "worker->orchestrator": TcpProxy(orchestrator_port),
             "orchestrator->web": TcpProxy(web_ports[0]),
         }
+        names = [f"web{n}" for n in range(1, WEBS + 1)]
+        names += [f"worker{n}" for n in range(1, WORKERS + 1)]
+        logs = self.directory / "logs"
+        self.logs = {f"{name}.log": LogReader(logs / f"{name}.log") for name in names}
+        rng = Random(f"{seed}:clocks")
+        library = compiled_clock(self.directory)
+        self.clocks = {
+            f"{name}.clock": Clock(
+                self.directory / f"{name}.clock",
+                rng.uniform(-CLOCKS_APART, CLOCKS_APART),
+                library,
+            )
+            for name in (*names, "orchestrator")
+        }
         self.webs = [self._procfile("web", n, port) for n, port in enumerate(web_ports, 1)]
         self.workers = [self._procfile("worker", n) for n in range(1, WORKERS + 1)]
         self.orchestrator = self._orchestrator(orchestrator_port)
@@ -59,6 +80,11 @@ class World:
         """Every process, by name."""
         listed = [self.redis, self.orchestrator, *self.webs, *self.workers]
         return {process.name: process for process in listed}
+
+    @property
+    def asks(self) -> bool:
+        """Whether the orchestrator can be asked."""
+        return self.engine == "restate"
 
     @property
     def client_urls(self) -> list[str]:
@@ -102,18 +128,36 @@ class World:
             "TAKEONE_JWT_AUDIENCE": _JWT["aud"],
             "TAKEONE_CALLBACK_SECRET": self._callback_secret,
             "TAKEONE_PUBLIC_URL": self.url("orchestrator->web"),
-            "TAKEONE_ORCHESTRATOR_URL": self.url("worker->orchestrator") + "/dispatches",
-            "TAKEONE_ORCHESTRATOR_CANCEL_URL": self.url("worker->orchestrator") + "/cancellations",
-            "TAKEONE_ORCHESTRATOR_DEDUPLICATES": str(self.all_deduplicate).lower(),
+            **self._engine_settings(),
             "TAKEONE_REDIS_URL": f"redis://{HOST}:{port}/0",
+        }
+
+    def _engine_settings(self) -> dict[str, str]:
+        url = self.url("worker->orchestrator")
+        if self.asks:
+            return {
+                "TAKEONE_ORCHESTRATOR_KIND": self.engine,
+                "TAKEONE_ORCHESTRATOR_WORKFLOW": WORKFLOW,
+                "TAKEONE_ORCHESTRATOR_URL": url,
+                "TAKEONE_ORCHESTRATOR_CANCEL_URL": url,
+            }
+        seconds = IDEMPOTENCY_SECONDS * self.all_deduplicate
+        return {
+            "TAKEONE_ORCHESTRATOR_URL": f"{url}/dispatches",
+            "TAKEONE_ORCHESTRATOR_CANCEL_URL": f"{url}/cancellations",
+            "TAKEONE_ORCHESTRATOR_IDEMPOTENCY_SECONDS": str(seconds),
         }
 
     def _procfile(self, kind: str, number: int, port: int | None = None) -> Process:
         port = port or free_port()
+        name = f"{kind}{number}"
         environment = {**self._settings(f"{kind}->redis"), "PORT": str(port), "HOST": HOST}
+        environment |= self.clocks[f"{name}.clock"].environment
+        log = self.logs[f"{name}.log"].fifo
+        command = procfile_command(kind).removeprefix("exec ")
         return Process(
-            f"{kind}{number}",
-            ["/bin/sh", "-c", f"exec {procfile_command(kind).removeprefix('exec ')}"],
+            name,
+            ["/bin/sh", "-c", f"exec {command} > {shlex.quote(str(log))} 2>&1"],
             environment=clean_environment(environment),
             log_path=self.directory / "logs" / f"{kind}{number}.log",
             port=port,
@@ -126,6 +170,8 @@ class World:
             "DIRECTORY": str(self.directory),
             "CALLBACK_SECRET": self._callback_secret,
             "ALL_DEDUPLICATE": str(int(self.all_deduplicate)),
+            "ENGINE": self.engine,
+            **self.clocks["orchestrator.clock"].environment,
         }
         return Process(
             "orchestrator",
@@ -139,15 +185,8 @@ class World:
         """Let the orchestrator behave from now on."""
         (self.directory / CALM).touch()
 
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the links, then everything; wait until it serves."""
         for link in self.links.values():
             self._running.enter_context(link)
         for process in self.processes.values():
@@ -162,7 +201,10 @@ class World:
                 "it is ready",
             )
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Stop everything, Redis and the links last."""
         stop_all([*self.webs, *self.workers, self.orchestrator], STOP_SECONDS)
         self.redis.terminate(STOP_SECONDS)
         self._running.close()
+        for log in self.logs.values():
+            log.stop()

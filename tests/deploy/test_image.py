@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import yaml
 
-from demo.ports import free_port
-from demo.processes import ROOT, Process, clean_environment
-from demo.redis_server import RedisServer
-from demo.stack import START_SECONDS, answers, procfile_command
+from devstack.ports import free_port
+from devstack.processes import ROOT, Process, clean_environment
+from devstack.redis_server import RedisServer
+from devstack.stack import START_SECONDS, answers, procfile_command
 from settings import Settings
 from settings.sources import PREFIX
 
@@ -73,7 +73,7 @@ def test_the_image_installs_pinned_versions_in_its_first_stage_only() -> None:
 PRIVATE = (".env", ".git/config", "secrets/key.pem", "tests/test_x.py", "api/__pycache__/app.pyc")
 NEEDED = (
     "flowerconfig.py",
-    "gunicorn.conf.py",
+    "spec/api/openapi.yaml",
     "api/app.py",
     "store/commit.lua",
     "constraints.txt",
@@ -102,7 +102,8 @@ def test_compose_sets_only_what_is_a_setting() -> None:
 
 def test_compose_gives_secrets_as_files_and_to_those_who_need_them() -> None:
     names = {name: service.get("secrets", []) for name, service in SERVICES.items()}
-    assert names["web"] == names["worker"] == ["callback_secret"]
+    assert names["web"] == ["callback_secret", "jwt_key"]
+    assert names["worker"] == ["callback_secret"]
     assert names["flower"] == ["flower_basic_auth"]
     text = (ROOT / "compose.yaml").read_text()
     assert not re.search(r"(SECRET|KEY|BASIC_AUTH): ", text)
@@ -131,6 +132,24 @@ def fits(path: Path, pattern: str) -> bool:
     if pattern.startswith("**/"):
         return any(fnmatch(part, pattern.removeprefix("**/")) for part in path.parts)
     return fnmatch(path.parts[0], pattern)
+
+
+def test_no_wheel_is_offered(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools.command.bdist_wheel")
+    for name in ("setup.cfg", "README.md"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "cli", tmp_path / "cli")
+    command = [
+        sys.executable,
+        "-c",
+        "from setuptools import setup; setup()",
+        "--quiet",
+        "bdist_wheel",
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert b"not offered as a wheel" in done.stderr
+    assert not list(tmp_path.rglob("*.whl"))
 
 
 @pytest.fixture(scope="module")
@@ -171,9 +190,6 @@ def borrow_what_is_installed(root: Path) -> None:
     for each in here.iterdir():
         if "takeone" not in each.name:
             (there / each.name).symlink_to(each)
-    script = Path(sys.executable).with_name("gunicorn").read_text().splitlines()
-    (root / "venv/bin/gunicorn").write_text("\n".join([f"#!{root}/venv/bin/python", *script[1:]]))
-    (root / "venv/bin/gunicorn").chmod(0o755)
 
 
 def environment(root: Path) -> dict[str, str]:

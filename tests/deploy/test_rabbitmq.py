@@ -7,19 +7,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from celery import Celery
 from kombu import Connection, Queue
 
-from demo.stack import Stack
+from devstack.stack import Stack
+from devstack.waiting import wait_until
 from settings import Settings
-from tasks.broker import broker_answers, lanes
+from tasks import message
+from tasks.queues import broker_answers, queue_names
 from tests.acceptance import stored
-from tests.conftest import QUICK_SETTINGS
+from tests.conftest import NewStack
 from tests.support.certificates import Authority
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.rabbitmq import HOW_TO_GET_IT, PROGRAM, RabbitMq
 from tests.support.tcp_proxy import TcpProxy
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=HOW_TO_GET_IT)
 
@@ -39,18 +41,13 @@ class Bed:
 
 
 @pytest.fixture(scope="module")
-def bed(orchestrator: StubOrchestrator, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+def bed(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     with (
         RabbitMq(tmp_path_factory.mktemp("rabbitmq")) as rabbitmq,
         TcpProxy(int(rabbitmq.port or 0)) as proxy,
+        new_stack(workers=2, TAKEONE_BROKER_URL=rabbitmq.broker_url(proxy.port)) as stack,
     ):
-        settings = {
-            **QUICK_SETTINGS,
-            "TAKEONE_ORCHESTRATOR_URL": orchestrator.url,
-            "TAKEONE_BROKER_URL": rabbitmq.broker_url(proxy.port),
-        }
-        with Stack(tmp_path_factory.mktemp("stack"), settings=settings, workers=2) as stack:
-            yield Bed(rabbitmq, proxy, stack, ApiClient(stack.api_url, "alice"))
+        yield Bed(rabbitmq, proxy, stack, ApiClient(stack.api_url, "alice"))
 
 
 @pytest.fixture
@@ -69,18 +66,40 @@ def test_a_dispatch_goes_by_rabbitmq_once(bed: Bed, orchestrator: StubOrchestrat
         assert client.keys("takeone:broker:*") == []
 
 
+def test_a_message_of_a_later_form_is_refused_and_its_claim_left_alone(
+    bed: Bed, orchestrator: StubOrchestrator
+) -> None:
+    job_id = bed.client.uploaded_job()["id"]
+    arguments = (job_id, f"run-{job_id}", 1)
+    url = bed.stack.settings["TAKEONE_BROKER_URL"]
+    with Celery("later", broker=url, set_as_current=False) as later:
+        later.send_task(
+            message.DISPATCH_TASK,
+            args=arguments,
+            task_id=f"run-{job_id}",
+            queue="takeone.dispatch.3",
+            headers={message.FORM_HEADER: message.FORM + 1},
+        )
+    refused = "message.discarded"
+    logs = [worker.log for worker in bed.stack.workers]
+    wait_until(lambda: any(refused in log() for log in logs), 10, "it is refused")
+    assert orchestrator.requests_for(job_id) == []
+    assert bed.client.run(job_id).status_code == 202
+    assert len(orchestrator.requests_for(job_id)) == 1
+
+
 def test_two_workers_on_one_host_do_not_take_each_other_for_the_same(bed: Bed) -> None:
     # A worker's name is an exclusive queue: with one name for both, the second would not start.
     assert all(worker.is_running for worker in bed.stack.workers)
 
 
-def test_each_lane_is_a_durable_queue_and_holds_nothing_once_all_is_done(bed: Bed) -> None:
-    lane = "takeone.dispatch.3"
+def test_each_queue_is_durable_and_holds_nothing_once_all_is_done(bed: Bed) -> None:
+    queue = "takeone.dispatch.3"
     with Connection(bed.stack.settings["TAKEONE_BROKER_URL"]) as connection:
         channel = connection.channel()
         # Another setting than the one that it was declared with would be refused.
-        Queue(lane, durable=True, channel=channel).queue_declare()
-        sizes = {size(channel, each) for each in lanes(Settings(env="development"))}
+        Queue(queue, durable=True, channel=channel).queue_declare()
+        sizes = {size(channel, each) for each in queue_names(Settings(env="development"))}
         assert sizes == {0}
 
 
@@ -130,8 +149,8 @@ def answers_over_tls(bed: Bed, proxy: TcpProxy, trusted: Authority) -> bool:
     return broker_answers(Settings(env="development", broker_url=url, ca_file=str(trusted.ca_file)))
 
 
-def size(channel, lane: str) -> int:
-    return channel.queue_declare(lane, passive=True).message_count
+def size(channel, queue: str) -> int:
+    return channel.queue_declare(queue, passive=True).message_count
 
 
 def runs(bed: Bed, job_id: str) -> bool:

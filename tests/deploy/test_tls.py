@@ -1,18 +1,16 @@
-"""TLS to the store, to the broker and to the orchestrator, with an authority that nobody else knows."""
+"""TLS to the store, to the broker and to the orchestrator, with an authority that is known nowhere else."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from demo.redis_server import RedisServer
-from demo.stack import Stack
+from devstack.redis_server import RedisServer
 from settings import FlowerSettings, Settings, SettingsError
-from store.connecting import connections
+from store.client import make_client, redis_errors
 from store.errors import StoreUnavailable
-from store.link import Link
-from tasks.broker import broker_answers
-from tests.conftest import QUICK_SETTINGS
+from tasks.queues import broker_answers
+from tests.conftest import NewStack
 from tests.support.certificates import Authority
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
@@ -42,13 +40,14 @@ def settings(**given: str) -> Settings:
 
 
 def store_answers(given: Settings) -> bool:
-    link = Link(connections(given), 1, 1)
+    client = make_client(given, connections=1)
     try:
-        return link.call(("PING",)) == [b"PONG"]
+        with redis_errors("PING"):
+            return bool(client.ping())
     except StoreUnavailable:
         return False
     finally:
-        link.close()
+        client.close()
 
 
 @pytest.mark.parametrize(
@@ -82,20 +81,16 @@ def test_the_authority_may_also_stand_in_the_url(
 
 
 def test_a_run_goes_all_its_way_over_tls(
-    secure_redis: TcpProxy, redis_server: RedisServer, authority: Authority, tmp_path: Path
+    secure_redis: TcpProxy, redis_server: RedisServer, authority: Authority, new_stack: NewStack
 ) -> None:
     with (
         StubOrchestrator() as hub,
         TcpProxy(hub.port, authority.server_context()) as secure_hub,
-        Stack(
-            tmp_path,
+        new_stack(
             redis=redis_server,
-            settings={
-                **QUICK_SETTINGS,
-                "TAKEONE_REDIS_URL": f"rediss://127.0.0.1:{secure_redis.port}/0",
-                "TAKEONE_ORCHESTRATOR_URL": f"https://127.0.0.1:{secure_hub.port}/dispatches",
-                "TAKEONE_CA_FILE": str(authority.ca_file),
-            },
+            TAKEONE_REDIS_URL=f"rediss://127.0.0.1:{secure_redis.port}/0",
+            TAKEONE_ORCHESTRATOR_URL=f"https://127.0.0.1:{secure_hub.port}/dispatches",
+            TAKEONE_CA_FILE=str(authority.ca_file),
         ) as stack,
     ):
         alice = ApiClient(stack.api_url, "alice")

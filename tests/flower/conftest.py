@@ -1,5 +1,6 @@
 """A Flower as production would run it: beside the shared stack, with access to its broker alone."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,14 +9,14 @@ from typing import Any
 import pytest
 import requests
 
-from demo.ports import free_port
-from demo.processes import Process, clean_environment
-from demo.stack import Stack, procfile_command
+from devstack.ports import free_port
+from devstack.processes import ROOT, Process, clean_environment
+from devstack.stack import Stack, procfile_command
+from devstack.waiting import wait_until
 from tests.support.behaviours import refuse
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.waiting import wait_until
 
 START_SECONDS = 20.0
 USER, PASSWORD = "ops", "planted-flower-password"
@@ -46,7 +47,7 @@ def flower_process(name: str, directory: Path, settings: dict[str, str]) -> Proc
 
 @dataclass
 class Flower:
-    """A running Flower and somebody who may look at it."""
+    """A running Flower and a user who may look at it."""
 
     process: Process
     session: requests.Session
@@ -83,11 +84,11 @@ class Flower:
 @pytest.fixture(scope="package")
 def limited_broker_url(stack: Stack) -> Iterator[str]:
     """The shared broker, by a user that Redis lets near nothing else (docs/production.md)."""
+    page = (ROOT / "docs" / "production.md").read_text()
+    (rules,) = re.findall(r"ACL SETUSER flower on >… (.+)", page)
     with stack.redis.client() as client:
-        client.execute_command(
-            "ACL", "SETUSER", "flower", "reset", "on", f">{BROKER_PASSWORD}",
-            "~takeone:broker:*", "&*", "+@all", "-@admin", "-@dangerous",
-        )  # fmt: skip
+        user = ("ACL", "SETUSER", "flower", "reset", "on", f">{BROKER_PASSWORD}")
+        client.execute_command(*user, *rules.split())
         yield f"redis://flower:{BROKER_PASSWORD}@127.0.0.1:{stack.redis.port}/0"
         client.execute_command("ACL", "DELUSER", "flower")
 

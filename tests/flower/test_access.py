@@ -1,6 +1,7 @@
-"""Who may look at Flower, that looking is all he may do, and that there is no secret to be seen."""
+"""Who may look at Flower, that they may only look, and that there is no secret to be seen."""
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import pytest
 import requests
 from flower.urls import handlers
 
-from demo.processes import Process
+from devstack.ports import free_port
+from devstack.processes import Process, clean_environment
+from devstack.stack import DEVELOPMENT_SETTINGS
+from devstack.waiting import wait_until
 from settings import Settings
-from tasks.broker import lanes
+from tasks.queues import queue_names
 from tests.conftest import CALLBACK_SECRETS
 from tests.flower.conftest import (
     BROKER_PASSWORD,
@@ -20,9 +24,13 @@ from tests.flower.conftest import (
     Flower,
     flower_process,
 )
-from tests.support.waiting import wait_until
 
 SECRETS = [*PLANTED.values(), *CALLBACK_SECRETS, PASSWORD, BROKER_PASSWORD]
+OPEN_TO_ALL = {
+    "TAKEONE_REDIS_URL": "redis://127.0.0.1:1/0",
+    "TAKEONE_PUBLIC_URL": "http://127.0.0.1:1",
+    "TAKEONE_ORCHESTRATOR_URL": "http://127.0.0.1:1",
+}
 BROKER = "redis://127.0.0.1:1/0"
 
 
@@ -78,9 +86,9 @@ def test_flower_lives_under_its_prefix_alone(flower: Flower) -> None:
     assert flower.session.get(f"{flower.process.url}/tasks", timeout=10).status_code == 404
 
 
-def test_the_broker_page_counts_the_lanes(flower: Flower) -> None:
+def test_the_broker_page_counts_the_queues(flower: Flower) -> None:
     queues = flower.get("/api/queues/length").json()["active_queues"]
-    assert {queue["name"] for queue in queues} == set(lanes(Settings(env="development")))
+    assert {queue["name"] for queue in queues} == set(queue_names(Settings(env="development")))
     assert all(isinstance(queue["messages"], int) for queue in queues)
 
 
@@ -164,6 +172,32 @@ def test_in_production_flower_refuses_to_start_half_open(
     assert "takeone refuses to start" in process.log()
     assert [each for each in complaints if each not in process.log()] == []
     assert "Traceback" not in process.log()
+
+
+@pytest.mark.parametrize("app", ["tasks.flower_app", "tasks.worker", "tasks.app"])
+@pytest.mark.parametrize("env", ["production", "development"])
+def test_without_a_password_it_refuses_however_it_is_started(
+    app: str, env: str, tmp_path: Path, started: list[Process]
+) -> None:
+    settings = {
+        **DEVELOPMENT_SETTINGS,
+        **OPEN_TO_ALL,
+        "TAKEONE_ENV": env,
+        "HOST": "0.0.0.0",
+        "FLOWER_READ_ONLY": "false",
+        "FLOWER_CONF": "flowerconfig.py",
+    }
+    if app == "tasks.flower_app":  # without any file of options
+        settings["FLOWER_CONF"] = str(tmp_path / "empty.py")
+        (tmp_path / "empty.py").write_text("")
+    command = [sys.executable, "-m", "celery", "--app", app, "flower", f"--port={free_port()}"]
+    process = Process(
+        "flower", command, environment=clean_environment(settings), log_path=tmp_path / "log"
+    )
+    started.append(process)
+    process.start()
+    wait_until(lambda: not process.is_running, START_SECONDS, "Flower gives up")
+    assert "TAKEONE_FLOWER_BASIC_AUTH is not set" in process.log()
 
 
 def test_oauth_in_flowers_own_settings_is_as_good_and_sends_a_stranger_to_log_in(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from demo.processes import ROOT
-from demo.stack import Stack
+from devstack.processes import ROOT
+from devstack.stack import Stack
+from devstack.waiting import wait_until
 from tests.flower.conftest import PASSWORD, START_SECONDS, USER, Flower
 from tests.flower.test_access import SECRETS
-from tests.support.waiting import wait_until
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
 By = pytest.importorskip("selenium.webdriver.common.by").By
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chrome"]:
-    """A headless Chromium that keeps nothing and calls nobody."""
+    """A headless Chromium that keeps nothing and calls no other host."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in (

@@ -2,11 +2,11 @@
 
 import pytest
 
-from demo.stack import Stack
-from domain.dispatch_steps import Token
+from devstack.stack import Stack
+from domain.claim import FencingToken
 from store import keys
 from tasks import message
-from tasks.broker import KEY_PREFIX
+from tasks.queues import KEY_PREFIX
 from tests.flower.conftest import PLANTED, Flower
 from tests.support.client import ApiClient
 
@@ -44,7 +44,7 @@ def test_the_arguments_that_are_shown_are_ids_and_nothing_else(
 def test_a_message_that_comes_too_late_is_shown_to_have_done_nothing(
     flower: Flower, stack: Stack, job_id: str
 ) -> None:
-    send(stack, Token(job_id, f"run-{job_id}", 7), f"late-{job_id}")
+    send(stack, FencingToken(job_id, f"run-{job_id}", 7), f"late-{job_id}")
     assert flower.wait_for(f"late-{job_id}", "SUCCESS")["result"] == "'nothing_to_do'"
 
 
@@ -54,15 +54,15 @@ def test_a_task_that_breaks_on_a_stored_record_shows_nothing_of_the_record(
     job_id = alice.uploaded_job()["id"]
     with stack.redis.client() as client:
         client.set(keys.job(job_id), f'{{"id": "{job_id}", "status": "{PLANTED["record"]}"}}')
-    send(stack, Token(job_id, f"run-{job_id}", 1), f"broken-{job_id}")
+    send(stack, FencingToken(job_id, f"run-{job_id}", 1), f"broken-{job_id}")
     task = flower.wait_for(f"broken-{job_id}", "FAILURE")
-    assert task["exception"] == "DispatchFailed('ValidationError')"
+    assert task["exception"] == "DispatchFailed('RecordUnreadable')"
     assert PLANTED["record"] not in str(task)
     assert PLANTED["record"] not in stack.workers[0].log()
 
 
-def send(stack: Stack, token: Token, task_id: str) -> None:
+def send(stack: Stack, token: FencingToken, task_id: str) -> None:
     """Give the worker a message that no claim stands behind."""
-    lane = "takeone.dispatch.0"
+    queue = "takeone.dispatch.0"
     with stack.redis.client() as client:
-        client.lpush(KEY_PREFIX + lane, message.encode("takeone.dispatch", task_id, token, lane))
+        client.lpush(KEY_PREFIX + queue, message.encode("takeone.dispatch", task_id, token, queue))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from demo.redis_server import RedisServer
+from devstack.redis_server import RedisServer
 from tests.support.stores import Shelf
 
 

@@ -3,39 +3,45 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
-from click.testing import Result
-from flask import Flask
+from click.testing import CliRunner, Result
 
-from api.app import create_app
-from demo.ports import free_port
-from demo.processes import ROOT, clean_environment
+from cli.main import main
+from devstack.ports import free_port
+from devstack.processes import ROOT, clean_environment
+from domain.audit import EventType
 from domain.claim import ClaimEvent, Phase
 from domain.job_fsm import JobStatus
-from domain.trail import EventType
-from settings import Settings
+from settings import load_store_settings
 from tests.support.stores import NOW, POLICY, Shelf
 
 FOREVER = replace(POLICY, unknown_hold=None)
 
 
-def _app(redis_url: str) -> Flask:
-    return create_app(Settings(env="development", redis_url=redis_url, redis_timeout_seconds=0.5))
+def _environment(redis_url: str) -> dict[str, str]:
+    return {
+        "TAKEONE_ENV": "development",
+        "TAKEONE_REDIS_URL": redis_url,
+        "TAKEONE_REDIS_TIMEOUT_SECONDS": "0.5",
+    }
 
 
 @pytest.fixture
-def app(shelf: Shelf) -> Flask:
-    """The application on the shelf's store."""
-    return _app(shelf.url)
+def app(shelf: Shelf) -> Iterator[dict[str, str]]:
+    """The environment in which the command works on the shelf's store."""
+    yield _environment(shelf.url)
+    load_store_settings.cache_clear()
 
 
-def _do(app: Flask, *arguments: str) -> Result:
-    return app.test_cli_runner().invoke(args=["dispatches", *arguments])
+def _do(app: dict[str, str], *arguments: str) -> Result:
+    load_store_settings.cache_clear()
+    return CliRunner().invoke(main, ["dispatches", *arguments], env=app)
 
 
-def test_the_list_names_what_is_open_and_nothing_else(shelf: Shelf, app: Flask) -> None:
+def test_the_list_names_what_is_open_and_nothing_else(shelf: Shelf, app: dict[str, str]) -> None:
     unknown, claimed = shelf.unknown(), shelf.run(shelf.uploaded())
     accepted = shelf.run(shelf.uploaded())
     assert shelf.begin(accepted)
@@ -47,7 +53,7 @@ def test_the_list_names_what_is_open_and_nothing_else(shelf: Shelf, app: Flask) 
     ]
 
 
-def test_the_list_of_unknown_outcomes_has_only_those(shelf: Shelf, app: Flask) -> None:
+def test_the_list_of_unknown_outcomes_has_only_those(shelf: Shelf, app: dict[str, str]) -> None:
     unknown = shelf.unknown(policy=FOREVER)
     proved = shelf.unknown()
     assert shelf.settle(proved, ClaimEvent.ACCEPTED)
@@ -57,12 +63,13 @@ def test_the_list_of_unknown_outcomes_has_only_those(shelf: Shelf, app: Flask) -
     assert lines[0].endswith("until it is settled")
 
 
-def test_the_list_of_nothing_is_empty(app: Flask) -> None:
+def test_the_list_of_nothing_says_so(app: dict[str, str]) -> None:
     found = _do(app, "list")
     assert (found.exit_code, found.stdout) == (0, "")
+    assert found.stderr == "no dispatch is open\n"
 
 
-def test_show_tells_the_claim_and_the_trail(shelf: Shelf, app: Flask) -> None:
+def test_show_tells_the_claim_and_the_trail(shelf: Shelf, app: dict[str, str]) -> None:
     token = shelf.unknown()
     shown = _do(app, "show", token.job_id)
     assert shown.exit_code == 0
@@ -73,14 +80,14 @@ def test_show_tells_the_claim_and_the_trail(shelf: Shelf, app: Flask) -> None:
     assert "s3://" not in shown.stdout
 
 
-def test_show_of_a_job_that_was_never_run(shelf: Shelf, app: Flask) -> None:
+def test_show_of_a_job_that_was_never_run(shelf: Shelf, app: dict[str, str]) -> None:
     shown = _do(app, "show", shelf.uploaded())
     assert shown.exit_code == 0
     assert "none" in shown.stdout
 
 
 def test_settled_as_sent_the_job_moves_on_and_the_reason_stands_on_the_trail(
-    shelf: Shelf, app: Flask
+    shelf: Shelf, app: dict[str, str]
 ) -> None:
     token = shelf.unknown()
     done = _do(app, "settle", token.job_id, "--as", "sent", "--reason", "seen in its log")
@@ -93,7 +100,9 @@ def test_settled_as_sent_the_job_moves_on_and_the_reason_stands_on_the_trail(
     ]
 
 
-def test_released_the_job_may_be_run_again_under_the_same_id(shelf: Shelf, app: Flask) -> None:
+def test_released_the_job_may_be_run_again_under_the_same_id(
+    shelf: Shelf, app: dict[str, str]
+) -> None:
     token = shelf.unknown()
     done = _do(app, "settle", token.job_id, "--as", "release", "--reason", "it was down")
     assert done.exit_code == 0, done.output
@@ -106,8 +115,8 @@ def test_released_the_job_may_be_run_again_under_the_same_id(shelf: Shelf, app: 
 
 @pytest.mark.parametrize("outcome", ["sent", "release"])
 @pytest.mark.parametrize("phase", ["none", "CLAIMED", "SENDING", "SENT"])
-def test_what_is_not_his_to_settle_is_left_as_it_is(
-    shelf: Shelf, app: Flask, phase: str, outcome: str
+def test_what_is_not_an_operators_to_settle_is_left_as_it_is(
+    shelf: Shelf, app: dict[str, str], phase: str, outcome: str
 ) -> None:
     job_id = shelf.uploaded()
     if phase != "none":
@@ -123,7 +132,7 @@ def test_what_is_not_his_to_settle_is_left_as_it_is(
     assert shelf.jobs.load(job_id) == before
 
 
-def test_a_job_that_is_not_there_is_said_to_be_so(app: Flask) -> None:
+def test_a_job_that_is_not_there_is_said_to_be_so(app: dict[str, str]) -> None:
     for arguments in (["show", "nobody"], ["settle", "nobody", "--as", "sent", "--reason", "x"]):
         missing = _do(app, *arguments)
         assert missing.exit_code == 1
@@ -131,14 +140,16 @@ def test_a_job_that_is_not_there_is_said_to_be_so(app: Flask) -> None:
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "two\nlines", "x" * 201])
-def test_a_reason_is_one_line_of_bounded_length(shelf: Shelf, app: Flask, reason: str) -> None:
+def test_a_reason_is_one_line_of_bounded_length(
+    shelf: Shelf, app: dict[str, str], reason: str
+) -> None:
     token = shelf.unknown()
     refused = _do(app, "settle", token.job_id, "--as", "sent", "--reason", reason)
     assert refused.exit_code == 2
     assert shelf.claim(token.job_id).phase is Phase.UNKNOWN
 
 
-def test_a_settlement_needs_an_outcome_and_a_reason(shelf: Shelf, app: Flask) -> None:
+def test_a_settlement_needs_an_outcome_and_a_reason(shelf: Shelf, app: dict[str, str]) -> None:
     token = shelf.unknown()
     assert _do(app, "settle", token.job_id, "--as", "sent").exit_code == 2
     assert _do(app, "settle", token.job_id, "--reason", "x").exit_code == 2
@@ -146,8 +157,7 @@ def test_a_settlement_needs_an_outcome_and_a_reason(shelf: Shelf, app: Flask) ->
 
 
 def test_a_store_that_is_away_is_said_in_one_line() -> None:
-    app = _app(f"redis://127.0.0.1:{free_port()}/0")
-    failed = _do(app, "list")
+    failed = _do(_environment(f"redis://127.0.0.1:{free_port()}/0"), "list")
     assert failed.exit_code == 1
     assert failed.stderr.startswith("Error: the store does not serve")
 
@@ -156,7 +166,7 @@ def test_the_command_runs_as_a_program(shelf: Shelf) -> None:
     token = shelf.unknown()
     settings = {"TAKEONE_ENV": "development", "TAKEONE_REDIS_URL": shelf.url}
     done = subprocess.run(
-        [sys.executable, "-c", "from api.cli import main; main()", "dispatches", "list"],
+        [sys.executable, "-m", "cli.main", "dispatches", "list"],
         cwd=ROOT,
         env=clean_environment({**settings, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}),
         capture_output=True,

@@ -2,22 +2,21 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from domain import dispatch_steps as steps
 from domain import lifecycle
-from domain.change import Change, Decision, Draft, Record
-from domain.claim import ClaimEvent, Phase
-from domain.dispatching import Role, decide_run
+from domain.claim import ClaimEvent
 from domain.job_fsm import JobStatus
-from store import keys
-from store.errors import StoreContended
-from store.jobs import JobStore, Snapshot
-from tasks.broker import KEY_PREFIX
-from tasks.outbox import RidingOutbox
-from tests.support.stores import LANES, NOW, POLICY, Shelf, make_link, seconds
+from domain.record import AppliedEvent, Change, Decision, Record
+from domain.run import DispatchResult, Outcome, decide_run
+from store import codec, keys
+from store.errors import RecordUnreadable, StoreContended
+from store.lists import PageQuery
+from tasks.queues import KEY_PREFIX
+from tests.support.stores import NOW, POLICY, QUEUES, Shelf, seconds
 
 THREADS, CHANGES = 4, 20
 
@@ -37,10 +36,10 @@ def _slot(key: str) -> int:
     return _crc16(tag.encode()) % 16384
 
 
-def _export(record: Record, name: str) -> Change:
-    draft = Draft(record, NOW)
-    draft.update_job(manifest=record.job.manifest.merged({"exports": [name]}))
-    return draft.change()
+def _export(record: Record, name: str) -> Decision[None]:
+    change = Change(record, NOW)
+    change.update_job(manifest=record.job.manifest.merged({"exports": [name]}))
+    return change.decision(None)
 
 
 def test_no_change_of_many_threads_is_lost(shelf: Shelf) -> None:
@@ -49,7 +48,7 @@ def test_no_change_of_many_threads_is_lost(shelf: Shelf) -> None:
     def work(thread: int) -> None:
         for number in range(CHANGES):
             name = f"{thread}-{number}"
-            assert shelf.jobs.apply(job_id, lambda record, name=name: _export(record, name))
+            shelf.jobs.update(job_id, lambda record, name=name: _export(record, name))
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(work, range(THREADS)))
@@ -61,75 +60,83 @@ def test_no_change_of_many_threads_is_lost(shelf: Shelf) -> None:
 def test_of_many_runs_at_once_one_claims_and_the_others_join(shelf: Shelf) -> None:
     job_id, barrier = shelf.uploaded(), threading.Barrier(THREADS)
 
-    def run(_: int) -> Role:
-        first: list[bool] = [True]
+    def run(_: int) -> Outcome:
+        is_first = [True]
 
-        def decide(snapshot: Snapshot | None) -> Decision[Any]:
-            assert snapshot is not None
-            if first:  # all have read the same before anybody commits
-                first.clear()
+        def rule(record: Record) -> Decision[DispatchResult]:
+            if is_first:  # all have read the same before any of them commits
+                is_first.clear()
                 barrier.wait(5)
-            return decide_run(snapshot.record, NOW, POLICY)
+            return decide_run(record, NOW, POLICY)
 
-        role: Role = shelf.jobs.change(job_id, decide).role
-        return role
+        return shelf.jobs.update(job_id, rule).result.outcome
 
     with ThreadPoolExecutor(THREADS) as pool:
-        roles = list(pool.map(run, range(THREADS)))
-    assert sorted(roles) == sorted([Role.FIRST, *[Role.JOINER] * (THREADS - 1)])
+        outcomes = list(pool.map(run, range(THREADS)))
+    assert sorted(outcomes) == sorted([Outcome.STARTED, *[Outcome.JOINED] * (THREADS - 1)])
     assert shelf.messages() == 1
 
 
-def test_a_commit_on_what_was_changed_since_writes_nothing_at_all(shelf: Shelf) -> None:
+def _meanwhile(shelf: Shelf, act: Any) -> Any:
+    """A rule that claims, once something else has been committed since the record was read."""
+    is_first = [True]
+
+    def rule(record: Record) -> Decision[Any]:
+        if is_first:
+            is_first.clear()
+            act()
+            return decide_run(record, NOW, POLICY)
+        return Decision(None, record)
+
+    return rule
+
+
+def test_a_commit_on_a_job_that_was_changed_since_writes_nothing_at_all(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
-    stale = shelf.jobs.load(job_id)
-    assert stale is not None
-    shelf.jobs.apply(job_id, lambda record: _export(record, "meanwhile"))
-    before = (shelf.jobs.load(job_id), shelf.jobs.trail(job_id, 0, 100), shelf.messages())
-    change = decide_run(stale.record, NOW, POLICY).change
-    assert change is not None
-    assert shelf.jobs.commit(stale, change) is None
-    assert (shelf.jobs.load(job_id), shelf.jobs.trail(job_id, 0, 100), shelf.messages()) == before
+    act = lambda: shelf.jobs.update(job_id, lambda record: _export(record, "meanwhile"))  # noqa: E731
+    assert not shelf.jobs.update(job_id, _meanwhile(shelf, act)).changed
+    record = shelf.record(job_id)
+    assert (record.claim, record.job.manifest.exports) == (None, ["meanwhile"])
+    assert len(shelf.jobs.trail(job_id, 0, 100)[0]) == 2
+    assert (shelf.messages(), shelf.jobs.index.in_flight(0, 1)) == (0, [])
 
 
 def test_a_commit_on_a_claim_that_changed_since_writes_nothing(shelf: Shelf) -> None:
-    token = shelf.run(shelf.uploaded())
-    stale = shelf.jobs.load(token.job_id)
-    assert stale is not None
-    assert shelf.begin(token)
-    change = steps.settle(stale.record, token, ClaimEvent.UNQUEUED, "unqueued", NOW, POLICY)
-    assert change is not None
-    assert shelf.jobs.commit(stale, change) is None
-    assert shelf.claim(token.job_id).phase is Phase.SENDING
+    job_id = shelf.uploaded()
+    assert not shelf.jobs.update(job_id, _meanwhile(shelf, lambda: shelf.run(job_id))).changed
+    assert shelf.claim(job_id).epoch == 1
+    assert shelf.messages() == 1
 
 
 def test_a_commit_writes_job_claim_trail_callback_and_message_together(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
-    snapshot = shelf.jobs.load(job_id)
-    assert snapshot is not None
-    change = decide_run(snapshot.record, NOW, POLICY).change
-    assert change is not None
-    draft = Draft(change.record, NOW, trail=list(change.trail))
-    draft.update_job(manifest=draft.job.manifest.merged({"exports": ["e"]}))
-    whole = draft.change(errand=change.errand, callback=("event", "digest"))
-    assert shelf.jobs.commit(snapshot, whole)
+
+    def rule(record: Record) -> Decision[None]:
+        run = decide_run(record, NOW, POLICY)
+        change = Change(run.record, NOW)
+        change.update_job(manifest=change.job.manifest.merged({"exports": ["e"]}))
+        done = change.decision(
+            None, task=run.task, callback=("event", AppliedEvent("digest", "run-1"))
+        )
+        return replace(done, events=run.events)
+
+    decision = shelf.jobs.update(job_id, rule)
     loaded = shelf.jobs.load(job_id, event_id="event")
     assert loaded is not None
-    assert loaded.record == whole.record
-    assert loaded.seen_digest == "digest"
-    assert shelf.jobs.trail(job_id, 0, 100)[0][-1] == change.trail[-1]
+    assert loaded == decision.record
+    assert loaded.revision == decision.record.revision
+    assert loaded.seen == AppliedEvent("digest", "run-1")
+    assert shelf.jobs.trail(job_id, 0, 100)[0][-1] == decision.events[-1]
     assert shelf.messages() == 1
 
 
 def test_the_claim_is_set_only_if_none_stands_and_has_no_expiry(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
-    before = shelf.jobs.load(job_id)
-    token = shelf.run(job_id)
-    assert before is not None
-    again = decide_run(before.record, NOW, POLICY).change
-    assert again is not None
-    assert shelf.jobs.commit(before, again) is None
-    assert shelf.claim(job_id).epoch == token.epoch
+    shelf.redis.set(keys.claim(job_id), b"")  # compares as no claim, and is there
+    with pytest.raises(StoreContended):
+        shelf.run(job_id)
+    shelf.redis.delete(keys.claim(job_id))
+    shelf.run(job_id)
     assert shelf.redis.ttl(keys.claim(job_id)) == -1
 
 
@@ -141,95 +148,78 @@ def test_a_freed_claim_leaves_no_key_behind(shelf: Shelf) -> None:
     assert shelf.run(token.job_id).epoch == token.epoch + 1
 
 
-def test_the_index_entry_is_written_before_the_claim(shelf: Shelf) -> None:
-    job_id = shelf.uploaded()
-    seen = _monitored(shelf, lambda: shelf.run(job_id))
-    entry = next(n for n, line in enumerate(seen) if "ZADD" in line and keys.IN_FLIGHT in line)
-    claim = next(n for n, line in enumerate(seen) if '"SET"' in line and keys.claim(job_id) in line)
-    assert entry < claim
+def test_the_index_says_of_every_claim_when_it_is_due_and_since_when_it_is_unknown(
+    shelf: Shelf,
+) -> None:
+    def listed() -> tuple[float | None, float | None]:
+        due = shelf.redis.zscore(keys.DUE, token.job_id)
+        return due, shelf.redis.zscore(keys.UNKNOWN, token.job_id)
 
-
-def test_a_crash_between_the_entry_and_the_claim_leaves_only_the_entry(shelf: Shelf) -> None:
-    job_id = shelf.uploaded()
-    stale = shelf.jobs.load(job_id)
-    shelf.jobs.apply(job_id, lambda record: _export(record, "meanwhile"))
-    assert stale is not None
-    change = decide_run(stale.record, NOW, POLICY).change
-    assert change is not None
-    assert shelf.jobs.commit(stale, change) is None
-    assert shelf.jobs.index.in_flight(0, 10) == [job_id]
-    assert shelf.record(job_id).claim is None
-
-
-def test_a_settled_claim_leaves_the_index(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
-    assert shelf.begin(token)
+    assert listed() == ((NOW + POLICY.claim_lease).timestamp(), None)
+    assert shelf.begin(token, NOW + seconds(1))
+    assert listed() == ((NOW + seconds(1) + POLICY.send_lease).timestamp(), None)
+    assert shelf.settle(token, ClaimEvent.LOST, NOW + seconds(2))
+    assert listed() == ((NOW + seconds(62)).timestamp(), (NOW + seconds(1)).timestamp())
     assert shelf.settle(token, ClaimEvent.ACCEPTED)
-    shelf.jobs.index.flush()
-    assert shelf.jobs.index.sizes() == (0, 0)
+    assert listed() == (None, None)
 
 
-def test_a_late_drop_of_another_process_leaves_a_later_claims_entry(shelf: Shelf) -> None:
-    token = shelf.run(shelf.uploaded())
-    assert shelf.begin(token)
-    other = JobStore(make_link(shelf.url), RidingOutbox(LANES))
+def test_a_record_of_a_later_release_is_named_and_hides_only_itself(shelf: Shelf) -> None:
+    token, other = shelf.run(shelf.uploaded()), shelf.uploaded()
+    raw = shelf.redis.get(keys.claim(token.job_id))
+    shelf.redis.set(keys.claim(token.job_id), raw.replace("CLAIMED", "PONDERED"))
+    with pytest.raises(RecordUnreadable) as refused:
+        shelf.jobs.load(token.job_id)
+    assert refused.value.record_id == token.job_id
+    page = shelf.projects.jobs(shelf.project.id, PageQuery(10))
+    assert [record.job.id for record in page.items] == [other]
 
-    def refused(record: Record) -> Change | None:
-        return steps.settle(record, token, ClaimEvent.REFUSED, "refused", NOW, POLICY)
 
-    assert other.apply(token.job_id, refused)
-    shelf.run(token.job_id, NOW + seconds(1))
-    other.index.flush()
-    assert shelf.jobs.index.in_flight(0, 10) == [token.job_id]
+@pytest.mark.parametrize("corrupt", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"id": 1}'])
+def test_a_corrupt_job_is_named(shelf: Shelf, corrupt: bytes) -> None:
+    job_id = shelf.new_job()
+    shelf.redis.set(keys.job(job_id), corrupt)
+    with pytest.raises(RecordUnreadable):
+        shelf.jobs.load(job_id)
+    with pytest.raises(RecordUnreadable):
+        codec.load_claim(job_id, corrupt)
+    with pytest.raises(RecordUnreadable):
+        codec.load_project(shelf.project.id, corrupt)
 
 
 def test_the_keys_of_a_job_share_one_hash_slot(shelf: Shelf) -> None:
     assert _crc16(b"123456789") == 0x31C3  # the check value of the Redis Cluster specification
     job_id = shelf.new_job()
-    names = [name(job_id) for name in (keys.job, keys.claim, keys.trail, keys.callbacks)]
+    kinds = (keys.job, keys.claim, keys.trail, keys.callbacks, keys.made)
+    names = [name(job_id) for name in kinds]
     assert len({_slot(name) for name in names}) == 1
     assert _slot(keys.job(job_id)) == _crc16(job_id.encode()) % 16384
 
 
-@pytest.mark.parametrize("full", LANES)
+@pytest.mark.parametrize("full", QUEUES)
 def test_the_message_goes_to_the_shorter_of_the_users_lanes(shelf: Shelf, full: str) -> None:
     shelf.redis.lpush(KEY_PREFIX + full, "a", "b", "c")
     for _ in range(3):
         shelf.run(shelf.uploaded())
-    assert [shelf.redis.llen(KEY_PREFIX + lane) for lane in LANES] == [3, 3]
+    assert [shelf.redis.llen(KEY_PREFIX + queue) for queue in QUEUES] == [3, 3]
 
 
 def test_a_record_that_never_stands_still_is_given_up_in_bounded_time(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
 
-    def disturbed(record: Record) -> Change:
-        shelf.jobs.apply(job_id, lambda other: _export(other, f"{other.job.version}"))
+    def disturbed(record: Record) -> Decision[None]:
+        shelf.jobs.update(job_id, lambda other: _export(other, f"{other.job.version}"))
         return _export(record, "mine")
 
     with pytest.raises(StoreContended):
-        shelf.jobs.apply(job_id, disturbed)
+        shelf.jobs.update(job_id, disturbed)
     assert "mine" not in shelf.record(job_id).job.manifest.exports
 
 
 def test_a_cancel_frees_the_claim_in_the_same_commit(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
-    shelf.jobs.apply(
-        token.job_id, lambda record: lifecycle.cancel(record, NOW, POLICY, None).change
-    )
+    shelf.jobs.update(token.job_id, lambda record: lifecycle.cancel(record, NOW, POLICY, None))
     assert shelf.record(token.job_id).claim is None
     assert shelf.record(token.job_id).job.status is JobStatus.CANCELLED
     assert not shelf.begin(token)
-
-
-def _monitored(shelf: Shelf, act: Any) -> list[str]:
-    """What Redis was told, in its order, while `act` ran."""
-    with shelf.redis.monitor() as monitor:
-        act()
-        shelf.redis.echo("the end")
-        lines = []
-        for command in monitor.listen():
-            line = command["command"]
-            lines.append(" ".join(f'"{word}"' for word in line.split(" ")))
-            if line.startswith("ECHO"):
-                return lines
-    raise AssertionError("monitor ended")

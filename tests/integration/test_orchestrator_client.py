@@ -2,28 +2,41 @@
 
 import socket
 from threading import Thread
+from typing import Any
 
 import pytest
 
-from demo.ports import HOST
+from devstack.ports import HOST
 from domain.claim import ClaimEvent
-from tasks.orchestrator import OrchestratorClient, PostOutcome
+from orchestrators.base import Outcome, Request
+from orchestrators.client import OrchestratorClient
+from orchestrators.engine import outcome_of
+from orchestrators.signatures import Signer
+from orchestrators.webhook import Webhook
+from settings import Settings
 from tests.support.orchestrator import StubOrchestrator
 
 BODY = b'{"job_id": "one"}'
+KEY = {"Idempotency-Key": "run-one"}
+WEBHOOK = Webhook("", Signer([]))
 NOWHERE = "http://orchestrator.invalid/dispatches"
 
 
-def post(url: str, *, use_proxies: bool = False) -> PostOutcome:
+def post(url: str, *, use_proxies: bool = False) -> Outcome:
     """Post once."""
-    client = OrchestratorClient(
-        timeout_seconds=5,
-        connect_timeout_seconds=1,
-        connect_tries=1,
-        connections=1,
-        use_proxies=use_proxies,
-    )
-    return client.post(url, BODY, {"Idempotency-Key": "run-one"}, lambda: True)
+    exchange = client(use_proxies=use_proxies).send(Request("POST", url, BODY, KEY), lambda: True)
+    return outcome_of(WEBHOOK, exchange)
+
+
+def client(**settings: Any) -> OrchestratorClient:
+    """A client with one try; `settings` are those of the orchestrator."""
+    named = {f"orchestrator_{name}": value for name, value in settings.items()}
+    defaults = {
+        "orchestrator_timeout_seconds": 5,
+        "orchestrator_connect_timeout_seconds": 1,
+        "orchestrator_connect_tries": 1,
+    }
+    return OrchestratorClient(Settings(env="development", **(defaults | named)))
 
 
 @pytest.fixture
@@ -49,13 +62,16 @@ def test_without_a_word_of_the_settings_no_proxy_is_used(proxy: StubOrchestrator
     assert proxy.requests == []
 
 
-def test_a_dispatch_leaves_in_one_piece_and_says_no_more_than_it_has_to() -> None:
+def test_a_dispatch_says_no_more_than_it_has_to() -> None:
     heads: list[bytes] = []
 
     def answer() -> None:
         connection, _ = listener.accept()
         with connection:
-            heads.append(connection.recv(65_536))
+            head = b""
+            while not head.endswith(BODY):
+                head += connection.recv(65_536)
+            heads.append(head)
             connection.sendall(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
 
     with socket.create_server((HOST, 0)) as listener:

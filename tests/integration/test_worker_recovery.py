@@ -1,34 +1,40 @@
 """Real worker processes that are killed, stopped and told to end; messages that double and vanish."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from demo.processes import Process
-from demo.stack import Stack
+from devstack.processes import Process
+from devstack.stack import Stack
+from devstack.waiting import wait_until
 from domain.claim import ClaimEvent, Phase
-from domain.dispatch_steps import Token
-from signatures import Signer
-from store.jobs import JobStore, Snapshot
-from tasks.breaker import CircuitBreaker
-from tasks.broker import KEY_PREFIX
-from tasks.orchestrator import OrchestratorClient
-from tasks.worker import Dispatcher, DispatchFailed
-from tests.conftest import QUICK_SETTINGS
+from domain.record import Record
+from orchestrators.client import OrchestratorClient
+from orchestrators.engine import Engine
+from orchestrators.signatures import Signer
+from orchestrators.webhook import Webhook
+from services.assembly import utc_now
+from settings import Settings
+from store.jobs import JobStore
+from tasks.circuit_breaker import CircuitBreaker
+from tasks.dispatch import Dispatcher, DispatchFailed
+from tasks.outbox import TransactionalOutbox
+from tasks.queues import KEY_PREFIX
+from tests.conftest import NewStack
 from tests.support.behaviours import accept, hang
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.stores import POLICY, Shelf, seconds
+from tests.support.stores import POLICY, QUEUES, Shelf, seconds
 from tests.support.tcp_proxy import TcpProxy
-from tests.support.waiting import wait_until
 
 ASYNC = {"headers": {"Prefer": "respond-async"}}
 SOON = 15.0
+TIMEOUT_SECONDS = 0.3
 
 
 class Bench:
@@ -73,17 +79,16 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def whole_bench(tmp_path_factory: pytest.TempPathFactory, callback_secret: str) -> Iterator[Bench]:
+def whole_bench(new_stack: NewStack, callback_secret: str) -> Iterator[Bench]:
     """One stack for all of these tests."""
     with StubOrchestrator() as stub:
-        settings = {
-            **QUICK_SETTINGS,
-            "TAKEONE_ORCHESTRATOR_URL": stub.url,
-            "TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS": "1",
-            "TAKEONE_CLAIM_LEASE_SECONDS": "1",
-            "TAKEONE_SWEEP_INTERVAL_SECONDS": "0.1",
-        }
-        stack = Stack(tmp_path_factory.mktemp("recovery"), settings=settings, workers=2)
+        stack = new_stack(
+            workers=2,
+            TAKEONE_ORCHESTRATOR_URL=stub.url,
+            TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS="1",
+            TAKEONE_CLAIM_LEASE_SECONDS="1",
+            TAKEONE_SWEEP_INTERVAL_SECONDS="0.1",
+        )
         with TcpProxy(int(stack.redis.port or 0)) as proxy:
             stack.workers[0].environment |= {
                 "TAKEONE_REDIS_URL": f"redis://127.0.0.1:{proxy.port}/0",
@@ -216,59 +221,78 @@ def stub() -> Iterator[StubOrchestrator]:
         yield running
 
 
-def _dispatcher(shelf: Shelf, stub: StubOrchestrator, timeout_seconds: float) -> Dispatcher:
-    client = OrchestratorClient(
-        timeout_seconds=timeout_seconds,
-        connect_timeout_seconds=timeout_seconds,
-        connect_tries=1,
-        connections=1,
+def _dispatcher(store: JobStore, stub: StubOrchestrator, timeout_seconds: float) -> Dispatcher:
+    settings = Settings(
+        env="development",
+        orchestrator_timeout_seconds=timeout_seconds,
+        orchestrator_connect_timeout_seconds=timeout_seconds,
+        orchestrator_connect_tries=1,
     )
     return Dispatcher(
-        shelf.jobs,
-        client,
+        store,
+        Engine(OrchestratorClient(settings), Webhook(stub.url, Signer(()))),
         POLICY,
-        url=stub.url,
-        cancel_url="",
         callback_base="http://127.0.0.1:1",
         breaker=CircuitBreaker(100, 1),
-        signer=Signer(()),
+        now=utc_now,
     )
+
+
+class SlowStore(JobStore):
+    """Its writes take longer than a dispatch may, as for a worker that was stopped after one."""
+
+    def update(self, *arguments: Any, **options: Any) -> Any:
+        """Write, and sleep."""
+        decision = super().update(*arguments, **options)
+        time.sleep(TIMEOUT_SECONDS + 0.1)  # the worker's own time, not a wait for anything
+        return decision
+
+
+class OvertakenStore(JobStore):
+    """Lets others act between the read and the write of its first update."""
+
+    def __init__(self, shelf: Shelf, others_act: Callable[[], None]) -> None:
+        super().__init__(shelf.client, TransactionalOutbox(QUEUES))
+        self.others = [others_act]
+
+    def update(self, job_id: str, rule: Callable[[Record], Any], **options: Any) -> Any:
+        """Write what `rule` decides, which is called once the record is read."""
+
+        def overtaken(record: Record) -> Any:
+            if self.others:
+                self.others.pop()()
+            return rule(record)
+
+        return super().update(job_id, overtaken, **options)
 
 
 def test_a_worker_that_sleeps_between_its_intent_and_its_post_does_not_post(
-    shelf: Shelf, stub: StubOrchestrator, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, stub: StubOrchestrator
 ) -> None:
-    token, limit, begin = shelf.run(shelf.uploaded()), 0.3, Dispatcher._begin
-
-    def begin_and_sleep(dispatcher: Dispatcher, held: Token) -> Snapshot | None:
-        begun = begin(dispatcher, held)
-        time.sleep(limit + 0.1)  # as if it had been stopped here
-        return begun
-
-    monkeypatch.setattr(Dispatcher, "_begin", begin_and_sleep)
+    token = shelf.run(shelf.uploaded())
+    store = SlowStore(shelf.client, TransactionalOutbox(QUEUES))
     with pytest.raises(DispatchFailed):
-        _dispatcher(shelf, stub, limit).dispatch(token)
+        _dispatcher(store, stub, TIMEOUT_SECONDS).dispatch(token)
     assert stub.requests == []
     assert shelf.record(token.job_id).claim is None
 
 
 def test_a_worker_that_reads_before_a_resend_and_begins_after_it_does_not_post(
-    shelf: Shelf, stub: StubOrchestrator, monkeypatch: pytest.MonkeyPatch
+    shelf: Shelf, stub: StubOrchestrator
 ) -> None:
-    token, commit = shelf.run(shelf.uploaded()), JobStore.commit
+    token = shelf.run(shelf.uploaded())
     later = shelf.claim(token.job_id).claimed_at + seconds(1000)
 
-    def overtaken(store: JobStore, *arguments: Any) -> Any:
-        monkeypatch.setattr(JobStore, "commit", commit)
+    def send_again() -> None:
         assert shelf.begin(token)
         assert shelf.settle(token, ClaimEvent.LOST)
         shelf.run(token.job_id, later)
-        return commit(store, *arguments)
 
-    monkeypatch.setattr(JobStore, "commit", overtaken)
-    assert _dispatcher(shelf, stub, 1).dispatch(token) == "nothing_to_do"
+    overtaken = OvertakenStore(shelf, send_again)
+    assert _dispatcher(overtaken, stub, 1).dispatch(token) == "nothing_to_do"
+    assert overtaken.others == []
     assert stub.requests == []
     claim = shelf.claim(token.job_id)
     assert (claim.phase, claim.epoch) == (Phase.CLAIMED, token.epoch + 1)
-    assert _dispatcher(shelf, stub, 1).dispatch(replace(token, epoch=2)) == "accepted"
+    assert _dispatcher(shelf.jobs, stub, 1).dispatch(replace(token, epoch=2)) == "accepted"
     assert len(stub.requests) == 1

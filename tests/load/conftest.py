@@ -1,4 +1,4 @@
-"""Load tests are about ratios within one run: the machine that runs them is nobody's in particular."""
+"""Load tests are about ratios within one run: they may run on any machine."""
 
 import pytest
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import psutil
 import requests
 
-from demo.processes import Process
-from demo.redis_server import RedisServer
-from demo.stack import Stack
+from devstack.processes import Process
+from devstack.redis_server import RedisServer
+from devstack.stack import Stack
 
 
 def timed(call: Callable[[], requests.Response], expected: int = 200) -> float:

@@ -1,31 +1,60 @@
-"""Jobs in UPLOADED, put into the store by its own code: making them is not what is measured."""
+"""Jobs that are put into the store by its own code: making them is not what is measured."""
 
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
-from demo.stack import Stack
+from devstack.stack import Stack
+from domain.job import Project
 from domain.lifecycle import confirm_upload, create_job
-from domain.models import Project
-from store.connecting import connection_factory
+from store import codec, keys, lists
 from store.jobs import JobStore
-from store.link import Link
 from store.projects import ProjectStore
-from tasks.outbox import RidingOutbox
+from tasks.outbox import TransactionalOutbox
+from tests.support.stores import client_of
 
 
-def uploaded_jobs(stack: Stack, owner: str, number: int) -> list[str]:
-    """Make this many jobs of one user; return their ids."""
-    link = Link(connection_factory(stack.redis.url, 5), 1, 5)
-    jobs = JobStore(link, RidingOutbox(["unused"]))
-    projects = ProjectStore(link, jobs)
-    now = datetime.now(UTC)
-    project = Project(id=str(uuid4()), name="Load", owner=owner, created_at=now)
-    projects.create(project)
-    ids = [str(uuid4()) for _ in range(number)]
-    for job_id in ids:
-        born = create_job(job_id, project.id, owner, now, None)
-        uploaded = confirm_upload(born.record, "s3://studio/load.mp4", now, None).change
-        assert uploaded is not None
-        projects.add_job(uploaded)
-    link.close()
-    return ids
+def uploaded_jobs(stack: Stack, user: str, number: int) -> list[str]:
+    """Put in this many jobs of a user, and return their ids."""
+    with client_of(stack.redis.url, timeout_seconds=5) as client:
+        jobs, projects = JobStore(client, TransactionalOutbox(["unused"])), ProjectStore(client)
+        now = datetime.now(UTC)
+        project = Project(id=str(uuid4()), name="Load", owner=user, created_at=now)
+        projects.create(project)
+        return [_uploaded(jobs, project, now) for _ in range(number)]
+
+
+def listed_jobs(stack: Stack, user: str, number: int) -> str:
+    """Put in this many new jobs of a user, a millisecond apart; return the id of their project.
+
+    What the store writes for each, but for the trail, in pipelines: hundreds of thousands take seconds.
+    """
+    began = datetime.now(UTC) - timedelta(milliseconds=number)
+    with client_of(stack.redis.url, timeout_seconds=30) as client:
+        project = Project(id=str(uuid4()), name="Load", owner=user, created_at=began)
+        ProjectStore(client).create(project)
+        job = create_job("", project.id, user, began, None).record.job
+        for batch in batched(range(number), 1_000):
+            pipeline = client.pipeline(transaction=False)
+            for each in batch:
+                now = began + timedelta(milliseconds=each)
+                fields = {"id": str(uuid4()), "created_at": now, "updated_at": now}
+                one = job.model_copy(update=fields)
+                pipeline.set(keys.job(one.id), codec.dump_job(one))
+                for name, place in lists.lists_of_job(one).items():
+                    pipeline.zadd(name, {place: 0})
+            pipeline.execute()
+        return project.id
+
+
+def batched(numbers: range, size: int) -> Iterator[range]:
+    """The numbers in batches of this size; the last may be smaller."""
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
+
+
+def _uploaded(jobs: JobStore, project: Project, now: datetime) -> str:
+    job_id = str(uuid4())
+    jobs.create(create_job(job_id, project.id, project.owner, now, None))
+    jobs.update(job_id, lambda record: confirm_upload(record, "s3://video", now, None))
+    return job_id

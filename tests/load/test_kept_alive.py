@@ -1,4 +1,4 @@
-"""Connections in steady use: served by the thread that they have, as long as nobody waits for one."""
+"""Connections in steady use: served by the thread that they have, as long as no caller waits for one."""
 
 import socket
 import threading
@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from demo.stack import Stack
-from tests.conftest import QUICK_SETTINGS
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from tests.conftest import NewStack
 from tests.support.client import ApiClient
-from tests.support.waiting import wait_until
 
 THREADS = 4
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: takeone\r\n\r\n"
@@ -18,15 +18,10 @@ BODY = b'{"status":"ok"}'
 
 
 @pytest.fixture(scope="module")
-def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    settings = {
-        **QUICK_SETTINGS,
-        "TAKEONE_ORCHESTRATOR_URL": "http://127.0.0.1:1/",
-        "TAKEONE_WEB_THREADS": str(THREADS),
-        "TAKEONE_WEB_WAITERS": "1",
-    }
-    directory = tmp_path_factory.mktemp("narrow")
-    with Stack(directory, settings=settings, workers=0) as running:
+def narrow(new_stack: NewStack) -> Iterator[Stack]:
+    with new_stack(
+        workers=0, TAKEONE_WEB_THREADS=str(THREADS), TAKEONE_WEB_WAIT_SLOTS="1"
+    ) as running:
         yield running
 
 

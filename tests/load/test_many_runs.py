@@ -1,29 +1,36 @@
-"""Thousands of runs: one user's crowd does not hold up another's single run, and memory stays flat."""
+"""Thousands of runs: one user's hold up no other's, a pause multiplies none, and memory stays flat."""
 
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
 
+import orjson
 import pytest
 
-from demo.processes import Process
-from demo.stack import Stack
+from devstack.processes import Process
+from devstack.stack import Stack
+from devstack.waiting import wait_until
 from settings import Settings
-from tasks.broker import KEY_PREFIX, lanes
-from tasks.outbox import user_lanes
-from tests.conftest import QUICK_SETTINGS
+from store import keys
+from store.pauses import PauseStore
+from tasks.outbox import user_queues
+from tasks.queues import KEY_PREFIX, dispatch_queue_names
+from tests.conftest import NewStack
 from tests.load.measuring import quantile, resident_bytes, timed
 from tests.load.seeds import uploaded_jobs
 from tests.support.behaviours import accept
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.paused import paused, paused_worker
-from tests.support.waiting import wait_until
+from tests.support.stores import client_of
 
 RUNS, MORE_RUNS = 2_000, 1_000
 CONCURRENCY = 16
+LEASE_SECONDS = 20
 DRAIN_SECONDS = 60  # a limit, not a mark
-LANES = lanes(Settings(env="development"))
+QUEUES = dispatch_queue_names(Settings(env="development"))
 KEPT_BYTES_A_RUN = 2_048
 
 
@@ -34,23 +41,19 @@ def prompt() -> Iterator[StubOrchestrator]:
 
 
 @pytest.fixture(scope="module")
-def stack_of_one(
-    tmp_path_factory: pytest.TempPathFactory, prompt: StubOrchestrator
-) -> Iterator[Stack]:
-    settings = {
-        **QUICK_SETTINGS,
-        "TAKEONE_ORCHESTRATOR_URL": prompt.url,
-        "TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS": "20",
-        "TAKEONE_RUN_WAIT_SECONDS": "30",
-        "TAKEONE_CLAIM_LEASE_SECONDS": "60",
-        "TAKEONE_WORKER_CONCURRENCY": str(CONCURRENCY),
-    }
-    with Stack(tmp_path_factory.mktemp("one"), settings=settings) as running:
+def stack_of_one(new_stack: NewStack, prompt: StubOrchestrator) -> Iterator[Stack]:
+    with new_stack(
+        TAKEONE_ORCHESTRATOR_URL=prompt.url,
+        TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS="20",
+        TAKEONE_RUN_WAIT_SECONDS="30",
+        TAKEONE_CLAIM_LEASE_SECONDS="60",
+        TAKEONE_WORKER_CONCURRENCY=str(CONCURRENCY),
+    ) as running:
         yield running
 
 
 def enqueue(stack: Stack, user: str, number: int) -> None:
-    """Let one user run this many jobs, without waiting for what comes of them."""
+    """Let one user run this many jobs, without waiting for the outcomes."""
     editor = ApiClient(stack.api_url, user)
     jobs = uploaded_jobs(stack, user, number)
     with ThreadPoolExecutor(8) as pool:
@@ -60,7 +63,7 @@ def enqueue(stack: Stack, user: str, number: int) -> None:
 
 def queued(stack: Stack) -> int:
     with stack.redis.client() as client:
-        return sum(client.llen(KEY_PREFIX + lane) for lane in LANES)
+        return sum(client.llen(KEY_PREFIX + queue) for queue in QUEUES)
 
 
 def wait_until_drained(stack: Stack, prompt: StubOrchestrator) -> None:
@@ -68,10 +71,10 @@ def wait_until_drained(stack: Stack, prompt: StubOrchestrator) -> None:
 
 
 def others(user: str, number: int) -> list[str]:
-    """Users who share at most one of their two lanes with this one, as nearly all do."""
-    taken = set(user_lanes(user, LANES))
+    """Users who share at most one of their two queues with this one, as nearly all do."""
+    taken = set(user_queues(user, QUEUES))
     names = (f"user{each}" for each in range(1_000))
-    return [name for name in names if set(user_lanes(name, LANES)) != taken][:number]
+    return [name for name in names if set(user_queues(name, QUEUES)) != taken][:number]
 
 
 def run_alone(stack: Stack, user: str, job_id: str) -> float:
@@ -89,7 +92,7 @@ def test_one_users_2000_queued_runs_hardly_hold_up_the_single_runs_of_others(
         assert queued(stack_of_one) >= RUNS - 1  # one of them is handed to it
     began = time.monotonic()
     beside = [run_alone(stack_of_one, name, job_id) for name, job_id in single.items()]
-    assert queued(stack_of_one) > 0, "the crowd was gone before the last of the others came"
+    assert queued(stack_of_one) > 0, "all of them were done before the last of the others came"
     wait_until_drained(stack_of_one, prompt)
     drain = time.monotonic() - began
     assert quantile(beside, 0.5) < drain / 10
@@ -131,3 +134,46 @@ def test_memory_stays_flat_from_2000_runs_to_3000(
 def processes(stack: Stack) -> list[Process]:
     """Those whose memory must not grow: all but Redis, which keeps the jobs."""
     return [*stack.webs, *stack.workers]
+
+
+def test_a_pause_longer_than_the_lease_multiplies_nothing_and_ends_at_full_concurrency(
+    new_stack: NewStack, prompt: StubOrchestrator
+) -> None:
+    with new_stack(
+        workers=2,
+        TAKEONE_ORCHESTRATOR_URL=prompt.url,
+        TAKEONE_CLAIM_LEASE_SECONDS=str(LEASE_SECONDS),
+        TAKEONE_WORKER_CONCURRENCY=str(CONCURRENCY // 2),
+    ) as stack:
+        prompt.reset_behaviour()
+        prompt.default = accept(after=0.02)
+        enqueue(stack, "erin", RUNS // 10)
+        pauses = PauseStore(client_of(stack.redis.url))
+        before = datetime.now(UTC)
+        pauses.begin("olga", "a test", before)
+        posted = len(prompt.requests) + prompt.in_flight
+        enqueue(stack, "erin", RUNS)
+        wait_until(lambda: _looked_at(stack) >= RUNS, 4 * LEASE_SECONDS, "all leases are over")
+        waiting = RUNS // 10 + RUNS - len(prompt.requests)
+        assert queued(stack) == waiting
+        # Those that had begun when it was paused, and no other.
+        assert len(prompt.requests) <= posted + CONCURRENCY
+        prompt.most_in_flight = 0
+        pauses.end("olga", datetime.now(UTC))
+        wait_until_drained(stack, prompt)
+        assert prompt.most_in_flight == CONCURRENCY
+        assert len({each.job_id for each in prompt.requests}) == len(prompt.requests)
+        assert len(prompt.requests) == RUNS // 10 + RUNS
+        assert all(claim.get("messages", 1) == 1 for claim in _claims(stack))
+
+
+def _claims(stack: Stack) -> list[dict[str, Any]]:
+    with stack.redis.client() as client:
+        names = list(client.scan_iter(f"{keys.PREFIX}*:claim", count=1_000))
+        return [orjson.loads(raw) for raw in client.mget(names)]
+
+
+def _looked_at(stack: Stack) -> int:
+    """How many claims wait with a lease that the sweep has put off."""
+    with stack.redis.client() as client:
+        return int(client.zcount(keys.DUE, time.time() + LEASE_SECONDS + 1, "+inf"))

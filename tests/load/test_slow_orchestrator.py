@@ -6,16 +6,16 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from demo.stack import Stack
-from tests.conftest import QUICK_SETTINGS
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from tests.conftest import NewStack
 from tests.load.measuring import connections, quantile, threads, timed
 from tests.load.seeds import uploaded_jobs
 from tests.support.behaviours import accept
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.waiting import wait_until
 
-CALLERS, WAITERS, CONCURRENCY = 200, 120, 32
+CALLERS, WAIT_SLOTS, CONCURRENCY = 200, 120, 32
 WEB_THREADS, WEB_CONNECTIONS = 160, 16
 ANSWER_SECONDS = 0.8
 TRIES = 3
@@ -28,33 +28,30 @@ def slow() -> Iterator[StubOrchestrator]:
 
 
 @pytest.fixture(scope="module")
-def busy(tmp_path_factory: pytest.TempPathFactory, slow: StubOrchestrator) -> Iterator[Stack]:
-    settings = {
-        **QUICK_SETTINGS,
-        "TAKEONE_ORCHESTRATOR_URL": slow.url,
-        "TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS": "10",
-        "TAKEONE_RUN_WAIT_SECONDS": "10",
-        "TAKEONE_CLAIM_LEASE_SECONDS": "15",
-        "TAKEONE_WORKER_CONCURRENCY": str(CONCURRENCY),
-        "TAKEONE_WEB_THREADS": str(WEB_THREADS),
-        "TAKEONE_WEB_WAITERS": str(WAITERS),
-        "TAKEONE_REDIS_CONNECTIONS": str(WEB_CONNECTIONS),
-    }
-    with Stack(tmp_path_factory.mktemp("busy"), settings=settings) as running:
+def busy(new_stack: NewStack, slow: StubOrchestrator) -> Iterator[Stack]:
+    with new_stack(
+        TAKEONE_ORCHESTRATOR_URL=slow.url,
+        TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS="10",
+        TAKEONE_RUN_WAIT_SECONDS="10",
+        TAKEONE_CLAIM_LEASE_SECONDS="15",
+        TAKEONE_WORKER_CONCURRENCY=str(CONCURRENCY),
+        TAKEONE_WEB_THREADS=str(WEB_THREADS),
+        TAKEONE_WEB_WAIT_SLOTS=str(WAIT_SLOTS),
+        TAKEONE_REDIS_CONNECTIONS=str(WEB_CONNECTIONS),
+    ) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def editor(busy: Stack) -> ApiClient:
-    return ApiClient(busy.api_url, "alice")
 
 
 class Crowd:
     """Callers who run a job each, all at once, and the answers that they will have."""
 
-    def __init__(self, stack: Stack, pool: ThreadPoolExecutor, editor: ApiClient) -> None:
-        self._jobs = uploaded_jobs(stack, "alice", CALLERS)
-        self._answers = [pool.submit(editor.run, job_id) for job_id in self._jobs]
+    def __init__(self, stack: Stack, pool: ThreadPoolExecutor) -> None:
+        # Two users, because one has half of the slots.
+        self.owners: dict[str, ApiClient] = {}
+        for user in ("alice", "carol"):
+            jobs = uploaded_jobs(stack, user, CALLERS // 2)
+            self.owners |= dict.fromkeys(jobs, ApiClient(stack.api_url, user))
+        self._answers = [pool.submit(each.run, job_id) for job_id, each in self.owners.items()]
 
     @property
     def answered(self) -> int:
@@ -64,7 +61,7 @@ class Crowd:
     def by_code(self) -> dict[int, list[tuple[str, requests.Response]]]:
         """Wait for all answers; return the jobs with their answers, by status."""
         found: dict[int, list[tuple[str, requests.Response]]] = {}
-        for job_id, future in zip(self._jobs, self._answers, strict=True):
+        for job_id, future in zip(self.owners, self._answers, strict=True):
             answer = future.result(20)
             found.setdefault(answer.status_code, []).append((job_id, answer))
         return found
@@ -74,19 +71,20 @@ Load = Callable[[], Crowd]
 
 
 @pytest.fixture(scope="module")
-def load(busy: Stack, editor: ApiClient) -> Iterator[Load]:
+def load(busy: Stack) -> Iterator[Load]:
     """Lets a crowd loose."""
     with ThreadPoolExecutor(CALLERS) as pool:
-        yield lambda: Crowd(busy, pool, editor)
+        yield lambda: Crowd(busy, pool)
 
 
 def test_callers_past_the_limit_get_503_at_once_and_have_claimed_nothing(
-    load: Load, editor: ApiClient, slow: StubOrchestrator
+    load: Load, slow: StubOrchestrator
 ) -> None:
-    answers = load().by_code()
+    crowd = load()
+    answers = crowd.by_code()
     assert answers.keys() == {202, 503}
     # A place may come free before the last caller comes.
-    assert WAITERS <= len(answers[202]) < CALLERS - 20
+    assert WAIT_SLOTS <= len(answers[202]) < CALLERS - 20
     waited = [answer.elapsed.total_seconds() for _, answer in answers[202]]
     turned_away = [answer.elapsed.total_seconds() for _, answer in answers[503]]
     assert quantile(turned_away, 0.5) < min(waited)
@@ -95,7 +93,7 @@ def test_callers_past_the_limit_get_503_at_once_and_have_claimed_nothing(
         assert int(answer.headers["Retry-After"]) >= 1
         assert slow.requests_for(job_id) == []
     for job_id, _ in answers[503][:20]:
-        shown = editor.job(job_id).json()
+        shown = crowd.owners[job_id].job(job_id).json()
         assert (shown["status"], shown["dispatch"]) == ("UPLOADED", None)
     # Never more posts than the worker may make, and no fewer where there is enough to do.
     assert slow.most_in_flight == CONCURRENCY
@@ -125,7 +123,7 @@ def test_other_users_reads_and_replays_stay_quick_and_threads_and_connections_do
 
 def looks_beside(crowd: Crowd, look: Callable[[], float]) -> list[float]:
     """How long reads and replays take from when all places are taken until the last one is free."""
-    wait_until(lambda: crowd.answered >= CALLERS - WAITERS - 20, 10, "all places are taken")
+    wait_until(lambda: crowd.answered >= CALLERS - WAIT_SLOTS - 20, 10, "all places are taken")
     seconds = []
     while crowd.answered < CALLERS:
         seconds.append(look())

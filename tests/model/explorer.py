@@ -41,7 +41,7 @@ def explore(scenario: Scenario, *, first_only: bool = False) -> Exploration:
     ahead = deque([(first, 0)])
     while ahead and not (first_only and found.broken):
         state, found.depth = ahead.popleft()
-        for name in ways_out.broken(state, indexed=scenario.indexed):
+        for name in ways_out.broken(state):
             found.broken.setdefault(name, _path(came_from, state))
         for step in world.next_states(state):
             found.steps += 1

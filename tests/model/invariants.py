@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from domain.change import Record
-from domain.claim import Claim, DispatchKind, Phase
+from domain.claim import Claim, ClaimEvent, DispatchKind, Phase
 from domain.job_fsm import TRANSITIONS, JobStatus
+from domain.record import Record
 
 if TYPE_CHECKING:
     from tests.model.rules import Step, Token
@@ -16,7 +16,7 @@ NOTHING: tuple[str, ...] = ()
 def of_a_post(stored: Record, token: "Token", posts: Any) -> tuple[str, ...]:
     """At most one POST that can start an execution, and one more for each that was permitted.
 
-    And none of a dispatch that somebody else holds by now.
+    And none of a dispatch that another process holds by now.
     """
     claim = stored.claim
     late = claim is not None and claim.dispatch_id == token.dispatch_id
@@ -31,8 +31,18 @@ def of_a_begin(stored: Record) -> tuple[str, ...]:
     return _if(stored.job.status is JobStatus.CANCELLED, "a cancelled job is not begun")
 
 
+def of_an_answer(
+    stored: Record, token: "Token", event: ClaimEvent, step: "Step | None"
+) -> tuple[str, ...]:
+    """The orchestrator's word that it has the dispatch is never thrown away."""
+    claim = stored.claim
+    is_open = claim is not None and claim.in_flight and claim.dispatch_id == token.dispatch_id
+    lost = is_open and event is ClaimEvent.ACCEPTED and step is None
+    return _if(lost, "an acceptance counts under any epoch")
+
+
 def of_another_try(stored: Record, token: "Token") -> tuple[str, ...]:
-    """A worker that reached nobody tries again only for its own claim, and only what is wanted."""
+    """A worker that sent nothing tries again only for its own claim, and only what is wanted."""
     return (
         *_if(stored.job.status is JobStatus.CANCELLED, "a cancelled job is not tried again"),
         *_if(_token(stored.claim) != tuple(token), "nobody posts for another's claim"),
@@ -64,12 +74,15 @@ def _is_step(claim: Claim, after: JobStatus) -> bool:
 def of_a_commit(
     stored: Record, read: Record, new: Record, token: "Token | None", request: str
 ) -> tuple[str, ...]:
-    """Nobody moves or frees another's claim, and nothing leaves a terminal state by accident."""
+    """No process moves or frees another's claim, and nothing leaves a terminal state by accident."""
     changes_claim = new.claim != read.claim
     not_as_read = _identity(stored.claim) != _identity(read.claim)
-    not_his = token is not None and _token(stored.claim) != tuple(token)
+    is_others = token is not None and _token(stored.claim) != tuple(token)
+    # Proof that a dispatch arrived counts under its id, whatever the epoch.
+    if token is not None and stored.claim is not None and _becomes_sent(read, new):
+        is_others = stored.claim.dispatch_id != token.dispatch_id
     return (
-        *_if(changes_claim and (not_as_read or not_his), "nobody moves another's claim"),
+        *_if(changes_claim and (not_as_read or is_others), "nobody moves another's claim"),
         *_if(_leaves_terminal(stored, new), "nothing leaves a terminal state"),
         *_if(_is_lower(stored, new), "epochs only grow"),
     )
@@ -91,8 +104,20 @@ def _is_lower(stored: Record, new: Record) -> bool:
     return new.claim.epoch < stored.shown_claim.epoch or (again and not revived)
 
 
+def of_an_engines_word(read: Record, new: Record, posts: Mapping[str, Any]) -> tuple[str, ...]:
+    """A dispatch is found only if it is there, and called dead only if its own run has ended badly."""
+    claim = new.claim
+    concluded = claim is not None and claim.is_dead and not (read.claim and read.claim.is_dead)
+    truth = posts.get(claim.dispatch_id) if claim else None
+    is_found = _becomes_sent(read, new)
+    return (
+        *_if(concluded and not (truth and truth.ended), "no run that works is called dead"),
+        *_if(is_found and not (truth and truth.executed), "what is found is there"),
+    )
+
+
 def of_the_posts(
-    read: Record, new: Record, posts: Mapping[str, Any], request: str, *, deduplicates: bool
+    read: Record, new: Record, posts: Mapping[str, Any], request: str
 ) -> tuple[str, ...]:
     """What the record says of a dispatch is true of what was posted."""
     freed = read.claim is not None and new.claim is None
@@ -101,10 +126,12 @@ def of_the_posts(
         begun, surplus = False, 0
     else:
         begun, surplus = posts[claim.dispatch_id].begun, posts[claim.dispatch_id].surplus
+    # After a day a cancelled job's claim may be given up: nothing can start it again.
+    abandoned = new.job.status is JobStatus.CANCELLED and read.job.status is JobStatus.CANCELLED
     proved = request.startswith("callback") and _becomes_sent(read, new)
     is_retry = claim is not None and claim.kind is DispatchKind.RETRY
     return (
-        *_if(freed and surplus > 0 and not deduplicates, "no claim is freed that may be running"),
+        *_if(freed and surplus > 0 and not abandoned, "no claim is freed that may be running"),
         *_if(proved and is_retry and not begun, "no retry is proved that was not begun"),
     )
 

@@ -1,26 +1,29 @@
 """Production's rules over interned records: a record is a small number, and a rule is asked once."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
-from domain import dispatch_steps as steps
-from domain import lifecycle
-from domain.callbacks import StatusCallback, apply_callback
-from domain.change import Change, Errand, Record
-from domain.claim import Claim, ClaimEvent, DispatchPolicy
-from domain.dispatching import decide_retry, decide_run
+from domain import claim_rules as steps
+from domain import lifecycle, reconcile
+from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
 from domain.errors import TakeOneError
+from domain.job import Failure, Job, Manifest
 from domain.job_fsm import JobStatus
-from domain.models import Failure, Job, Manifest
-from store.in_flight import InFlightIndex
+from domain.record import Decision, Record, TaskKind
+from domain.retry import decide_retry
+from domain.run import decide_run
+from domain.status_callback import StatusCallback, apply_callback
 
-UNIT = timedelta(minutes=1)
+# As long as anything that the rules wait for by themselves: what is due in less is due one unit later.
+UNIT = timedelta(days=1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # A worker that began this long ago, or longer, is past its deadline and past its lease.
 OLDEST = 2
 _MOST_COUNTED = 2
+OLDEST_SEND = 2
+_TIMES = ("sent_at", "first_sent_at", "settled_at", "asked_at", "ended_at")
 
 
 class Token(NamedTuple):
@@ -39,9 +42,30 @@ class Step:
     moves: tuple[tuple[JobStatus | None, JobStatus], ...]
 
 
-def policy(*, hold: int | None = 1, deduplicates: bool = False) -> DispatchPolicy:
-    """Unit leases; the sending lease outlasts the exchange's own limit of one unit."""
-    return DispatchPolicy(UNIT, 2 * UNIT, hold * UNIT if hold else None, deduplicates)
+FOR_EVER = 99
+
+
+def policy(
+    *,
+    hold: int | None = 1,
+    window: int | None = None,
+    can_be_asked: bool = False,
+    first_report: int | None = None,
+) -> DispatchPolicy:
+    """Unit leases; the sending lease outlasts the exchange's own limit of one unit.
+
+    `window` is in units, or `FOR_EVER`.
+    """
+    lasts = timedelta.max if window == FOR_EVER else window and window * UNIT
+    return DispatchPolicy(
+        UNIT,
+        2 * UNIT,
+        hold * UNIT if hold else None,
+        lasts,
+        can_be_asked,
+        engine="the engine",
+        first_report=first_report * UNIT if first_report else None,
+    )
 
 
 class Rules:
@@ -55,12 +79,63 @@ class Rules:
 
     def number(self, record: Record) -> int:
         """The number of a record, stripped of everything that no rule looks at."""
-        plain = Record(_plain_job(record.job), _plain_claim(record.claim))
+        plain = Record(self._plain_job(record.job), self._plain_claim(record.claim))
         key = f"{plain.job.model_dump_json()}{plain.claim and plain.claim.model_dump_json()}"
         if key not in self._numbers:
             self._numbers[key] = len(self.records)
             self.records.append(plain)
         return self._numbers[key]
+
+    def _plain_claim(self, claim: Claim | None, is_past: bool = False) -> Claim | None:
+        if claim is None:
+            return None
+        due, oldest = claim.lease_until, self._looked_at(claim, is_past)
+        return claim.model_copy(
+            update={
+                "claimed_at": NOW,
+                "lease_until": NOW + max(0, -((NOW - due) // UNIT)) * UNIT if due else None,
+                "messages": min(claim.messages, _MOST_COUNTED),
+                "sends": min(claim.sends, _MOST_COUNTED),
+                "asks": 0,
+                **{name: self._since(getattr(claim, name), oldest.get(name, 0)) for name in _TIMES},
+            }
+        )
+
+    def _looked_at(self, claim: Claim, is_past: bool) -> dict[str, int]:
+        """How many units back a rule looks for each time of a claim."""
+        if is_past:
+            return {}
+        asked, window = self.policy.can_be_asked, self.policy.window
+        if claim.phase is Phase.SENT:
+            asked = asked and self.policy.first_report is not None
+            return {"settled_at": 1, "asked_at": 1, "ended_at": 1} if asked else {}
+        finite = window is not None and window != timedelta.max
+        hold = self.policy.unknown_hold if window is None else None
+        held = int(asked) or (hold // UNIT if hold else 0)
+        return {
+            "first_sent_at": OLDEST_SEND if finite else 0,
+            "sent_at": held if claim.phase is Phase.UNKNOWN else 0,
+            "asked_at": 1,
+        }
+
+    def _since(self, moment: datetime | None, units: int) -> datetime | None:
+        return max(moment, NOW - units * UNIT) if moment else None
+
+    def _plain_job(self, job: Job) -> Job:
+        past = tuple(filter(None, (self._plain_claim(each, True) for each in job.past_claims)))
+        return job.model_copy(
+            update={
+                "created_at": NOW,
+                "updated_at": NOW,
+                "version": 1,
+                "reports": 0,
+                "repeats": 0,
+                "latest_occurred_at": NOW if job.latest_occurred_at else None,
+                "reported_at": None,
+                "silent_since": NOW if job.silent_since else None,
+                "past_claims": past,
+            }
+        )
 
     def later(self, number: int) -> int:
         """The same record one unit of time on."""
@@ -68,10 +143,11 @@ class Rules:
 
     def _later(self, number: int) -> int:
         record = self.records[number]
-        if record.claim is None or record.claim.lease_until is None:
+        if record.claim is None:
             return number
-        due = record.claim.lease_until - UNIT
-        return self.number(Record(record.job, record.claim.model_copy(update={"lease_until": due})))
+        times = record.claim.model_dump(include={"lease_until", *_TIMES}, exclude_none=True)
+        earlier = {name: moment - UNIT for name, moment in times.items()}
+        return self.number(Record(record.job, record.claim.model_copy(update=earlier)))
 
     def begin(self, number: int, token: Token, age: int) -> Step | None:
         """A worker that looked at its clock `age` units ago stores its intent."""
@@ -82,14 +158,17 @@ class Rules:
         )
 
     def still_wanted(self, number: int, token: Token) -> bool:
-        """Whether a worker that reached nobody may try again."""
+        """Whether a worker that did not reach the orchestrator may try again."""
         record = self.records[number]
         return bool(
-            self._once(("wanted", number, token), lambda: steps.still_wanted(record, _full(token)))
+            self._once(
+                ("wanted", number, token),
+                lambda: steps.still_wanted(record, _full(token), NOW, self.policy),
+            )
         )
 
     def settle(self, number: int, token: Token, event: ClaimEvent) -> Step | None:
-        """Somebody with a token says what came of it."""
+        """A process with a token says what came of it."""
         return self._step(
             ("settle", number, token, event),
             lambda record: steps.settle(record, _full(token), event, event.value, NOW, self.policy),
@@ -98,69 +177,70 @@ class Rules:
     def sweep(self, number: int) -> Step | None:
         """The sweep looks at the claim."""
         return self._step(
-            ("sweep", number), lambda record: steps.lease_over(record, NOW, self.policy)
+            ("sweep", number), lambda record: reconcile.look(record, NOW, self.policy)
         )
+
+    def answered(self, number: int, asked: int, state: RunState) -> Step | None:
+        """An engine's answer about the record that it was asked for arrives."""
+        before = self._revised(asked)
+        return self._step(
+            ("answered", number, asked, state),
+            lambda _: reconcile.answered(self._revised(number), before, state, NOW, self.policy),
+        )
+
+    def _revised(self, number: int) -> Record:
+        return replace(self.records[number], revision=(str(number).encode(), b""))
+
+    def may_be_asked(self, number: int) -> bool:
+        """Whether a worker with a message would ask the engine about this record."""
+        claim, policy = self.records[number].claim, self.policy
+        if claim is None or not claim.sends or not policy.can_be_asked:
+            return False
+        return claim.phase is not Phase.SENT or policy.first_report is not None
 
     def ask(self, number: int, request: str) -> Step | None:
         """A request of an editor, an operator or the orchestrator, by its name."""
         return self._step(("ask", number, request), lambda record: self._ask(record, request))
 
-    def _ask(self, record: Record, request: str) -> Change | None:
+    def _ask(self, record: Record, request: str) -> Decision[Any]:
         name, _, rest = request.partition(" ")
         if name == "run":
-            return decide_run(record, NOW, self.policy).change
+            return decide_run(record, NOW, self.policy)
         if name == "retry":
-            return decide_retry(record, rest, "standard", NOW, self.policy).change
+            return decide_retry(record, rest, "standard", NOW, self.policy)
         if name == "cancel":
-            return lifecycle.cancel(record, NOW, self.policy, None).change
+            return lifecycle.cancel(record, NOW, self.policy, None)
         if name == "operator":
-            return steps.settle_by_operator(record, ClaimEvent(rest), "he says", NOW, self.policy)
-        return apply_callback(record, None, _callback(rest), NOW, self.policy).change
+            return steps.settle_by_operator(
+                record, ClaimEvent(rest), "says the operator", NOW, self.policy
+            )
+        return apply_callback(record, _callback(rest), NOW, self.policy)
 
-    def _step(self, key: tuple[Any, ...], rule: Callable[[Record], Change | None]) -> Step | None:
+    def _step(self, key: tuple[Any, ...], rule: Callable[[Record], Decision[Any]]) -> Step | None:
         found: Step | None = self._once(key, lambda: self._decide(key[1], rule))
         return found
 
-    def _decide(self, number: int, rule: Callable[[Record], Change | None]) -> Step | None:
+    def _decide(self, number: int, rule: Callable[[Record], Decision[Any]]) -> Step | None:
         try:
-            change = rule(self.records[number])
+            decision = rule(self.records[number])
         except TakeOneError:
             return None
-        if change is None:
+        if not decision.changed:
             return None
-        claim = change.record.claim
-        sends = change.errand is Errand.DISPATCH and claim is not None
+        claim = decision.record.claim
+        sends = decision.task is TaskKind.DISPATCH and claim is not None
         message = Token(claim.dispatch_id, claim.epoch) if sends and claim else None
-        moves = tuple((line.from_status, line.to_status) for line in change.trail)
-        return Step(self.number(change.record), message, moves)
+        moves = tuple((line.from_status, line.to_status) for line in decision.events)
+        return Step(self.number(decision.record), message, moves)
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         if key not in self._known:
             self._known[key] = make()
         return self._known[key]
 
-    def entry_before(self, before: int, after: int) -> float | None:
-        """Where the index entry is put before a commit, in units from now; None if nowhere."""
-        old, new = self.records[before].claim, self.records[after].claim
-        for command in InFlightIndex.additions("job", None if old == new else old, new):
-            if "in-flight" in command[1]:
-                return _units(float(command[2]))
-        return None
 
-    def entry_after(self, before: int, after: int) -> float | None:
-        """The index entry that a commit makes stale, in units from now; None if none."""
-        index = InFlightIndex(None)  # type: ignore[arg-type] - only remembers
-        index.settled("job", self.records[before].claim, self.records[after].claim)
-        stale = [score for name, _, score in index._dropping if "in-flight" in name]
-        return _units(stale[0]) if stale else None
-
-
-def _units(score: float) -> float:
-    return (datetime.fromtimestamp(score, UTC) - NOW) / UNIT
-
-
-def _full(token: Token) -> steps.Token:
-    return steps.Token("job", *token)
+def _full(token: Token) -> FencingToken:
+    return FencingToken("job", *token)
 
 
 def _callback(status: str) -> StatusCallback:
@@ -172,36 +252,6 @@ def _callback(status: str) -> StatusCallback:
         occurred_at=NOW,
         correlation_id="c",
         failure=Failure() if failed else None,
-    )
-
-
-def _plain_claim(claim: Claim | None) -> Claim | None:
-    if claim is None:
-        return None
-    due = claim.lease_until
-    return claim.model_copy(
-        update={
-            "claimed_at": NOW,
-            "lease_until": max(due, NOW) if due else None,
-            "messages": min(claim.messages, _MOST_COUNTED),
-            "sends": min(claim.sends, _MOST_COUNTED),
-            "sent_at": NOW if claim.sent_at else None,
-            "settled_at": NOW if claim.settled_at else None,
-        }
-    )
-
-
-def _plain_job(job: Job) -> Job:
-    earlier = {name: _plain_claim(claim) for name, claim in job.earlier.items()}
-    return job.model_copy(
-        update={
-            "created_at": NOW,
-            "updated_at": NOW,
-            "version": 1,
-            "latest_occurred_at": NOW if job.latest_occurred_at else None,
-            "released": _plain_claim(job.released),
-            "earlier": earlier,
-        }
     )
 
 

@@ -1,6 +1,6 @@
 """The scenarios: which processes and requests meet, under which policy, and within which bounds."""
 
-from tests.model.rules import policy
+from tests.model.rules import FOR_EVER, policy
 from tests.model.world import Scenario
 
 OPERATOR = ("operator settled_sent", "operator settled_release")
@@ -14,23 +14,46 @@ OPERATED = Scenario(
     "run and an operator, held for ever", policy(hold=None), ("run", *OPERATOR), workers=1, queue=1
 )
 DEDUPLICATED = Scenario(
-    "run and cancel, the orchestrator deduplicates", policy(deduplicates=True), ("run", "cancel"),
+    "run and cancel, the orchestrator deduplicates", policy(window=FOR_EVER), ("run", "cancel"),
     workers=1, queue=1,
 )  # fmt: skip
+WINDOW = Scenario(
+    "run, the orchestrator deduplicates for a while", policy(window=1), ("run",),
+    workers=1, clients=1, queue=1,
+)  # fmt: skip
+ASKED = Scenario(
+    "run, an engine that can be asked", policy(window=1, can_be_asked=True), ("run",),
+    workers=1, clients=1, queue=1,
+)  # fmt: skip
+SILENT = Scenario(
+    "run, and an engine that says how it ended",
+    policy(window=FOR_EVER, can_be_asked=True, first_report=1), ("run",),
+    workers=1, clients=1, queue=1, epochs=1,
+)  # fmt: skip
+ASKED_AND_CANCELLED = Scenario(
+    "run and cancel, an engine that can be asked", policy(window=FOR_EVER, can_be_asked=True),
+    ("run", "cancel"), workers=1, clients=1, queue=1,
+)  # fmt: skip
 OWN_BROKER = Scenario(
-    "two clients run, a broker of its own", policy(), ("run",), workers=1, queue=1, rides=False
+    "two clients run, a broker of its own",
+    policy(),
+    ("run",),
+    workers=1,
+    queue=1,
+    is_transactional=False,
 )
 RETRIES = Scenario(
     "retries, and stragglers of the run", policy(), ("retry a", "retry b"), _RETRIED,
     starts_failed=True, workers=1, queue=1, epochs=3,
 )  # fmt: skip
-INDEX = Scenario(
-    "one run, the index step by step", policy(), ("run",), (), workers=1, clients=1, queue=1,
-    indexed=True,
+RETRIES_ASKED = Scenario(
+    "retries, an engine that can be asked",
+    policy(window=FOR_EVER, can_be_asked=True, first_report=1),
+    ("retry a", "retry b"), (), starts_failed=True, workers=1, clients=1, queue=1,
 )  # fmt: skip
-
 SCENARIOS = (
-    TWO_WORKERS, RUNS, CANCEL, OPERATED, DEDUPLICATED, OWN_BROKER, RETRIES, INDEX,
+    TWO_WORKERS, RUNS, CANCEL, OPERATED, DEDUPLICATED, WINDOW, ASKED, SILENT, OWN_BROKER, RETRIES,
+    RETRIES_ASKED,
 )  # fmt: skip
 
 # Too many states for every run of the tests; `python -m tests.model` explores them as well.
@@ -39,5 +62,6 @@ WIDER = (
     Scenario(
         "run and an operator, a message more", policy(hold=None), ("run", *OPERATOR), workers=1
     ),
+    ASKED_AND_CANCELLED,
     Scenario("three epochs", policy(), ("run",), workers=1, queue=1, epochs=3),
 )

@@ -5,7 +5,16 @@ from functools import cache
 import pytest
 
 from tests.model.explorer import Exploration, explore
-from tests.model.scenarios import INDEX, OWN_BROKER, RETRIES, RUNS, SCENARIOS, TWO_WORKERS
+from tests.model.scenarios import (
+    ASKED,
+    OWN_BROKER,
+    RETRIES,
+    RUNS,
+    SCENARIOS,
+    SILENT,
+    TWO_WORKERS,
+    WINDOW,
+)
 from tests.model.world import Scenario
 
 _explore = cache(explore)
@@ -57,10 +66,11 @@ def test_everything_that_can_happen_to_a_run_has_happened() -> None:
         (OWN_BROKER, "gives back"),
         (RETRIES, "retry b: commits"),
         (RETRIES, "callback TRANSCRIBING: commits"),
-        (INDEX, "index entry is written without the commit of ask?"),
-        (INDEX, "a stale entry is dropped"),
-        (INDEX, "the drop of an entry is lost"),
-        (INDEX, "sweep drops the entry"),
+        (WINDOW, "worker holds"),
+        (ASKED, "running counts"),
+        (ASKED, "not_found counts"),
+        (ASKED, "a held request arrives"),
+        (SILENT, "failed counts"),
     ],
 )
 def test_what_a_scenario_is_about_has_happened_in_it(scenario: Scenario, step: str) -> None:

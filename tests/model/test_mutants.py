@@ -7,18 +7,25 @@ from typing import Any
 
 import pytest
 
-from domain import callbacks, claim, dispatch_steps, dispatching
-from domain.change import Change, Draft, Errand, Record
-from domain.claim import Claim, ClaimEvent, DispatchPolicy, Phase
-from store.in_flight import InFlightIndex
-from tests.model import world
+from domain import claim, claim_rules, reconcile, run, status_callback
+from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
+from domain.record import Change, Decision, Record, TaskKind
 from tests.model.explorer import explore
-from tests.model.scenarios import CANCEL, INDEX, OWN_BROKER, RETRIES, RUNS, TWO_WORKERS
+from tests.model.scenarios import (
+    ASKED,
+    CANCEL,
+    DEDUPLICATED,
+    OWN_BROKER,
+    RETRIES,
+    RETRIES_ASKED,
+    RUNS,
+    TWO_WORKERS,
+    WINDOW,
+)
 from tests.model.world import Scenario
 
 ONE_POST = "at most one POST can start an execution"
 NOT_ANOTHERS = "nobody moves another's claim"
-FOUND = "the sweep finds every claim that nobody works on"
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -26,14 +33,14 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def without_epoch(patch: pytest.MonkeyPatch) -> None:
-    def holds(held: Claim | None, dispatch_id: str, epoch: int) -> bool:
-        return held is not None and held.dispatch_id == dispatch_id
+    def holds(held: Claim, token: FencingToken) -> bool:
+        return held.dispatch_id == token.dispatch_id
 
-    patch.setattr(claim, "holds", holds)
+    patch.setattr(Claim, "holds", holds)
 
 
 def without_owner(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(claim, "holds", lambda held, dispatch_id, epoch: held is not None)
+    patch.setattr(Claim, "holds", lambda held, token: True)
 
 
 def with_one_epoch_for_all(patch: pytest.MonkeyPatch) -> None:
@@ -50,42 +57,68 @@ def without_phase(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_sent_at(patch: pytest.MonkeyPatch) -> None:
-    """What a dead worker may have sent is taken for what nobody has sent."""
+    """What a dead worker may have sent is taken for what was never sent."""
 
     def send_again(
         record: Record, held: Claim, now: datetime, policy: DispatchPolicy
-    ) -> Change | None:
-        draft = Draft(record, now)
+    ) -> Decision[None]:
+        change = Change(record, now)
         lease = {"phase": Phase.CLAIMED, "lease_until": now + policy.claim_lease}
-        draft.set_claim(held.model_copy(update=lease))
-        return draft.change(errand=Errand.DISPATCH)
+        change.set_claim(held.model_copy(update=lease))
+        return change.decision(None, task=TaskKind.DISPATCH)
 
-    patch.setattr(dispatch_steps, "_call_unknown", send_again)
+    patch.setattr(reconcile, "_call_unknown", send_again)
 
 
 def without_asking_the_job(patch: pytest.MonkeyPatch) -> None:
-    for module in (dispatching, dispatch_steps):
+    for module in (claim_rules, reconcile):
         patch.setattr(module, "wants_dispatch", lambda job, held: True)
 
 
 def without_hold(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(claim, "may_resend", lambda held, now: True)
+    patch.setattr(run, "hold_is_over", lambda held, now, policy: True)
 
 
 def with_unknown_released(patch: pytest.MonkeyPatch) -> None:
     _with_phases(patch, {(Phase.SENDING, ClaimEvent.LOST): Phase.RELEASED})
 
 
-def without_order_of_the_index(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(InFlightIndex, "additions", staticmethod(lambda job_id, before, after: []))
+def with_any_refusal_believed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Claim, "earlier_sends", property(lambda held: 0))
 
 
-def with_any_entry_dropped(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(world, "is_the_same", lambda entry, seen: True)
+def with_late_acceptances_dropped(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(claim_rules, "_PROOF", frozenset())
 
 
 def with_stragglers_believed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(callbacks, "_maybe_received", lambda record, held: True)
+    patch.setattr(status_callback, "_maybe_received", lambda record, held: True)
+
+
+def without_a_window(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Claim, "may_be_sent", lambda held, now, policy: True)
+
+
+def with_absence_believed(patch: pytest.MonkeyPatch) -> None:
+    def free(
+        record: Record, held: Claim, state: RunState, now: datetime, policy: DispatchPolicy
+    ) -> Decision[None]:
+        event = ClaimEvent.SETTLED_RELEASE
+        freed = held.after(event, now, policy, event)
+        return claim_rules.settlement(record, freed, event, event, now, policy)
+
+    patch.setattr(reconcile, "_absent", free)
+
+
+def with_any_dispatchs_answer(patch: pytest.MonkeyPatch) -> None:
+    answered = reconcile.answered
+
+    def taken_for_the_present_one(
+        record: Record, asked: Record, state: RunState, now: datetime, policy: DispatchPolicy
+    ) -> Decision[None]:
+        return answered(record, record, state, now, policy)
+
+    patch.setattr(reconcile, "answered", taken_for_the_present_one)
 
 
 def as_it_is(patch: pytest.MonkeyPatch) -> None:
@@ -114,6 +147,23 @@ MUTANTS = [
         "an unknown outcome is freed", with_unknown_released, RUNS,
         "no claim is freed that may be running",
     ),
+    Mutant(
+        "a refusal speaks for earlier sends too", with_any_refusal_believed, DEDUPLICATED,
+        "no claim is freed that may be running",
+    ),
+    Mutant(
+        "an older epoch's acceptance is dropped", with_late_acceptances_dropped, RUNS,
+        "an acceptance counts under any epoch",
+    ),
+    Mutant("the engine's window is not looked at", without_a_window, WINDOW, ONE_POST),
+    Mutant(
+        "absent means released", with_absence_believed, ASKED,
+        "no claim is freed that may be running",
+    ),
+    Mutant(
+        "an answer counts for any dispatch", with_any_dispatchs_answer, RETRIES_ASKED,
+        "what is found is there",
+    ),
     Mutant("commits do not compare", as_it_is, replace(RUNS, compares=False), NOT_ANOTHERS),
     Mutant(
         "commits of a broker's own do not compare", as_it_is, replace(OWN_BROKER, compares=False),
@@ -123,8 +173,6 @@ MUTANTS = [
         "a worker's clock starts after its intent", as_it_is,
         replace(TWO_WORKERS, clock_before_intent=False), "nobody posts what another holds by now",
     ),
-    Mutant("no index entry is written", without_order_of_the_index, INDEX, FOUND),
-    Mutant("a drop takes any entry", with_any_entry_dropped, INDEX, FOUND),
     Mutant(
         "a straggler proves a retry", with_stragglers_believed, RETRIES,
         "no retry is proved that was not begun",

@@ -3,8 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from domain.claim import ClaimEvent, Phase
-from domain.dispatching import retry_awaits_resume
+from domain.claim import ClaimEvent, Phase, RunState
 from domain.job_fsm import JobStatus
 from tests.model.rules import Rules, Step, Token
 from tests.model.world import State
@@ -19,15 +18,14 @@ class WaysOut:
         self._rules = rules
         self._known: dict[tuple[int, bool], bool] = {}
 
-    def broken(self, state: State, *, indexed: bool) -> tuple[str, ...]:
+    def broken(self, state: State) -> tuple[str, ...]:
         """The name of the way out that a state lacks if all processes die now; empty if it has it."""
         claim = self._rules.records[state.record].claim
         if claim is None:
             return ()
         if claim.phase in (Phase.CLAIMED, Phase.SENDING):
-            seen = not indexed or state.entry is not None
-            found = seen and self._exists(state.record, people=False)
-            return () if found else ("the sweep finds every claim that nobody works on",)
+            found = self._exists(state.record, people=False)
+            return () if found else ("the sweep finds every claim that no process works on",)
         return () if self._exists(state.record, people=True) else ("no claim is stuck",)
 
     def _exists(self, record: int, *, people: bool) -> bool:
@@ -52,6 +50,8 @@ class WaysOut:
     def _next(self, record: int, people: bool) -> Iterator[int]:
         yield self._rules.later(record)
         yield from self._followed(self._rules.sweep(record))
+        if self._rules.may_be_asked(record):
+            yield from self._followed(self._rules.answered(record, record, RunState.RUNNING))
         if people:
             for request in _BY_PEOPLE:
                 yield from self._followed(self._rules.ask(record, request))
@@ -80,5 +80,5 @@ class WaysOut:
         found = self._rules.records[record]
         if found.claim is None:
             return True
-        waits = retry_awaits_resume(found.claim) and found.job.status is JobStatus.FAILED
+        waits = found.claim.awaits_resume and found.job.status is JobStatus.FAILED
         return found.claim.phase is Phase.SENT and not waits

@@ -6,11 +6,22 @@ a name and with the invariants that it breaks.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, NamedTuple
 
-from domain.claim import Claim, ClaimEvent, DispatchPolicy, Phase
+from domain.claim import ClaimEvent, DispatchPolicy, Phase, RunState
 from tests.model import invariants
-from tests.model.rules import NOW, OLDEST, UNIT, Rules, Step, Token, failed_record, uploaded_record
+from tests.model.rules import (
+    NOW,
+    OLDEST,
+    OLDEST_SEND,
+    UNIT,
+    Rules,
+    Step,
+    Token,
+    failed_record,
+    uploaded_record,
+)
 
 EXCHANGE_LIMIT = 1  # units that an exchange may last, from the worker's first look at its clock
 
@@ -18,29 +29,17 @@ Point = tuple[Any, ...]
 IDLE: Point = ()
 
 
-class Entry(NamedTuple):
-    """An index entry: when it is due, and the claim that it was written for, which makes it unique.
-
-    In Redis its score does: no two writes of an entry have the same time. A `stray` one was written by a
-    process whose commit did not follow.
-    """
-
-    due: float
-    epoch: int
-    phase: Phase
-    messages: int
-    stray: bool = False
-
-
-OVERWRITTEN = Entry(-1.0, 0, Phase.RELEASED, 0)
-
-
 class Posts(NamedTuple):
-    """What really became of a dispatch: POSTs that can start an execution, less what allowed another."""
+    """What really became of a dispatch: POSTs that can start an execution, less what allowed another.
+
+    `age` is how long ago the first one was; `ended`: the execution ended badly.
+    """
 
     surplus: int = 0
     begun: bool = False
     executed: bool = False
+    age: int = 0
+    ended: bool = False
 
 
 class State(NamedTuple):
@@ -51,8 +50,7 @@ class State(NamedTuple):
     workers: tuple[Point, ...] = ()
     clients: tuple[Point, ...] = ()
     sweeper: Point = IDLE
-    entry: Entry | None = None
-    dropping: tuple[Entry, ...] = ()
+    asker: Point = IDLE
     posts: tuple[tuple[str, Posts], ...] = ()
 
 
@@ -68,9 +66,8 @@ class Next(NamedTuple):
 class Scenario:
     """What is explored, and within which bounds.
 
-    `rides` says that a message is pushed by the commit itself. `indexed` models the index entries as
-    steps of their own; without it the sweep sees every claim. The last two are switched off by mutants:
-    commits compare, and a worker's clock runs from before its intent is stored.
+    `is_transactional` says that a message is pushed by the commit itself. The last two are switched off by
+    mutants: commits compare, and a worker's clock runs from before its intent is stored.
     """
 
     name: str
@@ -82,8 +79,7 @@ class Scenario:
     clients: int = 2
     queue: int = 2
     epochs: int = 2
-    rides: bool = True
-    indexed: bool = False
+    is_transactional: bool = True
     compares: bool = True
     clock_before_intent: bool = True
 
@@ -96,7 +92,7 @@ class World:
         self.rules = Rules(scenario.policy)
 
     def first_state(self) -> State:
-        """The job as the scenario finds it; nobody is at work."""
+        """The job as the scenario finds it; no process is at work."""
         scenario, rules = self.scenario, self.rules
         posts: tuple[tuple[str, Posts], ...] = ()
         record = uploaded_record()
@@ -113,8 +109,6 @@ class World:
     def next_states(self, state: State) -> Iterator[Next]:
         """Every step that can happen now."""
         yield self._tick(state)
-        if self.scenario.indexed:
-            yield from self._half_commits(state)
         yield from self._queue_steps(state)
         for place, point in enumerate(state.workers):
             if self._can_go_on(state, state.workers, place):
@@ -124,7 +118,9 @@ class World:
                 yield from self._client_steps(state, place, point)
         if self._can_go_on(state, (state.sweeper,), 0):
             yield from self._sweeper_steps(state)
-        yield from self._index_steps(state)
+        if self.scenario.policy.can_be_asked:
+            yield from self._engine_steps(state)
+            yield from self._asker_steps(state)
 
     def _can_go_on(self, state: State, points: tuple[Point, ...], place: int) -> bool:
         is_a_like_one = place > 0 and points[place] == points[place - 1]
@@ -135,14 +131,13 @@ class World:
 
     def _tick(self, state: State) -> Next:
         later = self.rules.later
-        entry = state.entry and _older_entry(state.entry)
         after = state._replace(
             record=later(state.record),
             workers=_sorted(map(self._older, state.workers)),
             clients=_sorted(map(self._older, state.clients)),
             sweeper=self._older(state.sweeper),
-            entry=entry,
-            dropping=tuple(sorted(_older_entry(each) for each in state.dropping)),
+            asker=self._older(state.asker),
+            posts=tuple((name, self._aged(posts)) for name, posts in state.posts),
         )
         return Next("time passes", after)
 
@@ -155,11 +150,22 @@ class World:
                 return ("begin?", older, self.rules.later(snap), self.rules.later(after))
             case ("send", token, age) if self.scenario.clock_before_intent:
                 return ("send", token, min(age + 1, OLDEST))
+            case ("answer", asked, engine_state):
+                return ("answer", self.rules.later(asked), engine_state)
             case (name, subject, snap, after):
                 return (name, subject, self.rules.later(snap), self.rules.later(after))
-            case ("drop", entry):
-                return ("drop", _older_entry(entry))
         return point
+
+    def _aged(self, posts: Posts) -> Posts:
+        # Only a window that closes makes it matter how long ago the first POST was.
+        counts = self._real_window is not None and posts.begun
+        return posts._replace(age=min(posts.age + 1, OLDEST_SEND)) if counts else posts
+
+    @property
+    def _real_window(self) -> int | None:
+        """How long the engine recognises a dispatch, in units: the policy has taken a margin off."""
+        window = self.scenario.policy.window
+        return None if window in (None, timedelta.max) else window // UNIT + EXCHANGE_LIMIT
 
     def _queue_steps(self, state: State) -> Iterator[Next]:
         for place, token in enumerate(state.queue):
@@ -196,7 +202,11 @@ class World:
             case ("settle", (token, event)):
                 step = self.rules.settle(state.record, token, event)
                 decided = ("settle?", (token, event), state.record, step.after) if step else IDLE
-                yield Next(f"worker reads to settle {event}", _with_worker(state, place, decided))
+                broken = invariants.of_an_answer(
+                    self.rules.records[state.record], token, event, step
+                )
+                after = _with_worker(state, place, decided)
+                yield Next(f"worker reads to settle {event}", after, broken)
             case ("settle?", (token, event), snap, after):
                 quiet = _with_worker(state, place, IDLE)
                 yield self._commit(f"worker settles {event}", quiet, snap, after, token=token)
@@ -204,6 +214,12 @@ class World:
     def _begun(
         self, state: State, place: int, token: Token, age: int, snap: int, after: int
     ) -> Iterator[Next]:
+        claim = self.rules.records[after].claim
+        is_begun = claim is not None and claim.phase is Phase.SENDING
+        if not is_begun:  # too late to send it again
+            quiet = _with_worker(state, place, IDLE)
+            yield self._commit("worker holds", quiet, snap, after, token=token)
+            return
         moved = _with_worker(state, place, ("send", token, age))
         found = self._commit("worker begins", moved, snap, after, token=token)
         broken = invariants.of_a_begin(self.rules.records[state.record])
@@ -238,8 +254,11 @@ class World:
             yield Next(name, after, broken)
 
     def _surplus_after_post(self, posts: Posts) -> int:
-        # An orchestrator that deduplicates makes one execution of any number of POSTs.
-        return 1 if self.scenario.policy.deduplicates else posts.surplus + 1
+        # An orchestrator that recognises the dispatch makes one execution of any number of POSTs.
+        is_over = self._real_window is not None and posts.age >= self._real_window
+        if self.scenario.policy.window is None or (posts.surplus and is_over):
+            return posts.surplus + 1
+        return 1
 
     # Editors, operators and callbacks, each through a web process
 
@@ -293,7 +312,7 @@ class World:
         snap: int,
         after: int,
     ) -> Next:
-        rides = self.scenario.rides
+        rides = self.scenario.is_transactional
         point = ("publish", message) if message and not rides else IDLE
         moved = _with_client(state, place, point)
         found = self._commit(f"{request}: commits", moved, snap, after, request=request)
@@ -311,65 +330,63 @@ class World:
             yield Next("sweeper dies", state._replace(sweeper=IDLE))
         match state.sweeper:
             case ():
-                if not self.scenario.indexed or (state.entry and state.entry.due <= 0):
-                    yield from self._sweep_reads(state)
+                yield from self._sweep_reads(state)
             case ("sweep?", message, snap, after):
                 quiet = state._replace(sweeper=IDLE)
                 found = self._commit("sweep commits", quiet, snap, after, request="sweep")
                 # With a broker of its own the message may be lost here, as it may be anywhere.
                 yield self._with_message(found, message)
-            case ("drop", entry):
-                yield Next("sweep drops the entry", _dropped(state._replace(sweeper=IDLE), entry))
 
     def _sweep_reads(self, state: State) -> Iterator[Next]:
         step = self.rules.sweep(state.record)
-        if step is not None:
-            if self._is_within_bounds(step):
-                point = ("sweep?", step.message or (), state.record, step.after)
-                broken = invariants.of_a_decision(self.rules.records[state.record], step)
-                yield Next("sweep reads", state._replace(sweeper=point), broken)
-        elif state.entry is not None:
-            yield self._sweep_finds_nothing(state, state.entry)
+        if step is not None and self._is_within_bounds(step):
+            point = ("sweep?", step.message or (), state.record, step.after)
+            broken = invariants.of_a_decision(self.rules.records[state.record], step)
+            yield Next("sweep reads", state._replace(sweeper=point), broken)
 
-    def _sweep_finds_nothing(self, state: State, entry: Entry) -> Next:
-        # As tasks.sweep does with an entry that no rule has a use for.
-        claim = self.rules.records[state.record].claim
-        due = claim.lease_until if claim and claim.in_flight else None
-        if claim is not None and due is not None and due > NOW:
-            again = _entry((due - NOW) / UNIT, claim)
-            return Next("sweep looks again later", state._replace(entry=again))
-        return Next("sweep finds nothing to do", state._replace(sweeper=("drop", entry)))
+    # An engine that can be asked, and the worker that asks
 
-    def _sweep_commits(self, state: State, snap: int, after: int) -> Iterator[Next]:
-        step = self.rules.sweep(snap)
-        done = state._replace(sweeper=IDLE)
-        found = self._commit("sweep commits", done, snap, after, request="sweep")
-        if step is not None and step.message is not None:
-            # With a broker of its own the message may be lost here, as it may be anywhere.
-            found = found._replace(state=self._push(found.state, step.message))
-        yield found
+    def _engine_steps(self, state: State) -> Iterator[Next]:
+        for dispatch_id, posts in state.posts:
+            if posts.executed and not posts.ended:
+                ended = _with_posts(state, dispatch_id, posts._replace(ended=True))
+                yield Next("the run ends badly", ended)
+            if posts.surplus and not posts.executed:
+                arrived = _with_posts(state, dispatch_id, posts._replace(executed=True))
+                yield Next("a held request arrives", arrived)
 
-    # Commits, and the index around them
+    def _asker_steps(self, state: State) -> Iterator[Next]:
+        match state.asker:
+            case ():
+                if not self.rules.may_be_asked(state.record):
+                    return
+                claim = self.rules.records[state.record].claim
+                for answer in self._answers(_posts(state, claim.dispatch_id)):
+                    point = ("answer", state.record, answer)
+                    yield Next(f"engine says {answer}", state._replace(asker=point))
+            case ("answer", asked, answer):
+                quiet = state._replace(asker=IDLE)
+                yield Next("asker dies", quiet)
+                step = self.rules.answered(state.record, asked, answer)
+                if step is not None and self._is_within_bounds(step):
+                    found = self._commit(
+                        f"{answer} counts", quiet, state.record, step.after, request="answer"
+                    )
+                    broken = invariants.of_an_engines_word(
+                        self.rules.records[state.record],
+                        self.rules.records[step.after],
+                        dict(state.posts),
+                    )
+                    sent = self._with_message(found, step.message or ())
+                    yield sent._replace(broken=sent.broken + broken)
 
-    def _half_commits(self, state: State) -> Iterator[Next]:
-        """An index entry is written, and no commit: the process died, or had read what stands no more."""
-        for place, point in enumerate(state.workers):
-            if len(point) == 4:
-                yield self._half(_with_worker(state, place, self._after_half(point, state)), point)
-        for place, point in enumerate(state.clients):
-            if len(point) == 4:
-                yield self._half(_with_client(state, place, self._after_half(point, state)), point)
-        if len(state.sweeper) == 4:
-            yield self._half(state._replace(sweeper=IDLE), state.sweeper)
+    def _answers(self, posts: Posts) -> Iterator[RunState]:
+        if not posts.executed:
+            yield RunState.NOT_FOUND
+        else:
+            yield RunState.FAILED if posts.ended else RunState.RUNNING
 
-    def _half(self, state: State, point: Point) -> Next:
-        return Next(
-            f"index entry is written without the commit of {point[0]}",
-            self._write_entry(state, point[2], point[3], stray=True),
-        )
-
-    def _after_half(self, point: Point, state: State) -> Point:
-        return _from_the_start(point) if _is_outdated(point, state.record) else IDLE
+    # Commits
 
     def _commit(
         self,
@@ -382,17 +399,11 @@ class World:
         request: str = "",
     ) -> Next:
         records = self.rules.records
-        if self.scenario.indexed:
-            done = self._write_entry(done, snap, after)
         stored, read, new = records[done.record], records[snap], records[after]
         freed = done._replace(record=after)
         freed = self._count_permit(freed, read, new, request)
         broken = invariants.of_a_commit(stored, read, new, token, request)
-        broken += invariants.of_the_posts(
-            read, new, dict(freed.posts), request, deduplicates=self.scenario.policy.deduplicates
-        )
-        if self.scenario.indexed:
-            freed = self._note_stale_entry(freed, snap, after)
+        broken += invariants.of_the_posts(read, new, dict(freed.posts), request)
         return Next(name, self._settled(freed), broken)
 
     def _settled(self, after: State) -> State:
@@ -406,19 +417,18 @@ class World:
             workers=_sorted(map(keep, after.workers)),
             clients=_sorted(map(keep, after.clients)),
             sweeper=keep(after.sweeper),
+            asker=IDLE if _is_stale_absence(after.asker, after.record) else after.asker,
         )
 
     def _again(self, point: Point, record: int) -> Point:
         """Where a process goes on that has read what stands no more: its commit would not count."""
-        if self.scenario.indexed or not _is_outdated(point, record):
-            return point  # with an index, its try to commit still writes an entry
-        return _from_the_start(point)
+        return _from_the_start(point) if _is_outdated(point, record) else point
 
     def _count_permit(self, state: State, read: Any, new: Any, request: str) -> State:
         lease = read.claim.lease_until if read.claim else None
         due = lease is not None and lease <= NOW
         permitted = invariants.permitted_dispatch(read, new, due, request)
-        if permitted is None or self.scenario.policy.deduplicates:
+        if permitted is None or self.scenario.policy.window == timedelta.max:
             return state
         posts = _posts(state, permitted)
         return _with_posts(state, permitted, posts._replace(surplus=posts.surplus - 1))
@@ -428,28 +438,10 @@ class World:
             return state  # lost, as any message may be
         return state._replace(queue=_pushed(state.queue, token))
 
-    def _write_entry(self, state: State, snap: int, after: int, *, stray: bool = False) -> State:
-        due, claim = self.rules.entry_before(snap, after), self.rules.records[after].claim
-        if due is None or claim is None:
-            return state
-        sweeper = ("drop", OVERWRITTEN) if state.sweeper[:1] == ("drop",) else state.sweeper
-        return state._replace(entry=_entry(due, claim)._replace(stray=stray), sweeper=sweeper)
 
-    def _note_stale_entry(self, state: State, snap: int, after: int) -> State:
-        due, claim = self.rules.entry_after(snap, after), self.rules.records[snap].claim
-        if due is None or claim is None or len(state.dropping) >= 2:
-            return state
-        return state._replace(dropping=tuple(sorted({*state.dropping, _entry(due, claim)})))
-
-    def _index_steps(self, state: State) -> Iterator[Next]:
-        for stale in state.dropping:
-            rest = tuple(each for each in state.dropping if each != stale)
-            yield Next("the drop of an entry is lost", state._replace(dropping=rest))
-            yield Next("a stale entry is dropped", _dropped(state._replace(dropping=rest), stale))
-
-
-def _entry(due: float, claim: Claim) -> Entry:
-    return Entry(max(due, 0.0), claim.epoch, claim.phase, claim.messages)
+def _is_stale_absence(point: Point, record: int) -> bool:
+    # It counts only for the record that it was asked for (a unit test holds the rule to that).
+    return point[:1] == ("answer",) and point[2] is RunState.NOT_FOUND and point[1] != record
 
 
 def _is_outdated(point: Point, record: int) -> bool:
@@ -463,22 +455,6 @@ def _from_the_start(point: Point) -> Point:
         case "settle?" | "unqueue?":
             return (point[0].removesuffix("?"), point[1])
     return IDLE
-
-
-def _older_entry(entry: Entry) -> Entry:
-    return entry._replace(due=max(entry.due - 1, 0.0)) if entry != OVERWRITTEN else entry
-
-
-def _dropped(state: State, seen: Entry) -> State:
-    """Production's drop: only the very entry that was seen."""
-    if state.entry is not None and is_the_same(state.entry, seen):
-        return state._replace(entry=None)
-    return state
-
-
-def is_the_same(entry: Entry, seen: Entry) -> bool:
-    """Whether an entry is the one that somebody saw; a mutant says yes to any."""
-    return entry == seen
 
 
 def _pushed(queue: tuple[Token, ...], token: Token) -> tuple[Token, ...]:

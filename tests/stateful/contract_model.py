@@ -5,8 +5,12 @@ model's orchestrator answers every dispatch before the call that made it returns
 held for ever, so that nothing here depends on time.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec
+
+P = ParamSpec("P")
 
 STEPS = {
     "CREATED": ["UPLOADING", "UPLOADED", "CANCELLED"],
@@ -38,6 +42,8 @@ OUTCOMES = {
     "refuses": (True, "RELEASED", "refused", "refused"),
     "is_silent": (True, "UNKNOWN", "unknown", "outcome_unknown"),
     "is_down": (False, "RELEASED", "not_started", "not_started"),
+    # Its answer is lost; asked, it has the dispatch.
+    "is_lost": (True, "SENT", "found", None),
 }
 
 
@@ -81,11 +87,31 @@ def forbidden(current: str, attempted: str) -> Answer:
     )
 
 
-class JobModel:
-    """One job as the contract has it."""
+def _undated(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "occurred_at"}
 
-    def __init__(self, job_id: str) -> None:
-        self.id = job_id
+
+def unless_deleted(
+    call: Callable[Concatenate["JobModel", P], Answer],
+) -> Callable[Concatenate["JobModel", P], Answer]:
+    """Answer 404, and change nothing, once the job was deleted."""
+
+    @wraps(call)
+    def answered(model: "JobModel", *arguments: P.args, **options: P.kwargs) -> Answer:
+        if model.is_deleted:
+            return error(404, "RESOURCE_NOT_FOUND")
+        return call(model, *arguments, **options)
+
+    return answered
+
+
+class JobModel:
+    """One job as the contract has it; `asks` is whether the orchestrator can be asked."""
+
+    def __init__(self, job_id: str, own: dict[str, Any] | None = None, asks: bool = False) -> None:
+        self.id, self.asks = job_id, asks
+        self.is_deleted = False
+        self.own = {"name": None, "metadata": {}} | (own or {})
         self.status = "CREATED"
         self.manifest: dict[str, Any] = dict.fromkeys(
             ("video_uri", "audio_uri", "transcript_uri", "draft_uri")
@@ -94,7 +120,7 @@ class JobModel:
         self.failure: dict[str, Any] | None = None
         self.shown: Dispatch | None = None
         self.standing: dict[str, Dispatch] = {}  # by name; also those that a retry has followed
-        self.events: dict[str, dict[str, Any]] = {}
+        self.events: dict[str, tuple[dict[str, Any], str]] = {}  # payload and dispatch
         self.latest: str | None = None
         self.posts = 0
         self.trail: list[tuple[str, str | None, str]] = [("job.created", None, "CREATED")]
@@ -106,6 +132,7 @@ class JobModel:
         self.trail.append((event_type, self.status, status))
         self.status = status
 
+    @unless_deleted
     def confirm(self, uri: str) -> Answer:
         current = self.manifest["video_uri"]
         if current == uri:
@@ -120,12 +147,34 @@ class JobModel:
         self.manifest["video_uri"] = uri
         return Answer(200, {"replayed": False})
 
+    @unless_deleted
     def cancel(self) -> Answer:
         if "CANCELLED" not in STEPS[self.status]:
             return forbidden(self.status, "CANCELLED")
         self.move("CANCELLED", "job.cancelled")
         return Answer(200, {"status": "CANCELLED"})
 
+    @unless_deleted
+    def edit(self, own: dict[str, Any]) -> Answer:
+        self.own |= own
+        return Answer(200, {"status": self.status, **self.own})
+
+    @unless_deleted
+    def delete(self) -> Answer:
+        if STEPS[self.status]:
+            return error(409, "NOT_TERMINAL", current_status=self.status)
+        if self._is_awaited:
+            return error(409, "JOB_ALREADY_RUNNING", current_status=self.status)
+        self.is_deleted = True
+        return Answer(204)
+
+    @property
+    def _is_awaited(self) -> bool:
+        shown = self.shown
+        stands = shown is not None and shown.phase != "RELEASED"
+        return stands and shown is not None and (shown.phase == "UNKNOWN" or shown.awaits_resume)
+
+    @unless_deleted
     def run(self, orchestrator: str) -> Answer:
         if not STEPS[self.status]:
             return forbidden(self.status, "AUDIO_EXTRACTING")
@@ -135,18 +184,14 @@ class JobModel:
             return forbidden(self.status, "AUDIO_EXTRACTING")
         return self._dispatch(Dispatch("run", "CLAIMED"), orchestrator)
 
+    @unless_deleted
     def retry(self, request_id: str, profile: str, orchestrator: str) -> Answer:
         known = self.standing.get(request_id)
         if known is not None:
             if known.terms["model_profile"] != profile:
                 return error(409, "CLIENT_REQUEST_MISMATCH")
             return self._again(known)
-        shown = self.shown
-        stands = shown is not None and shown.phase != "RELEASED"
-        in_flight = (
-            stands and shown is not None and (shown.phase == "UNKNOWN" or shown.awaits_resume)
-        )
-        if self.status in RUNNING or in_flight:
+        if self.status in RUNNING or self._is_awaited:
             return error(409, "JOB_ALREADY_RUNNING", current_status=self.status)
         artifacts = [each for each in CHECKPOINTS if self.manifest[each[0]]]
         if self.status != "FAILED" or not artifacts:
@@ -184,13 +229,22 @@ class JobModel:
             self.move("AUDIO_EXTRACTING")
         return Answer(202, {"replayed": False, "status": self.status, **dispatch.terms})
 
+    @property
+    def _current(self) -> str:
+        return self.shown.name if self.shown else "run"
+
+    @unless_deleted
     def callback(self, body: dict[str, Any]) -> Answer:
         event_id, attempted = body["event_id"], body["status"]
         if event_id in self.events:
             return self._callback_again(body)
         if self._is_superseded(body.get("execution_id")):
             return self._supersede(body["execution_id"])
-        if self.latest is not None and body["occurred_at"] < self.latest:
+        if (
+            self.latest is not None
+            and body["occurred_at"] < self.latest
+            and not self._resumes(body)
+        ):
             return error(
                 409,
                 "CALLBACK_OUT_OF_ORDER",
@@ -198,7 +252,7 @@ class JobModel:
                 current_status=self.status,
                 attempted_status=attempted,
             )
-        judged_from = self._judged_from(attempted)
+        judged_from = self._judged_from(body, attempted)
         if attempted not in STEPS[judged_from]:
             return forbidden(judged_from, attempted)
         self._apply(body, attempted)
@@ -206,7 +260,9 @@ class JobModel:
 
     def _callback_again(self, body: dict[str, Any]) -> Answer:
         event_id = body["event_id"]
-        if self.events[event_id] != body:
+        before, dispatch = self.events[event_id]
+        current = dispatch if body.get("dispatch_id") else self._current
+        if (_undated(before), dispatch) != (_undated(body), current):
             return error(409, "EVENT_ID_PAYLOAD_MISMATCH", event_id=event_id)
         again = {"job_id": self.id, "event_id": event_id, "replayed": True}
         return Answer(
@@ -230,14 +286,16 @@ class JobModel:
             self.note("dispatch.superseded")
         return error(409, "EXECUTION_SUPERSEDED", execution_id=shown.execution_id)
 
-    def _resumes(self) -> bool:
+    def _resumes(self, body: dict[str, Any]) -> bool:
         shown = self.shown
+        if self.asks and body.get("dispatch_id") is None:
+            return False
         if self.status != "FAILED" or shown is None or not shown.awaits_resume:
             return False
         return shown.phase != "RELEASED" or shown.reason == "refused"
 
-    def _judged_from(self, attempted: str) -> str:
-        if self._resumes() and self.shown is not None:
+    def _judged_from(self, body: dict[str, Any], attempted: str) -> str:
+        if self._resumes(body) and self.shown is not None:
             start = self.shown.terms["resume_from_status"]
             fails_at_once = start == "UPLOADED" and attempted == "FAILED"
             return "AUDIO_EXTRACTING" if fails_at_once else str(start)
@@ -247,7 +305,7 @@ class JobModel:
 
     def _apply(self, body: dict[str, Any], attempted: str) -> None:
         was_uploaded = self.status == "UPLOADED"
-        if self._resumes() and self.shown is not None:
+        if self._resumes(body) and self.shown is not None:
             self._prove(self.shown)
             self.shown.resumed, self.failure = True, None
         elif was_uploaded and (self.shown or attempted == "AUDIO_EXTRACTING"):
@@ -265,7 +323,7 @@ class JobModel:
         self.standing[dispatch.name] = dispatch
 
     def _keep(self, body: dict[str, Any], attempted: str) -> None:
-        self.events[body["event_id"]] = body
+        self.events[body["event_id"]] = (body, self._current)
         self.latest = body["occurred_at"]
         shown = self.shown
         if shown is not None and shown.phase != "RELEASED" and shown.execution_id is None:

@@ -20,11 +20,14 @@ from tests.support.client import ApiClient, status_report
 from tests.support.job_handle import JobHandle, at_once
 from tests.support.orchestrator import StubOrchestrator
 
+GONE = "GONE"  # what is no state of a job: it was deleted
 MOMENT = "2026-05-04T10:00:00Z"  # of every report: equal times are in order
 BEHAVIOURS = {"accepts": accept(after=0.03), "refuses": refuse(500, after=0.03)}
 CALLS = st.one_of(
     st.just(("run",)),
     st.just(("cancel",)),
+    st.just(("delete",)),
+    st.just(("edit",)),
     st.tuples(st.just("retry"), st.sampled_from(["r1", "r2"])),
     st.tuples(
         st.just("report"),
@@ -39,7 +42,8 @@ class State:
     """The job as far as these calls can tell, and where each call stands."""
 
     status: str
-    events: frozenset[tuple[str, str]] = frozenset()
+    events: frozenset[tuple[str, tuple[str, str]]] = frozenset()  # each with its step and dispatch
+    shown: str = "run"  # the current dispatch
     standing: frozenset[str] = frozenset()  # dispatches that are known to have been accepted
     flying: str | None = None  # the dispatch that is being sent
     failed: str | None = None  # the last one that was refused, if nothing came after it
@@ -65,6 +69,10 @@ def make(handle: JobHandle, words: tuple[str, ...], reports: dict[Any, Any]) -> 
             return handle.client.run(handle.id)
         case ("cancel",):
             return handle.client.cancel(handle.id)
+        case ("delete",):
+            return handle.client.delete_job(handle.id)
+        case ("edit",):
+            return handle.client.edit_job(handle.id, name="Other")
         case ("retry", request_id):
             return handle.retry(request_id)
     return handle.send(reports[words])
@@ -103,6 +111,9 @@ class Explanation:
         return [replace(landed, status=status, standing=state.standing | {state.flying})]
 
     def _event(self, state: State, number: int, call: Call) -> list[State]:
+        if state.status == GONE:
+            is_told = (call.status, call.code) == (404, "RESOURCE_NOT_FOUND")
+            return [_answered(state, number)] if is_told else []
         if state.admitted[number]:
             return self._answer_of_who_waits(state, number, call)
         rule: Callable[..., list[tuple[State, tuple[int, str | None]]]] = getattr(
@@ -134,6 +145,19 @@ class Explanation:
         unsent = [replace(cancelled, flying=None, posts=state.posts - 1)] if state.flying else []
         return [(each, (200, None)) for each in [cancelled, *unsent]]
 
+    def _edit(self, state: State, number: int) -> list[Any]:
+        return [(state, (200, None))]
+
+    def _delete(self, state: State, number: int) -> list[Any]:
+        if STEPS[state.status]:
+            return [(state, (409, "NOT_TERMINAL"))]
+        refused = (state, (409, "JOB_ALREADY_RUNNING"))
+        if state.flying or (not state.resumed and state.failed is None):
+            return [refused]
+        deleted = (replace(state, status=GONE), (204, None))
+        # Perhaps the orchestrator is still to be told of the cancel.
+        return [deleted, refused] if state.status == "CANCELLED" else [deleted]
+
     def _run(self, state: State, number: int) -> list[Any]:
         if not STEPS[state.status]:
             return [(state, (409, "FSM_TERMINAL_IMMUTABLE"))]
@@ -161,7 +185,7 @@ class Explanation:
         seen = dict(state.events).get(event_id)
         if seen is not None:
             mismatch = (409, "EVENT_ID_PAYLOAD_MISMATCH")
-            return [(state, (200, None) if seen == step else mismatch)]
+            return [(state, (200, None) if seen == (step, state.shown) else mismatch)]
         dispatch = state.flying or state.failed
         judged_from = state.status
         if state.status == "FAILED" and not state.resumed:
@@ -181,7 +205,7 @@ class Explanation:
         return [(each, (204, None)) for each in self._reported(state, step, event_id)]
 
     def _reported(self, state: State, step: str, event_id: str) -> list[State]:
-        after = replace(state, status=step, events=state.events | {(event_id, step)})
+        after = replace(state, status=step, events=state.events | {(event_id, (step, state.shown))})
         starts = state.status == "UPLOADED" or (state.status == "FAILED" and not state.resumed)
         if not starts:
             return [after]
@@ -205,7 +229,9 @@ def _waits(state: State, number: int, role: str, name: str) -> State:
 
 
 def _sends(state: State, number: int, name: str) -> State:
-    return replace(_waits(state, number, "first", name), flying=name, posts=state.posts + 1)
+    return replace(
+        _waits(state, number, "first", name), flying=name, shown=name, posts=state.posts + 1
+    )
 
 
 def check(
@@ -227,8 +253,9 @@ def check(
     run = frozenset({"run"}) if begin != "UPLOADED" else frozenset()
     first = State(begin, standing=run, admitted=none, answered=(False,) * len(calls))
     made = len(orchestrator.requests_for(handle.id)) - posts
-    explanation = Explanation(calls, mode, handle.status, made)
-    assert explanation.exists(first), (begin, mode, calls, handle.status, made)
+    status = GONE if handle.client.job(handle.id).status_code == 404 else handle.status
+    explanation = Explanation(calls, mode, status, made)
+    assert explanation.exists(first), (begin, mode, calls, status, made)
 
 
 @pytest.mark.parametrize("mode", ["accepts", "refuses"])

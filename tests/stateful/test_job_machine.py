@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
@@ -18,17 +20,33 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from demo.stack import Stack
-from tests.conftest import QUICK_SETTINGS
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from tests.conftest import NewStack
 from tests.stateful.contract_model import STEPS, Answer, JobModel, error
-from tests.support.behaviours import accept, refuse, reset_after_read
+from tests.support.behaviours import (
+    Behaviour,
+    Request,
+    accept,
+    answer,
+    refuse,
+    reset_after_read,
+)
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
 
-EXAMPLES, STEPS_EACH, MOST_JOBS = 30, 25, 2
-BEHAVIOURS = {"accepts": accept(), "refuses": refuse(500), "is_silent": reset_after_read()}
-MODES = st.sampled_from(["accepts", "accepts", "accepts", "refuses", "is_silent", "is_down"])
+EXAMPLES, STEPS_EACH, MOST_JOBS = 60, 25, 2
+WORKFLOW = "Workflow/run"
+BEHAVIOURS = {
+    "accepts": accept(body=b'{"invocationId": "inv", "status": "Accepted"}'),
+    "refuses": refuse(409),
+    "is_silent": reset_after_read(),
+    "is_lost": reset_after_read(),
+}
+MODES = ["accepts", "accepts", "accepts", "refuses", "is_silent", "is_down"]
+# A replay may name another time; nothing else may differ.
+OTHERS = [{}, {"occurred_at": "2026-05-05T00:00:00Z"}, {"correlation_id": "x"}]
 EXECUTIONS = st.sampled_from([None, "own", "own", "own", "run", "another"])
 REQUESTS = st.sampled_from(["r1", "r2", "r3"])
 ARTIFACTS = st.fixed_dictionaries(
@@ -42,6 +60,14 @@ ARTIFACTS = st.fixed_dictionaries(
         "waveform": st.just("s3://w"),
     },
 )
+KEYS = st.sampled_from(["k1", "k2"])
+OWN = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": st.sampled_from([None, "One", "Two"]),
+        "metadata": st.sampled_from([{}, {"a": "1"}, {"a": "1", "b": "2"}]),
+    },
+)
 FAILURES = {"failure_code": "F", "failure_message": "it failed", "failed_stage": "S"}
 
 
@@ -53,6 +79,28 @@ def next_steps(model: JobModel) -> list[str]:
     return [step for step in steps if step not in ("CANCELLED", "FAILED")]
 
 
+class AskedOrchestrator(StubOrchestrator):
+    """Speaks Restate's protocol. Asked, it has what it accepted and what was lost on the way back.
+
+    What it was silent about it stays silent about, so that nothing depends on time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mode = "accepts"
+        self.has: set[str] = set()
+
+    def behaviour_for(self, request: Request) -> Behaviour:
+        """The answer to a start, or to the question for an invocation."""
+        if request.method == "POST":
+            if self.mode in ("accepts", "is_lost"):
+                self.has.add(str(request.dispatch_id))
+            return super().behaviour_for(request)
+        dispatch = request.path.split("/")[-2]
+        found = answer(200, b"{}", {"x-restate-id": "inv"})
+        return found if dispatch in self.has else reset_after_read()
+
+
 @dataclass
 class World:
     """The real service and its orchestrator."""
@@ -62,12 +110,16 @@ class World:
     client: ApiClient
     project: dict[str, Any]
     secret: str
+    asks: bool
+    jobs_kept: int = 0
 
     def let_orchestrator(self, mode: str) -> None:
         """Make the orchestrator behave as `mode` says from now on."""
         if mode == "is_down":
             self.orchestrator.stop()
             return
+        if isinstance(self.orchestrator, AskedOrchestrator):
+            self.orchestrator.mode = mode
         self.orchestrator.default = BEHAVIOURS[mode]
         self.orchestrator.stop()
         self.orchestrator.start()
@@ -84,29 +136,81 @@ class Machine(RuleBasedStateMachine):
         self.mode = "accepts"
         self.moments = 0
         self.models: list[JobModel] = []
+        self.name = str(uuid4())
+        self.keys: dict[str, tuple[dict[str, Any], JobModel]] = {}
         world.let_orchestrator("accepts")
 
-    @initialize(target=jobs, mode=MODES, started=st.integers(0, 3))
-    def begin(self, mode: str, started: int) -> JobModel:
-        model = self.create(True)
+    @initialize(target=jobs, data=st.data(), started=st.integers(0, 3), own=OWN)
+    def begin(self, data: st.DataObject, started: int, own: dict[str, Any]) -> JobModel:
+        model = self.create(True, "k1", own)
         if started:
-            self.change_the_orchestrator(mode)
+            self.change_the_orchestrator(data)
             self.run(model)
         return model
 
-    @precondition(lambda self: len(self.models) < MOST_JOBS)
-    @rule(target=jobs, uploaded=st.booleans())
-    def create(self, uploaded: bool) -> JobModel:
-        answer = self.world.client.create_job(self.world.project["id"])
-        model = JobModel(answer.json()["id"])
+    @precondition(lambda self: sum(not each.is_deleted for each in self.models) < MOST_JOBS)
+    @rule(target=jobs, uploaded=st.booleans(), key=st.none() | KEYS, own=OWN)
+    def create(self, uploaded: bool, key: str | None, own: dict[str, Any]) -> JobModel:
+        if key in self.keys:
+            return self.create_again(key, own)
+        answer = self.create_job(key, own)
+        model = JobModel(answer.json()["id"], own, self.world.asks)
         self.models.append(model)
-        self.compare(model, answer, Answer(201, {"status": "CREATED"}))
+        if key is not None:
+            self.keys[key] = (own, model)
+        self.compare(model, answer, Answer(201, {"status": "CREATED", **own}))
         if uploaded:
             self.confirm(model, "s3://v1")
         return model
 
-    @rule(mode=MODES)
-    def change_the_orchestrator(self, mode: str) -> None:
+    @precondition(lambda self: self.keys)
+    @rule(target=jobs, key=KEYS, own=OWN, same=st.booleans())
+    def create_with_the_same_key(self, key: str, own: dict[str, Any], same: bool) -> JobModel:
+        key = key if key in self.keys else next(iter(self.keys))
+        return self.create_again(key, self.keys[key][0] if same else own)
+
+    def create_again(self, key: str, own: dict[str, Any]) -> JobModel:
+        first, model = self.keys[key]
+        expected = error(409, "IDEMPOTENCY_KEY_MISMATCH")
+        if own == first and not model.is_deleted:
+            expected = Answer(200, {"id": model.id, "status": model.status, **model.own})
+        self.compare(model, self.create_job(key, own), expected)
+        return model
+
+    def create_job(self, key: str | None, own: dict[str, Any]) -> requests.Response:
+        headers = {"Idempotency-Key": f"{self.name}-{key}"} if key else {}
+        return self.world.client.create_job(self.world.project["id"], own, headers=headers)
+
+    @rule(model=jobs, edits=st.lists(OWN, min_size=1, max_size=4))
+    def edit(self, model: JobModel, edits: list[dict[str, Any]]) -> None:
+        for own in edits:
+            answer = self.world.client.edit_job(model.id, **own)
+            self.compare(model, answer, model.edit(own))
+
+    @rule(model=jobs, sure=st.booleans(), again=st.booleans())
+    def end_and_delete(self, model: JobModel, sure: bool, again: bool) -> None:
+        if sure:
+            self.cancel(model, 3)
+            self.delete(model)
+        for key, (own, created) in list(self.keys.items()):
+            if again and created is model:
+                self.create_again(key, own)
+
+    @rule(model=jobs)
+    def delete(self, model: JobModel) -> None:
+        expected, answers = model.delete(), []
+
+        def is_told() -> bool:
+            answers.append(self.world.client.delete_job(model.id))
+            return expected.status != 204 or answers[-1].status_code == 204
+
+        wait_until(is_told, 5, "the orchestrator needs to be told nothing more")
+        self.compare(model, answers[-1], expected)
+
+    @rule(data=st.data())
+    def change_the_orchestrator(self, data: st.DataObject) -> None:
+        lost = ["is_lost", "is_lost"] if self.world.asks else []
+        mode = data.draw(st.sampled_from([*MODES, *lost]))
         if mode != self.mode:
             self.mode = mode
             self.world.let_orchestrator(mode)
@@ -177,18 +281,18 @@ class Machine(RuleBasedStateMachine):
         self.report(model, status, artifacts, execution_id, late=late)
 
     @precondition(lambda self: any(model.events for model in self.models))
-    @rule(pick=st.integers(0, 99), other=st.sampled_from([{}, {}, {"correlation_id": "x"}]))
+    @rule(pick=st.integers(0, 99), other=st.sampled_from(OTHERS))
     def report_again(self, pick: int, other: dict[str, str]) -> None:
         reporting = [model for model in self.models if model.events]
         model = reporting[pick % len(reporting)]
-        bodies = list(model.events.values())
+        bodies = [body for body, _ in model.events.values()]
         body = {**bodies[pick % len(bodies)], **other}
         self.send(model, body, self.world.secret, model.callback)
 
     @rule(model=jobs, status=st.sampled_from(list(STEPS)))
     def forge_a_report(self, model: JobModel, status: str) -> None:
         answer = error(401, "UNAUTHORIZED")
-        self.send(model, self.body(status), "a-forged-secret", lambda _: answer)
+        self.send(model, self.body(model, status), "a-forged-secret", lambda _: answer)
 
     def report(
         self,
@@ -199,7 +303,7 @@ class Machine(RuleBasedStateMachine):
         *,
         late: bool = False,
     ) -> None:
-        body = self.body(status, late=late)
+        body = self.body(model, status, late=late)
         if execution_id == "own" and model.shown:
             execution_id = model.shown.execution_id or model.shown.name
         if execution_id is not None:
@@ -210,16 +314,25 @@ class Machine(RuleBasedStateMachine):
             body |= FAILURES
         self.send(model, body, self.world.secret, model.callback)
 
-    def body(self, status: str, *, late: bool = False) -> dict[str, Any]:
+    def body(self, model: JobModel, status: str, *, late: bool = False) -> dict[str, Any]:
         self.moments += 1
         seconds = -self.moments if late else self.moments
         moment = datetime(2026, 5, 4, tzinfo=UTC) + timedelta(seconds=seconds)
+        # The examples of every engine that can be asked name their dispatch.
+        named = {"dispatch_id": self._dispatch_id(model)} if self.world.asks else {}
         return {
+            **named,
             "event_id": f"event-{self.moments}",
             "status": status,
             "occurred_at": moment.isoformat().replace("+00:00", "Z"),
             "correlation_id": "machine",
         }
+
+    def _dispatch_id(self, model: JobModel) -> str:
+        name = model.shown.name if model.shown else "run"
+        if name == "run":
+            return f"run-{model.id}"
+        return f"retry-{model.id}-{sha256(name.encode()).hexdigest()[:16]}"
 
     def send(
         self,
@@ -242,7 +355,13 @@ class Machine(RuleBasedStateMachine):
 
     def compare_job(self, model: JobModel) -> None:
         handle = JobHandle(self.world.client, model.id, self.world.secret)
+        assert len(self.world.orchestrator.requests_for(model.id)) == model.posts
+        if model.is_deleted:
+            answers = [handle.client.job(model.id), handle.client.events(model.id)]
+            assert [answer.status_code for answer in answers] == [404, 404]
+            return
         job, shown = handle.shown(), model.shown
+        assert {name: job[name] for name in model.own} == model.own
         assert job["status"] == model.status
         assert job["manifest"] == model.manifest
         assert job["failure"] == model.failure
@@ -252,27 +371,40 @@ class Machine(RuleBasedStateMachine):
         lines = handle.trail()
         trail = [(line["event_type"], line["prev_status"], line["new_status"]) for line in lines]
         assert trail == model.trail
-        assert len(self.world.orchestrator.requests_for(model.id)) == model.posts
 
     def teardown(self) -> None:
         for model in self.models:
             self.compare_job(model)
+        kept = [model.id for model in self.models if not model.is_deleted]
+        deleted = {model.id for model in self.models if model.is_deleted}
+        for path in ("/jobs?order=desc", f"/jobs?project_id={self.world.project['id']}"):
+            items = self.world.client.get(f"{path}&limit=200").json()["items"]
+            listed = [each["id"] for each in items]
+            assert listed[: len(kept)] == kept[::-1]
+            assert not deleted & set(listed)
+            assert len(items) == len(set(listed)) == min(200, self.world.jobs_kept + len(kept))
+        self.world.jobs_kept += len(kept)
 
 
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory, callback_secret: str) -> Iterator[World]:
+@pytest.fixture(scope="module", params=["webhook", "restate"])
+def world(
+    request: pytest.FixtureRequest, new_stack: NewStack, callback_secret: str
+) -> Iterator[World]:
     """A service that holds an unknown outcome for ever, so that nothing depends on time."""
-    with StubOrchestrator() as orchestrator:
-        changed = {
-            "TAKEONE_ORCHESTRATOR_URL": orchestrator.url,
-            "TAKEONE_UNKNOWN_HOLD_SECONDS": "0",
-            "TAKEONE_ORCHESTRATOR_CONNECT_TRIES": "1",
-        }
-        directory = tmp_path_factory.mktemp("machine")
-        with Stack(directory, settings={**QUICK_SETTINGS, **changed}) as stack:
-            client = ApiClient(stack.api_url, "alice")
-            project = client.create_project().json()
-            yield World(stack, orchestrator, client, project, callback_secret)
+    asks = request.param == "restate"
+    engine = {"TAKEONE_ORCHESTRATOR_KIND": "restate", "TAKEONE_ORCHESTRATOR_WORKFLOW": WORKFLOW}
+    with (
+        AskedOrchestrator() if asks else StubOrchestrator() as orchestrator,
+        new_stack(
+            TAKEONE_ORCHESTRATOR_URL=orchestrator.url.removesuffix("/dispatches" * asks),
+            **(engine if asks else {}),
+            TAKEONE_UNKNOWN_HOLD_SECONDS="0",
+            TAKEONE_ORCHESTRATOR_CONNECT_TRIES="1",
+        ) as stack,
+    ):
+        client = ApiClient(stack.api_url, "alice")
+        project = client.create_project().json()
+        yield World(stack, orchestrator, client, project, callback_secret, asks)
 
 
 def test_every_life_of_a_job_goes_as_the_contract_says(world: World) -> None:

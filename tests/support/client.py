@@ -1,5 +1,17 @@
-"""The API client of the tests; the same one that the demo uses."""
+"""The API client of the tests: that of the demo, and every answer is held to the specification."""
 
-from demo.client import ApiClient, now, status_report
+from typing import Any
+
+from devstack.client import ApiClient as PlainApiClient
+from devstack.client import now, status_report
+from tests.support.openapi import check_response
 
 __all__ = ["ApiClient", "now", "status_report"]
+
+
+class ApiClient(PlainApiClient):
+    """Fails on an answer that the specification does not describe."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.session.hooks["response"].append(check_response)

@@ -1,7 +1,7 @@
 """What a process has said, for tests that wait until it has."""
 
-from demo.processes import Process
-from tests.support.waiting import wait_until
+from devstack.processes import Process
+from devstack.waiting import wait_until
 
 
 def lines_with(process: Process, *parts: str) -> list[str]:

@@ -1,4 +1,8 @@
-"""A stub orchestrator that records every request, and behaves as it is told."""
+"""A stub orchestrator that records every request, and behaves as it is told.
+
+The chaos run's orchestrator is one too. Two others stay apart: demo/orchestrator.py is the example for those
+who write a real one, and bench/orchestrator.py must cost next to nothing beside what is measured.
+"""
 
 import select
 import socket
@@ -8,8 +12,8 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
-from demo.ports import HOST, free_port
-from demo.waiting import wait_until
+from devstack.ports import HOST, free_port
+from devstack.waiting import wait_until
 from tests.support.behaviours import Behaviour, Exchange, Request, accept, reset
 
 STOP_SECONDS = 5.0
@@ -23,8 +27,8 @@ class StubOrchestrator:
     connection on which a request arrives, with not a byte of it read or recorded.
     """
 
-    def __init__(self, default: Behaviour | None = None) -> None:
-        self.port = free_port()
+    def __init__(self, default: Behaviour | None = None, port: int | None = None) -> None:
+        self.port = port or free_port()
         self.default = default or accept()
         self.behaviours: dict[str, Behaviour] = {}
         self.resets_before_reading = False
@@ -52,6 +56,10 @@ class StubOrchestrator:
     def behaviour_for(self, request: Request) -> Behaviour:
         """Return how to behave towards a request."""
         return self.behaviours.get(request.job_id or "", self.default)
+
+    def resets_unread(self) -> bool:
+        """Whether to reset a connection on which a request has just arrived, unread."""
+        return self.resets_before_reading
 
     def reset_behaviour(self) -> None:
         """Forget what was told and recorded; accept everything again."""
@@ -132,7 +140,8 @@ class _Handler(BaseHTTPRequestHandler):
         while not self.server.stopping.is_set():
             readable, _, _ = select.select([self.connection], [], [], 0.2)
             if readable:
-                return self.server.stub.resets_before_reading
+                has_bytes = bool(self.connection.recv(1, socket.MSG_PEEK))
+                return has_bytes and self.server.stub.resets_unread()
         return False
 
     def do_POST(self) -> None:
@@ -148,7 +157,7 @@ class _Handler(BaseHTTPRequestHandler):
             with stub.lock:
                 stub.in_flight -= 1
 
-    do_GET = do_PUT = do_DELETE = do_POST  # noqa: N815 - the names are http.server's
+    do_GET = do_PUT = do_PATCH = do_DELETE = do_POST  # noqa: N815 - the names are http.server's
 
     def _read_request(self) -> Request:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

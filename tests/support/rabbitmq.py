@@ -8,8 +8,8 @@ import socket
 from pathlib import Path
 from typing import Any, Self
 
-from demo.ports import HOST, free_port
-from demo.processes import Process, clean_environment
+from devstack.ports import HOST, free_port
+from devstack.processes import Process, clean_environment
 
 # Debian's own wrapper in /usr/sbin would change the user and the directories.
 PROGRAM = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin:/opt/homebrew/sbin")
@@ -71,7 +71,7 @@ class RabbitMq(Process):
         )
 
     def broker_url(self, port: int | None = None) -> str:
-        """The address of a virtual host that nobody was given yet; `port` is of a proxy."""
+        """The address of a virtual host that is not in use yet; `port` is of a proxy."""
         return f"amqp://guest:guest@{HOST}:{port or self.port}/{next(self._virtual_hosts)}"
 
     def start(self) -> None:
@@ -92,7 +92,7 @@ class RabbitMq(Process):
             return False
 
     def stop(self) -> None:
-        """End the node and its port mapper. Nobody needs what it holds."""
+        """End the node and its port mapper. What it holds is not needed."""
         self.kill()
         self._mapper.terminate()
 

@@ -6,10 +6,10 @@ from typing import Self
 
 import redis
 
-from demo.ports import HOST, free_port
-from demo.processes import Process, clean_environment
-from demo.redis_server import RedisServer, find_redis_server
-from tests.support.waiting import wait_until
+from devstack.ports import HOST, free_port
+from devstack.processes import Process, clean_environment
+from devstack.redis_server import RedisServer, find_redis_server
+from devstack.waiting import wait_until
 
 MASTER, USER = "takeone", "service"
 QUORUM = 2

@@ -5,28 +5,27 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from uuid import uuid4
 
-from demo.redis_server import RedisServer
-from domain import dispatch_steps as steps
-from domain import lifecycle
-from domain.change import Decision, Record
-from domain.claim import Claim, ClaimEvent, DispatchPolicy
-from domain.dispatch_steps import Token
-from domain.dispatching import decide_run
-from domain.models import Project
-from store.connecting import connection_factory
-from store.jobs import JobStore, Snapshot
-from store.link import Link
+from redis import Redis
+
+from devstack.redis_server import RedisServer
+from domain import claim_rules, lifecycle
+from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken
+from domain.job import Project
+from domain.record import Decision, Record
+from domain.run import decide_run
+from settings import Settings
+from store.client import make_client
+from store.jobs import JobStore
 from store.projects import ProjectStore
-from tasks.broker import KEY_PREFIX
-from tasks.outbox import RidingOutbox
+from tasks.outbox import TransactionalOutbox
+from tasks.queues import FOLLOW_UPS, KEY_PREFIX
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-LANES = ["lane.0", "lane.1"]
+QUEUES = ["queue.0", "queue.1"]
 POLICY = DispatchPolicy(
     claim_lease=timedelta(seconds=15),
     send_lease=timedelta(seconds=70),
     unknown_hold=timedelta(seconds=60),
-    deduplicates=False,
 )
 
 _databases = count(1)
@@ -45,9 +44,15 @@ def empty_database(server: RedisServer) -> str:
     return server.database_url(number)
 
 
-def make_link(url: str, *, size: int = 8, timeout_seconds: float = 1.0) -> Link:
-    """A link to a Redis."""
-    return Link(connection_factory(url, timeout_seconds), size, timeout_seconds)
+def client_of(url: str, *, size: int = 8, timeout_seconds: float = 1.0) -> Redis:
+    """A client of a Redis, as the service makes it."""
+    settings = Settings(
+        env="development",
+        redis_url=url,
+        redis_timeout_seconds=timeout_seconds,
+        redis_connections=size,
+    )
+    return make_client(settings)
 
 
 class Shelf:
@@ -55,47 +60,51 @@ class Shelf:
 
     def __init__(self, server: RedisServer) -> None:
         self.url = empty_database(server)
-        self.link = make_link(self.url, timeout_seconds=5)
-        self.jobs = JobStore(self.link, RidingOutbox(LANES))
-        self.projects = ProjectStore(self.link, self.jobs)
+        self.client = client_of(self.url, timeout_seconds=5)
+        self.jobs = JobStore(self.client, TransactionalOutbox(QUEUES))
+        self.projects = ProjectStore(self.client)
         self.redis = server.client(int(self.url.rpartition("/")[2]))
         self.project = Project(id=str(uuid4()), name="Interviews", owner="alice", created_at=NOW)
-        self.projects.create(self.project)
+        assert self.projects.create(self.project)
 
-    def new_job(self) -> str:
+    def new_job(self, now: datetime = NOW, project: Project | None = None) -> str:
         """Make a job in CREATED; return its id."""
-        job_id = str(uuid4())
-        self.projects.add_job(lifecycle.create_job(job_id, self.project.id, "alice", NOW, None))
+        job_id, project = str(uuid4()), project or self.project
+        assert self.jobs.create(lifecycle.create_job(job_id, project.id, project.owner, now, None))
         return job_id
 
-    def uploaded(self) -> str:
+    def uploaded(self, now: datetime = NOW) -> str:
         """Make a job in UPLOADED; return its id."""
-        job_id = self.new_job()
+        job_id = self.new_job(now)
         self._decide(job_id, lambda r: lifecycle.confirm_upload(r, "s3://video", NOW, None))
         return job_id
 
-    def run(self, job_id: str, now: datetime = NOW, policy: DispatchPolicy = POLICY) -> Token:
+    def run(
+        self, job_id: str, now: datetime = NOW, policy: DispatchPolicy = POLICY
+    ) -> FencingToken:
         """Let a run claim, and return the claim's token."""
         self._decide(job_id, lambda record: decide_run(record, now, policy))
-        return steps.token_of(self.record(job_id))
+        return self.record(job_id).token
 
-    def begin(self, token: Token, now: datetime = NOW, policy: DispatchPolicy = POLICY) -> bool:
+    def begin(
+        self, token: FencingToken, now: datetime = NOW, policy: DispatchPolicy = POLICY
+    ) -> bool:
         """Let a worker begin; tell whether it may post."""
-        rule = lambda record: steps.begin(record, token, now, policy)  # noqa: E731
-        return self.jobs.apply(token.job_id, rule) is not None
+        rule = lambda record: claim_rules.begin(record, token, now, policy)  # noqa: E731
+        return self.jobs.update(token.job_id, rule).result
 
     def settle(
         self,
-        token: Token,
+        token: FencingToken,
         event: ClaimEvent,
         now: datetime = NOW,
         policy: DispatchPolicy = POLICY,
     ) -> bool:
         """Let a worker settle; tell whether that changed anything."""
-        rule = lambda record: steps.settle(record, token, event, event.value, now, policy)  # noqa: E731
-        return self.jobs.apply(token.job_id, rule) is not None
+        rule = lambda record: claim_rules.settle(record, token, event, event.value, now, policy)  # noqa: E731
+        return self.jobs.update(token.job_id, rule).changed
 
-    def unknown(self, now: datetime = NOW, policy: DispatchPolicy = POLICY) -> Token:
+    def unknown(self, now: datetime = NOW, policy: DispatchPolicy = POLICY) -> FencingToken:
         """Make a job whose dispatch has an unknown outcome since `now`."""
         token = self.run(self.uploaded(), now, policy)
         assert self.begin(token, now, policy)
@@ -104,9 +113,9 @@ class Shelf:
 
     def record(self, job_id: str) -> Record:
         """The job's record."""
-        snapshot = self.jobs.load(job_id)
-        assert snapshot is not None
-        return snapshot.record
+        record = self.jobs.load(job_id)
+        assert record is not None
+        return record
 
     def claim(self, job_id: str) -> Claim:
         """The job's claim, which must stand."""
@@ -116,11 +125,7 @@ class Shelf:
 
     def messages(self) -> int:
         """How many messages lie in the queues."""
-        return sum(self.redis.llen(KEY_PREFIX + lane) for lane in LANES)
+        return sum(self.redis.llen(KEY_PREFIX + queue) for queue in [*QUEUES, FOLLOW_UPS])
 
     def _decide(self, job_id: str, rule: Callable[[Record], Decision[object]]) -> None:
-        def decide(snapshot: Snapshot | None) -> Decision[object]:
-            assert snapshot is not None
-            return rule(snapshot.record)
-
-        self.jobs.change(job_id, decide)
+        self.jobs.update(job_id, rule)

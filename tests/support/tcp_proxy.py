@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Self
 
-from demo.ports import HOST, free_port
+from devstack.ports import HOST, free_port
 
 CONTROL_SECONDS = 5.0
 
@@ -29,6 +29,7 @@ class TcpProxy:
         self._sides: set[_Side] = set()
         self._stalled_questions = False
         self._stalled_answers = False
+        self._page = b""
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -40,6 +41,14 @@ class TcpProxy:
     def refuse(self) -> None:
         """Reset all open connections, and refuse new ones until `restore`."""
         self._control(self._close)
+
+    def forget(self) -> None:
+        """Forward nothing more on any open connection, nor its end; new ones are served."""
+        self._control(self._forget_all)
+
+    def answer_by_itself(self, page: bytes) -> None:
+        """Reset all open connections; answer what comes on new ones with `page`, and forward nothing."""
+        self._control(lambda: self._set_page(page))
 
     def stall(self) -> None:
         """Forward nothing more in either direction; connections still open, and new ones wait."""
@@ -55,6 +64,7 @@ class TcpProxy:
     def restore(self) -> None:
         """Accept again, and forward again, beginning with what was kept back."""
         self._control(lambda: self._set_stalled(questions=False, answers=False))
+        self._page = b""
         self._run(self._listen())
 
     def start(self) -> None:
@@ -102,6 +112,15 @@ class TcpProxy:
         for side in list(self._sides):
             side.abort()
 
+    def _forget_all(self) -> None:
+        for side in list(self._sides):
+            side.is_forgotten = True
+            side.regulate()
+
+    def _set_page(self, page: bytes) -> None:
+        self._abort_all()
+        self._page = page
+
     def _set_stalled(self, *, questions: bool, answers: bool) -> None:
         self._stalled_questions = questions
         self._stalled_answers = answers
@@ -115,6 +134,9 @@ class TcpProxy:
     async def connect(self, client: "_Side") -> None:
         """Open the other half of a client's connection."""
         self.connections_made += 1
+        if self._page:
+            client.answer(self._page)
+            return
         try:
             _, target = await self._loop.create_connection(
                 lambda: _Side(self, is_client=False), HOST, self.target_port
@@ -144,6 +166,8 @@ class _Side(asyncio.Protocol):
         self.other: _Side | None = None
         self.is_other_full = False
         self.is_closed = False
+        self.is_forgotten = False
+        self.page = b""
         self.early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -165,7 +189,14 @@ class _Side(asyncio.Protocol):
 
     def regulate(self) -> None:
         """Read from this side only while what it sends can go on."""
-        may_read = self.other and not self.is_other_full and not self.proxy.is_stalled(self)
+        if self.page:
+            return
+        may_read = (
+            self.other
+            and not self.is_forgotten
+            and not self.is_other_full
+            and not self.proxy.is_stalled(self)
+        )
         if self.transport.is_closing():
             return
         if may_read:
@@ -173,8 +204,22 @@ class _Side(asyncio.Protocol):
         else:
             self.transport.pause_reading()
 
+    def answer(self, page: bytes) -> None:
+        """Answer the first bytes with `page`, and close."""
+        self.page = page
+        if self.early:
+            self._say_page()
+        else:
+            self.transport.resume_reading()
+
+    def _say_page(self) -> None:
+        self.transport.write(self.page)
+        self.transport.close()
+
     def data_received(self, data: bytes) -> None:
-        if self.other is None:
+        if self.page:
+            self._say_page()
+        elif self.other is None:
             # Before 3.11.4 a side that pauses as soon as it is made is read all the same.
             self.early += data
         else:

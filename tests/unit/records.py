@@ -3,10 +3,10 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from domain.change import Record
 from domain.claim import Claim, DispatchKind, DispatchPolicy, Phase, RetryTerms
+from domain.job import Job, Manifest
 from domain.job_fsm import JobStatus
-from domain.models import Job, Manifest
+from domain.record import Record
 
 NOW = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 JOB_ID = "8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2"
@@ -14,7 +14,6 @@ POLICY = DispatchPolicy(
     claim_lease=timedelta(seconds=15),
     send_lease=timedelta(seconds=71),
     unknown_hold=timedelta(seconds=60),
-    deduplicates=False,
 )
 TERMS = RetryTerms(
     resume_from_status=JobStatus.AUDIO_READY, checkpoint_ref="s3://a", model_profile="standard"
@@ -57,5 +56,5 @@ def a_retry_claim(phase: Phase = Phase.SENT, **fields: Any) -> Claim:
 def a_record(status: JobStatus, claim: Claim | None = None, **fields: Any) -> Record:
     """A job with a claim; one that was released is kept with the job, as the store has it."""
     if claim is not None and claim.phase is Phase.RELEASED:
-        return Record(a_job(status, released=claim, **fields), None)
+        return Record(a_job(status, past_claims=(claim,), **fields), None)
     return Record(a_job(status, **fields), claim)

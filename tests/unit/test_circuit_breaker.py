@@ -7,15 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from domain.claim import ClaimEvent
-from tasks.breaker import CircuitBreaker
-from tasks.orchestrator import PostOutcome
+from orchestrators.base import Outcome
+from tasks.circuit_breaker import CircuitBreaker
 
 FAILURES, SECONDS = 3, 5.0
-ACCEPTED = PostOutcome(ClaimEvent.ACCEPTED, None, 202)
-REFUSED = PostOutcome(ClaimEvent.REFUSED, "refused", 500)
-NOT_STARTED = PostOutcome(ClaimEvent.NOT_STARTED, "not_started")
-LOST = PostOutcome(ClaimEvent.LOST, "outcome_unknown")
-SPARED = PostOutcome(ClaimEvent.NOT_STARTED, "circuit_open")
+ACCEPTED = Outcome(ClaimEvent.ACCEPTED, None, 202)
+REFUSED = Outcome(ClaimEvent.REFUSED, "refused", 500)
+NOT_STARTED = Outcome(ClaimEvent.NOT_STARTED, "not_started")
+LOST = Outcome(ClaimEvent.LOST, "outcome_unknown")
+SPARED = Outcome(ClaimEvent.NOT_STARTED, "circuit_open")
 
 
 class Rig:
@@ -25,11 +25,11 @@ class Rig:
         self.now, self.posts = 100.0, 0
         self.breaker = CircuitBreaker(failures, SECONDS, lambda: self.now)
 
-    def post(self, outcome: PostOutcome) -> PostOutcome:
+    def post(self, outcome: Outcome) -> Outcome:
         return self.breaker.guard(self.posting(outcome))
 
-    def posting(self, outcome: PostOutcome) -> Callable[[], PostOutcome]:
-        def post() -> PostOutcome:
+    def posting(self, outcome: Outcome) -> Callable[[], Outcome]:
+        def post() -> Outcome:
             self.posts += 1
             return outcome
 
@@ -45,7 +45,7 @@ class Rig:
 
 @pytest.mark.parametrize("dead", [NOT_STARTED, LOST])
 def test_after_so_many_posts_without_an_answer_in_a_row_the_next_fails_without_being_tried(
-    dead: PostOutcome,
+    dead: Outcome,
 ) -> None:
     rig = Rig()
     assert [rig.post(dead) for _ in range(FAILURES)] == [dead] * FAILURES
@@ -54,7 +54,7 @@ def test_after_so_many_posts_without_an_answer_in_a_row_the_next_fails_without_b
 
 
 @pytest.mark.parametrize("alive", [ACCEPTED, REFUSED])
-def test_an_answer_of_any_kind_begins_the_count_anew(alive: PostOutcome) -> None:
+def test_an_answer_of_any_kind_begins_the_count_anew(alive: Outcome) -> None:
     rig = Rig()
     for outcome in (NOT_STARTED, LOST, alive, LOST, NOT_STARTED):
         assert rig.post(outcome) == outcome
@@ -78,7 +78,7 @@ def test_one_probe_is_let_through_each_time_the_time_is_up() -> None:
 
 
 @pytest.mark.parametrize("alive", [ACCEPTED, REFUSED])
-def test_a_probe_that_is_answered_closes_the_circuit(alive: PostOutcome) -> None:
+def test_a_probe_that_is_answered_closes_the_circuit(alive: Outcome) -> None:
     rig = Rig().opened()
     rig.now += SECONDS
     assert rig.post(alive) == alive
@@ -90,7 +90,7 @@ def test_a_probe_that_is_answered_closes_the_circuit(alive: PostOutcome) -> None
 def test_a_failure_that_comes_late_does_not_put_off_the_probe() -> None:
     rig = Rig()
 
-    def fails_when_the_circuit_is_long_open() -> PostOutcome:
+    def fails_when_the_circuit_is_long_open() -> Outcome:
         rig.opened()
         rig.now += SECONDS - 1
         return LOST
@@ -109,7 +109,7 @@ def test_zero_failures_turn_it_off() -> None:
 def test_posts_go_on_side_by_side_and_only_one_thread_gets_the_probe() -> None:
     together = threading.Barrier(8)
 
-    def meet() -> PostOutcome:
+    def meet() -> Outcome:
         together.wait(5)  # breaks if the posts were made one after the other
         return NOT_STARTED
 

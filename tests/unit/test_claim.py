@@ -6,28 +6,39 @@ from datetime import timedelta
 
 import pytest
 
-from domain import claim as protocol
-from domain.claim import IN_FLIGHT, LONGEST_CLAIM_LEASE, NEXT_PHASE, ClaimEvent, Phase
-from tests.unit.records import NOW, POLICY, a_claim, seconds
+from domain.audit import Actor
+from domain.claim import IN_FLIGHT, NEXT_PHASE, ClaimEvent, FencingToken, Phase
+from domain.claim_rules import begin, resend
+from domain.job_fsm import JobStatus
+from domain.reconcile import LONGEST_CLAIM_LEASE, look
+from domain.record import TaskKind
+from domain.run import hold_is_over
+from tests.unit.records import JOB_ID, NOW, POLICY, a_claim, a_record, seconds
 
 TABLE = """
 CLAIMED  begin           -> SENDING
+CLAIMED  accepted        -> SENT
 CLAIMED  lease_over      -> CLAIMED
 CLAIMED  unqueued        -> RELEASED
 CLAIMED  cancelled       -> RELEASED
 CLAIMED  proved          -> SENT
+CLAIMED  found           -> SENT
+CLAIMED  window_over     -> UNKNOWN
 SENDING  accepted        -> SENT
 SENDING  refused         -> RELEASED
 SENDING  not_started     -> RELEASED
 SENDING  lost            -> UNKNOWN
 SENDING  lease_over      -> UNKNOWN
 SENDING  proved          -> SENT
+SENDING  found           -> SENT
 UNKNOWN  accepted        -> SENT
 UNKNOWN  refused         -> RELEASED
 UNKNOWN  not_started     -> RELEASED
 UNKNOWN  lost            -> UNKNOWN
 UNKNOWN  resend          -> CLAIMED
 UNKNOWN  proved          -> SENT
+UNKNOWN  found           -> SENT
+UNKNOWN  abandoned       -> RELEASED
 UNKNOWN  settled_sent    -> SENT
 UNKNOWN  settled_release -> RELEASED
 SENT     settled_release -> RELEASED
@@ -42,7 +53,7 @@ OUTCOMES = set(ClaimEvent) - {ClaimEvent.BEGIN, ClaimEvent.RESEND}
 def test_an_event_leads_where_the_protocol_says_and_nowhere_else(
     phase: Phase, event: ClaimEvent
 ) -> None:
-    assert protocol.next_phase(a_claim(phase), event) == EXPECTED.get((phase, event))
+    assert a_claim(phase).next_phase(event) == EXPECTED.get((phase, event))
     assert ((phase, event) in NEXT_PHASE) == ((phase, event) in EXPECTED)
 
 
@@ -54,7 +65,7 @@ def test_what_is_in_flight_is_what_has_no_known_outcome() -> None:
 @pytest.mark.parametrize(("phase", "event"), [(p, e) for p, e in PAIRS if e in OUTCOMES])
 def test_an_outcome_settles_the_claim_or_changes_nothing(phase: Phase, event: ClaimEvent) -> None:
     claim, after = a_claim(phase, sent_at=NOW), EXPECTED.get((phase, event))
-    settled = protocol.settle(claim, event, NOW + seconds(5), POLICY, "why")
+    settled = claim.after(event, NOW + seconds(5), POLICY, "why")
     if after in (None, phase):
         assert settled is None
         return
@@ -68,13 +79,13 @@ def test_an_outcome_settles_the_claim_or_changes_nothing(phase: Phase, event: Cl
 
 @pytest.mark.parametrize("phase", Phase)
 def test_only_a_claimed_dispatch_is_begun_and_the_intent_is_written_first(phase: Phase) -> None:
-    begun = protocol.begin(a_claim(phase, sends=2), NOW, POLICY)
-    if phase is not Phase.CLAIMED:
-        assert begun is None
-        return
-    assert begun is not None
-    assert (begun.phase, begun.sent_at, begun.sends) == (Phase.SENDING, NOW, 3)
-    assert begun.lease_until == NOW + POLICY.send_lease
+    record = a_record(JobStatus.UPLOADED, a_claim(phase, sends=2))
+    decision = begin(record, record.token, NOW, POLICY)
+    assert decision.changed == (phase is Phase.CLAIMED)
+    begun = decision.record.claim
+    if decision.changed and begun is not None:
+        assert (begun.phase, begun.sent_at, begun.sends) == (Phase.SENDING, NOW, 3)
+        assert begun.lease_until == NOW + POLICY.send_lease
 
 
 @pytest.mark.parametrize("phase", Phase)
@@ -82,64 +93,93 @@ def test_only_an_unknown_dispatch_is_sent_again_under_its_id_and_the_next_epoch(
     phase: Phase,
 ) -> None:
     claim = a_claim(phase, reason="outcome_unknown", sends=1, messages=3)
-    again = protocol.resend(claim, 2, NOW, POLICY)
-    if phase is not Phase.UNKNOWN:
-        assert again is None
-        return
-    assert again is not None
-    assert (again.dispatch_id, again.epoch) == (claim.dispatch_id, 2)
-    assert (again.phase, again.messages, again.sends) == (Phase.CLAIMED, 1, 1)
-    assert (again.reason, again.lease_until) == (None, NOW + POLICY.claim_lease)
+    decision = resend(a_record(JobStatus.UPLOADED, claim), NOW, POLICY, Actor.SYSTEM)
+    assert decision.changed == (phase is Phase.UNKNOWN)
+    again = decision.record.claim
+    if decision.changed and again is not None:
+        assert (again.dispatch_id, again.epoch) == (claim.dispatch_id, 2)
+        assert (again.phase, again.messages, again.sends) == (Phase.CLAIMED, 1, 1)
+        assert (again.reason, again.lease_until) == (None, NOW + POLICY.claim_lease)
 
 
 @pytest.mark.parametrize("phase", Phase)
 def test_only_a_claimed_dispatch_is_delivered_again(phase: Phase) -> None:
-    again = protocol.redeliver(a_claim(phase), NOW, POLICY)
-    assert (again is not None) == (phase is Phase.CLAIMED)
+    record = a_record(JobStatus.UPLOADED, a_claim(phase, lease_until=NOW))
+    task = look(record, NOW, POLICY).task
+    assert (task is TaskKind.DISPATCH) == (phase is Phase.CLAIMED)
 
 
 def test_each_further_message_waits_twice_as_long_up_to_a_limit() -> None:
-    claim, leases = a_claim(), []
+    record, leases = a_record(JobStatus.UPLOADED, a_claim(lease_until=NOW)), []
+    now = NOW
     for number in range(2, 12):
-        again = protocol.redeliver(claim, NOW, POLICY)
-        assert again is not None
-        assert again.lease_until is not None
-        assert again.messages == number
-        leases.append(again.lease_until - NOW)
-        claim = again
+        record = look(record, now, POLICY).record
+        assert record.claim is not None
+        assert record.claim.lease_until is not None
+        assert record.claim.messages == number
+        leases.append(record.claim.lease_until - now)
+        now = record.claim.lease_until
     assert leases[:4] == [seconds(30), seconds(60), seconds(120), seconds(240)]
     assert leases[-1] == LONGEST_CLAIM_LEASE == timedelta(minutes=10)
     assert leases == sorted(leases)
 
 
+@pytest.mark.parametrize(
+    ("phase", "event"),
+    [
+        (Phase.CLAIMED, ClaimEvent.UNQUEUED),
+        (Phase.CLAIMED, ClaimEvent.CANCELLED),
+        (Phase.SENDING, ClaimEvent.REFUSED),
+        (Phase.SENDING, ClaimEvent.NOT_STARTED),
+    ],
+)
+def test_a_word_that_nothing_happened_is_not_believed_of_an_earlier_send(
+    phase: Phase, event: ClaimEvent
+) -> None:
+    sends = 2 if phase is Phase.SENDING else 1
+    stays = a_claim(phase, sends=sends, epoch=2).after(event, NOW, POLICY, "refused")
+    assert stays is not None
+    assert (stays.phase, stays.reason) == (Phase.UNKNOWN, "outcome_unknown")
+    alone = a_claim(phase, sends=sends - 1, epoch=2).after(event, NOW, POLICY, "refused")
+    assert alone is not None
+    assert alone.phase is Phase.RELEASED
+
+
 def test_an_unknown_outcome_may_be_held_for_ever() -> None:
     policy = replace(POLICY, unknown_hold=None)
-    lost = protocol.settle(a_claim(Phase.SENDING), ClaimEvent.LOST, NOW, policy)
+    lost = a_claim(Phase.SENDING).after(ClaimEvent.LOST, NOW, policy)
     assert lost is not None
     assert lost.lease_until is None
-    assert not protocol.may_resend(lost, NOW + timedelta(days=36_500))
+    assert not hold_is_over(lost, NOW + timedelta(days=36_500), policy)
 
 
 def test_a_hold_ends_on_time_and_not_before() -> None:
-    lost = protocol.settle(a_claim(Phase.SENDING), ClaimEvent.LOST, NOW, POLICY)
+    lost = a_claim(Phase.SENDING).after(ClaimEvent.LOST, NOW, POLICY)
     assert lost is not None
-    assert not protocol.may_resend(lost, NOW + seconds(59.999))
-    assert protocol.may_resend(lost, NOW + seconds(60))
+    assert not hold_is_over(lost, NOW + seconds(59.999), POLICY)
+    assert hold_is_over(lost, NOW + seconds(60), POLICY)
 
 
 @pytest.mark.parametrize(("sends", "pause"), [(1, 2), (2, 4), (5, 32), (6, 60), (100, 60)])
 def test_an_orchestrator_that_deduplicates_is_sent_again_after_growing_pauses(
     sends: int, pause: int
 ) -> None:
-    policy = replace(POLICY, deduplicates=True)
-    lost = protocol.settle(a_claim(Phase.SENDING, sends=sends), ClaimEvent.LOST, NOW, policy)
-    assert lost is not None
-    assert lost.lease_until == NOW + seconds(pause)
+    policy = replace(POLICY, window=timedelta.max)
+    claims = [
+        a_claim(Phase.SENDING, sends=sends, first_sent_at=NOW, dispatch_id=f"run-{number}")
+        for number in range(20)
+    ]
+    pauses = {
+        (lost.lease_until - NOW).total_seconds()
+        for lost in (claim.after(ClaimEvent.LOST, NOW, policy) for claim in claims)
+        if lost is not None and lost.lease_until is not None
+    }
+    assert 0.75 * pause <= min(pauses) < max(pauses) <= 1.25 * pause
+    assert len(pauses) > 10, "not in lockstep"
 
 
 def test_a_token_is_both_the_dispatch_and_its_epoch() -> None:
     claim = a_claim(epoch=3)
-    assert protocol.holds(claim, claim.dispatch_id, 3)
-    assert not protocol.holds(claim, claim.dispatch_id, 2)
-    assert not protocol.holds(claim, "run-another", 3)
-    assert not protocol.holds(None, claim.dispatch_id, 3)
+    assert claim.holds(FencingToken(JOB_ID, claim.dispatch_id, 3))
+    assert not claim.holds(FencingToken(JOB_ID, claim.dispatch_id, 2))
+    assert not claim.holds(FencingToken(JOB_ID, "run-another", 3))

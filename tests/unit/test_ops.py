@@ -2,34 +2,40 @@
 
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 from prometheus_client import REGISTRY
+from prometheus_client.metrics import MetricWrapperBase
 
-import metrics
-from api.context import make_services
-from api.monitoring import StoreCollector
+from api.routes.metrics import StoreCollector
+from devstack.redis_server import RedisServer
+from observability import metrics
+from services.assembly import make_services
 from settings import Settings
-from tasks.metrics_server import BreakerCollector
+from tasks.outbox import make_outbox
 
 OPS = Path(__file__).parents[2] / "ops"
 DASHBOARD = json.loads((OPS / "grafana" / "takeone.json").read_text())
 RULES = yaml.safe_load((OPS / "prometheus" / "alerts.yml").read_text())["groups"][0]["rules"]
+RULE_TESTS = yaml.safe_load((OPS / "prometheus" / "alerts.test.yml").read_text())["tests"]
 
 SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "gauge": ("",)}
 ADDED_BY_PROMETHEUS = {"le", "instance", "job"}
 
 
-def existing() -> dict[str, str]:
+@pytest.fixture(scope="module")
+def existing(redis_server: RedisServer) -> dict[str, str]:
     """Every series that can be asked for, and the metric that it is of."""
-    services = make_services(Settings(env="development"))
-    store = StoreCollector(services.link, services.settings, services.now)
-    families = [*REGISTRY.collect(), *store.describe(), *BreakerCollector(None).describe()]
+    settings = Settings(env="development", redis_url=redis_server.url)
+    store = StoreCollector(make_services(settings, make_outbox(settings)))
     return {
         family.name + suffix: family.name
-        for family in families
+        for family in [*REGISTRY.collect(), *store.collect()]
         if family.name.startswith("takeone_")
         for suffix in SUFFIXES[family.type]
     }
@@ -37,8 +43,8 @@ def existing() -> dict[str, str]:
 
 def labels() -> set[str]:
     """Every label of a metric of ours."""
-    counted = [each for each in vars(metrics).values() if isinstance(each, metrics.Labelled)]
-    return {label for each in counted for label in each.names} | {"phase", "lane"}
+    ours = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
+    return {label for each in ours for label in each._labelnames} | {"phase", "queue"}
 
 
 def expressions() -> list[str]:
@@ -47,8 +53,18 @@ def expressions() -> list[str]:
     return [*shown, *(rule["expr"] for rule in RULES)]
 
 
+NOT_METRICS = {"and", "or", "unless", "by", "without", "on", "ignoring", "offset", "bool"}
+
+
 def names_in(expression: str) -> set[str]:
-    return set(re.findall(r"takeone_\w+", expression))
+    """The metrics that an expression asks for: each word in it that is not of PromQL itself."""
+    bare = re.sub(r"{[^}]*}|\[[^]]*\]|\b(by|without|on|ignoring) \([^)]*\)", " ", expression)
+    return set(re.findall(r"\b[a-zA-Z_]\w*\b(?!\s*\()", bare)) - NOT_METRICS
+
+
+def series_in_rule_tests() -> list[str]:
+    """The series that the rules are tested with: a name misspelt in both would be tested in vain."""
+    return [series["series"] for test in RULE_TESTS for series in test["input_series"]]
 
 
 def labels_in(expression: str) -> set[str]:
@@ -57,16 +73,16 @@ def labels_in(expression: str) -> set[str]:
     return {label.strip() for label in grouped.split(",") if label.strip()} | set(matched)
 
 
-def test_all_that_is_asked_for_exists() -> None:
-    known, known_labels = existing(), labels() | ADDED_BY_PROMETHEUS
-    for expression in expressions():
+def test_all_that_is_asked_for_exists(existing: dict[str, str]) -> None:
+    known, known_labels = existing.keys(), labels() | ADDED_BY_PROMETHEUS
+    for expression in [*expressions(), *series_in_rule_tests()]:
         assert names_in(expression), expression
-        assert names_in(expression) <= known.keys(), expression
+        assert names_in(expression) <= known, expression
         assert labels_in(expression) <= known_labels, expression
 
 
-def test_all_that_exists_is_on_the_dashboard() -> None:
-    known = existing()
+def test_all_that_exists_is_on_the_dashboard(existing: dict[str, str]) -> None:
+    known = existing
     shown = {known[name] for each in expressions() for name in names_in(each) if name in known}
     assert shown == set(known.values())
 
@@ -85,6 +101,28 @@ def test_every_rule_says_what_is_wrong_and_what_to_do() -> None:
         assert rule["labels"]["severity"] in {"info", "warning", "critical"}
         assert rule["annotations"].keys() == {"summary", "description"}
         assert balanced(rule["expr"])
+
+
+def test_every_rule_is_seen_to_fire_and_not_to_fire() -> None:
+    checks = [check for test in RULE_TESTS for check in test["promql_expr_test"]]
+    labels_seen = [sample["labels"] for check in checks for sample in check["exp_samples"]]
+    fired = {name for each in labels_seen for name in re.findall(r'alertname="(\w+)"', each)}
+    assert fired == {rule["alert"] for rule in RULES}
+    assert any(not check["exp_samples"] for check in checks)
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (Debian: prometheus)")
+@pytest.mark.parametrize("arguments", [("check", "alerts.yml"), ("test", "alerts.test.yml")])
+def test_promtool_passes_the_rules(arguments: tuple[str, str]) -> None:
+    command, file = arguments
+    told = subprocess.run(
+        ["promtool", command, "rules", file],
+        cwd=OPS / "prometheus",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stdout + told.stderr
 
 
 def test_the_dashboard_is_one_that_grafana_reads() -> None:

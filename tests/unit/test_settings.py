@@ -83,9 +83,9 @@ def test_a_rule_between_settings_is_passed_over_when_one_of_them_is_not_known(
 
 
 def test_those_who_wait_may_not_take_every_thread() -> None:
-    Settings(env="development", web_threads=8, web_waiters=7)
-    with pytest.raises(ValidationError, match="WEB_WAITERS must be below TAKEONE_WEB_THREADS"):
-        Settings(env="development", web_threads=8, web_waiters=8)
+    Settings(env="development", web_threads=8, web_wait_slots=7)
+    with pytest.raises(ValidationError, match="WEB_WAIT_SLOTS must be below TAKEONE_WEB_THREADS"):
+        Settings(env="development", web_threads=8, web_wait_slots=8)
 
 
 def test_every_rule_reads_settings_that_exist() -> None:

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from standardwebhooks.webhooks import Webhook
 
-from signatures import Signer, is_signing_secret
+from orchestrators.signatures import Signer
+from settings.types import is_signing_secret
 
 # The example of the specification's text.
 SPEC_SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

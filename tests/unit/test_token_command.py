@@ -6,9 +6,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from api.auth import Authenticator, Principal
-from api.commands import token
+from cli.dev import token
 from domain.errors import Unauthorized
 from settings import load_settings
+from tests.acceptance.tokens import RSA_KEY, public_pem
 
 HS256 = {
     "TAKEONE_ENV": "development",
@@ -63,7 +64,7 @@ def test_a_minted_token_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         {**HS256, "TAKEONE_JWT_KEY": "", "TAKEONE_JWT_ALGORITHMS": "RS256",
          "TAKEONE_JWT_JWKS_URL": "https://login.example/keys"},
-        {**HS256, "TAKEONE_JWT_ALGORITHMS": "RS256", "TAKEONE_JWT_KEY": "-----BEGIN PUBLIC KEY-----"},
+        {**HS256, "TAKEONE_JWT_ALGORITHMS": "RS256", "TAKEONE_JWT_KEY": public_pem(RSA_KEY)},
     ],
     ids=["JWKS", "PEM"],
 )  # fmt: skip
@@ -72,7 +73,7 @@ def test_no_token_is_made_where_only_the_issuer_can(
 ) -> None:
     result = made(["alice"], settings, monkeypatch)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "tokens are the issuer's to make" in result.stderr
+    assert "the issuer makes the tokens" in result.stderr
 
 
 def test_no_token_is_made_where_the_settings_are_incomplete(

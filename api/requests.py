@@ -1,0 +1,359 @@
+"""What comes in: bodies, queries and the Prefer header, each read strictly or refused with a clear 400.
+
+The fields and bounds are those of `spec/api/openapi.yaml`.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import marshmallow as ma
+import orjson
+from flask import Response, g, request
+from marshmallow import fields, validate
+from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+
+from domain.errors import TakeOneError
+from domain.job_fsm import JobStatus
+from store.lists import PageQuery
+
+_MOST_ARTIFACTS = 64
+_MOST_DISCARDED = 1 << 20
+_LONGEST_URI = 2048
+# nginx and others give up on an answer after 60 s by default, and the caller gets their error page.
+_LONGEST_WAIT_SECONDS = 55
+# White space and control characters, one by one: `\s` is another set in every regex dialect.
+_INVISIBLE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+
+is_status = validate.OneOf([status.value for status in JobStatus])
+
+
+class ValidationError(TakeOneError):
+    """The request is not valid; `details` say of each field what is wrong with it (400)."""
+
+    code = "VALIDATION_ERROR"
+    message = "The request is not valid."
+
+
+def read_query(schema: ma.Schema) -> dict[str, Any]:
+    """The query's parameters. Raises `ValidationError`, also for one that the route does not have."""
+    if not request.query_string:
+        return dict(_defaults(schema))
+    return _load(schema, request.args.to_dict())
+
+
+def read_json(schema: ma.Schema) -> dict[str, Any]:
+    """The JSON body. Raises `ValidationError`, 413 or 415."""
+    if not request.is_json:
+        raise UnsupportedMediaType
+    try:
+        body = orjson.loads(read_body())
+    except orjson.JSONDecodeError:
+        raise ValidationError(body=["Not valid JSON."]) from None
+    return _load(schema, body)
+
+
+def page_query(query: dict[str, Any]) -> PageQuery:
+    """Which part of a list is asked for. Of the parameters that a route does not have, the default counts."""
+    return PageQuery(
+        query["limit"],
+        query["cursor"],
+        newest_first=query.get("order") == "desc",
+        after=query.get("updated_after"),
+    )
+
+
+def read_optional_json(schema: ma.Schema) -> dict[str, Any]:
+    """The JSON body, which may be missing. Raises as `read_json` does."""
+    if not _has_body() or read_body().strip() in (b"", b"{}"):
+        return dict(_defaults(schema))
+    return read_json(schema)
+
+
+def read_idempotency_key() -> str | None:
+    """The `Idempotency-Key` header, if there is one. Raises `ValidationError`."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not re.fullmatch(r"[\x20-\x7e]{1,255}", key):
+        raise ValidationError(**{"Idempotency-Key": ["1 to 255 printable ASCII characters."]})
+    return key
+
+
+def refuse_query() -> None:
+    """Raise `ValidationError` if the request has a query."""
+    read_query(_NOTHING)
+
+
+def refuse_query_and_body() -> None:
+    """Raise `ValidationError` if the request has a query or a body; for routes that take neither."""
+    refuse_query()
+    refuse_body()
+
+
+def refuse_body() -> None:
+    """Raise `ValidationError` if there is a body that says anything; for routes that take none."""
+    if _has_body() and read_body().strip() not in (b"", b"{}"):
+        raise ValidationError(body=["This route takes no body."])
+
+
+def read_body() -> bytes:
+    """The body as it came; may be asked for again. Raises `ValidationError` or 413."""
+    g.is_body_read = True
+    body = request.get_data()
+    announced = request.content_length
+    if announced is None and len(body) == request.max_content_length:
+        # What comes in chunks is cut off at the limit without an error.
+        raise RequestEntityTooLarge
+    if announced is not None and len(body) < announced:
+        raise ValidationError(body=["The body broke off."])
+    return body
+
+
+def leave_no_body_unread(response: Response) -> Response:
+    """Read what is left of a refused request's body, or let the connection end with the answer.
+
+    The server closes a connection on which something is left unread, and a client that has it in its pool
+    would fail with its next call. The body of a caller who is not known is not waited for.
+    """
+    if not _has_body() or g.get("is_body_read"):
+        return response
+    if not g.get("principal") or (request.content_length or 0) > _MOST_DISCARDED:
+        response.headers["Connection"] = "close"
+        return response
+    left = _MOST_DISCARDED
+    while left > 0 and (piece := request.environ["wsgi.input"].read(min(left, 65_536))):
+        left -= len(piece)
+    return response
+
+
+def _has_body() -> bool:
+    return bool(request.content_length) or "Transfer-Encoding" in request.headers
+
+
+def _load(schema: ma.Schema, data: Any) -> dict[str, Any]:
+    try:
+        loaded: dict[str, Any] = schema.load(data)
+    except ma.ValidationError as error:
+        messages = dict(error.normalized_messages())  # type: ignore[no-untyped-call]
+        if ma.exceptions.SCHEMA in messages:
+            messages["body"] = messages.pop(ma.exceptions.SCHEMA)
+        raise ValidationError(**messages) from None
+    return loaded
+
+
+@lru_cache
+def _defaults(schema: ma.Schema) -> dict[str, Any]:
+    return _load(schema, {})
+
+
+def _pattern(regex: str, error: str) -> validate.Validator:
+    # \Z and not $: in Python, $ lets a line feed at the end through.
+    return validate.Regexp(regex + r"\Z", error=error)
+
+
+def _text(most: int, **options: Any) -> fields.String:
+    return fields.String(validate=validate.Length(1, most), **options)
+
+
+class RequestSchema(ma.Schema):
+    """A body or a query that knows all its fields: an unknown one is a mistake, and is named."""
+
+    class Meta:
+        """Marshmallow's options."""
+
+        unknown = ma.RAISE
+
+
+_NOTHING = RequestSchema()
+
+
+_IS_NAME = [
+    validate.Length(1, 200),
+    validate.Regexp(f"[{_INVISIBLE}]*[^{_INVISIBLE}]", error="Must not be blank."),
+]
+
+
+class ProjectCreateSchema(RequestSchema):
+    name = fields.String(required=True, validate=_IS_NAME)
+
+
+class JobEditSchema(RequestSchema):
+    name = fields.String(allow_none=True, validate=_IS_NAME)
+    metadata = fields.Dict(
+        keys=_text(40),
+        values=fields.String(validate=validate.Length(0, 500)),
+        validate=validate.Length(0, 20, error="At most 20 keys."),
+    )
+
+
+class WholeNumber(fields.Integer):
+    """Digits, as the specification's integers are written: not `+5`, `1_000` or `٣`."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if not re.fullmatch(r"-?[0-9]{1,9}", str(value), re.ASCII):
+            raise self.make_error("invalid", input=value)
+        return super()._deserialize(value, attr, data, **kwargs)
+
+
+class Rfc3339(fields.AwareDateTime):
+    """A moment of this century, with its offset (RFC 3339)."""
+
+    _FORM = re.compile(
+        r"20[0-9]{2}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+        r"([Zz]|[+-][0-9]{2}:[0-9]{2})\Z"
+    )
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, str) or not self._FORM.match(value):
+            raise ma.ValidationError(
+                "Must be an RFC 3339 date-time of this century with an offset."
+            )
+        try:
+            return super()._deserialize(value.upper(), attr, data, **kwargs)
+        except OverflowError:
+            raise self.make_error("invalid", input=value, obj_type=self.OBJ_TYPE) from None
+
+
+_NO_CURSOR = "Not a cursor of ours."
+
+
+class TrailQuerySchema(RequestSchema):
+    limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
+    cursor = fields.String(load_default="0", validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR))
+
+
+class PageQuerySchema(RequestSchema):
+    limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
+    cursor = fields.String(
+        load_default=None, validate=_pattern(r"[0-9]{16}[0-9a-f-]{36}", _NO_CURSOR)
+    )
+
+
+class JobPageQuerySchema(PageQuerySchema):
+    status = fields.String(load_default=None, validate=is_status)
+
+
+class OwnJobsQuerySchema(JobPageQuerySchema):
+    project_id = fields.String(
+        load_default=None,
+        validate=_pattern(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "Must be a UUID."),
+    )
+    order = fields.String(load_default="desc", validate=validate.OneOf(["asc", "desc"]))
+    updated_after = Rfc3339(load_default=None)
+
+
+class JobQuerySchema(RequestSchema):
+    wait = WholeNumber(load_default=0, validate=validate.Range(0, 60))
+    status_not = fields.String(load_default=None, validate=is_status)
+
+    @ma.post_load
+    def _end_before_a_proxy_does(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {**data, "wait": min(data["wait"], _LONGEST_WAIT_SECONDS)}
+
+
+class ConfirmUploadSchema(RequestSchema):
+    video_uri = fields.String(
+        required=True,
+        validate=[
+            validate.Length(1, _LONGEST_URI),
+            _pattern(rf"[A-Za-z][A-Za-z0-9+.\-]*:[^{_INVISIBLE}]+", "Must be a URI with a scheme."),
+        ],
+    )
+
+
+class RetrySchema(RequestSchema):
+    model_profile = _text(100, required=True)
+    client_request_id = _text(128, required=True)
+
+
+class ArtifactUpdates(fields.Dict):
+    """Artifacts by name: URIs, or lists of them. A null says nothing and is skipped."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> dict[str, Any]:
+        updates: dict[str, Any] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
+        if len(updates) > _MOST_ARTIFACTS:
+            raise ma.ValidationError(f"At most {_MOST_ARTIFACTS} artifacts at a time.")
+        errors = {key: _artifact_errors(key, each) for key, each in updates.items()}
+        errors = {key: found for key, found in errors.items() if found}
+        if errors:
+            raise ma.ValidationError(errors)
+        return {key: each for key, each in updates.items() if each is not None}
+
+
+def _artifact_errors(key: Any, value: Any) -> list[str] | None:
+    if not isinstance(key, str) or not 1 <= len(key) <= 100:
+        return ["A name has 1 to 100 characters."]
+    if value is None:
+        return None
+    if key == "exports" or (isinstance(value, list) and not _is_one_uri(key)):
+        return None if _is_uri_list(value) else ["Must be a list of at most 64 URIs."]
+    return None if _is_uri(value) else [f"Must be a text of 1 to {_LONGEST_URI} characters."]
+
+
+def _is_one_uri(key: str) -> bool:
+    """Whether the manifest keeps exactly one URI under this name."""
+    return key in ("video_uri", "audio_uri", "transcript_uri", "draft_uri")
+
+
+def _is_uri(value: Any) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= _LONGEST_URI
+
+
+def _is_uri_list(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= 64 and all(map(_is_uri, value))
+
+
+class StatusCallbackSchema(RequestSchema):
+    event_id = _text(128, required=True)
+    status = fields.String(required=True, validate=is_status)
+    occurred_at = Rfc3339(required=True)
+    correlation_id = _text(128, required=True)
+    execution_id = _text(128, load_default=None, allow_none=True)
+    dispatch_id = _text(128, load_default=None, allow_none=True)
+    actor_type = fields.String(
+        load_default="orchestrator",
+        allow_none=True,
+        validate=validate.OneOf(["orchestrator", "system"]),
+    )
+    artifact_updates = ArtifactUpdates(load_default=dict, allow_none=True)
+    failure_code = fields.String(
+        load_default=None, allow_none=True, validate=validate.Length(0, 100)
+    )
+    failure_message = fields.String(
+        load_default=None, allow_none=True, validate=validate.Length(0, 2000)
+    )
+    failed_stage = fields.String(
+        load_default=None, allow_none=True, validate=validate.Length(0, 100)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class WaitPreference:
+    """Of run and retry: how long to wait (seconds), and the Preference-Applied header (None: none)."""
+
+    seconds: float
+    applied: str | None
+
+
+def parse_prefer(header: str | None, most_seconds: float) -> WaitPreference:
+    """Read a Prefer header (RFC 7240). What is not understood is ignored, as its section 2 asks."""
+    if not header:
+        return WaitPreference(most_seconds, None)
+    wait: float | None = None
+    asynchronous = False
+    for preference in header.split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        name, value = name.strip().lower(), value.strip().strip('"')
+        if name == "respond-async":
+            asynchronous = True
+        # The first of several counts (section 2).
+        if name == "wait" and wait is None and value.isascii() and value.isdigit():
+            wait = min(float(value[:9]), most_seconds)
+    if wait is None:
+        return (
+            WaitPreference(0, "respond-async")
+            if asynchronous
+            else WaitPreference(most_seconds, None)
+        )
+    # Both together: wait, and answer 202 only if it takes longer than that (section 4.3).
+    return WaitPreference(wait, f"{'respond-async, ' * asynchronous}wait={wait:g}")

@@ -1,0 +1,1 @@
+"""One file of routes per resource. Thin: who calls, what they ask for, the answer."""

@@ -1,0 +1,128 @@
+"""The orchestrator's route: it reports each step of a job here."""
+
+from datetime import UTC, timedelta
+from hashlib import sha256
+from threading import BoundedSemaphore
+from typing import Any
+
+import orjson
+import structlog
+from flask import Blueprint, Response, request
+
+from api.auth import is_callback_secret
+from api.context import context, services
+from api.request_log import bind
+from api.requests import StatusCallbackSchema, ValidationError, read_body, read_json
+from api.responses import json_response
+from api.routes.metrics import count_refusals
+from domain.audit import Actor
+from domain.errors import ExecutionSuperseded, ServiceUnavailable, Unauthorized
+from domain.job import Failure
+from domain.job_fsm import JobStatus
+from domain.record import Decision, Record
+from domain.status_callback import StatusCallback, apply_callback
+from observability.logs import hashed
+from observability.metrics import callbacks, superseded_executions
+from orchestrators.signatures import SIGNATURE_HEADER
+
+log = structlog.get_logger("api")
+
+blueprint = Blueprint("callbacks", __name__, url_prefix="/api/v1/internal")
+
+_CALLBACK = StatusCallbackSchema()
+# How far ahead a clock may be: a report dated later would make all that follow it out of order.
+_MOST_AHEAD = timedelta(minutes=5)
+# A signature covers the body, so that it is read before the caller is known. However slowly such bodies
+# come, they hold no more threads than these.
+_unknown_readers = BoundedSemaphore(16)
+
+
+@blueprint.before_request
+def _authenticate() -> None:
+    settings = services().settings
+    # A signature is never ignored for a secret beside it: a wrong one means that the body was changed.
+    if settings.signing_secrets and SIGNATURE_HEADER in request.headers:
+        allowed = _is_signed()
+    else:
+        offered = request.headers.get("X-Callback-Secret")
+        allowed = is_callback_secret(offered, settings.callback_secrets)
+    if not allowed:
+        raise Unauthorized
+
+
+def _is_signed() -> bool:
+    if not _unknown_readers.acquire(blocking=False):
+        raise ServiceUnavailable
+    try:
+        body = read_body()
+    finally:
+        _unknown_readers.release()
+    return context().signer.is_signed(body, dict(request.headers.items()))
+
+
+@blueprint.post("/jobs/<job_id>/status")
+def report_job_status(job_id: str) -> Response:
+    """Report a step of the workflow."""
+    callback = _callback(read_json(_CALLBACK))
+    now, policy = services().now(), services().policy
+    if callback.occurred_at > now + _MOST_AHEAD:
+        raise ValidationError(occurred_at=["Is more than five minutes in the future."])
+
+    def rule(record: Record) -> Decision[bool]:
+        bind(job_id=job_id)
+        return apply_callback(record, callback, now, policy)
+
+    try:
+        with count_refusals(callbacks):
+            decision = services().jobs.update(job_id, rule, event_id=callback.event_id)
+    except ExecutionSuperseded:
+        superseded_executions.inc()
+        log.warning("callback.execution_superseded", execution=hashed(callback.execution_id))
+        raise
+    callbacks.labels("replayed" if decision.result else "applied").inc()
+    if not decision.result:
+        return Response(status=204)
+    job = decision.record.job
+    return json_response(
+        {
+            "job_id": job.id,
+            "event_id": callback.event_id,
+            "replayed": True,
+            "current_status": job.status,
+            "latest_applied_occurred_at": job.latest_occurred_at,
+        }
+    )
+
+
+def _callback(body: dict[str, Any]) -> StatusCallback:
+    status = JobStatus(body["status"])
+    failure = Failure(
+        code=body["failure_code"], message=body["failure_message"], stage=body["failed_stage"]
+    )
+    return StatusCallback(
+        event_id=body["event_id"],
+        digest=_digest(body),
+        status=status,
+        occurred_at=body["occurred_at"].astimezone(UTC),
+        correlation_id=body["correlation_id"],
+        actor=Actor(body["actor_type"] or Actor.ORCHESTRATOR),
+        execution_id=body["execution_id"],
+        dispatch_id=body["dispatch_id"],
+        artifact_updates=body["artifact_updates"] or {},
+        failure=failure if status is JobStatus.FAILED else None,
+    )
+
+
+def _digest(body: dict[str, Any]) -> str:
+    """The digest of the payload's canonical form, without the time that it names.
+
+    It is the same for another order of keys, other white space, a default that was spelled out, and for a
+    workflow that looks at its clock anew in each try.
+    """
+    normal = {
+        "occurred_at": None,
+        "actor_type": body["actor_type"] or Actor.ORCHESTRATOR,
+        "artifact_updates": body["artifact_updates"] or {},
+    }
+    canonical = orjson.dumps({**body, **normal}, option=orjson.OPT_SORT_KEYS)
+    return sha256(canonical).hexdigest()[:32]

@@ -1,0 +1,120 @@
+"""/metrics for Prometheus: what the web's processes counted, and what the store knows right now."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flask import Blueprint, Response
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics import Counter
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.registry import Collector
+
+from api.context import services
+from domain.errors import ServiceUnavailable, TakeOneError
+from domain.run import DispatchResult
+from observability.metrics import runs
+from services.assembly import Services
+from store.errors import StoreError, StoreUnavailable
+from store.overview import Overview, overview
+from tasks.queues import queue_keys, queue_names
+
+blueprint = Blueprint("metrics", __name__)
+
+MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
+
+
+@blueprint.get("/metrics")
+def get_metrics() -> Response:
+    """Show all metrics. It asks for no token: there is nothing in it but numbers."""
+    registry = CollectorRegistry()
+    registry.register(StoreCollector(services()))
+    if MULTIPROC_DIR in os.environ:
+        _forget_dead_processes(Path(os.environ[MULTIPROC_DIR]))
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    else:
+        registry.register(REGISTRY)
+    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def _forget_dead_processes(directory: Path) -> None:
+    """Drop what ended processes were doing (the live gauges); what they counted stays."""
+    for file in directory.glob("gauge_live*_*.db"):
+        pid = int(file.stem.rpartition("_")[2])
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
+        except PermissionError:
+            pass
+
+
+class StoreCollector(Collector):
+    """Claims and queues, read when they are asked for. A store that is away is a metric, not a failure.
+
+    Every web process of a deployment shows the same: take the greatest, not the sum.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        # Another broker's queues are for its own exporter.
+        settings = services.settings
+        self._queues = queue_names(settings) if settings.broker_is_store else []
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Ask the store; takes a few of its timeouts at the most."""
+        try:
+            seen = overview(self._services.redis, queue_keys(self._queues), self._services.now())
+        except StoreUnavailable:
+            yield _gauge("store_up", "Whether the store answers.", 0)
+            return
+        yield _gauge("store_up", "Whether the store answers.", 1)
+        yield from self._families(seen)
+
+    def _families(self, seen: Overview) -> Iterator[GaugeMetricFamily]:
+        claims = GaugeMetricFamily(
+            "takeone_claims", "Claims with an open outcome.", labels=["phase"]
+        )
+        for phase, count in seen.phases.items():
+            claims.add_metric([phase.value], count)
+        yield claims
+        queue = GaugeMetricFamily("takeone_queue_length", "Messages that wait.", labels=["queue"])
+        for name, length in zip(self._queues, seen.queue_lengths, strict=True):
+            queue.add_metric([name], length)
+        yield queue
+        yield _gauge("claims_in_flight", "Claims with an open outcome, of any age.", seen.in_flight)
+        yield _gauge("silent_jobs", "Jobs whose next callback is overdue.", seen.silent)
+        yield _gauge("paused", "Whether an operator has paused dispatching.", seen.paused)
+        yield _gauge(
+            "oldest_claim_age_seconds", "Age of the oldest open claim.", seen.oldest_claim_age
+        )
+        yield _gauge(
+            "oldest_unknown_age_seconds",
+            "Since the oldest post whose outcome is unknown.",
+            seen.oldest_unknown_age,
+        )
+
+
+def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"takeone_{name}", help_text, value=value)
+
+
+def counted(kind: str, dispatch: Callable[[], DispatchResult]) -> DispatchResult:
+    """Run or retry (`kind`), and count the outcome or the code of the refusal."""
+    with count_refusals(runs, kind):
+        result = dispatch()
+    runs.labels(kind, result.outcome.value).inc()
+    return result
+
+
+@contextmanager
+def count_refusals(counter: Counter, *labels: str) -> Iterator[None]:
+    """Count in `counter`, by its error code, what is refused inside."""
+    try:
+        yield
+    except (TakeOneError, StoreError) as error:
+        code = error.code if isinstance(error, TakeOneError) else ServiceUnavailable.code
+        counter.labels(*labels, code).inc()
+        raise

@@ -1,0 +1,1 @@
+"""The `takeone` command: what operators and developers do by hand."""

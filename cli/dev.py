@@ -1,0 +1,55 @@
+"""Commands for developers: `takeone token` and `takeone demo`."""
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import click
+import jwt
+
+from api.auth import EDITOR_ROLE
+from cli.setup import settings_of
+from settings import Settings, load_settings, split_list
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+
+
+@click.command("token")
+@click.argument("user")
+@click.option("--role", default=EDITOR_ROLE, show_default=True)
+@click.option("--minutes", type=click.IntRange(1, 1440), default=60, show_default=True)
+def token(user: str, role: str, minutes: int) -> None:
+    """Make a token for USER, where the service itself holds the key: in development, or with HS256."""
+    settings = settings_of(load_settings)
+    if settings.auth_mode == "dev":
+        click.echo(f"test:{user}:{role}")
+    else:
+        click.echo(_minted(settings, user, role, datetime.now(UTC) + timedelta(minutes=minutes)))
+
+
+def _minted(settings: Settings, user: str, role: str, until: datetime) -> str:
+    key = settings.jwt_key.get_secret_value()
+    shared = [name for name in split_list(settings.jwt_algorithms) if name.startswith("HS")]
+    if not shared or not key or "-----BEGIN" in key:
+        raise click.ClickException(
+            "the issuer makes the tokens: the service holds no shared key (TAKEONE_JWT_KEY with "
+            "TAKEONE_JWT_ALGORITHMS=HS256), only a key that verifies"
+        )
+    claims = {
+        "sub": user,
+        "iss": settings.jwt_issuer,
+        "aud": settings.jwt_audience,
+        "iat": datetime.now(UTC),
+        "exp": until,
+        settings.jwt_roles_claim: [role],
+    }
+    return jwt.encode(claims, key, shared[0])
+
+
+@click.command("demo")
+def demo() -> None:
+    """Watch one video go from upload to draft, on a stack of its own that ends with the demo."""
+    if not (_CHECKOUT / "demo" / "__main__.py").exists():
+        raise click.ClickException("the demo is part of the checkout: clone it, then `make demo`")
+    sys.exit(subprocess.call([sys.executable, "-m", "demo"], cwd=_CHECKOUT))

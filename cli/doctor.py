@@ -1,0 +1,393 @@
+"""`takeone doctor`: looks at everything that a deployment needs, and says what to do about what it finds.
+
+It reads, pings and connects, and dispatches nothing. Exit code 0 if nothing is wrong, else 1.
+"""
+
+import resource
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection, HTTPSConnection
+from urllib.parse import SplitResult, urlsplit
+from uuid import uuid4
+
+import click
+import orjson
+import requests
+from redis import Redis
+
+from api.signing_keys import SigningKeys
+from cli.pause import said
+from orchestrators.client import OrchestratorClient
+from orchestrators.engine import Engine
+from orchestrators.registry import make_adapter
+from services.assembly import Services, make_services
+from settings import Settings, SettingsError, load_settings, split_list
+from settings.sources import unknown_variables
+from settings.values import can_verify, is_loopback
+from store import redis_checks
+from store.client import make_client
+from store.errors import StoreUnavailable
+from tasks.outbox import make_outbox
+from tasks.queues import broker_connection
+
+OK, WARNING, WRONG = "ok", "warning", "WRONG"
+_LEAST_REDIS = (6, 2)
+_PING_SECONDS = 2.0
+_ROUND_TRIP_SECONDS = 3.0
+_CONNECT_SECONDS = 3.0
+_ANSWER_SECONDS = 1.0
+_MOST_SECONDS_APART = 2.0
+_MUCH_MEMORY, _NO_MEMORY = 0.8, 0.95
+_LEAST_FILES = 4_096
+_MORE_THAN_NEEDED = {
+    "see and change Redis's users": ("ACL", "GETUSER", "default"),
+    "read keys that are not the service's": ("GET", "doctor:no-such-key"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What was looked at, how it is, and what to do if it is not well."""
+
+    about: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+@click.command("doctor")
+@click.option("--json", "as_json", is_flag=True, help="For machines: a list of findings.")
+def doctor(as_json: bool) -> None:
+    """Look whether everything that the service needs is there, and say what to do."""
+    findings = list(examine())
+    click.echo(orjson.dumps(findings).decode() if as_json else table(findings))
+    if any(each.state == WRONG for each in findings):
+        raise SystemExit(1)
+
+
+def examine() -> Iterator[Finding]:
+    """Look at one thing after the other; every look has a limit of seconds."""
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        for problem in str(error).splitlines():
+            yield Finding("settings", WRONG, problem, "see docs/configuration.md")
+        return
+    for look in _LOOKS:
+        yield from look(settings)
+
+
+def table(findings: list[Finding]) -> str:
+    """The findings in columns, each piece of advice below its finding."""
+    wide = max(len(each.about) for each in findings)
+    lines = []
+    for each in findings:
+        lines.append(f"{each.about:{wide}}  {each.state:7}  {each.found}")
+        if each.advice and each.state != OK:
+            lines.append(f"{'':{wide}}  {'':7}  -> {each.advice}")
+    return "\n".join(lines)
+
+
+def _settings(settings: Settings) -> Iterator[Finding]:
+    yield Finding("settings", OK, f"complete, for {settings.env}")
+    for name, meant in unknown_variables(type(settings)).items():
+        advice = f"rename it to {meant}" if meant else "remove it, if nothing else reads it"
+        yield Finding("settings", WARNING, f"{name} is no setting", advice)
+
+
+def _store(settings: Settings) -> Iterator[Finding]:
+    try:
+        with make_client(settings, connections=1) as client:
+            version = redis_checks.version(client)
+            problems = redis_checks.problems(client, production=True)
+    except StoreUnavailable as error:
+        advice = "start Redis, or correct TAKEONE_REDIS_URL; then try redis-cli -u with it"
+        yield Finding("store", WRONG, f"Redis does not answer ({error})", advice)
+        return
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    yield Finding(
+        "store",
+        OK if numbers >= _LEAST_REDIS else WRONG,
+        f"Redis {version} answers",
+        f"use Redis {'.'.join(map(str, _LEAST_REDIS))} or newer",
+    )
+    for problem in problems:
+        found, _, advice = problem.partition(": ")
+        state = WRONG if settings.production else WARNING
+        yield Finding("store", state, found, advice or "correct Redis's configuration")
+    if not problems:
+        yield Finding("store", OK, "it keeps what it is told, and evicts nothing")
+
+
+def _redis(settings: Settings) -> Iterator[Finding]:
+    try:
+        with make_client(settings, connections=1) as client:
+            yield _clock("Redis", redis_checks.seconds_apart(client))
+            yield _memory(*redis_checks.memory(client))
+            yield from _permissions(settings, client)
+        services = make_services(settings, make_outbox(settings))
+        unreadable = sorted(services.operations.unreadable())
+        pause = services.jobs.pauses.current()
+        yield from _held(services)
+    except StoreUnavailable:
+        return  # said already
+    if pause is not None:
+        yield Finding("dispatching", WARNING, said(pause), "end it by `takeone resume`")
+    if unreadable:
+        found = f"{len(unreadable)} of jobs with an open dispatch: {', '.join(unreadable[:5])}"
+        advice = (
+            "a later release wrote them, or they are broken: upgrade again, or restore their keys"
+        )
+        yield Finding("unreadable records", WRONG, found, advice)
+    else:
+        yield Finding("unreadable records", OK, "none among the jobs with an open dispatch")
+
+
+def _held(services: Services) -> Iterator[Finding]:
+    """The dispatches whose outcome no worker finds out, because they went to another engine."""
+    held = [
+        record.job.id
+        for record in services.operations.open_dispatches()
+        if record.claim and record.claim.is_elsewhere(services.policy)
+    ]
+    yield Finding(
+        "dispatches",
+        WRONG if held else OK,
+        f"{len(held)} of another engine than the settings name: {', '.join(held[:5])}"
+        if held
+        else "none with an open outcome was sent to another engine than the settings name",
+        "set TAKEONE_ORCHESTRATOR_… back until they are settled, or takeone dispatches settle each",
+    )
+
+
+def _clock(whose: str, seconds: float) -> Finding:
+    found = f"{whose}'s is {abs(seconds):.1f} s {'ahead' if seconds > 0 else 'behind'}"
+    state = OK if abs(seconds) <= _MOST_SECONDS_APART else WRONG
+    return Finding("clocks", state, found, "let NTP set the clock of each machine")
+
+
+def _memory(used: int, there_is: int) -> Finding:
+    share = used / there_is if there_is else 0.0
+    found = f"{used / 1e6:,.0f} MB used of {there_is / 1e6:,.0f} MB ({share:.0%})"
+    state = OK if share < _MUCH_MEMORY else WARNING if share < _NO_MEMORY else WRONG
+    return Finding(
+        "memory", state, found, "raise maxmemory or add memory: a full Redis takes no write"
+    )
+
+
+def _permissions(settings: Settings, client: Redis) -> Iterator[Finding]:
+    missing = redis_checks.missing_permissions(client)
+    if missing:
+        advice = "add them to the user's ACL, for ~takeone:* and its channels (docs/production.md)"
+        yield Finding("Redis user", WRONG, f"may not {', '.join(missing)}", advice)
+    too_much = [
+        what
+        for what, command in _MORE_THAN_NEEDED.items()
+        if settings.production and redis_checks.may(client, *command)
+    ]
+    for each in too_much:
+        advice = "give it a user of its own: ~takeone:* &takeone:* -@admin (docs/production.md)"
+        yield Finding("Redis user", WARNING, f"may {each}, which the service never does", advice)
+    if not missing and not too_much:
+        yield Finding("Redis user", OK, "may do what the service needs")
+
+
+def _signing_keys(settings: Settings) -> Iterator[Finding]:
+    if not settings.jwt_jwks_url:
+        return
+    try:
+        published = SigningKeys(settings.jwt_jwks_url, settings.ca_file).fetch()
+    except Exception as error:  # whatever the issuer answered, it was no set of keys
+        found = f"the issuer publishes none that can be read ({type(error).__name__})"
+        advice = "correct TAKEONE_JWT_JWKS_URL, or let this machine reach the issuer"
+        yield Finding("signing keys", WRONG, found, advice)
+        return
+    algorithms = split_list(settings.jwt_algorithms)
+    fit = [key for key in published.values() if any(can_verify(key, each) for each in algorithms)]
+    yield Finding(
+        "signing keys",
+        OK if fit else WRONG,
+        f"{len(fit)} of {len(published)} published can verify by {', '.join(algorithms)}",
+        "set TAKEONE_JWT_ALGORITHMS to what the issuer signs with",
+    )
+
+
+def _files(_: Settings) -> Iterator[Finding]:
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    is_enough = hard == resource.RLIM_INFINITY or hard >= _LEAST_FILES
+    found = "without limit" if hard == resource.RLIM_INFINITY else f"up to {hard:,}"
+    advice = f"raise the hard limit (LimitNOFILE, ulimit -Hn) to {_LEAST_FILES:,} or more"
+    yield Finding("open files", OK if is_enough else WARNING, found, advice)
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    trouble = _broker_round_trip(settings)
+    if trouble is None:
+        yield Finding("broker", OK, "a message went there and back")
+        return
+    variable = "TAKEONE_REDIS_URL" if settings.broker_is_store else "TAKEONE_BROKER_URL"
+    yield Finding("broker", WRONG, f"no message goes through ({trouble})", f"check {variable}")
+
+
+def _broker_round_trip(settings: Settings) -> str | None:
+    """Send a message to a queue of its own and take it back. None, or the kind of error it met."""
+    sent = uuid4().hex
+    try:
+        with broker_connection(settings) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
+            queue = connection.SimpleQueue(f"takeone.doctor.{sent}")
+            try:
+                queue.put(sent, retry=False)
+                message = queue.get(timeout=_ROUND_TRIP_SECONDS)
+                message.ack()
+            finally:
+                queue.close()  # first: RabbitMQ would tell the reader that its queue has gone
+                queue.queue.delete()
+    except Exception as error:  # every transport has its own ways to fail
+        return type(error).__name__
+    return None if message.payload == sent else "another message came back"
+
+
+def _workers_that_answer() -> list[str]:
+    """The names of the workers that answer a ping; empty if the broker is away."""
+    from tasks.app import app
+
+    try:
+        replies = app.control.ping(timeout=_PING_SECONDS)
+    except Exception:  # as above
+        return []
+    return sorted(name for reply in replies for name in reply)
+
+
+def _workers(_: Settings) -> Iterator[Finding]:
+    names = _workers_that_answer()
+    if names:
+        yield Finding("workers", OK, f"{len(names)} answered: {', '.join(names)}")
+        return
+    advice = "start the Procfile's `worker`, with the same settings, and read its log"
+    yield Finding("workers", WRONG, f"none answered within {_PING_SECONDS:g} s", advice)
+
+
+def _orchestrator(settings: Settings) -> Iterator[Finding]:
+    parts = urlsplit(settings.orchestrator_url)
+    where = f"{parts.scheme}://{parts.hostname}"
+    trouble = None
+    if settings.orchestrator_use_proxies:
+        yield Finding("orchestrator", WARNING, f"{where} is behind a proxy: not looked at")
+    else:
+        # Not even a HEAD: there are webhooks that take any method for a call.
+        trouble = _connect_trouble(settings, parts)
+        found = f"takes no connection ({trouble})" if trouble else "takes connections"
+        yield Finding(
+            "orchestrator",
+            WRONG if trouble else OK,
+            f"{where} {found}",
+            "start it, or correct TAKEONE_ORCHESTRATOR_URL; from the workers it must be reached",
+        )
+    if settings.production and parts.scheme == "http" and not _is_local(parts.hostname or ""):
+        yield Finding("orchestrator", WARNING, "dispatches travel unencrypted", "use https")
+    if settings.orchestrator_kind != "webhook" and not trouble:
+        yield from _workflow(settings)
+
+
+def _workflow(settings: Settings) -> Iterator[Finding]:
+    """What the engine says of the workflow; it is asked, and starts nothing."""
+    problems = list(Engine(OrchestratorClient(settings), make_adapter(settings)).problems())
+    where = f"docs/orchestrators/{settings.orchestrator_kind}.md"
+    for problem in problems:
+        found, _, advice = problem.partition("; ")
+        general = f"correct TAKEONE_ORCHESTRATOR_… or the engine, as {where} says"
+        yield Finding("workflow", WRONG, found, advice or general)
+    if not problems:
+        yield Finding("workflow", OK, f"{settings.orchestrator_workflow} can be started")
+
+
+def _connect_trouble(settings: Settings, parts: SplitResult) -> str | None:
+    host, encrypted = parts.hostname or "", parts.scheme == "https"
+    try:
+        address = (host, parts.port or (443 if encrypted else 80))
+        with socket.create_connection(address, _CONNECT_SECONDS) as connection:
+            if encrypted:
+                context = ssl.create_default_context(cafile=settings.ca_file or None)
+                context.wrap_socket(connection, server_hostname=host).close()
+    except OSError as error:
+        return type(error).__name__
+    return None
+
+
+def _callback_url(settings: Settings) -> Iterator[Finding]:
+    parts = urlsplit(settings.public_url)
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+    if settings.production and _is_local(parts.hostname or ""):
+        advice = "set TAKEONE_PUBLIC_URL to the address that the orchestrator reaches the API by"
+        yield Finding("callback URL", WRONG, f"{where} is only this machine's own", advice)
+        return
+    if settings.production and parts.scheme == "http":
+        advice = "use https, unless the network between the two is yours alone"
+        yield Finding("callback URL", WARNING, f"{where}: secrets travel unencrypted", advice)
+    health = _health(settings)
+    if health is not None:
+        yield Finding("callback URL", OK, f"the API answers at {where}")
+        yield from _behind(settings, health)
+    else:
+        advice = (
+            "start `web`, or correct TAKEONE_PUBLIC_URL; no matter if only this machine is shut out"
+        )
+        yield Finding("callback URL", WARNING, f"no API answers at {where} from here", advice)
+
+
+def _behind(settings: Settings, health: requests.Response) -> Iterator[Finding]:
+    """What the API's answer says of its machine, and of a proxy before it."""
+    date = health.headers.get("Date")
+    if date:
+        # It has whole seconds.
+        yield _clock("the API", parsedate_to_datetime(date).timestamp() + 0.5 - time.time())
+    if settings.production:
+        buffers = _waits_for_bodies(settings)
+        found = "it waits for whole bodies" if buffers else "none that waits for whole bodies"
+        advice = "put a proxy in front that buffers requests, such as nginx with its defaults"
+        yield Finding("proxy", OK if buffers else WARNING, found, advice)
+
+
+def _waits_for_bodies(settings: Settings) -> bool:
+    """Whether a request without its body is left without an answer: the API itself refuses it at once."""
+    parts = urlsplit(settings.public_url)
+    host, port = parts.hostname or "", parts.port
+    connection = HTTPConnection(host, port, timeout=_CONNECT_SECONDS)
+    if parts.scheme == "https":
+        context = ssl.create_default_context(cafile=settings.ca_file or None)
+        connection = HTTPSConnection(host, port, timeout=_CONNECT_SECONDS, context=context)
+    with closing(connection), suppress(OSError):
+        connection.putrequest("POST", f"{parts.path}/api/v1/projects")
+        connection.putheader("Content-Length", "1")
+        connection.endheaders()
+        connection.sock.settimeout(_ANSWER_SECONDS)
+        return not connection.sock.recv(1)
+    return True
+
+
+def _health(settings: Settings) -> requests.Response | None:
+    with requests.Session() as session:
+        session.trust_env = False
+        session.verify = settings.ca_file or True
+        try:
+            answer = session.get(
+                f"{settings.public_url}/healthz", timeout=_CONNECT_SECONDS, allow_redirects=False
+            )
+            return answer if answer.ok and answer.json() == {"status": "ok"} else None
+        except (requests.RequestException, ValueError):
+            return None
+
+
+def _is_local(host: str) -> bool:
+    return is_loopback(host) or host == "0.0.0.0"  # noqa: S104 - it is looked for
+
+
+_LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
+    _settings, _store, _redis, _broker, _workers, _orchestrator, _callback_url, _signing_keys, _files,
+)  # fmt: skip

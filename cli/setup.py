@@ -1,0 +1,50 @@
+"""What a command needs first: complete settings, the use cases, and errors said in one line."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import click
+
+from domain.errors import ResourceNotFound
+from services.assembly import Services, make_services
+from settings import Settings, SettingsError, load_store_settings
+from store.errors import StoreError
+from tasks.outbox import make_outbox
+
+Returned = TypeVar("Returned")
+
+_MOST_CHARACTERS = 200
+
+
+def settings_of(load: Callable[[], Settings]) -> Settings:
+    """The settings that `load` reads. Raises `click.ClickException` naming what is missing."""
+    try:
+        return load()
+    except SettingsError as error:
+        raise click.ClickException(f"the settings are not complete:\n{error}") from None
+
+
+def one_line(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """The value of an option that is shown to operators. Raises `click.BadParameter`."""
+    if not value.strip() or len(value) > _MOST_CHARACTERS or not value.isprintable():
+        raise click.BadParameter(f"a line of 1 to {_MOST_CHARACTERS} characters")
+    return value.strip()
+
+
+def with_services(command: Callable[..., Returned]) -> Callable[..., Returned]:
+    """Call `command` with the use cases first; turn what they raise into one line and exit code 1."""
+
+    @wraps(command)
+    def prepared(*arguments: Any, **options: Any) -> Returned:
+        services: Services = make_services(
+            settings := settings_of(load_store_settings), make_outbox(settings)
+        )
+        try:
+            return command(services, *arguments, **options)
+        except StoreError as error:
+            raise click.ClickException(f"the store does not serve: {error}") from error
+        except ResourceNotFound:
+            raise click.ClickException(f"there is no job {options.get('job_id')}") from None
+
+    return prepared

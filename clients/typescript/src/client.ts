@@ -1,0 +1,252 @@
+// Take One's client. The shapes are made from the specification (schema.ts); this is how to call it well.
+
+import type { components, paths } from "./schema.js";
+
+type Schemas = components["schemas"];
+type Query<Path extends keyof paths> =
+  paths[Path] extends { get: { parameters: { query?: infer Q } } } ? Omit<NonNullable<Q>, "cursor"> : never;
+export type Project = Schemas["Project"];
+export type Job = Schemas["Job"];
+export type JobEdit = Schemas["JobEdit"];
+export type JobStatus = Schemas["JobStatus"];
+export type AuditEvent = Schemas["AuditEvent"];
+export type ErrorCode = Schemas["ErrorCode"];
+/** The default profiles, or another one that the service's settings allow. */
+export type ModelProfile = Schemas["RetryJobRequest"]["model_profile"] | (string & {});
+
+export interface ClientOptions {
+  /** Where the service is, without `/api/v1`; in a browser "" is the page's own host. */
+  baseUrl: string;
+  /** The editor's token, or what gives it. Asked before each try, so that an expired one can be replaced. */
+  token: string | (() => string | Promise<string>);
+  /** Milliseconds that one call may take, with all its tries. Default: two minutes. */
+  timeout?: number;
+  /** Milliseconds that one try may take. Default: 20 seconds; a `run` answers within ten, as it comes. */
+  tryTimeout?: number;
+}
+
+export interface CallOptions {
+  /** Ends the call: it rejects with the signal's reason. What was sent may have been done. */
+  signal?: AbortSignal;
+  /** Milliseconds that this call may take, with all its tries. */
+  timeout?: number;
+}
+
+export interface CreateOptions extends CallOptions {
+  /** The `Idempotency-Key`. Keep it with what you create, and a reloaded page creates nothing twice. */
+  key?: string;
+}
+
+interface Page<Item> { items: Item[]; next_cursor: string | null }
+interface Call extends CreateOptions { body?: unknown; query?: object; tryTimeout?: number }
+
+/** The service refused the call, or did not take it (or did not answer) until the time was over. */
+export class TakeOneError extends Error {
+  override readonly name = "TakeOneError";
+  /** What to branch on; `null` where the answer is not Take One's own, or there was none. */
+  readonly code: ErrorCode | null;
+  /** As the specification's table says for the code; else empty. */
+  readonly details: Readonly<Record<string, unknown>>;
+  /** How many tries were made. */
+  attempts = 1;
+
+  /** `status` is `null` if no answer came; `retryAfter` are the milliseconds that the service asked to wait. */
+  constructor(
+    readonly status: number | null, body?: Partial<Schemas["Error"]>, readonly retryAfter = 0, options?: ErrorOptions,
+  ) {
+    super(status === null ? "No answer" : `${status} ${body?.message ?? "Not an answer of Take One"}`, options);
+    this.code = body?.code ?? null;
+    this.details = body?.details ?? {};
+  }
+}
+
+/** `waitFor` ended without what it waited for: the job ended otherwise, or the time was over. */
+export class NotReached extends Error {
+  override readonly name = "NotReached";
+  constructor(/** As it was seen last. */ readonly job: Job, why: string) {
+    super(`${why}; the job is ${job.status}`);
+  }
+}
+
+// 502: the orchestrator did not take it, or a gateway got no answer; 504: only the latter. Each write is recognised.
+const TRY_AGAIN: ReadonlySet<number | null> = new Set([null, 429, 502, 503, 504]);
+
+const ENDS: ReadonlySet<JobStatus> = new Set<JobStatus>(["DONE", "FAILED", "CANCELLED"]);
+
+/** Calls Take One. Each call is repeated, under the same key, while the service or the network cannot take it. */
+export class TakeOne {
+  constructor(private readonly options: ClientOptions) {}
+  createProject(name: string, options: CreateOptions = {}): Promise<Project> {
+    return this.#call("POST", "/projects", { body: { name }, key: newKey(), ...options });
+  }
+
+  /** Your projects, oldest first; pages are fetched as you go. `limit` is the size of a page. */
+  listProjects(query?: Query<"/api/v1/projects">, options?: CallOptions): AsyncGenerator<Project, void> {
+    return this.#items("/projects", query, options);
+  }
+
+  createJob(projectId: string, job: JobEdit = {}, options: CreateOptions = {}): Promise<Job> {
+    const path = `/projects/${encodeURIComponent(projectId)}/jobs`;
+    return this.#call("POST", path, { body: job, key: newKey(), ...options });
+  }
+
+  getJob(jobId: string, options?: CallOptions): Promise<Job> {
+    return this.#call("GET", jobPath(jobId), options);
+  }
+
+  /** Your jobs of all projects, newest first; pages are fetched as you go. */
+  listJobs(query?: Query<"/api/v1/jobs">, options?: CallOptions): AsyncGenerator<Job, void> {
+    return this.#items("/jobs", query, options);
+  }
+
+  editJob(jobId: string, edit: JobEdit, options?: CallOptions): Promise<Job> {
+    return this.#call("PATCH", jobPath(jobId), { body: edit, ...options });
+  }
+
+  /** Delete a job that has ended. */
+  deleteJob(jobId: string, options?: CallOptions): Promise<void> {
+    return this.#call<void>("DELETE", jobPath(jobId), options).catch((error: unknown) => {
+      const isGone = error instanceof TakeOneError && error.code === "RESOURCE_NOT_FOUND";
+      if (!isGone || error.attempts === 1) throw error; // else an earlier try did it, and its answer was lost
+    });
+  }
+
+  confirmUpload(jobId: string, videoUri: string, options?: CallOptions): Promise<Schemas["ConfirmUploadResponse"]> {
+    return this.#call("POST", jobPath(jobId, "/confirm-upload"), { body: { video_uri: videoUri }, ...options });
+  }
+
+  /** Start the workflow. However often it is called, it is started once. */
+  run(jobId: string, options?: CallOptions): Promise<Schemas["RunJobResponse"]> {
+    return this.#call("POST", jobPath(jobId, "/run"), options);
+  }
+
+  /** Resume a failed job. `requestId` stands for one decision to retry: keep it to repeat the call yourself. */
+  retry(
+    jobId: string, profile: ModelProfile, options: CallOptions & { requestId?: string } = {},
+  ): Promise<Schemas["RetryJobResponse"]> {
+    const body = { model_profile: profile, client_request_id: options.requestId ?? newKey() };
+    return this.#call("POST", jobPath(jobId, "/retry"), { body, ...options });
+  }
+
+  /** Cancel a job; one that is cancelled already is returned as it is. */
+  cancel(jobId: string, options?: CallOptions): Promise<Job> {
+    return this.#call<Job>("POST", jobPath(jobId, "/cancel"), options).catch((error: unknown) => {
+      const isCancelled = error instanceof TakeOneError && error.details["current_status"] === "CANCELLED";
+      if (!isCancelled) throw error;
+      return this.getJob(jobId, options);
+    });
+  }
+
+  /** The job's audit trail, in the order in which it was recorded; pages are fetched as you go. */
+  events(jobId: string, options?: CallOptions): AsyncGenerator<AuditEvent, void> {
+    return this.#items(jobPath(jobId, "/events"), {}, options);
+  }
+
+  /**
+   * The job, as soon as it is in one of these states, or as the function wants it. The function is asked after each
+   * change of state, and every 30 seconds. `timeout` is an hour, unless you say otherwise.
+   * @throws NotReached when the time is over, or the job ends otherwise. A job that is FAILED at the beginning is
+   * waited for while its retry has not reported yet.
+   */
+  async waitFor(
+    jobId: string, wanted: readonly JobStatus[] | ((job: Job) => boolean), options: CallOptions = {},
+  ): Promise<Job> {
+    const { signal, timeout = 3_600_000 } = options;
+    const end = performance.now() + timeout;
+    const isWanted = typeof wanted === "function" ? wanted : (job: Job) => wanted.includes(job.status);
+    let job = await this.getJob(jobId, options);
+    let wasFailed = job.status === "FAILED";
+    for (;;) {
+      if (isWanted(job)) return job;
+      wasFailed &&= job.status === "FAILED";
+      const isRetried = wasFailed && job.dispatch?.kind === "retry" && job.dispatch.phase !== "RELEASED";
+      if (ENDS.has(job.status) && !isRetried) throw new NotReached(job, "The job has ended");
+      const left = end - performance.now();
+      if (left <= 0) throw new NotReached(job, `Waited for ${timeout} ms`);
+      const wait = Math.max(0, Math.floor(Math.min(30, left / 1_000 - 1)));
+      const before: JobStatus = job.status;
+      job = await this.#call<Job>("GET", jobPath(jobId), {
+        ...options, query: { wait, status_not: before }, tryTimeout: wait * 1_000 + 10_000, timeout: left,
+      }).catch((error: unknown) => {
+        if (signal?.aborted || performance.now() < end - 10) throw error; // else the last look came too late
+        return job;
+      });
+      // A poll may end early; the service asks for a second between two that told nothing new.
+      if (job.status === before) await sleep(Math.min(1_000, Math.max(0, end - performance.now())), signal);
+    }
+  }
+
+  async *#items<Item>(path: string, query: object = {}, options: CallOptions = {}): AsyncGenerator<Item, void> {
+    let cursor: string | undefined;
+    do {
+      const page: Page<Item> = await this.#call("GET", path, { ...options, query: { ...query, cursor } });
+      yield* page.items;
+      cursor = page.next_cursor ?? undefined;
+    } while (cursor !== undefined);
+  }
+
+  async #call<T>(method: string, path: string, request: Call = {}): Promise<T> {
+    const end = performance.now() + (request.timeout ?? this.options.timeout ?? 120_000);
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#try<T>(method, path, request, end - performance.now());
+      } catch (error) {
+        if (!(error instanceof TakeOneError)) throw error;
+        error.attempts = attempt;
+        const pause = error.retryAfter + Math.min(500 * 2 ** (attempt - 1), 10_000) * (0.5 + Math.random());
+        if (!TRY_AGAIN.has(error.status) || performance.now() + pause >= end) throw error;
+        await sleep(pause, request.signal);
+      }
+    }
+  }
+
+  async #try<T>(method: string, path: string, call: Call, left: number): Promise<T> {
+    const { body, key, query = {}, signal, tryTimeout = this.options.tryTimeout ?? 20_000 } = call;
+    const { baseUrl, token } = this.options;
+    const headers = new Headers({ Authorization: `Bearer ${typeof token === "string" ? token : await token()}` });
+    if (key !== undefined) headers.set("Idempotency-Key", key);
+    if (body !== undefined) headers.set("Content-Type", "application/json");
+    const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined));
+    const url = `${baseUrl.replace(/\/+$/, "")}/api/v1${path}?${asked}`;
+    const limit = AbortSignal.timeout(Math.max(1, Math.ceil(Math.min(tryTimeout, left))));
+    // Made here, not within fetch: a URL or token that is no such thing is a mistake, not a network that fails.
+    const request = new Request(url, {
+      method, headers, body: body === undefined ? null : JSON.stringify(body),
+      signal: signal ? AbortSignal.any([signal, limit]) : limit,
+    });
+    const [response, text] = await fetch(request).then(async (it) => [it, await it.text()] as const).catch((cause) => {
+      signal?.throwIfAborted();
+      throw new TakeOneError(null, undefined, 0, { cause });
+    });
+    const answer = parsed(text);
+    if (response.status === 204 || (response.ok && answer !== undefined)) return answer as T;
+    throw new TakeOneError(response.status, answer, milliseconds(response.headers.get("Retry-After")));
+  }
+}
+
+const jobPath = (jobId: string, rest = ""): string => `/jobs/${encodeURIComponent(jobId)}${rest}`;
+// crypto.randomUUID is missing in pages that came by plain HTTP.
+const newKey = (): string => crypto.getRandomValues(new Uint32Array(4)).join("-");
+
+function parsed(text: string): object | undefined {
+  try {
+    return Object(JSON.parse(text)) as object;
+  } catch {
+    return undefined; // a gateway's own page
+  }
+}
+
+/** Retry-After: seconds, or (from a gateway) a date. */
+function milliseconds(retryAfter: string | null): number {
+  const seconds = Number(retryAfter ?? 0);
+  return Math.max(0, Number.isNaN(seconds) ? Date.parse(retryAfter ?? "") - Date.now() || 0 : seconds * 1_000);
+}
+
+function sleep(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const stop = (): void => { clearTimeout(timer); reject(signal?.reason); };
+    const timer = setTimeout(() => { signal?.removeEventListener("abort", stop); resolve(); }, ms);
+    signal?.addEventListener("abort", stop, { once: true });
+  });
+}

@@ -1,0 +1,27 @@
+// Lets a test in another language make the client's calls: one JSON line in for each, one out.
+// In: {call, args, abortAfter?}; out: {value}, or {error: {name, message, status, code, details, attempts}}.
+
+import { createInterface } from "node:readline";
+import { type Job, TakeOne } from "@takeone/client";
+
+const { API_URL: baseUrl = "", TOKEN: token = "", TIMEOUT = "20000", TRY_TIMEOUT = "20000" } = process.env;
+const takeOne = new TakeOne({ baseUrl, token, timeout: Number(TIMEOUT), tryTimeout: Number(TRY_TIMEOUT) });
+
+async function answer(line: string): Promise<object> {
+  const { call, args, abortAfter } = JSON.parse(line);
+  if (abortAfter !== undefined) args.push({ signal: AbortSignal.timeout(abortAfter) });
+  if (call === "waitForPhase") return takeOne.waitFor(args[0], (job: Job) => job.dispatch?.phase === args[1]);
+  const made = (takeOne as any)[call](...args);
+  if (!(Symbol.asyncIterator in made)) return made;
+  const items: unknown[] = [];
+  for await (const item of made) items.push(item);
+  return items;
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const told = await answer(line).then(
+    (value) => ({ value }),
+    (error) => ({ error: { message: error.message, ...error, name: error.name } }),
+  );
+  console.log(JSON.stringify(told));
+}

@@ -1,0 +1,85 @@
+"""`make dev`: `make up` with readable logs in front, and processes that start again when their code changes."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+
+from demo.up import WATCH_SECONDS, greet, local_stack, until_ctrl_c
+from devstack.local_stack import LocalStack
+from devstack.processes import ROOT, ProcessFailedError
+
+WATCHED = (
+    "api", "domain", "observability", "orchestrators", "services", "settings", "spec", "store", "tasks",
+)  # fmt: skip
+CODE = (".py", ".lua", ".yaml")
+
+
+def main() -> int:
+    """Run the stack until Ctrl-C."""
+    return until_ctrl_c(run)
+
+
+def run(console: Console) -> None:
+    """Start the stack, show what it writes, and start again what the code of changed."""
+    with ExitStack() as running:
+        stack = local_stack(TAKEONE_LOG_FORMAT="console")
+        logs = LogReader(stack)
+        running.enter_context(stack)
+        greet(console, stack)
+        known = newest_code()
+        while True:
+            time.sleep(WATCH_SECONDS)
+            for line in logs.new_lines():
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+            if newest_code() > known:
+                known = newest_code()
+                restart(console, stack)
+
+
+def restart(console: Console, stack: LocalStack) -> None:
+    """Start web and worker again; code that does not start is said, and waits for its next change."""
+    console.print("[bold]The code changed: starting again[/]")
+    for process in [*stack.service.webs, *stack.service.workers]:
+        try:
+            stack.service.restart(process)
+        except ProcessFailedError as error:
+            console.print(str(error).splitlines()[0], markup=False, highlight=False)
+
+
+def newest_code() -> float:
+    """When a file of code was last changed."""
+    files = (path for name in WATCHED for path in (ROOT / name).rglob("*") if path.suffix in CODE)
+    return max(path.stat().st_mtime for path in files)
+
+
+class LogReader:
+    """Reads what the stack's processes write from now on."""
+
+    def __init__(self, stack: LocalStack) -> None:
+        processes = [*stack.service.webs, *stack.service.workers]
+        self._ends = {each.log_path: size_of(each.log_path) for each in processes}
+
+    def new_lines(self) -> Iterator[str]:
+        """Each whole line, with its process's name before it."""
+        for path, end in self._ends.items():
+            if size_of(path) <= end:
+                continue
+            with path.open("rb") as log:
+                log.seek(end)
+                whole, line_feed, _ = log.read().rpartition(b"\n")
+            self._ends[path] = end + len(whole + line_feed)
+            for line in whole.decode(errors="replace").splitlines():
+                yield f"{path.stem:8} {line}"
+
+
+def size_of(path: Path) -> int:
+    """The size of a file, 0 if there is none."""
+    return path.stat().st_size if path.exists() else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

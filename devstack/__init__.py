@@ -1,0 +1,1 @@
+"""Real processes on one machine, started and stopped together: for the demo, the tests and the benchmark."""

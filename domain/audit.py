@@ -1,0 +1,61 @@
+"""The audit trail: what happened to a job, who did it, and when."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from domain.job_fsm import JobStatus
+
+
+class Actor(StrEnum):
+    """Who caused an event."""
+
+    EDITOR = "editor"
+    ORCHESTRATOR = "orchestrator"
+    SYSTEM = "system"
+
+
+class EventType(StrEnum):
+    """Every kind of event on a trail."""
+
+    JOB_CREATED = "job.created"
+    UPLOAD_CONFIRMED = "job.upload_confirmed"
+    STATUS_CHANGED = "job.status_changed"
+    JOB_CANCELLED = "job.cancelled"
+    CLAIMED = "dispatch.claimed"
+    SENT = "dispatch.sent"
+    ACCEPTED = "dispatch.accepted"
+    REFUSED = "dispatch.refused"
+    NOT_STARTED = "dispatch.not_started"
+    UNKNOWN = "dispatch.unknown"
+    PROVED = "dispatch.proved"
+    FOUND = "dispatch.found"
+    RELEASED = "dispatch.released"
+    SUPERSEDED = "dispatch.superseded"
+    RESENT = "dispatch.resent"
+    SETTLED = "dispatch.settled"
+    CANCEL_NOTIFIED = "orchestrator.cancel_notified"
+    RUN_FAILED = "orchestrator.run_failed"
+    REPORTED_LATE = "orchestrator.reported_late"
+    SILENT = "job.silent"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One event of a job's trail, without the ids that the trail's key already holds.
+
+    `from_status` and `to_status` differ only where the event changed the job's state. `reason` is a word of
+    our own or an operator's text; never a URI, an orchestrator's message or a secret.
+    """
+
+    event_type: EventType
+    actor: Actor
+    from_status: JobStatus | None
+    to_status: JobStatus
+    occurred_at: datetime
+    recorded_at: datetime
+    correlation_id: str | None = None
+    dispatch_id: str | None = None
+    epoch: int | None = None
+    reason: str | None = None
+    execution_id: str | None = None

@@ -1,0 +1,188 @@
+"""The rules of a dispatch under way: what a worker, the sweep and an operator may do to a claim.
+
+Each returns a `Decision` that changes nothing where there is nothing to do: a message that is late, doubled
+or for a claim that is no longer there is not an error.
+"""
+
+from dataclasses import replace
+from datetime import datetime
+
+from domain.audit import Actor, EventType
+from domain.claim import (
+    WINDOW_OVER,
+    Claim,
+    ClaimEvent,
+    DispatchKind,
+    DispatchPolicy,
+    FencingToken,
+    Phase,
+)
+from domain.job import Job
+from domain.job_fsm import JobStatus, ensure_transition
+from domain.record import Change, Decision, Record, TaskKind, unchanged
+
+# What proves that the orchestrator has a dispatch, whichever send it is the answer to.
+_PROOF = frozenset({ClaimEvent.ACCEPTED, ClaimEvent.FOUND})
+_EVENT_TYPES = {
+    ClaimEvent.ACCEPTED: EventType.ACCEPTED,
+    ClaimEvent.FOUND: EventType.FOUND,
+    ClaimEvent.REFUSED: EventType.REFUSED,
+    ClaimEvent.NOT_STARTED: EventType.NOT_STARTED,
+    ClaimEvent.LOST: EventType.UNKNOWN,
+    ClaimEvent.LEASE_OVER: EventType.UNKNOWN,
+    ClaimEvent.UNQUEUED: EventType.RELEASED,
+    ClaimEvent.CANCELLED: EventType.RELEASED,
+    ClaimEvent.ABANDONED: EventType.RELEASED,
+    ClaimEvent.SETTLED_SENT: EventType.SETTLED,
+    ClaimEvent.SETTLED_RELEASE: EventType.RELEASED,
+}
+
+
+def wants_dispatch(job: Job, claim: Claim) -> bool:
+    """Whether the job is still where this dispatch would start from."""
+    start = JobStatus.UPLOADED if claim.kind is DispatchKind.RUN else JobStatus.FAILED
+    return job.status is start
+
+
+def begin(
+    record: Record, token: FencingToken, now: datetime, policy: DispatchPolicy
+) -> Decision[bool]:
+    """Store the intent to post: CLAIMED → SENDING. Only the holder, only once, only if still wanted.
+
+    The result is whether the caller may post. A dispatch that was sent before and that the engine may not
+    recognise any more is not sent again: its outcome stays unknown. While dispatching is paused, the store
+    refuses to commit a post's beginning.
+    """
+    claim = record.held_by(token)
+    phase = claim.next_phase(ClaimEvent.BEGIN) if claim else None
+    if claim is None or phase is None or not wants_dispatch(record.job, claim):
+        return Decision(False, record)
+    if not claim.may_be_sent(now, policy):
+        late = claim.after(ClaimEvent.WINDOW_OVER, now, policy, WINDOW_OVER)
+        held = settlement(record, late, ClaimEvent.WINDOW_OVER, WINDOW_OVER, now, policy)
+        return held.with_result(False)
+    begun = claim.model_copy(
+        update={
+            "phase": phase,
+            "sent_at": now,
+            "first_sent_at": claim.first_send if claim.sends else now,
+            "engine": claim.engine if claim.sends else policy.engine or None,
+            "sends": claim.sends + 1,
+            "lease_until": now + policy.send_lease,
+        }
+    )
+    change = Change(record, now, claim.correlation_id)
+    change.log(EventType.SENT, Actor.SYSTEM, claim=begun)
+    change.set_claim(begun)
+    return replace(change.decision(True), unless_paused=True)
+
+
+def put_back(record: Record, token: FencingToken) -> Decision[None]:
+    """Enqueue the message of a claim once more, because the one that was taken could not be acted on."""
+    claim = record.held_by(token)
+    if claim is None or claim.phase is not Phase.CLAIMED:
+        return unchanged(record)
+    return Decision(None, record, changed=True, task=TaskKind.DISPATCH)
+
+
+def still_wanted(
+    record: Record, token: FencingToken, now: datetime, policy: DispatchPolicy
+) -> bool:
+    """Whether a worker that has begun may (still) put bytes on the wire."""
+    claim = record.held_by(token)
+    if claim is None or claim.phase is not Phase.SENDING or not wants_dispatch(record.job, claim):
+        return False
+    return not claim.earlier_sends or claim.may_be_sent(now, policy)
+
+
+def settle(
+    record: Record,
+    token: FencingToken,
+    event: ClaimEvent,
+    reason: str | None,
+    now: datetime,
+    policy: DispatchPolicy,
+    http_status: int | None = None,
+) -> Decision[None]:
+    """Record the outcome of a post; an acceptance takes the job of a run to AUDIO_EXTRACTING.
+
+    `http_status` is the engine's, for the trail. Only negative words are fenced by the epoch: an acceptance
+    proves that the dispatch arrived, also under an older epoch, and the next send is then not made.
+    """
+    claim = record.standing(token.dispatch_id) if event in _PROOF else record.held_by(token)
+    settled = claim.after(event, now, policy, reason) if claim else None
+    shown = f"{reason} {http_status}" if http_status else reason
+    return settlement(record, settled, event, shown, now, policy)
+
+
+def settlement(
+    record: Record,
+    settled: Claim | None,
+    event: ClaimEvent,
+    reason: str | None,
+    now: datetime,
+    policy: DispatchPolicy,
+) -> Decision[None]:
+    """The change that makes the claim `settled`; none if that is None."""
+    if settled is None:
+        return unchanged(record)
+    change = Change(record, now, settled.correlation_id)
+    is_unknown = settled.phase is Phase.UNKNOWN
+    event_type = EventType.UNKNOWN if is_unknown else _EVENT_TYPES[event]
+    change.log(event_type, Actor.SYSTEM, claim=settled, reason=reason)
+    change.set_claim(settled)
+    starts = settled.phase is Phase.SENT and settled.kind is DispatchKind.RUN
+    # A job that was cancelled meanwhile stays cancelled; one that a callback moved on stays there.
+    if starts and change.job.status is JobStatus.UPLOADED:
+        change.move(ensure_transition(change.job.status, JobStatus.AUDIO_EXTRACTING), Actor.SYSTEM)
+    change.set_next_look(policy)
+    return change.decision(None)
+
+
+def resend(
+    record: Record,
+    now: datetime,
+    policy: DispatchPolicy,
+    actor: Actor,
+    correlation_id: str | None = None,
+) -> Decision[None]:
+    """Claim an unknown dispatch afresh, under its own id and the next epoch."""
+    claim = record.claim
+    phase = claim.next_phase(ClaimEvent.RESEND) if claim else None
+    if claim is None or phase is None or not wants_dispatch(record.job, claim):
+        return unchanged(record)
+    if not claim.may_be_sent(now, policy):
+        return unchanged(record)
+    again = claim.model_copy(
+        update={
+            "phase": phase,
+            "epoch": record.next_epoch,
+            "messages": 1,
+            "reason": None,
+            "asked_at": None,
+            "asks": 0,
+            "lease_until": now + policy.claim_lease,
+        }
+    )
+    change = Change(record, now, correlation_id or claim.correlation_id)
+    change.log(EventType.RESENT, actor, claim=again)
+    change.set_claim(again)
+    return change.decision(None, task=TaskKind.DISPATCH)
+
+
+def settle_by_operator(
+    record: Record, event: ClaimEvent, reason: str, now: datetime, policy: DispatchPolicy
+) -> Decision[None]:
+    """An operator's word on a dispatch (SETTLED_SENT or SETTLED_RELEASE), with their reason.
+
+    Operators settle unknown outcomes, and may release an accepted retry that never called back. An accepted
+    run cannot be released, because the job has moved on.
+    """
+    claim = record.claim
+    if claim is None:
+        return unchanged(record)
+    awaited = claim.awaits_resume and wants_dispatch(record.job, claim)
+    if claim.phase is Phase.SENT and not awaited:
+        return unchanged(record)
+    settled = claim.after(event, now, policy, event.value)
+    return settlement(record, settled, event, reason, now, policy)

@@ -1,0 +1,269 @@
+"""A job with its claim, and what a rule decides about them.
+
+A rule is a pure function of a `Record` (and the time) that returns a `Decision`. The store commits the
+decision only if the record is still the one that was read, and asks the rule again if it is not.
+"""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, NamedTuple, TypeVar, cast
+
+from domain.audit import Actor, AuditEvent, EventType
+from domain.claim import (
+    ABANDONED_AFTER,
+    TOLD_AGAIN_AFTER,
+    Claim,
+    DispatchPolicy,
+    FencingToken,
+    Phase,
+)
+from domain.errors import ResourceNotFound, TakeOneError
+from domain.job import Job
+from domain.job_fsm import DRAFTING_STATUSES, JobStatus
+
+Result = TypeVar("Result")
+Other = TypeVar("Other")
+
+_WORKFLOW_STATUSES = DRAFTING_STATUSES | {JobStatus.REGENERATING, JobStatus.EXPORTING}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A job and its claim as they stood together at one moment.
+
+    `revision` is the store's: the stored bytes of job and claim (empty: not stored), which a commit is
+    compared with. `seen` is the callback that came before under the event id that was asked for.
+    """
+
+    job: Job
+    claim: Claim | None = None
+    revision: tuple[bytes, bytes] = field(default=(b"", b""), compare=False, repr=False)
+    seen: "AppliedEvent | None" = field(default=None, compare=False, repr=False)
+
+    @property
+    def shown_claim(self) -> Claim | None:
+        """The dispatch that a reader is shown: the standing claim, else the last past one."""
+        return self.claim or next(reversed(self.job.past_claims), None)
+
+    @property
+    def released(self) -> Claim | None:
+        """The latest claim that was given back; None if none was."""
+        past = reversed(self.job.past_claims)
+        return next((claim for claim in past if claim.phase is Phase.RELEASED), None)
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch of the next claim: a job's epochs are never used twice."""
+        latest = self.shown_claim
+        return latest.epoch + 1 if latest else 1
+
+    @property
+    def token(self) -> FencingToken:
+        """The fencing token of the shown claim. Raises `ValueError` if no claim was ever made."""
+        if self.shown_claim is None:
+            raise ValueError("the job was never claimed")
+        return FencingToken(self.job.id, self.shown_claim.dispatch_id, self.shown_claim.epoch)
+
+    def held_by(self, token: FencingToken) -> Claim | None:
+        """The standing claim, if `token` is its own."""
+        return self.claim if self.claim is not None and self.claim.holds(token) else None
+
+    @property
+    def awaits_report(self) -> bool:
+        """Whether a callback is due: the dispatch was accepted, and the job is where its workflow works.
+
+        In DRAFT_READY and EDITING the editor works, for as long as they like.
+        """
+        claim = self.claim
+        if claim is None or claim.phase is not Phase.SENT or claim.is_dead:
+            return False
+        resumes = claim.awaits_resume and self.job.status is JobStatus.FAILED
+        return resumes or self.job.status in _WORKFLOW_STATUSES
+
+    def report_deadline(self, policy: DispatchPolicy) -> datetime | None:
+        """By when a callback is due; None if none is, or where silence is not looked at."""
+        claim, reported_at = self.claim, self.job.reported_at
+        if claim is None or claim.settled_at is None or not self.awaits_report:
+            return None
+        if reported_at is None or reported_at < claim.settled_at:
+            return claim.settled_at + policy.first_report if policy.first_report else None
+        return reported_at + policy.silent_after if policy.silent_after else None
+
+    def standing(self, dispatch_id: str) -> Claim | None:
+        """The claim of this dispatch if one stands: the present one, or one that a retry followed."""
+        if self.claim is not None and self.claim.dispatch_id == dispatch_id:
+            return self.claim
+        settled = (claim for claim in self.job.past_claims if claim.phase is not Phase.RELEASED)
+        return next((claim for claim in settled if claim.dispatch_id == dispatch_id), None)
+
+
+class AppliedEvent(NamedTuple):
+    """A callback that was applied: its payload's digest, and the dispatch that it was applied under.
+
+    The dispatch is empty for one that an earlier release applied.
+    """
+
+    digest: str
+    dispatch_id: str
+
+
+class TaskKind(StrEnum):
+    """What a worker is asked to do after a commit."""
+
+    DISPATCH = "dispatch"
+    TELL_CANCELLED = "tell_cancelled"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision(Generic[Result]):
+    """What a rule decided. If `changed`, all of it is committed or nothing.
+
+    `result` is what to tell the caller once `record` stands; where nothing changes, `record` is what was
+    read. `task` asks for a message to a worker about the record's claim; `callback` is the
+    event id to remember, and what for. `error` is raised after the commit: a refusal may leave an event.
+    `unless_paused`: not committed while dispatching is paused.
+    """
+
+    result: Result
+    record: Record
+    changed: bool = False
+    events: tuple[AuditEvent, ...] = ()
+    task: TaskKind | None = None
+    callback: tuple[str, AppliedEvent] | None = None
+    error: TakeOneError | None = None
+    unless_paused: bool = False
+
+    def with_result(self, result: Other) -> "Decision[Other]":
+        """The same change, with another result."""
+        return cast("Decision[Other]", replace(self, result=cast("Any", result)))
+
+
+def unchanged(record: Record) -> Decision[None]:
+    """The decision to do nothing: a message that is late, doubled or for another claim is no error."""
+    return Decision(None, record)
+
+
+class Change:
+    """A change in the making: collects new values, and the events that go with them."""
+
+    def __init__(self, record: Record, now: datetime, correlation_id: str | None = None) -> None:
+        self.record = record
+        self.now = now
+        self._correlation_id = correlation_id
+        self._events: list[AuditEvent] = []
+        self._version = record.job.version + 1
+
+    @property
+    def job(self) -> Job:
+        """The job as changed so far."""
+        return self.record.job
+
+    def log(
+        self,
+        event_type: EventType,
+        actor: Actor,
+        *,
+        to_status: JobStatus | None = None,
+        occurred_at: datetime | None = None,
+        claim: Claim | None = None,
+        reason: str | None = None,
+        execution_id: str | None = None,
+    ) -> None:
+        """Add an event; without `to_status` it says that the state stayed as it is."""
+        self._events.append(
+            AuditEvent(
+                event_type=event_type,
+                actor=actor,
+                from_status=self.job.status,
+                to_status=to_status or self.job.status,
+                occurred_at=occurred_at or self.now,
+                recorded_at=self.now,
+                correlation_id=self._correlation_id,
+                dispatch_id=claim.dispatch_id if claim else None,
+                epoch=claim.epoch if claim else None,
+                reason=reason,
+                execution_id=execution_id,
+            )
+        )
+
+    def move(
+        self,
+        to_status: JobStatus,
+        actor: Actor,
+        event_type: EventType = EventType.STATUS_CHANGED,
+        occurred_at: datetime | None = None,
+    ) -> None:
+        """Change the job's state, which `ensure_transition` has allowed, and log it."""
+        self.log(event_type, actor, to_status=to_status, occurred_at=occurred_at)
+        self.update_job(status=to_status)
+
+    def update_job(self, **fields: Any) -> None:
+        """Give the job new values."""
+        fields |= {"updated_at": self.now, "version": self._version}
+        self.record = Record(self.job.model_copy(update=fields), self.record.claim)
+
+    def set_claim(self, claim: Claim) -> None:
+        """Put the claim as it is to stand. One in phase RELEASED frees the key and becomes a past claim."""
+        if claim.phase is Phase.RELEASED:
+            self.record = Record(self.job)
+            self.add_past_claim(claim)
+        else:
+            self.record = Record(self.job, claim)
+
+    def update_claim(self, **fields: Any) -> None:
+        """Give the standing claim new values; nothing happens if there is none, or if it has them."""
+        claim = self.record.claim
+        if claim is None:
+            return
+        changed = claim.model_copy(update=fields)
+        if changed != claim:
+            self.set_claim(changed)
+
+    def set_next_look(self, policy: DispatchPolicy) -> None:
+        """Have the sweep look at an accepted dispatch when its next callback is overdue.
+
+        And at one of a cancelled job whose outcome is unknown when the cancel is told again, or it can be
+        given up.
+        """
+        claim = self.record.claim
+        if claim is not None and claim.phase is Phase.SENT:
+            due = self.now if claim.cancel_due else self.record.report_deadline(policy)
+            self.update_claim(lease_until=due)
+        is_open = claim is not None and claim.phase is Phase.UNKNOWN
+        if claim is not None and is_open and self.job.status is JobStatus.CANCELLED:
+            pause = TOLD_AGAIN_AFTER if claim.cancel_due else ABANDONED_AFTER
+            due = claim.lease_until or self.now + pause
+            self.update_claim(lease_until=min(due, self.now + pause))
+
+    def add_past_claim(self, claim: Claim) -> None:
+        """Keep a claim that is over; of the released ones only the latest."""
+        is_released = claim.phase is Phase.RELEASED
+        kept = [
+            past
+            for past in self.job.past_claims
+            if not (is_released and past.phase is Phase.RELEASED)
+        ]
+        self.update_job(past_claims=(*kept, claim))
+
+    def decision(
+        self,
+        result: Result,
+        *,
+        task: TaskKind | None = None,
+        callback: tuple[str, AppliedEvent] | None = None,
+        error: TakeOneError | None = None,
+    ) -> Decision[Result]:
+        """The finished decision, with the record as it now is."""
+        return Decision(result, self.record, True, tuple(self._events), task, callback, error)
+
+
+def owned(record: Record, user: str) -> Record:
+    """Return the record if it is `user`'s.
+
+    Raises `ResourceNotFound`, as for a job that is not there: the two must be indistinguishable (contract).
+    """
+    if record.job.owner != user:
+        raise ResourceNotFound
+    return record

@@ -1,0 +1,75 @@
+"""The rules of retry: a failed job's workflow is started again from its furthest checkpoint."""
+
+from datetime import datetime
+from hashlib import sha256
+
+from domain.claim import DispatchKind, DispatchPolicy, Phase, RetryTerms
+from domain.errors import ClientRequestMismatch, JobAlreadyRunning, RetryNotAllowedState
+from domain.job import Job
+from domain.job_fsm import RUNNING_STATUSES, JobStatus
+from domain.record import Decision, Record
+from domain.run import DispatchResult, decide_again, start
+
+# The furthest checkpoint first: where a retry goes on, and which artifact it goes on from.
+_CHECKPOINTS = (
+    ("draft_uri", JobStatus.DRAFT_READY),
+    ("transcript_uri", JobStatus.TRANSCRIPT_READY),
+    ("audio_uri", JobStatus.AUDIO_READY),
+    ("video_uri", JobStatus.UPLOADED),
+)
+# Each dispatch that was accepted stays in the job's record, to recognise its replays and its executions.
+_MOST_PAST_DISPATCHES = 100
+
+
+def retry_dispatch_id(job_id: str, client_request_id: str) -> str:
+    """The id of the retry that this client request asks for, always the same for the same request."""
+    digest = sha256(client_request_id.encode()).hexdigest()[:16]
+    return f"retry-{job_id}-{digest}"
+
+
+def decide_retry(
+    record: Record,
+    client_request_id: str,
+    model_profile: str,
+    now: datetime,
+    policy: DispatchPolicy,
+    correlation_id: str | None = None,
+) -> Decision[DispatchResult]:
+    """Claim, join or replay a retry.
+
+    Raises `ClientRequestMismatch`, `JobAlreadyRunning`, `RetryNotAllowedState`, or
+    `OrchestratorDispatchFailed` while the outcome of an earlier try is unknown and held.
+    """
+    job = record.job
+    dispatch_id = retry_dispatch_id(job.id, client_request_id)
+    standing = record.standing(dispatch_id)
+    if standing is not None:
+        if standing.retry is None or standing.retry.model_profile != model_profile:
+            raise ClientRequestMismatch
+        return decide_again(record, standing, now, policy, correlation_id)
+    _ensure_retryable(record)
+    terms = _retry_terms(job, model_profile)
+    return start(record, DispatchKind.RETRY, dispatch_id, now, policy, correlation_id, terms)
+
+
+def _ensure_retryable(record: Record) -> None:
+    job, claim = record.job, record.claim
+    awaited = claim is not None and (claim.in_flight or claim.awaits_resume)
+    if job.status in RUNNING_STATUSES or awaited:
+        raise JobAlreadyRunning(job.status)
+    if job.status is not JobStatus.FAILED:
+        raise RetryNotAllowedState(job.status, JobStatus.REGENERATING)
+    past = [each for each in job.past_claims if each.phase is not Phase.RELEASED]
+    if len(past) >= _MOST_PAST_DISPATCHES:
+        message = "This job has been retried as often as it may be."
+        raise RetryNotAllowedState(job.status, JobStatus.REGENERATING, message)
+
+
+def _retry_terms(job: Job, model_profile: str) -> RetryTerms:
+    for key, status in _CHECKPOINTS:
+        artifact = getattr(job.manifest, key)
+        if artifact:
+            return RetryTerms(
+                resume_from_status=status, checkpoint_ref=artifact, model_profile=model_profile
+            )
+    raise RetryNotAllowedState(job.status, JobStatus.REGENERATING)

@@ -1,0 +1,173 @@
+"""The rules of run: who claims the dispatch, who joins it, and what those who wait for it are told."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from domain.audit import Actor, EventType
+from domain.claim import (
+    OUTCOME_UNKNOWN,
+    Claim,
+    ClaimEvent,
+    DispatchKind,
+    DispatchPolicy,
+    Phase,
+    RetryTerms,
+)
+from domain.claim_rules import resend
+from domain.errors import FsmTransitionInvalid, OrchestratorDispatchFailed
+from domain.job import Job
+from domain.job_fsm import TRANSITIONS, JobStatus, ensure_not_terminal, ensure_transition
+from domain.reconcile import is_asked, start_ask
+from domain.record import Change, Decision, Record, TaskKind
+
+
+class Outcome(StrEnum):
+    """What a call of run or retry did."""
+
+    STARTED = "started"  # it made the claim
+    JOINED = "joined"  # another call made the claim, and its outcome is not known yet
+    REPLAYED = "replayed"  # the dispatch stands already
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchResult:
+    """What the caller of run or retry is told: what the call did, the dispatch, and the job's state."""
+
+    outcome: Outcome
+    claim: Claim
+    status: JobStatus
+
+    @property
+    def started(self) -> bool:
+        """Whether this call made the claim: 202, and else 200 (contract)."""
+        return self.outcome is Outcome.STARTED
+
+
+def run_dispatch_id(job_id: str) -> str:
+    """The id under which this job's run is dispatched, always the same: `[a-z][a-z0-9-]{0,62}`."""
+    return f"run-{job_id}"
+
+
+def decide_run(
+    record: Record, now: datetime, policy: DispatchPolicy, correlation_id: str | None = None
+) -> Decision[DispatchResult]:
+    """Claim, join or replay a run, in the contract's order of checks.
+
+    Raises `FsmTerminalImmutable`, `FsmTransitionInvalid`, or `OrchestratorDispatchFailed` while the outcome
+    of an earlier try is unknown and held.
+    """
+    job = record.job
+    ensure_not_terminal(job.status, JobStatus.AUDIO_EXTRACTING)
+    dispatch_id = run_dispatch_id(job.id)
+    standing = record.standing(dispatch_id)
+    if standing is not None:
+        return decide_again(record, standing, now, policy, correlation_id)
+    _ensure_uploaded(job)
+    return start(record, DispatchKind.RUN, dispatch_id, now, policy, correlation_id)
+
+
+def _ensure_uploaded(job: Job) -> None:
+    # AUDIO_EXTRACTING may follow itself, but only a callback may say so: a run starts from UPLOADED.
+    if job.status is not JobStatus.UPLOADED or not job.manifest.video_uri:
+        attempted = JobStatus.AUDIO_EXTRACTING
+        raise FsmTransitionInvalid(job.status, attempted, TRANSITIONS[job.status])
+    ensure_transition(job.status, JobStatus.AUDIO_EXTRACTING)
+
+
+def start(
+    record: Record,
+    kind: DispatchKind,
+    dispatch_id: str,
+    now: datetime,
+    policy: DispatchPolicy,
+    correlation_id: str | None,
+    retry: RetryTerms | None = None,
+) -> Decision[DispatchResult]:
+    """Claim a dispatch that the caller has checked to be allowed, and ask for a worker."""
+    claim = Claim(
+        kind=kind,
+        dispatch_id=dispatch_id,
+        epoch=record.next_epoch,
+        phase=Phase.CLAIMED,
+        claimed_at=now,
+        lease_until=now + policy.claim_lease,
+        correlation_id=correlation_id,
+        retry=retry,
+    )
+    change = Change(record, now, correlation_id)
+    change.log(EventType.CLAIMED, Actor.EDITOR, claim=claim)
+    if record.claim is not None:
+        change.add_past_claim(record.claim)
+    change.set_claim(claim)
+    result = DispatchResult(Outcome.STARTED, claim, record.job.status)
+    return change.decision(result, task=TaskKind.DISPATCH)
+
+
+def decide_again(
+    record: Record, claim: Claim, now: datetime, policy: DispatchPolicy, correlation_id: str | None
+) -> Decision[DispatchResult]:
+    """Replay a dispatch that stands, join one that is under way, or send an unknown one again.
+
+    Raises `OrchestratorDispatchFailed` while an unknown outcome is held.
+    """
+    status = record.job.status
+    if claim.phase is Phase.SENT:
+        return Decision(DispatchResult(Outcome.REPLAYED, claim, status), record)
+    if claim.phase is not Phase.UNKNOWN or is_asked(claim, now):
+        return Decision(DispatchResult(Outcome.JOINED, claim, status), record)
+    asked = start_ask(record, now, policy, correlation_id)
+    if asked.changed and asked.record.claim is not None:
+        return asked.with_result(DispatchResult(Outcome.JOINED, asked.record.claim, status))
+    if claim.is_recognised(now, policy) or hold_is_over(claim, now, policy):
+        sent = resend(record, now, policy, Actor.EDITOR, correlation_id)
+        if sent.changed and sent.record.claim is not None:
+            # This call makes a dispatch, so it starts it; the call before was answered 502.
+            return sent.with_result(DispatchResult(Outcome.STARTED, sent.record.claim, status))
+    raise unknown_outcome(claim, now)
+
+
+def hold_is_over(claim: Claim, now: datetime, policy: DispatchPolicy) -> bool:
+    """Whether an unknown dispatch may be sent again to an engine that recognises nothing."""
+    hold, due = policy.unknown_hold, claim.lease_until
+    if policy.window is not None or policy.can_be_asked or hold is None or due is None:
+        return False
+    # Under other settings it was due earlier, for another reason.
+    return now >= max(due, (claim.sent_at or claim.claimed_at) + hold)
+
+
+def unknown_outcome(claim: Claim, now: datetime) -> OrchestratorDispatchFailed:
+    """The answer while it is not known whether the orchestrator has the dispatch."""
+    held = (claim.lease_until - now).total_seconds() if claim.lease_until else 60
+    return OrchestratorDispatchFailed(
+        OUTCOME_UNKNOWN,
+        retry_after=max(1, int(held) + 1),
+        message="It is not known whether the workflow was started.",
+    )
+
+
+def outcome_of(record: Record, awaited: Claim, now: datetime) -> Claim | None:
+    """The settled claim that a caller waits for as `awaited`; None while its outcome is open.
+
+    Raises what the caller is told if the dispatch does not stand: `OrchestratorDispatchFailed`, or
+    `FsmTerminalImmutable` if the job was cancelled meanwhile.
+    """
+    if record.job.status is JobStatus.CANCELLED:
+        # Checked first: a late acceptance changes nothing for a caller who still waits.
+        ensure_not_terminal(record.job.status, JobStatus.AUDIO_EXTRACTING)
+    standing = record.standing(awaited.dispatch_id)
+    if standing is not None and standing.phase is Phase.SENT:
+        return standing
+    released = record.released
+    if released is not None and released.epoch >= awaited.epoch:
+        raise OrchestratorDispatchFailed(released.reason or ClaimEvent.REFUSED)
+    if standing is not None and standing.phase is Phase.UNKNOWN and not is_asked(standing, now):
+        raise unknown_outcome(standing, now)
+    return None
+
+
+def ensure_known(record: Record, awaited: Claim, now: datetime) -> None:
+    """Raise `OrchestratorDispatchFailed` if the wait for `awaited` ends while its outcome is unknown."""
+    standing = record.standing(awaited.dispatch_id)
+    if standing is not None and standing.phase is Phase.UNKNOWN:
+        raise unknown_outcome(standing, now)

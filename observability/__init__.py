@@ -1,0 +1,1 @@
+"""Logs, metrics and traces. What merely reports never stops the work."""

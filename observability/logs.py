@@ -1,0 +1,166 @@
+"""Logging for every process: structured, one format for our lines and the libraries', and no secret.
+
+The rule (contract, "Logs, everywhere"): what a caller wrote appears only as a short keyed hash, and the text
+of an exception never appears, because it can quote a URL, a header or a body. Only a developer's console
+shows it.
+"""
+
+import json
+import logging
+import logging.config
+import sys
+import traceback
+from hashlib import blake2s
+from typing import Any
+
+import orjson
+import structlog
+
+from observability.log_sink import stdout
+from settings import Settings
+from settings.sources import unknown_variables
+
+_QUIET = ("urllib3", "requests", "kombu", "amqp", "celery.app.trace", "celery.worker.strategy")
+_TIMESTAMP = structlog.processors.TimeStamper(fmt="iso", utc=True)
+_hash_key = b""
+
+
+def configure_logging(settings: Settings) -> None:
+    """Set up logging of this process. May be called again, as forked workers do."""
+    global _hash_key
+    _hash_key = settings.log_key
+    is_json = _is_json(settings)
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _TIMESTAMP,
+            *_renderers(settings),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
+        logger_factory=(
+            structlog.BytesLoggerFactory(stdout)  # type: ignore[arg-type]
+            if is_json
+            else structlog.WriteLoggerFactory(stdout)  # type: ignore[arg-type]
+        ),
+        cache_logger_on_first_use=True,
+    )
+    logging.config.dictConfig(library_logging(settings))
+    logging.captureWarnings(True)
+    for name, meant in unknown_variables(type(settings)).items():
+        structlog.get_logger("settings").warning(
+            "settings.unknown_variable", name=name, meant=meant
+        )
+
+
+def own_output() -> None:
+    """Let a long-running process write through its log alone, so that no reader can stop it."""
+    stdout.own_output()
+
+
+def hashed(identifier: str | None) -> str | None:
+    """Stand-in for anything that a caller wrote: the same in every line and process, and no way back."""
+    if identifier is None:
+        return None
+    return hash_of(identifier, _hash_key)
+
+
+def hash_of(identifier: str, key: bytes) -> str:
+    """The stand-in under this key."""
+    return blake2s(identifier.encode(errors="replace"), key=key, digest_size=6).hexdigest()
+
+
+def library_logging(settings: Settings) -> dict[str, Any]:
+    """The logging.config dictionary for the lines of libraries."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"ours": {"()": LibraryFormatter, "settings": settings}},
+        "handlers": {
+            "stdout": {"class": "logging.StreamHandler", "stream": stdout, "formatter": "ours"}
+        },
+        "root": {"handlers": ["stdout"], "level": settings.log_level},
+        "loggers": {name: {"level": "CRITICAL"} for name in _QUIET},
+    }
+
+
+class LibraryFormatter(logging.Formatter):
+    """Puts the lines of Granian, Celery and others into our format."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._message = _full_message if _shows_exceptions(settings) else _safe_message
+        self._renderers = [_TIMESTAMP, *_renderers(settings)]
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Render one record."""
+        level = record.levelname.lower()
+        event: Any = {"event": self._message(record), "logger": record.name, "level": level}
+        if record.exc_info:
+            event["exc_info"] = record.exc_info
+        for render in self._renderers:
+            event = render(None, level, event)
+        return event.decode() if isinstance(event, bytes) else str(event)
+
+
+def _is_json(settings: Settings) -> bool:
+    return settings.log_format == "json" or (settings.production and not settings.log_format)
+
+
+def _renderers(settings: Settings) -> list[Any]:
+    if _is_json(settings):
+        return [_without_exception_text, structlog.processors.JSONRenderer(serializer=_to_json)]
+    console = structlog.dev.ConsoleRenderer(colors=False)
+    return [console] if _shows_exceptions(settings) else [_without_exception_text, console]
+
+
+def _shows_exceptions(settings: Settings) -> bool:
+    """Whether what exceptions say is shown: to a developer who reads the console."""
+    return not settings.production and not _is_json(settings)
+
+
+def _without_exception_text(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Say of an exception what it is and where it came from, never what it says."""
+    info = event.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        frames = traceback.extract_tb(error.__traceback__)[-8:]
+        event["error"] = type(error).__name__
+        event["error_at"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return event
+
+
+def _to_json(event: Any, **_: Any) -> bytes:
+    try:
+        return orjson.dumps(event, default=str)
+    except TypeError:  # text that no encoding can write: a log line stops no work
+        return json.dumps(event, default=str).encode()
+
+
+def _full_message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError, KeyError):
+        return str(record.msg)
+
+
+def _safe_message(record: logging.LogRecord) -> str:
+    """The message; around an exception with its type alone, as other arguments may quote what it says."""
+    arguments: Any = record.args or ()
+    values = arguments.values() if isinstance(arguments, dict) else arguments
+    if not record.exc_info and not any(isinstance(each, BaseException) for each in values):
+        return _full_message(record)
+    try:
+        if isinstance(arguments, dict):
+            return str(record.msg) % {name: _unquoting(each) for name, each in arguments.items()}
+        return str(record.msg) % tuple(map(_unquoting, arguments))
+    except (TypeError, ValueError, KeyError):
+        return str(record.msg)
+
+
+def _unquoting(argument: Any) -> Any:
+    if isinstance(argument, BaseException):
+        return type(argument).__name__
+    return argument if isinstance(argument, int | float) else "…"

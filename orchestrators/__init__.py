@@ -1,0 +1,1 @@
+"""How a dispatch reaches the orchestrator, and what its answer means."""

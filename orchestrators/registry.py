@@ -1,0 +1,85 @@
+"""Which adapter the settings name, and the policy by which the rules treat a dispatch to it."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from hashlib import sha256
+
+from domain.claim import DispatchPolicy
+from orchestrators.airflow import Airflow
+from orchestrators.base import Adapter
+from orchestrators.prefect import Prefect
+from orchestrators.restate import Restate
+from orchestrators.signatures import Signer
+from orchestrators.step_functions import StepFunctions
+from orchestrators.temporal import Temporal
+from orchestrators.webhook import Webhook
+from settings import Settings
+
+# The adapters that are all made alike.
+_ADAPTERS: dict[str, Callable[..., Adapter]] = {
+    "airflow": Airflow,
+    "prefect": Prefect,
+    "restate": Restate,
+    "temporal": Temporal,
+    "step_functions": StepFunctions,
+}
+
+
+def make_adapter(settings: Settings) -> Adapter:
+    """The adapter of `TAKEONE_ORCHESTRATOR_KIND`. Connects to nothing."""
+    if settings.orchestrator_kind == "webhook":
+        seconds = settings.orchestrator_idempotency_seconds
+        return Webhook(
+            settings.orchestrator_url,
+            Signer(settings.signing_secrets),
+            timedelta(seconds=seconds) if seconds else None,
+            settings.orchestrator_cancel_url,
+            settings.orchestrator_header_fields,
+        )
+    return _ADAPTERS[settings.orchestrator_kind](
+        url=settings.orchestrator_url,
+        workflow=settings.orchestrator_workflow,
+        namespace=settings.orchestrator_namespace,
+        credentials=settings.orchestrator_credentials.get_secret_value(),
+        cancel_url=settings.orchestrator_cancel_url,
+    )
+
+
+def dispatch_policy(settings: Settings) -> DispatchPolicy:
+    """What the dispatch rules need of the settings."""
+    adapter = make_adapter(settings)
+    return DispatchPolicy(
+        claim_lease=timedelta(seconds=settings.claim_lease_seconds),
+        send_lease=timedelta(seconds=settings.send_lease_seconds),
+        unknown_hold=_span(settings.unknown_hold_seconds),
+        window=_window(adapter, settings),
+        can_be_asked=adapter.can_be_asked,
+        can_cancel=adapter.can_cancel,
+        engine=_engine(settings),
+        first_report=_span(settings.first_report_seconds),
+        silent_after=_span(settings.silent_after_seconds),
+    )
+
+
+def _span(seconds: float) -> timedelta | None:
+    return timedelta(seconds=seconds) if seconds else None
+
+
+def _window(adapter: Adapter, settings: Settings) -> timedelta | None:
+    """The engine's window, less what a send may still take and how far clocks may be apart."""
+    if adapter.window is None or adapter.window == timedelta.max:
+        return adapter.window
+    return adapter.window - timedelta(seconds=settings.resend_margin_seconds)
+
+
+def _engine(settings: Settings) -> str:
+    """A digest of which engine this is; empty for a process whose settings do not name it."""
+    if not settings.orchestrator_url and settings.orchestrator_kind != "step_functions":
+        return ""
+    named = (
+        settings.orchestrator_kind,
+        settings.orchestrator_url,
+        settings.orchestrator_workflow,
+        settings.orchestrator_namespace,
+    )
+    return sha256("\n".join(named).encode()).hexdigest()[:16]

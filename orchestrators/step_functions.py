@@ -1,0 +1,166 @@
+"""AWS Step Functions, Standard workflows: the dispatch id is the execution's name."""
+
+from datetime import timedelta
+
+import orjson
+
+from domain.claim import Refusal, RunState
+from orchestrators.aws import AwsSigner
+from orchestrators.base import (
+    Adapter,
+    Answer,
+    Cancel,
+    Dispatch,
+    Prepared,
+    Request,
+    Run,
+    Start,
+    StartAnswer,
+    general_cancel,
+    general_start,
+)
+
+# What AWS itself refuses with; a fault of its own, which may come after the start, is 5xx.
+_ERROR_STATUSES = frozenset({400, 403, 429})
+
+# The names of errors (`__type`), as the API reference has them.
+_REFUSALS = {
+    "StateMachineDoesNotExist": Refusal.UNKNOWN_WORKFLOW,
+    "StateMachineDeleting": Refusal.UNKNOWN_WORKFLOW,
+    "InvalidArn": Refusal.UNKNOWN_WORKFLOW,
+    "StateMachineTypeNotSupported": Refusal.UNKNOWN_WORKFLOW,
+    "InvalidName": Refusal.INVALID_PARAMETERS,
+    "InvalidExecutionInput": Refusal.INVALID_PARAMETERS,
+    "ValidationException": Refusal.INVALID_PARAMETERS,
+    "ExecutionLimitExceeded": Refusal.UNAVAILABLE,
+    "ThrottlingException": Refusal.UNAVAILABLE,
+    "TooManyRequestsException": Refusal.UNAVAILABLE,
+    "RequestLimitExceeded": Refusal.UNAVAILABLE,
+    "AccessDeniedException": Refusal.UNAUTHORIZED,
+    "ExpiredTokenException": Refusal.UNAUTHORIZED,
+    "IncompleteSignature": Refusal.UNAUTHORIZED,
+    "IncompleteSignatureException": Refusal.UNAUTHORIZED,
+    "InvalidClientTokenId": Refusal.UNAUTHORIZED,
+    "InvalidSignatureException": Refusal.UNAUTHORIZED,
+    "MissingAuthenticationToken": Refusal.UNAUTHORIZED,
+    "MissingAuthenticationTokenException": Refusal.UNAUTHORIZED,
+    "NotAuthorized": Refusal.UNAUTHORIZED,
+    "OptInRequired": Refusal.UNAUTHORIZED,
+    "SignatureDoesNotMatch": Refusal.UNAUTHORIZED,
+    "UnrecognizedClientException": Refusal.UNAUTHORIZED,
+}
+
+_STATES = {
+    "RUNNING": RunState.RUNNING,
+    "PENDING_REDRIVE": RunState.RUNNING,
+    "SUCCEEDED": RunState.SUCCEEDED,
+    "FAILED": RunState.FAILED,
+    "TIMED_OUT": RunState.FAILED,
+    "ABORTED": RunState.CANCELLED,
+}
+
+
+class StepFunctions(Adapter):
+    """Starts the state machine whose ARN is `workflow`.
+
+    `url` is empty for AWS's own endpoint of the ARN's region. `credentials`: see `AwsSigner`.
+    """
+
+    # A name cannot be used again for 90 days after its execution has ended.
+    window = timedelta(days=90)
+    can_be_asked = True
+    can_cancel = True
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        workflow: str,
+        namespace: str = "",
+        credentials: str = "",
+        cancel_url: str = "",
+    ) -> None:
+        _, partition, _, region, *_ = workflow.split(":")
+        domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
+        self._url = url or f"https://states.{region}.{domain}/"
+        self._machine = workflow
+        self._sign = AwsSigner(credentials, region, "states")
+
+    def prepare(self) -> Request | None:
+        """What kind of state machine it is: an EXPRESS one would start the same dispatch twice."""
+        return self._call("DescribeStateMachine", stateMachineArn=self._machine)
+
+    def read_prepare(self, answer: Answer) -> Prepared | Refusal:
+        """Good for ever: a state machine's kind never changes."""
+        if not answer.is_success:
+            return _REFUSALS.get(_error(answer), Refusal.UNAVAILABLE)
+        found = answer.fields()
+        if found.get("status") == "DELETING":
+            return Refusal.UNKNOWN_WORKFLOW
+        kinds: dict[str, Prepared | Refusal] = {
+            "STANDARD": Prepared(""),
+            "EXPRESS": Refusal.UNSUPPORTED,
+        }
+        return kinds.get(str(found.get("type")), Refusal.UNAVAILABLE)
+
+    def start(self, dispatch: Dispatch, prepared: str) -> Request:
+        """StartExecution."""
+        return self._call(
+            "StartExecution",
+            stateMachineArn=self._machine,
+            name=dispatch.dispatch_id,
+            input=dispatch.body.decode(),
+        )
+
+    def read_start(self, answer: Answer) -> StartAnswer:
+        """Accepted with an execution's ARN; the same name and input while it runs is the same answer."""
+        if answer.is_success and ":execution:" in str(answer.fields().get("executionArn")):
+            return StartAnswer(Start.ACCEPTED)
+        error = _error(answer)
+        if not error:
+            return general_start(answer)
+        if error == "ExecutionAlreadyExists":
+            return StartAnswer(Start.EXISTS)
+        return StartAnswer(Start.REFUSED, _REFUSALS.get(error, Refusal.REFUSED))
+
+    def ask(self, dispatch_id: str, prepared: str) -> Request | None:
+        """DescribeExecution."""
+        return self._call("DescribeExecution", executionArn=self._execution(dispatch_id))
+
+    def read_ask(self, answer: Answer) -> Run:
+        """The status of the execution; not found only by AWS's own word."""
+        if answer.is_success:
+            return Run(_STATES.get(str(answer.fields().get("status")), RunState.NO_ANSWER))
+        is_absent = _error(answer) == "ExecutionDoesNotExist"
+        return Run(RunState.NOT_FOUND if is_absent else RunState.NO_ANSWER)
+
+    def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request | None:
+        """StopExecution, which leaves an execution that has ended as it is."""
+        return self._call("StopExecution", executionArn=self._execution(dispatch.dispatch_id))
+
+    def read_cancel(self, answer: Answer) -> Cancel:
+        """Done with a JSON object; the date of the stop in it is of no use here."""
+        if answer.is_success:
+            return Cancel.DONE if isinstance(answer.json(), dict) else Cancel.NO_ANSWER
+        error = _error(answer)
+        if error == "ExecutionDoesNotExist":
+            return Cancel.NOT_FOUND
+        is_busy = _REFUSALS.get(error) is Refusal.UNAVAILABLE
+        return Cancel.NO_ANSWER if is_busy else general_cancel(answer)
+
+    def _execution(self, dispatch_id: str) -> str:
+        return f"{self._machine.replace(':stateMachine:', ':execution:')}:{dispatch_id}"
+
+    def _call(self, action: str, **fields: str) -> Request:
+        headers = {
+            "Content-Type": "application/x-amz-json-1.0",
+            "X-Amz-Target": f"AWSStepFunctions.{action}",
+        }
+        return self._sign(Request("POST", self._url, orjson.dumps(fields), headers))
+
+
+def _error(answer: Answer) -> str:
+    """The name of the error that AWS itself refuses with, without its namespace; else nothing."""
+    if answer.status not in _ERROR_STATUSES:
+        return ""
+    return str(answer.fields().get("__type", "")).rpartition("#")[2]

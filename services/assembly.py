@@ -1,0 +1,63 @@
+"""The use cases and what they work on, built once per process from the settings. Connects to nothing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from redis import Redis
+
+from domain.claim import DispatchPolicy
+from orchestrators.registry import dispatch_policy
+from services.operations import Operations
+from services.run_and_wait import RunAndWait
+from services.wait_slots import WaitSlots
+from settings import Settings
+from store.client import make_client
+from store.idempotency import IdempotencyKeys
+from store.jobs import JobStore, Outbox
+from store.notifier import Notifier
+from store.projects import ProjectStore
+from store.write_limit import WriteLimit
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The use cases, and the stores behind them."""
+
+    settings: Settings
+    redis: Redis
+    jobs: JobStore
+    projects: ProjectStore
+    idempotency_keys: IdempotencyKeys
+    run_and_wait: RunAndWait
+    operations: Operations
+    writes: WriteLimit
+    policy: DispatchPolicy
+    now: Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    """The clock of a process; rules are given what it says."""
+    return datetime.now(UTC)
+
+
+def make_services(
+    settings: Settings, outbox: Outbox, now: Callable[[], datetime] = utc_now
+) -> Services:
+    """Put them together. `outbox` is how a committed task reaches a worker, `now` the clock (UTC)."""
+    redis = make_client(settings)
+    jobs = JobStore(redis, outbox)
+    policy = dispatch_policy(settings)
+    slots, writes = WaitSlots(settings.web_wait_slots), WriteLimit(settings.write_limit, redis)
+    return Services(
+        settings=settings,
+        redis=redis,
+        jobs=jobs,
+        projects=ProjectStore(redis),
+        idempotency_keys=IdempotencyKeys(redis, settings.idempotency_key_seconds),
+        run_and_wait=RunAndWait(jobs, Notifier(redis), policy, slots, writes, now),
+        operations=Operations(jobs, policy, now),
+        writes=writes,
+        policy=policy,
+        now=now,
+    )

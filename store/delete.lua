@@ -1,0 +1,13 @@
+-- Delete a job and all that names it, if the job and its claim are still what the decision was made on.
+--
+-- KEYS[1] job  [2] claim  [3] trail  [4] callbacks  [5..] lists and indexes
+-- ARGV[1] the job as it was read  [2] the claim as it was read ('' = there was none)
+-- ARGV[3..] what names the job in each of the lists
+-- returns 1 if deleted, 0 if job or claim had changed
+
+if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
+if (redis.call('GET', KEYS[2]) or '') ~= ARGV[2] then return 0 end
+
+redis.call('DEL', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
+for i = 5, #KEYS do redis.call('ZREM', KEYS[i], ARGV[i - 2]) end
+return 1

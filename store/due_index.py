@@ -1,0 +1,97 @@
+"""The indexes of records: which the sweep must look at, and which an operator wants to see.
+
+Sorted sets of job ids. One holds when each record is to be looked at; the others are an operator's views, by
+age. The commit script writes all of them together with the record itself.
+"""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from redis import Redis
+
+from domain.claim import SELDOM, Phase
+from domain.record import Record
+from store import keys
+from store.client import redis_errors
+
+_DROP = Path(__file__).with_name("drop.lua").read_text()
+
+
+# In the order of `scores`.
+INDEXES = (keys.DUE, keys.IN_FLIGHT, keys.UNKNOWN, keys.SILENT)
+
+
+def scores(record: Record) -> tuple[str, ...]:
+    """The record's score in each index; empty where it is not listed."""
+    claim = record.claim
+    if claim is None:
+        return ("",) * len(INDEXES)
+    since = claim.sent_at or claim.claimed_at
+    is_unknown = claim.phase is Phase.UNKNOWN
+    # One that is held for ever is looked at all the same: the settings may have changed since.
+    due = claim.lease_until or (since + SELDOM if is_unknown else None)
+    return (
+        _score(due),
+        _score(claim.claimed_at if claim.in_flight else None),
+        _score(since if is_unknown else None),
+        _score(record.job.silent_since if record.awaits_report else None),
+    )
+
+
+def _score(moment: datetime | None) -> str:
+    return repr(moment.timestamp()) if moment else ""
+
+
+class DueIndex:
+    """Reads the index. Every method raises `StoreUnavailable`."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._drop = client.register_script(_DROP)
+
+    def due(self, now: datetime, limit: int) -> list[tuple[str, float]]:
+        """The jobs whose claims are due, the longest overdue first, each with its entry's score."""
+        with redis_errors("ZRANGEBYSCORE"):
+            found = self._client.zrangebyscore(
+                keys.DUE, "-inf", now.timestamp(), start=0, num=limit, withscores=True
+            )
+        return [(job_id.decode(), score) for job_id, score in found]
+
+    def drop(self, job_id: str, score: float) -> None:
+        """Drop an entry that no sweep may act on, unless it has been written anew."""
+        with redis_errors("EVALSHA"):
+            self._drop([keys.DUE], [job_id, repr(score)])
+
+    def postpone(self, job_id: str, due: datetime) -> None:
+        """Look at an entry again later."""
+        with redis_errors("ZADD"):
+            self._client.zadd(keys.DUE, {job_id: due.timestamp()}, xx=True)
+
+    def unknown(self, start: int, limit: int) -> list[str]:
+        """The jobs whose dispatch has an unknown outcome, the oldest first."""
+        return self._range(keys.UNKNOWN, start, limit)
+
+    def in_flight(self, start: int, limit: int) -> list[str]:
+        """The jobs with a claim whose outcome is open, the oldest first."""
+        return self._range(keys.IN_FLIGHT, start, limit)
+
+    def watched(self, start: int, limit: int) -> list[str]:
+        """The jobs that the sweep looks at some time, the first due first."""
+        return self._range(keys.DUE, start, limit)
+
+    def silent(self, start: int, limit: int) -> list[str]:
+        """The jobs whose callback is overdue, the longest silent first."""
+        return self._range(keys.SILENT, start, limit)
+
+    def _range(self, index: str, start: int, limit: int) -> list[str]:
+        with redis_errors("ZRANGE"):
+            found = self._client.zrange(index, start, start + limit - 1)
+        return [job_id.decode() for job_id in found]
+
+    def take_turn(self, sweeper: str, turn: timedelta) -> bool:
+        """Whether this sweeper may sweep now; no other may for as long as `turn`.
+
+        Two that sweep at once do no harm (every step is compare-and-set): this only saves work.
+        """
+        with redis_errors("SET"):
+            return bool(self._client.set(keys.SWEEP_LOCK, sweeper, nx=True, px=turn))

@@ -1,0 +1,161 @@
+"""Lists of records by time: what names a record in a list, and how a page of one is read.
+
+A list is a sorted set in which all scores are 0, so that Redis sorts the entries as text: the time in
+microseconds, then the id. An entry is a page's cursor: where the reader goes on does not depend on what
+was added or deleted meanwhile, and costs the same anywhere in a list of any length.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from redis import Redis
+
+from domain.job import Job, Project
+from store import keys
+from store.client import redis_errors
+from store.errors import RecordUnreadable
+
+Item = TypeVar("Item")
+
+_PUT = Path(__file__).with_name("put.lua").read_text()
+_TIME_DIGITS = 16
+_CHUNK = 200
+# How many entries one page looks at, at the most, when it filters: a page may then be short, or empty, and
+# still have a cursor to go on from.
+_MOST_EXAMINED = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class PageQuery:
+    """Which part of a list to read: `limit` items behind `cursor`, and only those later than `after`."""
+
+    limit: int
+    cursor: str | None = None
+    newest_first: bool = False
+    after: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Item]):
+    """Some of a list, and where to go on (None: that was all)."""
+
+    items: list[Item]
+    next_cursor: str | None
+
+
+def entry(moment: datetime, record_id: str) -> str:
+    """What stands for a record in a list."""
+    return f"{round(moment.timestamp() * 1_000_000):0{_TIME_DIGITS}d}{record_id}"
+
+
+def change_entry(job: Job) -> str:
+    """What stands for a job in the list of its owner's jobs by change."""
+    return entry(job.updated_at, job.id)
+
+
+def lists_of_job(job: Job) -> dict[str, str]:
+    """Every list that a job is in, and its entry there."""
+    created = entry(job.created_at, job.id)
+    return {
+        keys.project_jobs(job.project_id): created,
+        keys.user_jobs(job.owner): created,
+        keys.user_changes(job.owner): change_entry(job),
+    }
+
+
+def lists_of_project(project: Project) -> dict[str, str]:
+    """The list that a project is in, and its entry there."""
+    return {keys.user_projects(project.owner): entry(project.created_at, project.id)}
+
+
+class ListedRecords:
+    """Makes records and lists them, both in one step."""
+
+    def __init__(self, client: Redis) -> None:
+        self._put = client.register_script(_PUT)
+
+    def create(
+        self,
+        name: str,
+        record_id: str,
+        record: bytes,
+        places: Mapping[str, str],
+        *,
+        marker_seconds: int = 0,
+        first_event: bytes = b"",
+    ) -> bool:
+        """Make the record `name` if it is not there; whether it was made.
+
+        `places`: its lists, and its entry in each. `marker_seconds`: how long it is known that this id was
+        made, even if the record is deleted; 0: not at all. Raises `StoreUnavailable`.
+        """
+        names = [name, keys.made(record_id), keys.trail(record_id), *places]
+        with redis_errors("EVALSHA"):
+            return bool(
+                self._put(names, [b"", record, marker_seconds, first_event, *places.values()])
+            )
+
+    def relist(self, name: str, record_id: str, record: bytes, places: Mapping[str, str]) -> bool:
+        """List a record, if it still is as it was read. Raises `StoreUnavailable`."""
+        names = [name, keys.made(record_id), keys.trail(record_id), *places]
+        with redis_errors("EVALSHA"):
+            return bool(self._put(names, [record, b"", 0, b"", *places.values()]))
+
+
+def read_page(
+    client: Redis,
+    name: str,
+    query: PageQuery,
+    load: Callable[[list[str]], Sequence[Item | RecordUnreadable | None]],
+    entry_of: Callable[[Item], str],
+    is_wanted: Callable[[Item], bool] = lambda _: True,
+) -> Page[Item]:
+    """Read a page of the list `name`; `load` reads records by their ids, None for one that is gone.
+
+    Entries of records that are gone, or that stand elsewhere in the list by now, are passed over and taken off.
+    Raises `StoreUnavailable`.
+    """
+    found: list[Item] = []
+    cursor, examined, size = query.cursor, 0, query.limit + 1
+    while examined < _MOST_EXAMINED:
+        entries = _entries(client, name, query, cursor, size)
+        stale = []
+        for each, item in zip(entries, load([one[_TIME_DIGITS:] for one in entries]), strict=True):
+            if len(found) == query.limit:
+                break
+            cursor = each
+            if item is None or (not isinstance(item, RecordUnreadable) and entry_of(item) != each):
+                stale.append(each)
+            elif not isinstance(item, RecordUnreadable) and is_wanted(item):
+                found.append(item)
+        _take_off(client, name, stale)
+        is_all = len(entries) < size
+        if len(found) == query.limit:
+            return Page(found, None if is_all and cursor == entries[-1] else cursor)
+        if is_all:
+            return Page(found, None)
+        examined += len(entries)
+        size = min(_CHUNK, _MOST_EXAMINED - examined)
+    return Page(found, cursor)
+
+
+def _entries(
+    client: Redis, name: str, query: PageQuery, cursor: str | None, size: int
+) -> list[str]:
+    behind = f"({cursor}" if cursor else None
+    least = "-" if query.after is None else f"[{entry(query.after + timedelta(microseconds=1), '')}"
+    with redis_errors("ZRANGE"):
+        if query.newest_first:
+            found = client.zrevrangebylex(name, behind or "+", least, start=0, num=size)
+        else:
+            found = client.zrangebylex(name, behind or least, "+", start=0, num=size)
+    return [each.decode() for each in found]
+
+
+def _take_off(client: Redis, name: str, stale: list[str]) -> None:
+    if stale:
+        with redis_errors("ZREM"):
+            client.zrem(name, *stale)

@@ -1,0 +1,109 @@
+"""The notifier: one Redis subscription per process wakes the threads that wait for a job to change.
+
+A notification names a job and nothing else. It can be lost, late or forged, so a waiter that is woken reads
+the record, and reads it now and then anyway.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+
+from store import keys
+
+log = structlog.get_logger("store")
+
+_POLL_SECONDS = 0.5
+_RECONNECT_SECONDS = 0.2
+
+
+class Subscription:
+    """One waiter's place."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Event()
+
+    def notify(self) -> None:
+        """Wake the waiter, now or when it next waits."""
+        self._changed.set()
+
+    def wait(self, seconds: float) -> None:
+        """Return when the job may have changed since the last wait, or after `seconds`."""
+        self._changed.wait(seconds)
+        self._changed.clear()
+
+
+class Notifier:
+    """The subscriptions of a process. The connection is made with the first of them."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._channel = keys.changes_channel(client)
+        self._subscriptions: dict[str, set[Subscription]] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._closed = threading.Event()
+
+    @contextmanager
+    def subscribe(self, job_id: str) -> Iterator[Subscription]:
+        """A subscription to the job's changes from now on."""
+        subscription = Subscription()
+        with self._lock:
+            self._subscriptions.setdefault(job_id, set()).add(subscription)
+            self._ensure_started()
+        try:
+            yield subscription
+        finally:
+            with self._lock:
+                others = self._subscriptions[job_id]
+                others.discard(subscription)
+                if not others:
+                    del self._subscriptions[job_id]
+
+    def close(self) -> None:
+        """End the connection."""
+        self._closed.set()
+
+    def _ensure_started(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                self._listen()
+            except (RedisError, OSError):
+                pass  # the store is away: waiters read the record by themselves
+            except Exception:
+                with suppress(Exception):
+                    log.error("notifier.failed", exc_info=True)
+            # What was published meanwhile is lost.
+            self._notify_all()
+            self._closed.wait(_RECONNECT_SECONDS)
+
+    def _listen(self) -> None:
+        with self._client.pubsub() as pubsub:
+            pubsub.subscribe(self._channel)
+            while not self._closed.is_set():
+                message = pubsub.get_message(timeout=_POLL_SECONDS)
+                if message is None:
+                    continue
+                if message["type"] == "message":
+                    self._notify(message["data"])
+                else:
+                    self._notify_all()  # subscribed: what came before this moment was missed
+
+    def _notify(self, data: bytes) -> None:
+        with self._lock:
+            for subscription in self._subscriptions.get(data.decode(errors="replace"), ()):
+                subscription.notify()
+
+    def _notify_all(self) -> None:
+        with self._lock:
+            for subscriptions in self._subscriptions.values():
+                for subscription in subscriptions:
+                    subscription.notify()

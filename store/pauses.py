@@ -1,0 +1,59 @@
+"""The pause of the whole fleet, as the store keeps it."""
+
+from datetime import datetime
+
+from redis import Redis
+from redis.client import Pipeline
+
+from domain.pause import Pause
+from store import keys
+from store.client import redis_errors
+
+
+class PauseStore:
+    """Begins, ends and reads the pause. Every method raises `StoreUnavailable`.
+
+    The key of a pause is there exactly while it is on: a commit that begins a post asks for that.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    def latest(self) -> Pause | None:
+        """The pause that is on, else the one that ended last; None if there never was one."""
+        with redis_errors("MGET"):
+            found = self._client.mget(keys.PAUSE, keys.LAST_PAUSE)
+        raw = next((each for each in found if each), None)
+        return Pause.model_validate_json(raw) if raw else None
+
+    def current(self) -> Pause | None:
+        """The pause that is on; None if none is."""
+        latest = self.latest()
+        return latest if latest and latest.is_on else None
+
+    def begin(self, by: str, reason: str, now: datetime) -> Pause:
+        """Pause dispatching; return the pause that stands, which is an earlier one if one was on."""
+        pause = Pause(paused_at=now, by=by, reason=reason)
+        with redis_errors("SET"):
+            is_new = self._client.set(keys.PAUSE, pause.model_dump_json(), nx=True)
+        return pause if is_new else self.latest() or pause
+
+    def end(self, by: str, now: datetime) -> Pause | None:
+        """Resume dispatching; return the pause that this ended, None if none was on."""
+
+        def write(pipeline: Pipeline) -> Pause | None:
+            raw = pipeline.get(keys.PAUSE)
+            pipeline.multi()
+            if not raw:
+                return None
+            pause = Pause.model_validate_json(raw)
+            ended = pause.model_copy(update={"resumed_at": now, "resumed_by": by})
+            pipeline.set(keys.LAST_PAUSE, ended.model_dump_json())
+            pipeline.delete(keys.PAUSE)
+            return ended
+
+        with redis_errors("WATCH GET SET DEL"):
+            ended: Pause | None = self._client.transaction(
+                write, keys.PAUSE, value_from_callable=True
+            )
+        return ended

@@ -1,0 +1,106 @@
+"""Whether this Redis may be trusted with claims."""
+
+import time
+from typing import Any
+from uuid import uuid4
+
+from redis import Redis
+from redis.exceptions import NoPermissionError, ResponseError
+
+from store import keys
+from store.client import redis_errors
+from store.errors import StoreUnavailable
+
+_MOST_RESPONSIVE = "noeviction"
+
+
+def problems(client: Redis, *, production: bool) -> list[str]:
+    """What makes this Redis unfit to be the store, in words for an operator; empty if nothing does.
+
+    A store that evicts or forgets would let a dispatched job be dispatched again, so in production
+    neither is accepted. A provider that hides CONFIG is believed by what INFO says.
+    Raises `StoreUnavailable`.
+    """
+    info = _info(client)
+    found = []
+    if info.get("role") not in (None, "master"):
+        found.append("the store is a replica: it cannot be written to")
+    if info.get("maxmemory") and info.get("maxmemory_policy") != _MOST_RESPONSIVE:
+        found.append(
+            f"the store evicts (maxmemory-policy {info.get('maxmemory_policy')}): set noeviction"
+        )
+    if not _persists(client, info):
+        found.append("the store keeps nothing on disk: set appendonly yes (or save)")
+    return found if production else []
+
+
+def version(client: Redis) -> str:
+    """Redis's version, such as 7.0.15. Raises `StoreUnavailable`."""
+    return str(_info(client).get("redis_version", "0"))
+
+
+def seconds_apart(client: Redis) -> float:
+    """How far Redis's clock is ahead of ours; negative if it is behind. Raises `StoreUnavailable`."""
+    before = time.time()
+    with redis_errors("TIME"):
+        seconds, microseconds = client.time()
+    return float(seconds + microseconds / 1e6 - (before + time.time()) / 2)
+
+
+def memory(client: Redis) -> tuple[int, int]:
+    """Bytes that are used, and that there are: by `maxmemory`, else of the machine (0: it does not say)."""
+    info = _info(client)
+    return info["used_memory"], info.get("maxmemory") or info.get("total_system_memory") or 0
+
+
+def missing_permissions(client: Redis) -> list[str]:
+    """The commands of the service that this user may not do. It leaves nothing behind."""
+    name = f"{keys.PREFIX}{{doctor-{uuid4().hex}}}"
+    tries: dict[str, tuple[Any, ...]] = {
+        "SET": (f"{name}:s", "x", "NX", "EX", 5), "GET": (f"{name}:s",), "MGET": (f"{name}:s",),
+        "RPUSH": (f"{name}:l", "x"), "LRANGE": (f"{name}:l", 0, 0), "LLEN": (f"{name}:l",),
+        "LTRIM": (f"{name}:l", 0, -1),
+        "RPOP": (f"{name}:l",), "LPUSH": (f"{name}:l", "x"), "BRPOP": (f"{name}:l", 0.1),
+        "HSET": (f"{name}:h", "x", "x"), "HGET": (f"{name}:h", "x"),
+        "ZADD": (f"{name}:z", 1, "x"), "ZCARD": (f"{name}:z",), "ZRANGE": (f"{name}:z", 0, 0),
+        "ZRANGEBYLEX": (f"{name}:z", "-", "+"), "ZREVRANGEBYLEX": (f"{name}:z", "+", "-"),
+        "ZRANGEBYSCORE": (f"{name}:z", 0, 1), "ZREM": (f"{name}:z", "x"),
+        "EVAL": ("return redis.call('EXISTS', KEYS[1])", 1, f"{name}:s"),
+        "EXISTS": (f"{name}:s",),
+        "PUBLISH": (keys.changes_channel(client), ""),
+        "DEL": (f"{name}:s", f"{name}:l", f"{name}:h", f"{name}:z"),
+    }  # fmt: skip
+    return [command for command, arguments in tries.items() if not may(client, command, *arguments)]
+
+
+def may(client: Redis, command: str, *arguments: Any) -> bool:
+    """Whether this user may do it, found out by doing it. Raises `StoreUnavailable` for other reasons."""
+    try:
+        with redis_errors(command):
+            client.execute_command(command, *arguments)
+    except StoreUnavailable as error:
+        if not isinstance(error.__cause__, NoPermissionError):
+            raise
+        return False
+    return True
+
+
+def _info(client: Redis) -> dict[str, Any]:
+    with redis_errors("INFO"):
+        info: dict[str, Any] = client.info()
+    return info
+
+
+def _persists(client: Redis, info: dict[str, Any]) -> bool:
+    if info.get("aof_enabled"):
+        return True
+    try:
+        with redis_errors("CONFIG"):
+            save = client.config_get("save")
+    except ResponseError:
+        return True  # no such command here
+    except StoreUnavailable as error:
+        if isinstance(error.__cause__, NoPermissionError):
+            return True
+        raise
+    return bool(save.get("save"))

@@ -1,0 +1,116 @@
+"""Where messages go: the broker's address, its options and the names of its queues."""
+
+from collections.abc import Iterable
+from ssl import CERT_REQUIRED
+from typing import Any
+
+from kombu import Connection
+
+from settings import Settings
+
+KEY_PREFIX = "takeone:broker:"
+
+
+#: For asks and cancels while dispatching is paused: workers then take from no other.
+FOLLOW_UPS = "takeone.follow-ups"
+
+
+def queue_names(settings: Settings) -> list[str]:
+    """Every queue; the last one is taken from while dispatching is paused too."""
+    return [*dispatch_queue_names(settings), FOLLOW_UPS]
+
+
+def dispatch_queue_names(settings: Settings) -> list[str]:
+    """The dispatch queues.
+
+    A worker takes from them in turn, so that the many jobs of one user, in two of them, hold up no others
+    (shuffle sharding).
+    """
+    return [f"takeone.dispatch.{number}" for number in range(settings.dispatch_queues)]
+
+
+def queue_keys(queues: Iterable[str]) -> list[str]:
+    """Where queues lie, if the broker is Redis."""
+    return [KEY_PREFIX + queue for queue in queues]
+
+
+def is_redis(settings: Settings) -> bool:
+    """Whether the broker is Redis, directly or behind sentinels."""
+    return broker_transport_url(settings).startswith(("redis", "sentinel"))
+
+
+def broker_transport_url(settings: Settings) -> str:
+    """The broker as kombu wants it: each sentinel as a URL of its own."""
+    url = settings.broker_url or settings.redis_url
+    if not url.startswith("sentinel://") or ";" in url:
+        return url
+    nodes, _, database = url.removeprefix("sentinel://").partition("/")
+    credentials, _, hosts = nodes.rpartition("@")
+    prefix = f"sentinel://{credentials}@" if credentials else "sentinel://"
+    return ";".join(f"{prefix}{host}/{database}" for host in hosts.split(","))
+
+
+def broker_options(settings: Settings) -> dict[str, Any]:
+    """kombu's transport options. Without the timeouts a publish to a hung broker never returns."""
+    tries = {"max_retries": 1, "interval_start": 0, "interval_step": 0.1, "interval_max": 0.1}
+    timeout = settings.redis_timeout_seconds
+    if not is_redis(settings):
+        return {
+            **tries,
+            "connect_timeout": min(0.5, timeout),
+            "read_timeout": timeout,
+            "write_timeout": timeout,
+            # A message counts as sent when the broker says that it has it.
+            "confirm_publish": True,
+        }
+    sockets = {"socket_connect_timeout": min(0.5, timeout), "socket_timeout": timeout}
+    return {
+        **tries,
+        **sockets,
+        "socket_keepalive": True,
+        "global_keyprefix": KEY_PREFIX,
+        # One key a queue instead of four: a dispatch has no priority.
+        "priority_steps": [0],
+        "queue_order_strategy": "round_robin",
+        "master_name": settings.redis_sentinel_master,
+        # Without its own bounds redis-py would try a dead sentinel for seconds, at each connection.
+        "sentinel_kwargs": {
+            **sockets,
+            "retry": None,
+            "password": settings.redis_sentinel_password.get_secret_value() or None,
+        },
+    }
+
+
+def broker_tls(settings: Settings) -> dict[str, Any] | None:
+    """kombu's TLS options; None where the broker's URL asks for no TLS.
+
+    Without them kombu would accept any certificate of a rediss:// broker, and any name at an amqps:// one.
+    """
+    url = broker_transport_url(settings)
+    if url.startswith("rediss://"):
+        return {"ssl_cert_reqs": CERT_REQUIRED, "ssl_ca_certs": settings.ca_file or None}
+    if url.startswith("amqps://"):
+        trusted = settings.ca_file or None
+        return {"cert_reqs": CERT_REQUIRED, "ca_certs": trusted, "server_hostname": None}
+    return None
+
+
+def broker_connection(settings: Settings) -> Connection:
+    """A connection to the broker; it is made when it is first used."""
+    return Connection(
+        broker_transport_url(settings),
+        transport_options=broker_options(settings),
+        ssl=broker_tls(settings),
+        connect_timeout=settings.redis_timeout_seconds,
+    )
+
+
+def broker_answers(settings: Settings) -> bool:
+    """Whether the broker takes a connection, within about a second."""
+    try:
+        with broker_connection(settings) as connection:
+            connection.ensure_connection(max_retries=1, interval_start=0, timeout=1)
+    except Exception:  # every transport has its own ways to fail
+        return False
+    return True

@@ -1,0 +1,330 @@
+"""An engine that can be asked: lost answers settle themselves. Here it speaks Restate's protocol."""
+
+import json
+import shlex
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from tests.acceptance.outcomes import assert_accepted
+from tests.acceptance.test_cli import call
+from tests.conftest import NewStack
+from tests.support.behaviours import JSON, Exchange
+from tests.support.client import ApiClient, status_report
+from tests.support.job_handle import JobHandle, at_once, refusal
+from tests.support.orchestrator import StubOrchestrator
+
+TOKEN = "a-bearer-token-that-no-log-shows"
+ENGINES_WORDS = "words-of-the-engine"
+SOON = 20.0
+ENDED = {"failed": (500, "boom"), "cancelled": (409, "cancelled")}
+
+
+class Restate:
+    """Runs by idempotency key: `runs` has the state of each; `starts`, `asks` and `cancels` what came.
+
+    `on_start` says of a key what becomes of its next starts: accepted, or lost before it arrived or after.
+    While `is_deaf`, asks are answered 503; while `slow` is cleared, they are not answered.
+    """
+
+    def __init__(self) -> None:
+        self.runs: dict[str, str] = {}
+        self.on_start: dict[str, str] = {}
+        self.starts: list[str] = []
+        self.asks: list[str] = []
+        self.cancels: list[str] = []
+        self.executions: list[str] = []
+        self.is_deaf = False
+        self.slow = threading.Event()
+        self.slow.set()
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        path, key = exchange.request.path, exchange.request.dispatch_id or ""
+        assert exchange.request.headers["authorization"] == f"Bearer {TOKEN}" or "query" in path
+        if path == "/Take/run/send":
+            self._start(exchange, key)
+        elif path.startswith("/restate/invocation/Take/run/"):
+            self._ask(exchange, path.split("/")[5])
+        elif path == "/query":
+            query = exchange.request.json["query"]
+            key = query.rpartition("= '")[2].rstrip("'")
+            row = {"id": f"inv-{key}", "status": "running"}
+            self._say(exchange, 200, {"rows": [row] if key in self.runs else []})
+        else:
+            self.cancels.append(path.split("/")[2].removeprefix("inv-"))
+            exchange.answer(202, b"", {})
+
+    def arrive(self, key: str) -> None:
+        """A start gets here: it is executed, unless its key is known."""
+        if key not in self.runs:
+            self.runs[key] = "running"
+            self.executions.append(key)
+
+    def _start(self, exchange: Exchange, key: str) -> None:
+        self.starts.append(key)
+        told = self.on_start.get(key, "accepted")
+        if told == "refused":
+            self._say(exchange, 404, {"message": ENGINES_WORDS})
+            return
+        if told != "lost":
+            self.arrive(key)
+        if told == "accepted":
+            self._say(exchange, 200, {"invocationId": f"inv-{key}", "status": "Accepted"})
+        else:
+            exchange.close()
+
+    def _ask(self, exchange: Exchange, key: str) -> None:
+        self.asks.append(key)
+        self.slow.wait(10)
+        state = self.runs.get(key)
+        if self.is_deaf:
+            self._say(exchange, 503, {"message": ENGINES_WORDS})
+        elif state is None:
+            self._say(exchange, 404, {"source": "ingress", "message": "invocation not found"})
+        elif state in ENDED:
+            status, message = ENDED[state]
+            self._say(exchange, status, {"source": "invocation", "message": message})
+        elif state == "running":
+            self._say(exchange, 470, {"source": "ingress", "message": ENGINES_WORDS})
+        else:
+            exchange.answer(200, b"{}", JSON | {"x-restate-id": f"inv-{key}"})
+
+    @staticmethod
+    def _say(exchange: Exchange, status: int, body: object) -> None:
+        exchange.answer(status, json.dumps(body).encode(), JSON)
+
+
+@pytest.fixture(scope="module")
+def stub() -> Iterator[StubOrchestrator]:
+    """The server that the engine is behind."""
+    with StubOrchestrator() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def asking(new_stack: NewStack, stub: StubOrchestrator) -> Iterator[Stack]:
+    """A service whose orchestrator can be asked."""
+    url = stub.url.removesuffix("/dispatches")
+    with new_stack(
+        TAKEONE_ORCHESTRATOR_URL=url,
+        TAKEONE_ORCHESTRATOR_CANCEL_URL=url,
+        TAKEONE_ORCHESTRATOR_KIND="restate",
+        TAKEONE_ORCHESTRATOR_WORKFLOW="Take/run",
+        TAKEONE_ORCHESTRATOR_CREDENTIALS=TOKEN,
+        TAKEONE_FIRST_REPORT_SECONDS="1",
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def engine(stub: StubOrchestrator) -> Restate:
+    """An engine without a run."""
+    stub.default = engine = Restate()
+    return engine
+
+
+@pytest.fixture
+def handle(asking: Stack, callback_secret: str, engine: Restate) -> JobHandle:
+    """A job in UPLOADED."""
+    return JobHandle.uploaded(ApiClient(asking.api_url, "alice"), callback_secret)
+
+
+def of(handle: JobHandle, dispatch_ids: list[str]) -> list[str]:
+    """Those of this job: what an earlier test left is still under way."""
+    return [each for each in dispatch_ids if handle.id in each]
+
+
+def is_sent(handle: JobHandle) -> bool:
+    return bool(handle.dispatch.get("phase") == "SENT")
+
+
+def report_failed(handle: JobHandle, dispatch_id: str) -> None:
+    handle.reported("FAILED", dispatch_id=dispatch_id)
+
+
+def test_a_lost_answer_is_accepted_within_the_callers_wait(
+    handle: JobHandle, engine: Restate
+) -> None:
+    engine.on_start[handle.run_id] = "arrived, and the answer lost"
+    assert_accepted(handle.client.run(handle.id))
+    assert (of(handle, engine.starts), of(handle, engine.executions)) == (
+        [handle.run_id],
+        [handle.run_id],
+    )
+    assert handle.event_types()[-3:-1] == ["dispatch.sent", "dispatch.found"]
+
+
+def test_a_start_that_is_not_there_is_sent_again_under_its_id_and_never_freed(
+    handle: JobHandle, engine: Restate
+) -> None:
+    engine.on_start[handle.run_id] = "lost"
+    answer = handle.client.run(handle.id)
+    assert refusal(answer)[::2] == (502, {"reason": "outcome_unknown"})
+    wait_until(lambda: len(of(handle, engine.starts)) >= 2, SOON, "it is sent again")
+    engine.arrive(handle.run_id)  # the first one was on its way
+    engine.on_start.clear()
+    wait_until(lambda: is_sent(handle), SOON, "it is settled")
+    assert of(handle, engine.executions) == [handle.run_id]
+    assert "dispatch.released" not in handle.event_types()
+
+
+def test_a_refused_resend_does_not_free_what_the_first_send_may_have_started(
+    handle: JobHandle, engine: Restate
+) -> None:
+    engine.on_start[handle.run_id] = "lost"
+    handle.client.run(handle.id)
+    engine.on_start[handle.run_id] = "refused"
+    resent = len(of(handle, engine.starts)) + 1
+    wait_until(
+        lambda: len(of(handle, engine.starts)) > resent, SOON, "it is sent again and refused"
+    )
+    wait_until(lambda: handle.dispatch["phase"] == "UNKNOWN", SOON, "it is unknown")
+    engine.arrive(handle.run_id)
+    wait_until(lambda: is_sent(handle), SOON, "it is found")
+    assert of(handle, engine.executions) == [handle.run_id]
+    assert "dispatch.released" not in handle.event_types()
+
+
+def test_while_the_engine_does_not_answer_nothing_is_sent_and_then_it_settles_itself(
+    handle: JobHandle, engine: Restate
+) -> None:
+    engine.is_deaf = True
+    engine.on_start[handle.run_id] = "arrived, and the answer lost"
+    answer = handle.client.run(handle.id)
+    assert refusal(answer)[::2] == (502, {"reason": "outcome_unknown"})
+    asked = len(of(handle, engine.asks))
+    wait_until(lambda: len(of(handle, engine.asks)) >= asked + 2, SOON, "it is asked about again")
+    assert (of(handle, engine.starts), handle.dispatch["phase"]) == ([handle.run_id], "UNKNOWN")
+    engine.is_deaf = False
+    wait_until(lambda: is_sent(handle), SOON, "it is settled")
+    assert handle.status == "AUDIO_EXTRACTING"
+    assert of(handle, engine.starts) == [handle.run_id]
+
+
+def test_callers_who_come_while_it_is_unknown_wait_for_one_ask(
+    handle: JobHandle, engine: Restate
+) -> None:
+    engine.is_deaf = True
+    engine.on_start[handle.run_id] = "arrived, and the answer lost"
+    assert handle.client.run(handle.id).status_code == 502
+    engine.is_deaf = False
+    engine.slow.clear()
+    asked = len(of(handle, engine.asks))
+    threading.Timer(1.5, engine.slow.set).start()
+    answers = at_once(6, lambda _: handle.client.run(handle.id))
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert {answer.json()["status"] for answer in answers} == {"AUDIO_EXTRACTING"}
+    assert len(of(handle, engine.asks)) <= asked + 2, (
+        "at most one that was under way, and one of theirs"
+    )
+    assert of(handle, engine.starts) == [handle.run_id]
+
+
+def test_who_waits_in_vain_for_an_ask_is_told_that_it_is_not_known(
+    handle: JobHandle, engine: Restate
+) -> None:
+    engine.is_deaf = True
+    engine.on_start[handle.run_id] = "arrived, and the answer lost"
+    handle.client.run(handle.id)
+    engine.slow.clear()
+    try:
+        answer = handle.client.run(handle.id, headers={"Prefer": "wait=1"})
+        assert refusal(answer)[::2] == (502, {"reason": "outcome_unknown"})
+    finally:
+        engine.slow.set()
+
+
+def test_no_retry_while_the_run_before_it_works_there_and_none_is_released(
+    handle: JobHandle, engine: Restate, asking: Stack
+) -> None:
+    assert handle.client.run(handle.id).status_code == 202
+    report_failed(handle, handle.run_id)
+    refused = handle.retry("one")
+    assert refusal(refused)[::2] == (502, {"reason": "previous_run_active"})
+    assert of(handle, engine.executions) == [handle.run_id]
+    engine.runs[handle.run_id] = "failed"
+    first = handle.retry("one")
+    assert first.status_code == 202
+    # An operator may not release it as long as it runs, and after that the next retry is let in.
+    settle = f"dispatches settle {handle.id} --as release --reason {shlex.quote('it is dead')}"
+    ended = call(settle, asking.settings)
+    assert (ended.returncode, "is running" in ended.stderr) == (1, True), ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert is_sent(handle)
+    unnamed = {
+        name: value
+        for name, value in asking.settings.items()
+        if not name.startswith("TAKEONE_ORCHESTRATOR_")
+    }
+    released = call(settle, unnamed)
+    assert released.returncode == 0, "without the engine's settings the operator's word counts"
+    again = handle.retry("two")
+    assert refusal(again)[::2] == (502, {"reason": "previous_run_active"}), "the released one works"
+    engine.runs[first.json()["dispatch_id"]] = "cancelled"
+    assert handle.retry("two").status_code == 202
+    assert len(of(handle, engine.executions)) == 3
+
+
+def test_a_release_of_what_the_engine_has_settles_it_as_sent(
+    handle: JobHandle, engine: Restate, asking: Stack
+) -> None:
+    engine.is_deaf = True
+    engine.on_start[handle.run_id] = "arrived, and the answer lost"
+    handle.client.run(handle.id)
+    engine.is_deaf, engine.runs[handle.run_id] = False, "succeeded"
+    ended = call(f"dispatches settle {handle.id} --as release --reason gone", asking.settings)
+    assert ended.returncode == 1
+    assert is_sent(handle)
+
+
+def test_a_cancel_before_the_start_has_arrived_is_told_when_it_is_found(
+    handle: JobHandle, engine: Restate
+) -> None:
+    engine.is_deaf = True
+    engine.on_start[handle.run_id] = "lost"
+    handle.client.run(handle.id)
+    assert handle.client.cancel(handle.id).status_code == 200
+    engine.is_deaf = False
+    asked = len(of(handle, engine.asks))
+    wait_until(lambda: len(of(handle, engine.asks)) > asked, SOON, "it is asked about")
+    assert of(handle, engine.cancels) == []
+    engine.arrive(handle.run_id)
+    wait_until(
+        lambda: of(handle, engine.cancels) == [handle.run_id], 2 * SOON, "it is cancelled there"
+    )
+    assert (handle.status, of(handle, engine.starts)) == ("CANCELLED", [handle.run_id])
+
+
+def test_a_run_that_died_there_fails_the_job_and_its_last_words_still_count(
+    handle: JobHandle, engine: Restate
+) -> None:
+    assert handle.client.run(handle.id).status_code == 202
+    engine.runs[handle.run_id] = "failed"
+    wait_until(lambda: handle.status == "FAILED", 60, "the second answer, 30 s after the first")
+    assert handle.shown()["failure"]["code"] == "ORCHESTRATOR_RUN_FAILED"
+    last = status_report(
+        "FAILED", dispatch_id=handle.run_id, failure_code="OUT_OF_MEMORY",
+        artifact_updates={"audio_uri": "s3://audio"},
+    )  # fmt: skip
+    assert handle.send(last).status_code == 204
+    shown = handle.shown()
+    assert (shown["failure"]["code"], shown["manifest"]["audio_uri"]) == (
+        "OUT_OF_MEMORY",
+        "s3://audio",
+    )
+    retried = handle.retry("after")
+    assert (retried.status_code, retried.json()["resume_from_status"]) == (202, "AUDIO_READY")
+    late = status_report("FAILED", dispatch_id=handle.run_id)
+    assert refusal(handle.send(late))[1] == "EXECUTION_SUPERSEDED"
+
+
+def test_no_log_has_a_credential_or_a_word_of_the_engine(asking: Stack) -> None:
+    for process in asking.processes:
+        log = process.log()
+        assert log
+        assert TOKEN not in log
+        assert ENGINES_WORDS not in log

@@ -1,0 +1,173 @@
+"""Idempotency-Key on what creates: the same caller, place and key make one project or job."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import requests
+
+from devstack.stack import Stack
+from tests.acceptance.raw_http import ask, assert_refused
+from tests.support.client import ApiClient
+from tests.support.job_handle import at_once, refusal
+
+CALLERS = 32
+MISMATCH = (409, "IDEMPOTENCY_KEY_MISMATCH", None)
+Create = Callable[..., requests.Response]
+
+
+@pytest.fixture
+def editor(stack: Stack) -> ApiClient:
+    """An editor whom no other test knows."""
+    return ApiClient(stack.api_url, f"editor-{uuid4()}")
+
+
+@pytest.fixture(params=["project", "job"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """What is created."""
+    return str(request.param)
+
+
+@pytest.fixture
+def create(kind: str, editor: ApiClient) -> Create:
+    """Create one: `create(key, body, client)`."""
+    path = (
+        f"/projects/{editor.create_project().json()['id']}/jobs" if kind == "job" else "/projects"
+    )
+
+    def send(key: str | None, body: Any = None, client: ApiClient = editor) -> requests.Response:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return client.post(path, body or {"name": "One"}, headers=headers)
+
+    return send
+
+
+def listed(editor: ApiClient, kind: str) -> list[str]:
+    """The ids of what the editor has by the name One, oldest first."""
+    answer = editor.get("/projects" if kind == "project" else "/jobs?order=asc")
+    return [each["id"] for each in answer.json()["items"] if each["name"] == "One"]
+
+
+def test_the_same_key_again_answers_200_with_the_first_one(
+    create: Create, kind: str, editor: ApiClient
+) -> None:
+    first, again = create("key"), create("key")
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.headers
+    assert listed(editor, kind) == [first.json()["id"]]
+
+
+def test_the_answer_is_the_record_as_it_is_now(editor: ApiClient) -> None:
+    project = editor.create_project().json()["id"]
+    key = {"Idempotency-Key": "key"}
+    job_id = editor.create_job(project, headers=key).json()["id"]
+    editor.confirm_upload(job_id, "s3://v")
+    again = editor.create_job(project, headers=key)
+    assert (again.status_code, again.json()) == (200, editor.job(job_id).json())
+    assert again.json()["status"] == "UPLOADED"
+    assert len(editor.events(job_id).json()["items"]) == 2
+
+
+def test_of_many_callers_with_one_key_one_creates(
+    create: Create, kind: str, editor: ApiClient
+) -> None:
+    answers = at_once(CALLERS, lambda _: create("key"))
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [200] * (CALLERS - 1) + [201]
+    assert len({answer.json()["id"] for answer in answers}) == 1
+    assert listed(editor, kind) == [answers[0].json()["id"]]
+
+
+def test_of_many_callers_with_one_key_and_two_bodies_one_body_wins(
+    create: Create, kind: str, editor: ApiClient
+) -> None:
+    answers = at_once(8, lambda number: create("key", {"name": ("One", "Two")[number % 2]}))
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [200, 200, 200, 201, 409, 409, 409, 409]
+    assert len({answer.json()["id"] for answer in answers if answer.ok}) == 1
+
+
+def test_the_same_key_with_another_body_is_refused(
+    create: Create, kind: str, editor: ApiClient
+) -> None:
+    first = create("key")
+    assert refusal(create("key", {"name": "Another"})) == MISMATCH
+    assert listed(editor, kind) == [first.json()["id"]]
+    assert create("key").json() == first.json()
+
+
+def test_a_key_whose_record_was_deleted_is_refused_and_creates_nothing(editor: ApiClient) -> None:
+    project = editor.create_project().json()["id"]
+    key = {"Idempotency-Key": "key"}
+    job_id = editor.create_job(project, headers=key).json()["id"]
+    editor.cancel(job_id)
+    assert editor.delete_job(job_id).status_code == 204
+    for _ in range(2):
+        assert refusal(editor.create_job(project, headers=key)) == MISMATCH
+    assert editor.get("/jobs").json()["items"] == []
+    assert editor.create_job(project, headers={"Idempotency-Key": "new"}).status_code == 201
+
+
+def test_another_caller_or_another_place_has_keys_of_its_own(
+    stack: Stack, editor: ApiClient
+) -> None:
+    other = ApiClient(stack.api_url, f"other-{uuid4()}")
+    key = {"Idempotency-Key": "key"}
+    projects = [caller.create_project(headers=key) for caller in (editor, other)]
+    projects.append(editor.create_project())
+    jobs = [
+        caller.create_job(project.json()["id"], headers=key)
+        for caller, project in zip((editor, other, editor), projects, strict=True)
+    ]
+    assert [answer.status_code for answer in projects + jobs] == [201] * 6
+    assert len({answer.json()["id"] for answer in projects + jobs}) == 6
+
+
+def test_without_a_key_each_call_creates(create: Create, kind: str, editor: ApiClient) -> None:
+    made = [create(None).json()["id"] for _ in range(3)]
+    assert sorted(listed(editor, kind)) == sorted(set(made))
+
+
+def test_a_call_that_is_refused_uses_up_no_key(create: Create) -> None:
+    assert create("key", {"name": ""}).status_code == 400
+    assert create("key", {"name": "x", "nonsense": 1}).status_code == 400
+    assert create("key").status_code == 201
+
+
+@pytest.mark.parametrize("key", ["k", "a b", "!~", '"quoted"', "x" * 255])
+def test_a_key_of_printable_ascii_is_taken(create: Create, key: str) -> None:
+    assert [create(key).status_code for _ in range(2)] == [201, 200]
+
+
+@pytest.mark.parametrize("key", [b"", b"x" * 256, "ä".encode(), "ключ".encode(), b"a\tb"])
+def test_any_other_key_is_a_400_that_names_the_header(
+    key: bytes, kind: str, stack: Stack, editor: ApiClient
+) -> None:
+    path = (
+        f"/projects/{editor.create_project().json()['id']}/jobs" if kind == "job" else "/projects"
+    )
+    headers: dict[str, str | bytes] = {
+        "Authorization": editor.session.headers["Authorization"],
+        "Content-Type": "application/json",
+        "Idempotency-Key": key,
+    }
+    answer = ask(stack.api_url, "POST", f"/api/v1{path}", headers, b'{"name": "One"}')
+    assert_refused(answer, 400)
+    assert b"Idempotency-Key" in answer.body
+    assert listed(editor, kind) == []
+
+
+def test_a_key_is_remembered_for_seven_days(create: Create, stack: Stack) -> None:
+    with stack.redis.client() as redis:
+        before = set(redis.keys())
+        made = create("key").json()["id"]
+        new = set(redis.keys()) - before
+        lasting = {name for name in new if redis.ttl(name) > 0}
+        assert lasting == {name for name in new if "idempotency" in name or name.endswith("made")}
+        assert len(lasting) == 2
+        assert all(604_000 < redis.ttl(name) <= 604_800 for name in lasting)
+        assert all("key" not in redis.get(name) for name in lasting)
+        assert any(made in redis.get(name) for name in lasting)

@@ -1,0 +1,242 @@
+"""`takeone doctor` on deployments that are ill, each in one way: what it finds, and what it says to do."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from devstack.ports import HOST, free_port
+from devstack.processes import ROOT
+from devstack.redis_server import RedisServer
+from devstack.stack import DEVELOPMENT_SETTINGS, Stack
+from store import keys
+from tests.acceptance.test_cli import PRODUCTION, call
+from tests.acceptance.tokens import Issuer
+from tests.conftest import NewStack
+from tests.support.behaviours import reset_after_read
+from tests.support.client import ApiClient
+from tests.support.orchestrator import StubOrchestrator
+
+# An address of this machine that does not look like one.
+MAPPED = f"http://[::ffff:{HOST}]"
+FIVE_SECONDS_AHEAD = (
+    'python -c "import time; now = time.time; time.time = lambda: now() + 5; '
+    'from cli.main import main; main()"'
+)
+FEW_FILES = "/bin/sh -c 'ulimit -n 1024 && exec python -m cli.main \"$@\"' x"
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer) -> dict[str, str]:
+    """A development deployment whose other parts are away."""
+    nowhere = f"http://{HOST}:{free_port()}"
+    return {
+        **DEVELOPMENT_SETTINGS,
+        "TAKEONE_REDIS_URL": redis_server.database_url(6),
+        "TAKEONE_PUBLIC_URL": nowhere,
+        "TAKEONE_ORCHESTRATOR_URL": nowhere,
+    }
+
+
+def findings(
+    settings: dict[str, str], about: str, program: str = "python -m cli.main"
+) -> list[dict[str, Any]]:
+    """What the doctor finds about one thing."""
+    found: list[dict[str, Any]] = json.loads(call("doctor --json", settings, program).stdout)
+    assert all(each["advice"] for each in found if each["state"] != "ok")
+    return [each for each in found if each["about"] == about]
+
+
+def test_records_that_cannot_be_read_are_named_and_hide_no_other(
+    settings: dict[str, str], redis_server: RedisServer
+) -> None:
+    with redis_server.client(6) as client:
+        for job_id in ("of-a-later-release", "broken"):
+            client.set(keys.job(job_id), b"planted")
+            client.zadd(keys.DUE, {job_id: 1.0})
+        (found,) = findings(settings, "unreadable records")
+        listed = call("dispatches list", settings)
+        client.flushdb()
+    assert found["state"] == "WRONG"
+    assert found["found"].endswith("broken, of-a-later-release")
+    assert "planted" not in str(found)
+    assert listed.returncode == 0, listed.stderr
+
+
+def test_what_an_engine_says_of_the_workflow(settings: dict[str, str]) -> None:
+    with StubOrchestrator() as stub:
+        engine = {
+            "TAKEONE_ORCHESTRATOR_KIND": "temporal",
+            "TAKEONE_ORCHESTRATOR_URL": f"http://{HOST}:{stub.port}",
+            "TAKEONE_ORCHESTRATOR_WORKFLOW": "Take@take",
+        }
+        found = findings({**settings, **engine}, "workflow")
+    assert [(each["state"], each["found"], each["advice"]) for each in found] == [
+        ("WRONG", "the namespace's retention is less than a day", "raise it"),
+        ("WRONG", "no worker polls the task queue", "start one"),
+    ]
+    assert {request.method for request in stub.requests} == {"GET"}
+    (found,) = findings({**settings, **engine}, "orchestrator")
+    assert "takes no connection" in found["found"]
+    assert findings({**settings, **engine}, "workflow") == []
+
+
+def test_dispatches_that_another_engine_has_are_named(
+    new_stack: NewStack, orchestrator: StubOrchestrator
+) -> None:
+    with new_stack() as stack:
+        alice = ApiClient(stack.api_url, "alice")
+        job_id = alice.uploaded_job()["id"]
+        orchestrator.behaviours[job_id] = reset_after_read()
+        assert alice.run(job_id).status_code == 502
+        elsewhere = {**stack.settings, "TAKEONE_ORCHESTRATOR_URL": f"http://{HOST}:{free_port()}"}
+        (held,) = findings(elsewhere, "dispatches")
+        (known,) = findings(stack.settings, "dispatches")
+    assert (held["state"], known["state"]) == ("WRONG", "ok")
+    assert held["found"] == f"1 of another engine than the settings name: {job_id}"
+    assert "takeone dispatches settle" in held["advice"]
+
+
+@pytest.mark.parametrize("algorithms", ["", "RS256", "ES256"])
+def test_an_issuer_that_does_not_answer_and_keys_that_cannot_verify(
+    algorithms: str, settings: dict[str, str]
+) -> None:
+    jwt = {**PRODUCTION, "TAKEONE_ENV": "development", "TAKEONE_JWT_KEY": ""}
+    with Issuer() as issuer:
+        if algorithms:
+            issuer.start()
+        jwt["TAKEONE_JWT_JWKS_URL"] = issuer.url
+        jwt["TAKEONE_JWT_ALGORITHMS"] = algorithms or "RS256"
+        (found,) = findings({**settings, **jwt}, "signing keys")
+    assert found["state"] == ("ok" if algorithms == "RS256" else "WRONG")
+    expected = {"": "ConnectionError", "RS256": "1 of 1", "ES256": "0 of 1"}
+    assert expected[algorithms] in found["found"]
+
+
+def test_a_key_that_cannot_verify_is_named(settings: dict[str, str]) -> None:
+    jwt = {**PRODUCTION, "TAKEONE_ENV": "development", "TAKEONE_JWT_ALGORITHMS": "RS256"}
+    (found,) = findings({**settings, **jwt}, "settings")
+    assert found["found"].startswith("TAKEONE_JWT_KEY must be a public key")
+
+
+RIGHT = (
+    "~takeone:*", "resetchannels", "&takeone:*", "&takeone:broker:/0.celery.pidbox",
+    "+@all", "-@admin", "-@dangerous", "+info", "+config|get",
+)  # fmt: skip
+USERS = {
+    "too little": ((*RIGHT, "-zadd", "-publish"), "may not ZADD, PUBLISH"),
+    "everything": (("allkeys", "allchannels", "+@all"), "may see and change Redis's users"),
+    "every key": ((*RIGHT, "allkeys"), "may read keys that are not the service's"),
+    "what it needs": (RIGHT, "may do what the service needs"),
+}
+
+
+@pytest.mark.parametrize("case", USERS)
+def test_a_redis_user_that_may_do_too_much_or_too_little(
+    case: str, settings: dict[str, str], redis_server: RedisServer
+) -> None:
+    rules, expected = USERS[case]
+    url = f"redis://service:planted@{HOST}:{redis_server.port}/6"
+    production = {
+        **settings,
+        **PRODUCTION,
+        "TAKEONE_REDIS_URL": url,
+        "TAKEONE_CALLBACK_SECRET": "a-callback-secret-of-the-tests",
+    }
+    with redis_server.client(6) as client:
+        client.execute_command("ACL", "SETUSER", "service", "reset", "on", ">planted", *rules)
+        found = findings(production, "Redis user")
+        client.execute_command("ACL", "DELUSER", "service")
+        assert not set(client.scan_iter("*doctor*")), "it left something behind"
+    state = {"too little": "WRONG", "what it needs": "ok"}.get(case, "warning")
+    assert (found[0]["state"], found[0]["found"].startswith(expected)) == (state, True), found
+
+
+def test_the_redis_user_of_the_documentation_is_enough_for_the_service(
+    tmp_path: Path, orchestrator: StubOrchestrator
+) -> None:
+    page = (ROOT / "docs" / "production.md").read_text()
+    (rules,) = re.findall(r"ACL SETUSER takeone on >… (.+)", page)
+    assert tuple(rules.split()) == RIGHT
+    with RedisServer(tmp_path / "redis", append_only=True) as redis:
+        with redis.client() as client:
+            client.execute_command("ACL", "SETUSER", "takeone", "reset", "on", ">planted", *RIGHT)
+        settings = {
+            "TAKEONE_REDIS_URL": f"redis://takeone:planted@{HOST}:{redis.port}/0",
+            "TAKEONE_ORCHESTRATOR_URL": orchestrator.url,
+        }
+        with Stack(tmp_path, settings=settings, redis=redis) as stack:
+            alice = ApiClient(stack.api_url, "alice")
+            assert alice.run(alice.uploaded_job()["id"]).status_code == 202
+            for about in ("broker", "workers", "Redis user"):
+                assert {each["state"] for each in findings(stack.settings, about)} == {"ok"}
+            for process in stack.processes:
+                assert "Permission" not in process.log()
+
+
+def test_clocks_that_are_apart(settings: dict[str, str]) -> None:
+    (found,) = findings(settings, "clocks", FIVE_SECONDS_AHEAD)
+    assert (found["state"], found["found"]) == ("WRONG", "Redis's is 5.0 s behind")
+
+
+def test_a_limit_of_files_that_is_too_low(settings: dict[str, str]) -> None:
+    (found,) = findings(settings, "open files", FEW_FILES)
+    assert (found["state"], found["found"]) == ("warning", "up to 1,024")
+
+
+def test_a_redis_that_is_nearly_full(settings: dict[str, str], redis_server: RedisServer) -> None:
+    with redis_server.client(6) as client:
+        client.config_set("maxmemory", int(client.info()["used_memory"] * 1.1))
+        try:
+            (found,) = findings(settings, "memory")
+        finally:
+            client.config_set("maxmemory", 0)
+    assert found["state"] in ("warning", "WRONG")
+    assert "raise maxmemory" in found["advice"]
+
+
+class Api(BaseHTTPRequestHandler):
+    """Says that it is well; waits for the body of a POST if it buffers."""
+
+    buffers = False
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(200, b'{"status":"ok"}')
+
+    def do_POST(self) -> None:
+        if self.buffers:
+            self.rfile.read(1)
+        self._answer(401, b"{}")
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Not needed."""
+
+
+@pytest.fixture(params=[True, False], ids=["buffering", "bare"])
+def api(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
+    """The address of an API, and whether a buffering proxy is before it."""
+    handler = type("Handler", (Api,), {"buffers": request.param})
+    server = ThreadingHTTPServer((HOST, 0), handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"{MAPPED}:{server.server_address[1]}", request.param
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_buffering_proxy_that_is_missing(settings: dict[str, str], api: tuple[str, bool]) -> None:
+    url, buffers = api
+    secret = {"TAKEONE_CALLBACK_SECRET": "a-callback-secret-of-the-tests"}
+    (found,) = findings({**settings, **PRODUCTION, **secret, "TAKEONE_PUBLIC_URL": url}, "proxy")
+    assert found["state"] == ("ok" if buffers else "warning")

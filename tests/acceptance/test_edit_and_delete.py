@@ -1,0 +1,278 @@
+"""A job's name and metadata, its owner's own; and DELETE, after which nothing of the job is left."""
+
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from domain.claim import FencingToken
+from store import keys
+from tasks import message
+from tests.conftest import NewStack
+from tests.support.behaviours import accept, hang, in_turn, refuse, reset_after_read
+from tests.support.client import ApiClient, status_report
+from tests.support.job_handle import JobHandle, at_once, refusal
+from tests.support.orchestrator import StubOrchestrator
+
+NOTED: dict[str, Any] = {"name": "Interview 7", "metadata": {"language": "en", "ö": ""}}
+GONE = (404, "RESOURCE_NOT_FOUND", None)
+FULL = {"name": "n" * 200, "metadata": {f"{n:040}": "v" * 500 for n in range(20)}}
+BAD: list[dict[str, Any]] = [
+    {"name": ""},
+    {"name": " \t"},
+    {"name": "n" * 201},
+    {"name": 7},
+    {"metadata": None},
+    {"metadata": []},
+    {"metadata": {"": "v"}},
+    {"metadata": {"k" * 41: "v"}},
+    {"metadata": {"k": "v" * 501}},
+    {"metadata": {"k": None}},
+    {"metadata": {"k": 1}},
+    {"metadata": {"k": {"deep": "v"}}},
+    {"metadata": {str(n): "v" for n in range(21)}},
+    {"status": "DONE"},
+    {"owner": "bob"},
+]
+
+
+@pytest.fixture
+def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
+    """A job of Alice's in UPLOADED."""
+    return JobHandle.uploaded(alice, callback_secret)
+
+
+def test_what_does_not_say_that_it_is_json_is_a_415(alice: ApiClient, handle: JobHandle) -> None:
+    project = alice.create_project().json()["id"]
+    before = handle.everything()
+    for method, path in (("POST", f"projects/{project}/jobs"), ("PATCH", f"jobs/{handle.id}")):
+        text = {"data": json.dumps(NOTED), "headers": {"Content-Type": "text/plain"}}
+        answer = alice.call(method, f"/api/v1/{path}", **text)
+        assert refusal(answer)[:2] == (415, "VALIDATION_ERROR")
+    assert handle.everything() == before
+    assert alice.get(f"/projects/{project}/jobs").json()["items"] == []
+
+
+def deleted(handle: JobHandle) -> None:
+    """Delete the job, once the orchestrator needs to be told nothing more."""
+    wait_until(lambda: handle.client.delete_job(handle.id).status_code == 204, 5, "it is deleted")
+
+
+def traces(stack: Stack, job_id: str) -> list[str]:
+    """The keys that name the job, and the lists that do."""
+    with stack.redis.client() as redis:
+        lists = [name for name in redis.keys("*") if redis.type(name) == "zset"]
+        naming = [n for n in lists if any(job_id in each for each in redis.zrange(n, 0, -1))]
+        return [*redis.keys(f"*{job_id}*"), *naming]
+
+
+def test_a_job_is_made_with_name_and_metadata_or_without(alice: ApiClient) -> None:
+    project = alice.create_project().json()["id"]
+    plain = alice.create_job(project).json()
+    assert (plain["name"], plain["metadata"]) == (None, {})
+    assert alice.create_job(project, {}).json()["metadata"] == {}
+    for body in (NOTED, FULL):
+        job = alice.create_job(project, body).json()
+        assert {name: job[name] for name in body} == body
+        assert alice.job(job["id"]).json() == job
+
+
+def test_an_edit_replaces_what_it_names_and_leaves_the_rest(handle: JobHandle) -> None:
+    edit = handle.client.edit_job
+    before = handle.trail()
+    assert edit(handle.id, **NOTED).json()["name"] == NOTED["name"]
+    assert edit(handle.id, name="Other").json()["metadata"] == NOTED["metadata"]
+    assert edit(handle.id, metadata={"a": "b"}).json()["name"] == "Other"
+    named = handle.shown()
+    assert (named["name"], named["metadata"]) == ("Other", {"a": "b"})
+    for unchanged in ({}, {"name": "Other"}, {"name": "Other", "metadata": {"a": "b"}}):
+        assert edit(handle.id, **unchanged).json() == named
+    assert edit(handle.id, name=None, metadata={}).json()["name"] is None
+    assert (handle.shown()["metadata"], handle.trail()) == ({}, before)
+
+
+def test_an_edit_is_taken_in_any_state_and_outlives_every_step(handle: JobHandle) -> None:
+    handle.client.edit_job(handle.id, **NOTED)
+    handle.lead_to("DONE")
+    assert {name: handle.shown()[name] for name in NOTED} == NOTED
+    assert handle.client.edit_job(handle.id, **FULL).json()["status"] == "DONE"
+
+
+@pytest.mark.parametrize("body", BAD, ids=lambda body: json.dumps(body)[:40])
+def test_what_is_out_of_bounds_is_a_400_that_names_the_field(
+    body: dict[str, Any], handle: JobHandle
+) -> None:
+    client, before = handle.client, handle.everything()
+    answers = [client.edit_job(handle.id, **body)]
+    answers.append(client.create_job(handle.shown()["project_id"], body))
+    for answer in answers:
+        status, code, details = refusal(answer)
+        assert (status, code) == (400, "VALIDATION_ERROR")
+        assert details is not None
+        assert details.keys() == body.keys()
+    assert handle.everything() == before
+
+
+def test_name_and_metadata_go_to_no_orchestrator_and_into_no_log(
+    stack: Stack, handle: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    planted = f"planted-{uuid4()}"
+    body = {"name": planted, "metadata": {planted: planted}}
+    handle.client.edit_job(handle.id, **body)
+    handle.client.create_job(handle.shown()["project_id"], body)
+    handle.client.edit_job(handle.id, metadata={planted: 1})
+    handle.client.get(f"/jobs?project_id={planted}")
+    handle.client.post("/projects", {"name": "x"}, headers={"Idempotency-Key": planted})
+    handle.lead_to("FAILED")
+    assert handle.retry("r").status_code == 202
+    requests = orchestrator.requests_for(handle.id)
+    assert len(requests) == 2
+    for request in requests:
+        assert planted not in f"{request.headers} {request.body!r}"
+
+    def logs() -> str:
+        return "".join(path.read_text() for path in stack.directory.rglob("*.log"))
+
+    wait_until(lambda: logs().count(f"retry-{handle.id}") > 1, 5, "web and worker have logged it")
+    assert planted not in logs()
+
+
+def test_another_callers_job_is_neither_edited_nor_deleted(
+    bob: ApiClient, handle: JobHandle
+) -> None:
+    handle.client.cancel(handle.id)
+    assert refusal(bob.edit_job(handle.id, name="Bob's")) == GONE
+    assert refusal(bob.delete_job(handle.id)) == GONE
+    assert (handle.shown()["name"], handle.status) == (None, "CANCELLED")
+
+
+@pytest.mark.parametrize("end", ["DONE", "FAILED", "CANCELLED"])
+def test_a_job_that_has_ended_is_deleted_with_everything_of_it(
+    end: str, stack: Stack, handle: JobHandle
+) -> None:
+    handle.lead_to("AUDIO_EXTRACTING" if end == "CANCELLED" else end)
+    if end == "CANCELLED":
+        handle.client.cancel(handle.id)
+    assert len(traces(stack, handle.id)) >= 6
+    deleted(handle)
+    assert traces(stack, handle.id) == []
+    client = handle.client
+    answers = [client.job(handle.id), client.events(handle.id), client.run(handle.id)]
+    answers += [client.cancel(handle.id), handle.retry("r"), client.edit_job(handle.id, name="n")]
+    answers += [client.confirm_upload(handle.id, "s3://v"), client.delete_job(handle.id)]
+    answers.append(handle.report("AUDIO_READY"))
+    assert [refusal(answer) for answer in answers] == [GONE] * len(answers)
+    assert traces(stack, handle.id) == []
+
+
+@pytest.mark.parametrize("status", ["UPLOADED", "AUDIO_EXTRACTING", "DRAFT_READY", "EXPORTING"])
+def test_a_job_that_has_not_ended_is_not_deleted(status: str, handle: JobHandle) -> None:
+    if status != "UPLOADED":
+        handle.lead_to(status)
+    before = handle.everything()
+    answer = handle.client.delete_job(handle.id)
+    assert refusal(answer) == (409, "NOT_TERMINAL", {"current_status": status})
+    assert handle.everything() == before
+
+
+def test_a_retry_that_has_not_called_back_bars_the_delete(handle: JobHandle) -> None:
+    handle.lead_to("FAILED")
+    assert handle.retry("r").status_code == 202
+    refused = (409, "JOB_ALREADY_RUNNING", {"current_status": "FAILED"})
+    assert refusal(handle.client.delete_job(handle.id)) == refused
+    handle.reported("AUDIO_EXTRACTING", "FAILED")
+    deleted(handle)
+
+
+def test_a_dispatch_of_unknown_outcome_bars_the_delete(
+    handle: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[handle.id] = reset_after_read()
+    assert handle.client.run(handle.id).status_code == 502
+    handle.client.cancel(handle.id)
+    refused = (409, "JOB_ALREADY_RUNNING", {"current_status": "CANCELLED"})
+    assert refusal(handle.client.delete_job(handle.id)) == refused
+    assert handle.status == "CANCELLED"
+
+
+def test_a_dispatch_that_is_being_sent_bars_the_delete(
+    handle: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[handle.id] = accept(after=1.5)
+    assert handle.client.run(handle.id, headers={"Prefer": "respond-async"}).status_code == 202
+    wait_until(lambda: orchestrator.requests_for(handle.id), 5, "it is being sent")
+    handle.client.cancel(handle.id)
+    refused = (409, "JOB_ALREADY_RUNNING", {"current_status": "CANCELLED"})
+    assert refusal(handle.client.delete_job(handle.id)) == refused
+    deleted(handle)
+
+
+def test_a_cancel_that_is_still_to_be_told_bars_the_delete(
+    new_stack: NewStack, orchestrator: StubOrchestrator, callback_secret: str
+) -> None:
+    cancels = orchestrator.url.replace("/dispatches", "/cancels")
+    with new_stack(TAKEONE_ORCHESTRATOR_CANCEL_URL=cancels) as telling:
+        handle = JobHandle.uploaded(ApiClient(telling.api_url, "alice"), callback_secret)
+        orchestrator.behaviours[handle.id] = in_turn(accept(), hang(), refuse(500), accept())
+        handle.lead_to("TRANSCRIBING")
+        cancelled = handle.client.cancel(handle.id).json()
+        wait_until(lambda: len(orchestrator.requests_for(handle.id)) == 2, 5, "it is being told")
+        refused = (409, "JOB_ALREADY_RUNNING", {"current_status": "CANCELLED"})
+        assert refusal(handle.client.delete_job(handle.id)) == refused
+        posts = orchestrator.requests_for
+        wait_until(lambda: len(posts(handle.id)) == 3, 20, "it is being told again")
+        assert refusal(handle.client.delete_job(handle.id)) == refused
+        updated_at = handle.shown()["updated_at"]
+        wait_until(
+            lambda: handle.client.delete_job(handle.id).status_code == 204, 20, "it was told"
+        )
+        assert (len(posts(handle.id)), updated_at) == (4, cancelled["updated_at"])
+
+
+def test_a_late_message_for_a_deleted_job_meets_nothing(
+    stack: Stack, handle: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    handle.lead_to("DONE")
+    deleted(handle)
+    token = FencingToken(handle.id, handle.run_id, 1)
+    queue = "takeone.dispatch.0"
+    late = [message.DISPATCH_TASK, message.TELL_CANCELLED_TASK]
+    with stack.redis.client() as redis:
+        for task in late:
+            redis.lpush(
+                f"takeone:broker:{queue}", message.encode(task, f"late-{task}", token, queue)
+            )
+        wait_until(lambda: not redis.llen(f"takeone:broker:{queue}"), 5, "they are taken")
+    other = JobHandle.uploaded(handle.client, handle.secret).lead_to("AUDIO_EXTRACTING")
+    assert other.status == "AUDIO_EXTRACTING"
+    assert traces(stack, handle.id) == []
+    assert len(orchestrator.requests_for(handle.id)) == 1
+
+
+def test_of_many_deletes_at_once_one_deletes(handle: JobHandle) -> None:
+    handle.client.cancel(handle.id)
+    answers = at_once(12, lambda _: handle.client.delete_job(handle.id))
+    assert sorted(answer.status_code for answer in answers) == [204] + [404] * 11
+
+
+def test_a_retry_and_a_delete_at_once_never_both_succeed(
+    stack: Stack, handle: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    for round_ in range(6):
+        job = JobHandle.uploaded(handle.client, handle.secret).lead_to("FAILED")
+        report = status_report("AUDIO_EXTRACTING", dispatch_id=job.run_id)
+        calls = [
+            lambda job=job: job.retry("r").status_code,
+            lambda job=job: job.client.delete_job(job.id).status_code,
+            lambda job=job, report=report: job.send(report).status_code,
+        ]
+        retried, gone, _ = at_once(3, lambda number, calls=calls: calls[number]())
+        assert (retried, gone) in [(202, 409), (404, 204)], round_
+        posts = len(orchestrator.requests_for(job.id))
+        assert posts == (2 if retried == 202 else 1)
+        if gone == 204:
+            with stack.redis.client() as redis:
+                assert not redis.exists(keys.job(job.id), keys.claim(job.id), keys.trail(job.id))

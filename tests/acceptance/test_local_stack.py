@@ -1,0 +1,84 @@
+"""`make up` and `make dev`: on this machine alone, with the caller's settings, and what they print works."""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from devstack.client import ApiClient
+from devstack.ports import free_port
+from devstack.processes import ROOT, Process, clean_environment
+from devstack.waiting import wait_until
+from tests.support.client import status_report
+
+PAGE = "http://localhost:5173"
+ORIGIN = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+
+
+def listening(process: Process) -> set[str]:
+    """The addresses that a process and its children listen on."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    sockets = [each for one in family for each in one.net_connections("tcp")]
+    return {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
+
+
+@pytest.fixture(params=["demo.up", "demo.dev"])
+def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
+    """The command on a directory and a port of its own, with a setting of the caller's."""
+    port = free_port()
+    program = (
+        "import pathlib, sys, demo.up; demo.up.DIRECTORY = pathlib.Path(sys.argv[1]); "
+        f"import {request.param} as command; sys.exit(command.main())"
+    )
+    settings = {"PORT": str(port), "TAKEONE_MODEL_PROFILES": "only-this", "COLUMNS": "200"}
+    process = Process(
+        "up",
+        [sys.executable, "-c", program, str(tmp_path / "data")],
+        environment=clean_environment({**settings, "PYTHONPATH": str(ROOT)}),
+        log_path=tmp_path / "up.log",
+        port=port,
+    )
+    process.start()
+    try:
+        process.wait_until(lambda: "?fail=audio" in process.log(), 40, "it greets")
+        yield process
+    finally:
+        os.kill(process.pid, signal.SIGINT)
+        process.terminate(20)
+
+
+def test_it_serves_this_machine_with_the_callers_settings_and_what_it_prints_works(
+    running: Process,
+) -> None:
+    assert listening(running) == {"127.0.0.1"}
+    alice = ApiClient(running.url, "alice")
+    preflight = requests.options(f"{running.url}/api/v1/projects", headers=ORIGIN, timeout=5)
+    assert preflight.headers["Access-Control-Allow-Origin"] == PAGE
+    job = alice.uploaded_job("s3://videos/one.mp4?fail=audio")
+    assert alice.run(job["id"]).status_code == 202
+    found = re.search(r"X-Callback-Secret: (\S+)", running.log())
+    assert found is not None
+    alice.callback(job["id"], found[1], status_report("AUDIO_EXTRACTING"))
+    wait_until(lambda: alice.job(job["id"]).json()["status"] == "FAILED", 20, "the step fails")
+    assert alice.retry(job["id"], "again", "standard").status_code == 400
+    assert alice.retry(job["id"], "again", "only-this").status_code == 202
+    if "worker1 " in running.log():  # `make dev`
+        wait_until(lambda: "dispatch.accepted" in running.log(), 10, "the logs are in front")
+
+
+def test_a_change_of_the_code_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from demo import dev
+
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    for name in dev.WATCHED:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "module.py").write_text("")
+    before = dev.newest_code()
+    os.utime(tmp_path / "store" / "module.py", (before + 5, before + 5))
+    assert dev.newest_code() == before + 5

@@ -1,0 +1,249 @@
+"""A stdout that cannot be written to, of real web and worker processes: the work goes on as if it could.
+
+Each kind begins well, goes wrong, and (for most) is put right again.
+"""
+
+import os
+import subprocess
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from select import select
+
+import pytest
+import requests
+
+from devstack.ports import HOST, free_port
+from devstack.processes import Process
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from tests.conftest import NewStack
+from tests.support.client import ApiClient, status_report
+from tests.support.log_lines import lines_with, wait_for_line
+from tests.support.orchestrator import StubOrchestrator
+from tests.support.paused import paused
+
+_SMALL_DISK_BYTES = 256 * 1024
+
+
+class Sink(ABC):
+    """Where the processes' stdout and stderr go."""
+
+    drops = True
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @abstractmethod
+    def attach(self, process: Process) -> None:
+        """Send what the process will print here."""
+
+    @abstractmethod
+    def fail(self) -> None:
+        """Take no more."""
+
+    @abstractmethod
+    def mend(self) -> None:
+        """Take lines again."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Remove what was made."""
+
+
+class FullDisk(Sink):
+    """A tmpfs of its own that a file fills up."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.mount = directory / "disk"
+        self.mount.mkdir()
+        options = ["-t", "tmpfs", "-o", f"size={_SMALL_DISK_BYTES}", "tmpfs", str(self.mount)]
+        mounted = subprocess.run(["mount", *options], capture_output=True, check=False)
+        if mounted.returncode != 0:
+            pytest.skip("a small disk can be mounted by root only")
+
+    def attach(self, process: Process) -> None:
+        process.log_path = self.mount / process.log_path.name
+
+    def fail(self) -> None:
+        with suppress(OSError), (self.mount / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(512))
+
+    def mend(self) -> None:
+        (self.mount / "filler").unlink()
+
+    def close(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self.mount)], check=True)
+
+
+class Pipes(Sink):
+    """A named pipe for each process, which a thread copies to the process's log file."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.paths: dict[Path, Path] = {}
+        self.readers: dict[Path, int] = {}
+        self.lock = threading.Lock()  # of the readers: none is closed while it is waited for
+        self.reading = True
+        self.ended = False
+        self.thread = threading.Thread(target=self._copy, daemon=True)
+
+    def attach(self, process: Process) -> None:
+        pipe = self.directory / f"{process.name}.pipe"
+        os.mkfifo(pipe)
+        self.paths[pipe] = process.log_path
+        self._open(pipe)
+        shell, option, command = process.command
+        process.command = [shell, option, f"{command} > {pipe} 2>&1"]
+        process.log_path = process.log_path.with_suffix(".copied")
+        self.paths[pipe] = process.log_path
+        if not self.thread.is_alive():
+            self.thread.start()
+
+    def _open(self, pipe: Path) -> None:
+        self.readers[pipe] = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+    def _copy(self) -> None:
+        while not self.ended:
+            time.sleep(0.02)
+            with self.lock:
+                readers = self.readers if self.reading else {}
+                ready, _, _ = select(readers.values(), [], [], 0)
+                for pipe, reader in readers.items():
+                    if reader in ready and (piece := os.read(reader, 65_536)):
+                        with self.paths[pipe].open("ab") as log:
+                            log.write(piece)
+
+    def close(self) -> None:
+        self.ended = True
+        self.thread.join(5)
+        for reader in self.readers.values():
+            os.close(reader)
+
+
+class SleepingReader(Pipes):
+    """Pipes that nothing is read from."""
+
+    # The queue in each process holds more lines than are written here.
+    drops = False
+
+    def fail(self) -> None:
+        self.reading = False
+        for pipe in self.paths:
+            writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(writer, b"\n" * 512)
+            with suppress(BlockingIOError):
+                while True:
+                    os.write(writer, b"\n")
+            os.close(writer)
+
+    def mend(self) -> None:
+        self.reading = True
+
+
+class GoneReader(Pipes):
+    """Pipes whose reader went away."""
+
+    def fail(self) -> None:
+        with self.lock:
+            for reader in self.readers.values():
+                os.close(reader)
+            self.readers = {}
+
+    def mend(self) -> None:
+        with self.lock:
+            for pipe in self.paths:
+                self._open(pipe)
+
+
+class Case:
+    """A stack on a sink."""
+
+    def __init__(self, stack: Stack, sink: Sink, metrics_port: int) -> None:
+        self.stack, self.sink = stack, sink
+        self.web, self.worker = stack.webs[0], stack.workers[0]
+        self._metrics = {self.web: f"{stack.api_url}/metrics"}
+        self._metrics[self.worker] = f"http://{HOST}:{metrics_port}/metrics"
+
+    def counted(self, process: Process, name: str) -> float:
+        """A number of the process's /metrics."""
+        text = requests.get(self._metrics[process], timeout=10).text
+        found = [line for line in text.splitlines() if line.startswith(f"takeone_{name}")]
+        return sum(float(line.split()[-1]) for line in found)
+
+
+@pytest.fixture(params=[FullDisk, GoneReader, SleepingReader])
+def case(request: pytest.FixtureRequest, tmp_path: Path, new_stack: NewStack) -> Iterator[Case]:
+    port = free_port()
+    sink: Sink = request.param(tmp_path)
+    try:
+        stack = new_stack(TAKEONE_WORKER_METRICS_PORT=str(port))
+        for process in stack.processes:
+            sink.attach(process)
+        with stack:
+            yield Case(stack, sink, port)
+    finally:
+        sink.close()
+
+
+def work(case: Case, orchestrator: StubOrchestrator, secret: str) -> str:
+    """One job, from its project to a callback, each answer as ever; returns its id."""
+    editor = ApiClient(case.stack.api_url, "erin")
+    job_id = str(editor.uploaded_job()["id"])
+    run = editor.run(job_id)
+    assert run.status_code == 202
+    assert run.json()["status"] == "AUDIO_EXTRACTING"
+    assert len(orchestrator.requests_for(job_id)) == 1
+    report = status_report("AUDIO_READY")
+    assert [editor.callback(job_id, secret, report).status_code for _ in range(2)] == [204, 200]
+    assert editor.job(job_id).json()["status"] == "AUDIO_READY"
+    assert editor.call("GET", "/no/such/route").status_code == 404
+    return job_id
+
+
+def test_the_work_goes_on_and_what_was_dropped_is_counted_and_said(
+    case: Case, orchestrator: StubOrchestrator, callback_secret: str
+) -> None:
+    work(case, orchestrator, callback_secret)
+    case.sink.fail()
+    # Enough to fill whatever still takes a line.
+    lost = [work(case, orchestrator, callback_secret) for _ in range(40)]
+    with paused(case.stack.redis):  # the sweep has something to say
+        failed = wait_until(
+            lambda: case.counted(case.worker, 'sweeps_total{result="failed"'), 10, "it failed"
+        )
+    swept = case.counted(case.worker, 'sweeps_total{result="done"')
+    wait_until(
+        lambda: case.counted(case.worker, 'sweeps_total{result="done"') > swept, 10, "it sweeps on"
+    )
+    assert failed > 0
+    for process in (case.web, case.worker):
+        assert (case.counted(process, "log_lines_dropped_total") > 0) == case.sink.drops
+        assert not lines_with(process, lost[-1])
+    case.sink.mend()
+    last = work(case, orchestrator, callback_secret)
+    for process in (case.web, case.worker):
+        wait_for_line(process, last)
+        if case.sink.drops:
+            wait_for_line(process, "logs.dropped")
+        else:
+            wait_for_line(process, lost[-1])
+
+
+def test_processes_stop_as_ever(
+    case: Case, orchestrator: StubOrchestrator, callback_secret: str
+) -> None:
+    case.sink.fail()
+    work(case, orchestrator, callback_secret)
+    for process in (case.worker, case.web):
+        process.ask_to_stop()
+    for process in (case.worker, case.web):
+        wait_until(lambda each=process: not each.is_running, 20, f"{process.name} ends")
+        assert process.exit_code == 0

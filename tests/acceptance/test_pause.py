@@ -1,0 +1,231 @@
+"""`takeone pause` and `takeone resume`, on a running service: what waits, what goes on, and who sees it."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import requests
+from redis import Redis
+
+from devstack.processes import Process
+from devstack.redis_server import RedisServer
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from tests.acceptance import stored
+from tests.acceptance.test_cli import call
+from tests.conftest import NewStack
+from tests.support.client import ApiClient
+from tests.support.job_handle import JobHandle
+from tests.support.orchestrator import StubOrchestrator
+
+SEEN_SECONDS = 10  # a limit, not a mark
+WHY = "the orchestrator is upgraded"
+
+
+@pytest.fixture(scope="module", params=["threads", "celery"])
+def service(
+    request: pytest.FixtureRequest,
+    new_stack: NewStack,
+    orchestrator: StubOrchestrator,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stack]:
+    """A service whose threads take messages themselves, and one where Celery's own consumer does."""
+    settings = {
+        "TAKEONE_RUN_WAIT_SECONDS": "1",
+        "TAKEONE_ORCHESTRATOR_CANCEL_URL": orchestrator.url.replace("/dispatches", "/cancels"),
+    }
+    if request.param == "threads":
+        with new_stack(workers=2, **settings) as running:
+            yield running
+        return
+    with (
+        RedisServer(tmp_path_factory.mktemp("broker")) as broker,
+        new_stack(workers=2, TAKEONE_BROKER_URL=broker.url, **settings) as running,
+    ):
+        yield running
+
+
+@pytest.fixture
+def paused(service: Stack) -> Iterator[Stack]:
+    """The service, paused, with its workers knowing; it is resumed after the test."""
+    seen = [pauses(worker) for worker in service.workers]
+    said = call(f"pause --reason '{WHY}' --by olga", service.settings)
+    assert said.returncode == 0, said.stderr
+    try:
+        wait_until_paused(service, seen)
+        yield service
+    finally:
+        call("resume", service.settings)
+
+
+def wait_until_paused(service: Stack, seen: list[int]) -> None:
+    """Wait until each worker has said once more than `seen` that dispatching is paused."""
+    for worker, before in zip(service.workers, seen, strict=True):
+        worker.wait_until(
+            lambda worker=worker, before=before: pauses(worker) == before + 1,
+            SEEN_SECONDS,
+            "the worker sees the pause",
+        )
+
+
+@pytest.fixture
+def handle(service: Stack, callback_secret: str) -> JobHandle:
+    """A job in UPLOADED."""
+    return new_job(service, callback_secret)
+
+
+def new_job(service: Stack, secret: str) -> JobHandle:
+    return JobHandle.uploaded(ApiClient(service.api_url, "alice"), secret)
+
+
+def pauses(worker: Process) -> int:
+    """How often a worker said that dispatching is paused."""
+    return worker.log().count('"dispatching.paused"')
+
+
+def resume(service: Stack) -> None:
+    said = call("resume --by omar", service.settings)
+    assert said.returncode == 0, said.stderr
+    assert f"by olga: {WHY}" in said.stdout
+
+
+def messages_enqueued(service: Stack) -> int:
+    """How many messages were ever put into the queues, where they lie in a Redis."""
+    url = service.settings.get("TAKEONE_BROKER_URL", service.redis.url)
+    if not url.startswith("redis"):
+        return 0
+    with Redis.from_url(url) as client:
+        return int(client.info("commandstats")["cmdstat_lpush"]["calls"])
+
+
+def kept(service: Stack, handle: JobHandle) -> dict[str, Any]:
+    """The job's claim, which must stand."""
+    claim = stored.claim(service.redis, handle.id)
+    assert claim is not None
+    return claim
+
+
+def wait_past_the_lease(service: Stack, handle: JobHandle) -> None:
+    """Wait until the sweep has looked at a claim that waits longer than its lease."""
+    first = kept(service, handle)["lease_until"]
+    looked = lambda: kept(service, handle)["lease_until"] != first  # noqa: E731
+    wait_until(looked, SEEN_SECONDS, "the sweep looks at the claim")
+
+
+def test_runs_wait_while_paused_and_are_each_posted_once_afterwards(
+    paused: Stack, callback_secret: str, orchestrator: StubOrchestrator
+) -> None:
+    jobs = [new_job(paused, callback_secret) for _ in range(5)]
+    for each in jobs:
+        first, joined = each.client.run(each.id), each.client.run(each.id)
+        assert (first.status_code, first.json()["status"]) == (202, "UPLOADED")
+        assert (joined.status_code, joined.json()["status"]) == (200, "UPLOADED")
+        assert first.json()["dispatch_id"] == joined.json()["dispatch_id"] == each.run_id
+    enqueued = messages_enqueued(paused)
+    wait_past_the_lease(paused, jobs[-1])
+    assert messages_enqueued(paused) == enqueued, "workers neither fetch nor put back"
+    assert [orchestrator.requests_for(each.id) for each in jobs] == [[]] * 5
+    resume(paused)
+    for each in jobs:
+        orchestrator.wait_for_requests(each.id)
+        wait_until(lambda each=each: each.status == "AUDIO_EXTRACTING", 10, "it is started")
+        assert each.client.run(each.id).status_code == 200
+        assert len(orchestrator.requests_for(each.id)) == 1
+        assert kept(paused, each).get("messages", 1) == 1
+
+
+def test_a_worker_that_starts_while_paused_posts_nothing(
+    paused: Stack, handle: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    assert handle.client.run(handle.id).status_code == 202
+    for worker in paused.workers:
+        worker.kill()
+        paused.restart(worker)
+    wait_until_paused(paused, [0] * len(paused.workers))  # each began a log anew
+    assert orchestrator.requests_for(handle.id) == []
+    resume(paused)
+    orchestrator.wait_for_requests(handle.id)
+
+
+def test_callbacks_replays_and_cancels_go_on(
+    service: Stack,
+    callback_secret: str,
+    orchestrator: StubOrchestrator,
+    request: pytest.FixtureRequest,
+) -> None:
+    running, waiting = new_job(service, callback_secret), new_job(service, callback_secret)
+    running.lead_to("AUDIO_EXTRACTING")
+    request.getfixturevalue("paused")
+    assert waiting.client.run(waiting.id).status_code == 202
+    assert running.client.run(running.id).status_code == 200
+    running.reported("AUDIO_READY")
+    assert running.client.cancel(running.id).status_code == 200
+    told = lambda: [each.path for each in orchestrator.requests_for(running.id)]  # noqa: E731
+    wait_until(lambda: told() == ["/dispatches", "/cancels"], SEEN_SECONDS, "the cancel is told")
+    assert waiting.client.cancel(waiting.id).status_code == 200
+    resume(service)
+    after = new_job(service, callback_secret)
+    assert after.client.run(after.id).status_code == 202
+    orchestrator.wait_for_requests(after.id)
+    assert orchestrator.requests_for(waiting.id) == []
+
+
+def test_operators_and_monitoring_see_it(paused: Stack, handle: JobHandle) -> None:
+    again = call("pause --reason 'another one' --by pia", paused.settings)
+    assert again.returncode == 0
+    assert re.fullmatch(rf"paused since \S+Z by olga: {WHY}\n", again.stdout)
+    assert handle.client.run(handle.id).status_code == 202
+    listed = call("dispatches list", paused.settings)
+    assert listed.stderr.startswith("dispatching is paused since ")
+    assert f"by olga: {WHY}" in listed.stderr
+    assert handle.id in listed.stdout
+    assert "CLAIMED" in listed.stdout
+    looked = call("doctor", paused.settings)
+    assert looked.returncode == 0
+    assert re.search(rf"dispatching +warning +paused since \S+ by olga: {WHY}", looked.stdout)
+    assert gauge(paused) == 1
+    assert requests.get(f"{paused.api_url}/readyz", timeout=5).status_code == 200
+    seen = [pauses(worker) for worker in paused.workers]
+    sizes = {worker.name: len(worker.log()) for worker in paused.workers}
+    resume(paused)
+    assert gauge(paused) == 0
+    assert call("resume", paused.settings).stdout == "dispatching is not paused\n"
+    assert "dispatching" not in call("dispatches list", paused.settings).stderr
+    for worker, before in zip(paused.workers, seen, strict=True):
+        worker.wait_until(
+            lambda worker=worker: '"dispatching.resumed"' in worker.log()[sizes[worker.name] :],
+            SEEN_SECONDS,
+            "the worker sees that it is over",
+        )
+        assert pauses(worker) == before, "one line for a pause"
+        assert WHY not in worker.log()
+        assert "olga" not in worker.log()
+
+
+def gauge(service: Stack) -> float:
+    """takeone_paused."""
+    shown = requests.get(f"{service.api_url}/metrics", timeout=5).text
+    found = re.search(r"^takeone_paused (\S+)$", shown, re.MULTILINE)
+    assert found is not None
+    return float(found[1])
+
+
+def test_without_the_option_the_systems_user_is_who_did_it(service: Stack) -> None:
+    said = call("pause --reason why", service.settings)
+    try:
+        user = call("", {}, program="id -un").stdout.strip()
+        assert re.fullmatch(rf"paused since \S+ by {user}: why\n", said.stdout)
+    finally:
+        assert call("resume", service.settings).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["pause", "pause --reason ''", f"pause --reason {'x' * 201}", "pause --reason why --by ' '"],
+)
+def test_a_pause_has_a_reason_and_a_name(arguments: str, service: Stack) -> None:
+    said = call(arguments, service.settings)
+    assert said.returncode == 2
+    assert "--reason" in said.stderr or "--by" in said.stderr
+    assert gauge(service) == 0

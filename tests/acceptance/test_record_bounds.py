@@ -1,0 +1,154 @@
+"""What a job may come to hold: at each bound a clear 409, nothing written, and a way on."""
+
+from typing import Any
+
+import pytest
+
+from devstack.stack import Stack
+from store import keys
+from tests.support.client import ApiClient, status_report
+from tests.support.job_handle import JobHandle, forbidden_step, refusal
+
+MOST_BYTES, MOST_KEYS, MOST_EXPORTS = 65_536, 256, 256
+AT_A_TIME = 64
+MOST_REPEATS, MOST_REPORTS, MOST_RETRIES, MOST_EVENTS = 200, 1_000, 100, 10_000
+AFTER_EXTRACTING = ("AUDIO_READY", "FAILED", "CANCELLED")
+
+
+@pytest.fixture
+def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
+    """A job in AUDIO_EXTRACTING, which may be reported again."""
+    return JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_EXTRACTING")
+
+
+def full(bound: str, most: int) -> tuple[int, str, dict[str, Any]]:
+    return 409, "MANIFEST_FULL", {"bound": bound, "most": most}
+
+
+def assert_refused_and_goes_on(
+    handle: JobHandle, updates: dict[str, Any], expected: tuple[int, str, dict[str, Any]]
+) -> None:
+    """Nothing of the report is kept; its event may be reported again without what was too much."""
+    before = handle.everything()
+    report = status_report("AUDIO_READY", artifact_updates=updates)
+    assert refusal(handle.send(report)) == expected
+    assert handle.everything() == before
+    assert handle.send({**report, "artifact_updates": None}).status_code == 204
+    assert handle.status == "AUDIO_READY"
+
+
+def test_exports_are_bounded(handle: JobHandle) -> None:
+    for start in range(0, MOST_EXPORTS, AT_A_TIME):
+        some = [f"s3://{number}" for number in range(start, start + AT_A_TIME)]
+        handle.reported("AUDIO_EXTRACTING", artifact_updates={"exports": some})
+    # One that is there already adds nothing.
+    handle.reported("AUDIO_EXTRACTING", artifact_updates={"exports": ["s3://0"]})
+    assert_refused_and_goes_on(handle, {"exports": ["s3://new"]}, full("exports", MOST_EXPORTS))
+    assert len(handle.shown()["manifest"]["exports"]) == MOST_EXPORTS
+
+
+def test_keys_of_the_orchestrators_own_are_bounded(handle: JobHandle) -> None:
+    for start in range(0, MOST_KEYS, AT_A_TIME):
+        some = {f"key{number}": "s3://x" for number in range(start, start + AT_A_TIME)}
+        handle.reported("AUDIO_EXTRACTING", artifact_updates=some)
+    # Those that the manifest always has do not count, and what is there may be replaced.
+    handle.reported("AUDIO_EXTRACTING", artifact_updates={"audio_uri": "s3://a", "key0": "s3://y"})
+    assert_refused_and_goes_on(handle, {"one more": "s3://x"}, full("keys", MOST_KEYS))
+
+
+def test_bytes_are_bounded(handle: JobHandle) -> None:
+    for number in range(3):
+        long = {f"key{number}.{each}": f"{'x' * 2000}" for each in range(10)}
+        handle.reported("AUDIO_EXTRACTING", artifact_updates=long)
+    too_long = {f"more{each}": "é" * 1000 for each in range(3)}
+    assert_refused_and_goes_on(handle, too_long, full("bytes", MOST_BYTES))
+    # What makes room is always taken.
+    handle.reported("TRANSCRIBING", artifact_updates={"key0.0": "s3://short"})
+
+
+def test_a_failure_that_brings_too_much_can_be_reported_without_it(handle: JobHandle) -> None:
+    for number in range(3):
+        long = {f"key{number}.{each}": f"{'x' * 2000}" for each in range(10)}
+        handle.reported("AUDIO_EXTRACTING", artifact_updates=long)
+    answer = handle.report("FAILED", artifact_updates={f"more{n}": "x" * 2000 for n in range(3)})
+    assert refusal(answer) == full("bytes", MOST_BYTES)
+    assert handle.status == "AUDIO_EXTRACTING"
+    handle.reported("FAILED")
+
+
+def test_the_record_of_a_job_that_is_reported_without_end_stays_small(
+    handle: JobHandle, stack: Stack
+) -> None:
+    answers = []
+    for number in range(110):
+        some = {f"{number}.{each}": f"s3://{'x' * 800}" for each in range(AT_A_TIME)}
+        answers.append(handle.report("AUDIO_EXTRACTING", artifact_updates=some).status_code)
+    assert set(answers) == {204, 409}
+    with stack.redis.client() as client:
+        assert client.strlen(keys.job(handle.id)) < 2 * MOST_BYTES
+
+
+def test_a_state_follows_itself_so_often_and_then_the_job_goes_on(handle: JobHandle) -> None:
+    first = status_report("AUDIO_EXTRACTING")
+    assert handle.send(first).status_code == 204
+    handle.reported(*["AUDIO_EXTRACTING"] * (MOST_REPEATS - 1))
+    before = handle.shown()
+    refused = handle.report("AUDIO_EXTRACTING", artifact_updates={"audio_uri": "s3://a"})
+    expected = forbidden_step("AUDIO_EXTRACTING", "AUDIO_EXTRACTING", *AFTER_EXTRACTING)
+    assert refusal(refused) == expected
+    assert handle.shown() == before
+    # A replay is a replay still, and each state counts for itself.
+    assert handle.send(first).status_code == 200
+    handle.reported("AUDIO_READY", "TRANSCRIBING", "TRANSCRIBING", "TRANSCRIPT_READY")
+
+
+def test_a_dispatch_reports_so_often_and_then_only_ends_its_job(
+    alice: ApiClient, callback_secret: str, stack: Stack
+) -> None:
+    handle = JobHandle.uploaded(alice, callback_secret).lead_to("EDITING")
+    handle.reported(*["REGENERATING", "EDITING"] * ((MOST_REPORTS - 6) // 2))
+    before = handle.shown()
+    for attempted in ("REGENERATING", "EXPORTING"):
+        expected = forbidden_step("EDITING", attempted, "FAILED", "CANCELLED")
+        assert refusal(handle.report(attempted)) == expected
+    assert handle.shown() == before
+    with stack.redis.client() as client:
+        assert client.hlen(keys.callbacks(handle.id)) == MOST_REPORTS
+    handle.reported("FAILED", artifact_updates={"draft_uri": "s3://d"})
+    # A retry is another dispatch, and has as many.
+    assert handle.retry("again").status_code == 202
+    handle.reported("EDITING", "EXPORTING", "DONE")
+
+
+def test_a_job_is_retried_so_often_and_every_retry_is_known_for_good(
+    alice: ApiClient, callback_secret: str, stack: Stack
+) -> None:
+    handle = JobHandle.uploaded(alice, callback_secret).lead_to("FAILED")
+    dispatches = []
+    for number in range(MOST_RETRIES):
+        answer = handle.retry(f"retry {number}")
+        assert answer.status_code == 202
+        dispatches.append(answer.json()["dispatch_id"])
+        handle.reported("FAILED")
+    before = handle.everything()
+    details = {"current_status": "FAILED", "attempted_status": "REGENERATING"}
+    expected = (409, "RETRY_NOT_ALLOWED_STATE", details)
+    assert refusal(handle.retry("one more")) == expected
+    assert handle.everything() == before
+    for number in (0, MOST_RETRIES - 1):
+        again = handle.retry(f"retry {number}")
+        assert (again.status_code, again.json()["dispatch_id"]) == (200, dispatches[number])
+    with stack.redis.client() as client:
+        assert client.strlen(keys.job(handle.id)) < MOST_BYTES
+
+
+def test_the_newest_events_of_an_endless_trail_are_kept(handle: JobHandle, stack: Stack) -> None:
+    trail = keys.trail(handle.id)
+    with stack.redis.client() as client:
+        line = client.lindex(trail, -1)
+        client.rpush(trail, *[line] * (MOST_EVENTS - client.llen(trail)))
+        handle.reported("AUDIO_READY", "TRANSCRIBING")
+        assert client.llen(trail) == MOST_EVENTS
+    answer = handle.client.events(handle.id, params={"cursor": MOST_EVENTS - 2}).json()
+    assert [event["new_status"] for event in answer["items"]] == ["AUDIO_READY", "TRANSCRIBING"]
+    assert answer["next_cursor"] is None

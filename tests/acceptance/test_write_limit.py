@@ -1,0 +1,192 @@
+"""The limit of changes per user: off unless set, kept in the store, told with Retry-After."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import requests
+
+from devstack.stack import Stack
+from store import keys
+from tests.conftest import NewStack
+from tests.support.client import ApiClient, status_report
+from tests.support.job_handle import at_once
+from tests.support.paused import paused
+
+LIMIT, WINDOW_SECONDS = 5, 2
+REFUSED = {"code": "RATE_LIMITED", "message": "Too many requests."}
+VIDEO = "s3://studio/interview.mp4"
+
+Call = Callable[[ApiClient, dict[str, str]], requests.Response]
+# Each is a change that none of the others makes impossible.
+WRITES: dict[str, tuple[int, Call]] = {
+    "create a project": (201, lambda client, _: client.create_project()),
+    "create a job": (201, lambda client, ids: client.create_job(ids["project"])),
+    "confirm": (200, lambda client, ids: client.confirm_upload(ids["to confirm"], VIDEO)),
+    "run": (202, lambda client, ids: client.run(ids["to run"])),
+    "retry": (202, lambda client, ids: client.retry(ids["to retry"], "again", "fast")),
+    "cancel": (200, lambda client, ids: client.cancel(ids["to cancel"])),
+    "edit": (200, lambda client, ids: client.edit_job(ids["to confirm"], name="Interview")),
+    "delete": (204, lambda client, ids: client.delete_job(ids["to delete"])),
+}
+PREPARATION = 10
+
+
+@pytest.fixture(scope="module")
+def limited(new_stack: NewStack) -> Iterator[Stack]:
+    limit = f"{LIMIT}/{WINDOW_SECONDS} seconds"
+    with new_stack(web=2, TAKEONE_WRITE_LIMIT=limit) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def patient(new_stack: NewStack) -> Iterator[Stack]:
+    """One more change than the preparation takes, and a window that does not end within a test."""
+    with new_stack(TAKEONE_WRITE_LIMIT=f"{PREPARATION + 1}/hour") as running:
+        yield running
+
+
+def prepared(client: ApiClient, secret: str) -> dict[str, str]:
+    """A project, and a job in it for each of the changes."""
+    project = client.create_project().json()["id"]
+    uses = [f"to {use}" for use in ("confirm", "run", "retry", "cancel", "delete")]
+    jobs = {use: client.create_job(project).json()["id"] for use in uses}
+    for use in ("to run", "to retry"):
+        assert client.confirm_upload(jobs[use], VIDEO).status_code == 200
+    assert client.run(jobs["to retry"]).status_code == 202
+    report = status_report("FAILED")
+    assert client.callback(jobs["to retry"], secret, report).status_code == 204
+    assert client.cancel(jobs["to delete"]).status_code == 200
+    return {"project": project, **jobs}
+
+
+def everything(client: ApiClient, ids: dict[str, str]) -> list[dict[str, Any]]:
+    """All that the user can see."""
+    jobs = [use for use in ids if use != "project"]
+    answers = [client.get("/projects"), client.get(f"/projects/{ids['project']}/jobs")]
+    answers += [client.events(ids[use]) for use in jobs]
+    return [answer.json() for answer in answers]
+
+
+def assert_refused(answer: requests.Response, window_seconds: int) -> None:
+    assert (answer.status_code, answer.json()) == (429, REFUSED)
+    assert 1 <= int(answer.headers["Retry-After"]) <= window_seconds
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_each_change_counts_once_and_past_the_limit_none_is_made(
+    patient: Stack, callback_secret: str, write: str
+) -> None:
+    client = ApiClient(patient.api_url, f"wants to {write}")
+    ids = prepared(client, callback_secret)
+    status, call = WRITES[write]
+    assert call(client, ids).status_code == status
+    before = everything(client, ids)
+    for other in WRITES.keys() - {write}:
+        assert_refused(WRITES[other][1](client, ids), 3600)
+    assert everything(client, ids) == before
+
+
+@pytest.mark.parametrize("last", ["run", "retry"])
+def test_a_replay_is_answered_past_the_limit_and_counts_nothing(
+    patient: Stack, callback_secret: str, last: str
+) -> None:
+    client = ApiClient(patient.api_url, f"repeats {last}")
+    ids = prepared(client, callback_secret)
+    for _ in range(10):
+        assert client.confirm_upload(ids["to run"], VIDEO).json()["replayed"] is True
+    status, call = WRITES[last]
+    assert call(client, ids).status_code == status
+    assert_refused(client.create_project(), 3600)
+    for _ in range(10):
+        again = call(client, ids)
+        assert (again.status_code, again.json()["replayed"]) == (200, True)
+        assert client.confirm_upload(ids["to run"], VIDEO).json()["replayed"] is True
+
+
+@pytest.mark.parametrize("what", ["project", "job"])
+def test_a_create_under_a_known_key_counts_nothing_and_a_refused_one_keeps_no_key(
+    patient: Stack, callback_secret: str, what: str
+) -> None:
+    client = ApiClient(patient.api_url, f"repeats the create of a {what}")
+    ids = prepared(client, callback_secret)
+    path = "/projects" if what == "project" else f"/projects/{ids['project']}/jobs"
+
+    def create(key: str, name: str) -> requests.Response:
+        return client.post(path, {"name": name}, headers={"Idempotency-Key": key})
+
+    assert create("first", "a").status_code == 201
+    for _ in range(3):
+        assert create("first", "a").status_code == 200
+        assert create("first", "another").status_code == 409
+        for name in "bc":  # it stood for the first body if it were kept
+            assert_refused(create("second", name), 3600)
+
+
+def test_an_edit_that_changes_nothing_and_a_delete_that_is_refused_count_nothing(
+    patient: Stack, callback_secret: str
+) -> None:
+    client = ApiClient(patient.api_url, "changes nothing")
+    ids = prepared(client, callback_secret)
+    for _ in range(10):
+        assert client.edit_job(ids["to run"], name=None).status_code == 200
+        assert client.delete_job(ids["to run"]).status_code == 409
+    assert client.delete_job(ids["to delete"]).status_code == 204
+    assert client.delete_job(ids["to delete"]).status_code == 404
+
+
+def test_what_is_refused_anyway_counts_nothing(patient: Stack, callback_secret: str) -> None:
+    client = ApiClient(patient.api_url, "mistaken")
+    ids = prepared(client, callback_secret)
+    for _ in range(10):
+        assert client.run(ids["to confirm"]).status_code == 409
+        assert client.confirm_upload(ids["to run"], "s3://another").status_code == 409
+        assert client.create_job(ids["to run"]).status_code == 404
+        assert client.create_project("").status_code == 400
+    assert client.cancel(ids["to cancel"]).status_code == 200
+
+
+def test_the_limit_is_one_for_all_processes_and_each_user_has_their_own(limited: Stack) -> None:
+    clients = [ApiClient(web.url, "carol") for web in limited.webs]
+    answers = at_once(4 * LIMIT, lambda number: clients[number % 2].create_project())
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [201] * LIMIT + [429] * 3 * LIMIT
+    for answer in answers:
+        if answer.status_code == 429:
+            assert_refused(answer, WINDOW_SECONDS)
+    dave = ApiClient(limited.api_url, "dave")
+    assert dave.run(dave.uploaded_job()["id"]).status_code == 202
+
+
+def test_after_the_time_that_retry_after_names_the_call_is_let_in(limited: Stack) -> None:
+    erin = ApiClient(limited.api_url, "erin")
+    answers = [erin.create_project() for _ in range(LIMIT + 1)]
+    assert [answer.status_code for answer in answers] == [201] * LIMIT + [429]
+    time.sleep(int(answers[-1].headers["Retry-After"]))  # what a client that was told so does
+    assert erin.create_project().status_code == 201
+
+
+def test_a_user_appears_in_the_store_as_a_digest(limited: Stack) -> None:
+    frank = ApiClient(limited.api_url, "frank@example.org")
+    frank.run(frank.uploaded_job()["id"])
+    with limited.redis.client() as client:
+        names = list(client.scan_iter(f"{keys.LIMITS}*"))
+    assert names
+    assert not any("frank" in name for name in names)
+
+
+def test_a_store_that_is_away_is_503_with_retry_after(limited: Stack) -> None:
+    grace = ApiClient(limited.api_url, "grace")
+    job_id = grace.uploaded_job()["id"]
+    with paused(limited.redis):
+        answer = grace.run(job_id)
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "SERVICE_UNAVAILABLE"
+    assert int(answer.headers["Retry-After"]) >= 1
+
+
+def test_without_the_setting_nothing_is_counted(alice: ApiClient, stack: Stack) -> None:
+    assert {alice.create_project().status_code for _ in range(20)} == {201}
+    with stack.redis.client() as client:
+        assert not list(client.scan_iter(f"{keys.LIMITS}*"))

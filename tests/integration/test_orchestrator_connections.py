@@ -1,0 +1,214 @@
+"""What leaves on a connection, and when a connection may be used again: against raw sockets."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from devstack.ports import HOST
+from domain.claim import ClaimEvent
+from orchestrators.base import Exchange, Request
+from orchestrators.client import OrchestratorClient
+from orchestrators.engine import outcome_of
+from tests.integration.test_orchestrator_client import BODY, KEY, WEBHOOK, client
+
+ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
+REFUSED = b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n"
+
+Serve = Callable[[socket.socket, int], None]
+
+
+def read_request(connection: socket.socket) -> bytes:
+    """Read one request of ours; empty if the connection ended."""
+    received = b""
+    while not received.endswith(BODY):
+        piece = connection.recv(65_536)
+        if not piece:
+            return b""
+        received += piece
+    return received
+
+
+class Server:
+    """A server whose every connection is served by a function of the connection and its number."""
+
+    def __init__(self, serve: Serve) -> None:
+        self._serve = serve
+        self._listener = socket.create_server((HOST, 0))
+        self.accepted = 0
+        self.requests = 0
+        self.url = f"http://{HOST}:{self._listener.getsockname()[1]}/dispatches"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            number = self.accepted
+            threading.Thread(target=self._one, args=(connection, number), daemon=True).start()
+
+    def _one(self, connection: socket.socket, number: int) -> None:
+        with connection, suppress(OSError):  # the client may be gone
+            self._serve(connection, number)
+
+    def close(self) -> None:
+        self._listener.close()
+
+
+@contextmanager
+def serving(serve: Serve) -> Iterator[Server]:
+    server = Server(serve)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+def answering(*answers: bytes) -> Serve:
+    """Answer each request of a connection with the same bytes, in pieces some time apart."""
+
+    def serve(connection: socket.socket, _: int) -> None:
+        while read_request(connection):
+            for piece in answers:
+                connection.sendall(piece)
+                time.sleep(0.05)  # so that each piece is a read of its own
+
+    return serve
+
+
+def post(sender: OrchestratorClient, url: str) -> Exchange:
+    return sender.send(Request("POST", url, BODY, KEY), lambda: True)
+
+
+@pytest.mark.parametrize(
+    "interim",
+    [
+        b"HTTP/1.1 100 Continue\r\n\r\n",
+        b"HTTP/1.1 102 Processing\r\n\r\n",
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
+        b"HTTP/1.1 199 Later\r\n\r\n" * 3,
+    ],
+)
+def test_interim_answers_are_read_past(interim: bytes) -> None:
+    with serving(answering(interim, REFUSED)) as server:
+        sender = client()
+        for _ in range(2):
+            outcome = outcome_of(WEBHOOK, post(sender, server.url))
+            assert (outcome.event, outcome.http_status) == (ClaimEvent.REFUSED, 409)
+
+
+def test_a_switch_of_protocols_that_was_not_asked_for_is_no_answer() -> None:
+    with serving(answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")) as server:
+        assert outcome_of(WEBHOOK, post(client(), server.url)).event is ClaimEvent.LOST
+
+
+def test_a_connection_on_which_more_came_is_not_used_again() -> None:
+    """The next dispatch would take the rest for its own answer."""
+    with serving(answering(REFUSED, ACCEPTED)) as server:
+        sender = client()
+        assert outcome_of(WEBHOOK, post(sender, server.url)).http_status == 409
+        time.sleep(0.2)  # until the second answer lies in the connection
+        assert outcome_of(WEBHOOK, post(sender, server.url)).http_status == 409
+        assert server.accepted == 2
+
+
+@pytest.mark.parametrize("forgets_by", ["reset", "silence"])
+def test_a_connection_that_lay_unused_is_not_used_again(forgets_by: str) -> None:
+    """A firewall forgets a quiet connection: what is sent on it is reset, or goes nowhere."""
+    used_again = threading.Event()
+
+    def serve(connection: socket.socket, number: int) -> None:
+        read_request(connection)
+        connection.sendall(ACCEPTED)
+        if read_request(connection) and number == 1:
+            used_again.set()
+            if forgets_by == "silence":
+                time.sleep(3)
+
+    with serving(serve) as server:
+        sender = client(idle_seconds=0.2)
+        assert outcome_of(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
+        time.sleep(0.3)
+        assert outcome_of(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
+        assert not used_again.is_set()
+        assert server.accepted == 2
+
+
+def test_a_connection_in_use_is_used_again() -> None:
+    with serving(answering(ACCEPTED)) as server:
+        sender = client()
+        for _ in range(3):
+            assert outcome_of(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
+        assert server.accepted == 1
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], OrchestratorClient]:
+    """A client that takes an https orchestrator through a proxy."""
+
+    def made(proxy: str) -> OrchestratorClient:
+        for name in ("https_proxy", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, proxy.removesuffix("/dispatches"))
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.setenv(name, "")
+        return client(use_proxies=True, timeout_seconds=1)
+
+    return made
+
+
+PROXY_ANSWERS = {
+    "403": b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+    "407": b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+    "503": b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+    "closed": b"",
+    "200, and then no TLS": b"HTTP/1.1 200 OK\r\n\r\nhello, this is no TLS",
+}
+
+
+@pytest.mark.parametrize("case", PROXY_ANSWERS)
+def test_what_a_proxy_says_to_connect_is_no_byte_of_the_request(
+    case: str, proxied: Callable[[str], OrchestratorClient]
+) -> None:
+    def serve(connection: socket.socket, _: int) -> None:
+        assert connection.recv(65_536).startswith(b"CONNECT orchestrator.example:443 ")
+        connection.sendall(PROXY_ANSWERS[case])
+
+    with serving(serve) as proxy:
+        exchange = post(proxied(proxy.url), "https://orchestrator.example/dispatches")
+    assert exchange == Exchange(is_sent=False)
+    assert outcome_of(WEBHOOK, exchange).event is ClaimEvent.NOT_STARTED
+
+
+def test_after_the_deadline_nothing_is_sent_behind_a_proxy_either(
+    proxied: Callable[[str], OrchestratorClient],
+) -> None:
+    """The worker stands still in the TLS handshake behind the proxy, for longer than it may take."""
+    received: list[bytes] = []
+
+    def serve(connection: socket.socket, _: int) -> None:
+        connection.recv(65_536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        received.append(connection.recv(65_536))  # the client's hello
+        time.sleep(1.5)
+        while piece := connection.recv(65_536):
+            received.append(piece)
+
+    with serving(serve) as proxy:
+        sender = proxied(proxy.url)
+        exchange = post(sender, "https://orchestrator.example/dispatches")
+        assert exchange == Exchange(is_sent=False)
+    assert not any(BODY in piece for piece in received)
+
+
+def test_a_request_whose_time_is_over_before_the_first_byte_is_not_sent() -> None:
+    with serving(answering(ACCEPTED)) as server:
+        sender = client(timeout_seconds=1)
+        late = time.monotonic() - 2
+        exchange = sender.send(Request("POST", server.url, BODY, KEY), lambda: True, late)
+        assert exchange == Exchange(is_sent=False)

@@ -1,0 +1,230 @@
+"""A pause of dispatching, with the time as an argument: an hour passes, and nothing is multiplied or lost."""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from domain import claim_rules
+from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
+from domain.lifecycle import cancel
+from domain.reconcile import answered, start_ask
+from domain.record import Decision, Record
+from store.errors import DispatchingPaused
+from tasks.sweep import sweep_once
+from tests.support.stores import NOW, POLICY, Shelf, seconds
+
+DEDUPLICATES = replace(POLICY, window=timedelta.max)
+ASKABLE = replace(DEDUPLICATES, can_be_asked=True, engine="an-engine")
+HOUR = timedelta(hours=1)
+MANY = 700  # more than one sweep looks at
+
+
+def _pause(shelf: Shelf, now: datetime = NOW) -> None:
+    shelf.jobs.pauses.begin("olga", "the orchestrator is upgraded", now)
+
+
+def _resume(shelf: Shelf, now: datetime) -> None:
+    assert shelf.jobs.pauses.end("omar", now) is not None
+
+
+def _sweep(shelf: Shelf, now: datetime, policy: DispatchPolicy = POLICY) -> dict[str, int]:
+    return dict(sweep_once(shelf.jobs, policy, now))
+
+
+def _policy(shelf: Shelf, policy: DispatchPolicy) -> DispatchPolicy:
+    return replace(policy, pause=shelf.jobs.pauses.latest())
+
+
+def test_who_when_and_why_are_kept_and_repeating_changes_nothing(shelf: Shelf) -> None:
+    pauses = shelf.jobs.pauses
+    assert pauses.latest() is None
+    assert pauses.end("omar", NOW) is None
+    first = pauses.begin("olga", "the orchestrator is upgraded", NOW)
+    assert (first.by, first.reason, first.paused_at) == (
+        "olga",
+        "the orchestrator is upgraded",
+        NOW,
+    )
+    assert pauses.begin("omar", "another reason", NOW + HOUR) == first == pauses.latest()
+    ended = pauses.end("omar", NOW + HOUR)
+    assert ended == first.model_copy(update={"resumed_at": NOW + HOUR, "resumed_by": "omar"})
+    assert pauses.latest() == ended
+    assert pauses.end("pia", NOW + 2 * HOUR) is None
+    assert pauses.latest() == ended
+    second = pauses.begin("pia", "again", NOW + 3 * HOUR)
+    assert pauses.latest() == second
+    assert second.is_on
+    assert shelf.redis.ttl("takeone:pause") == -1, "it ends by an operator's word alone"
+
+
+def test_of_those_who_pause_or_resume_at_once_one_does(shelf: Shelf) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        begun = list(pool.map(lambda n: shelf.jobs.pauses.begin(f"{n}", "why", NOW), range(8)))
+        ended = list(pool.map(lambda n: shelf.jobs.pauses.end(f"{n}", NOW), range(8)))
+    assert len({pause.by for pause in begun}) == 1
+    assert len([pause for pause in ended if pause]) == 1
+
+
+def test_no_post_is_begun_while_dispatching_is_paused(shelf: Shelf) -> None:
+    token = shelf.run(shelf.uploaded())
+    _pause(shelf)
+    before = shelf.record(token.job_id)
+    with pytest.raises(DispatchingPaused):
+        shelf.begin(token)
+    assert shelf.record(token.job_id).revision == before.revision
+    assert not shelf.begin(replace(token, epoch=9)), "what is late is refused as ever"
+    _resume(shelf, NOW + HOUR)
+    assert shelf.begin(token, NOW + HOUR)
+
+
+def test_a_pause_between_a_workers_read_and_its_commit_counts(shelf: Shelf) -> None:
+    token = shelf.run(shelf.uploaded())
+
+    def rule(record: Record) -> Decision[bool]:
+        _pause(shelf)
+        return claim_rules.begin(record, token, NOW, POLICY)
+
+    with pytest.raises(DispatchingPaused):
+        shelf.jobs.update(token.job_id, rule)
+    assert shelf.claim(token.job_id).phase is Phase.CLAIMED
+
+
+def test_a_post_that_had_begun_is_settled_as_ever(shelf: Shelf) -> None:
+    token, lost = shelf.run(shelf.uploaded()), shelf.run(shelf.uploaded())
+    assert shelf.begin(token)
+    assert shelf.begin(lost)
+    _pause(shelf)
+    assert shelf.settle(token, ClaimEvent.ACCEPTED)
+    assert _sweep(shelf, NOW + POLICY.send_lease) == {"called_unknown": 1}
+
+
+def test_what_a_worker_holds_goes_back_as_one_message(shelf: Shelf) -> None:
+    token = shelf.run(shelf.uploaded())
+    claim, queued = shelf.claim(token.job_id), shelf.messages()
+
+    def put_back(held: FencingToken) -> bool:
+        rule = lambda record: claim_rules.put_back(record, held)  # noqa: E731
+        return shelf.jobs.update(token.job_id, rule).changed
+
+    assert put_back(token)
+    assert shelf.messages() == queued + 1
+    assert shelf.claim(token.job_id) == claim
+    assert not put_back(replace(token, epoch=9))
+    assert shelf.begin(token)
+    assert not put_back(token)
+    assert shelf.messages() == queued + 1
+
+
+def test_an_hour_with_many_claims_multiplies_no_message_and_hides_nothing_else(
+    shelf: Shelf,
+) -> None:
+    tokens = [shelf.run(shelf.uploaded()) for _ in range(MANY)]
+    dying = shelf.run(shelf.uploaded())
+    assert shelf.begin(dying)
+    queued = shelf.messages()
+    _pause(shelf)
+    looks = 0
+    for second in range(0, 3600, 20):
+        looks += _sweep(shelf, NOW + seconds(second)).get("rescheduled", 0)
+    assert looks <= 60 * MANY, "each is looked at once a minute"
+    assert shelf.messages() == queued
+    assert shelf.claim(dying.job_id).phase is Phase.UNKNOWN
+    over = NOW + HOUR
+    _resume(shelf, over)
+    for second in range(15):
+        _sweep(shelf, over + seconds(second))
+    assert shelf.messages() == queued, "leases count from when it was resumed"
+    claims = [shelf.claim(token.job_id) for token in tokens]
+    assert all((claim.phase, claim.messages) == (Phase.CLAIMED, 1) for claim in claims)
+    assert shelf.begin(tokens[0], over + seconds(14))
+
+
+def test_a_message_lost_in_a_pause_is_sent_again_after_it(shelf: Shelf) -> None:
+    token = shelf.run(shelf.uploaded())
+    shelf.redis.delete(*shelf.redis.keys("takeone:broker:*"))
+    _pause(shelf)
+    for second in range(0, 600, 5):
+        _sweep(shelf, NOW + seconds(second))
+    assert shelf.messages() == 0
+    over = NOW + seconds(600)
+    _resume(shelf, over)
+    done = [_sweep(shelf, over + seconds(second)) for second in range(76)]
+    sent_again = [second for second, each in enumerate(done) if "redelivered" in each]
+    assert sent_again[0] >= POLICY.claim_lease.total_seconds()
+    assert shelf.messages() == len(sent_again)
+    assert shelf.begin(token, over + seconds(76))
+
+
+def test_a_claim_that_was_due_twice_before_the_pause_keeps_its_longer_lease(shelf: Shelf) -> None:
+    token, now = shelf.run(shelf.uploaded()), NOW
+    for _ in range(3):
+        due = shelf.claim(token.job_id).lease_until
+        assert due is not None
+        now = due
+        assert _sweep(shelf, now) == {"redelivered": 1}
+    _pause(shelf, now)
+    _resume(shelf, now + HOUR)
+    lease = 8 * POLICY.claim_lease
+    assert _sweep(shelf, now + HOUR) == {"rescheduled": 1}
+    assert shelf.claim(token.job_id).lease_until == now + HOUR + lease
+    assert _sweep(shelf, now + HOUR + lease) == {"redelivered": 1}
+
+
+def test_the_sweep_resends_nothing_while_paused_and_all_of_it_afterwards(shelf: Shelf) -> None:
+    token = shelf.unknown(policy=DEDUPLICATES)
+    queued = shelf.messages()
+    _pause(shelf)
+    for minute in range(1, 60):
+        assert _sweep(shelf, NOW + timedelta(minutes=minute), DEDUPLICATES) in (
+            {},
+            {"rescheduled": 1},
+        )
+    assert (shelf.messages(), shelf.claim(token.job_id).phase) == (queued, Phase.UNKNOWN)
+    _resume(shelf, NOW + HOUR)
+    assert _sweep(shelf, NOW + HOUR + seconds(60), DEDUPLICATES) == {"resent": 1}
+
+
+def test_an_engine_is_asked_while_paused_and_its_not_found_resends_nothing(shelf: Shelf) -> None:
+    token = shelf.unknown(policy=ASKABLE)
+    _pause(shelf)
+    due = shelf.claim(token.job_id).lease_until
+    assert due is not None
+    assert _sweep(shelf, due, ASKABLE) == {"asked": 1}
+    asked = shelf.record(token.job_id)
+    policy = _policy(shelf, ASKABLE)
+    answer = answered(asked, asked, RunState.NOT_FOUND, due, policy)
+    assert answer.task is None
+    kept = _claim(answer)
+    assert kept.phase is Phase.UNKNOWN
+    assert kept.lease_until is not None
+    assert kept.lease_until > due, "it is asked again"
+    assert _claim(answered(asked, asked, RunState.RUNNING, due, policy)).phase is Phase.SENT
+    _resume(shelf, due)
+    again = answered(asked, asked, RunState.NOT_FOUND, due, _policy(shelf, ASKABLE))
+    assert _claim(again).phase is Phase.CLAIMED
+
+
+def _claim(decision: Decision[None]) -> Claim:
+    assert decision.record.claim is not None
+    return decision.record.claim
+
+
+def test_asks_and_cancels_have_a_queue_of_their_own(shelf: Shelf) -> None:
+    token = shelf.unknown(policy=replace(ASKABLE, can_cancel=True))
+    _pause(shelf)
+    queued = shelf.redis.llen("takeone:broker:takeone.follow-ups")
+    shelf.jobs.update(token.job_id, lambda record: start_ask(record, NOW, ASKABLE))
+    policy = replace(ASKABLE, can_cancel=True)
+    shelf.jobs.update(token.job_id, lambda record: cancel(record, NOW, policy, None))
+    assert shelf.redis.llen("takeone:broker:takeone.follow-ups") == queued + 2
+
+
+def test_a_cancel_while_paused_frees_a_claim_that_waits(shelf: Shelf) -> None:
+    token = shelf.run(shelf.uploaded())
+    _pause(shelf)
+    shelf.jobs.update(token.job_id, lambda record: cancel(record, NOW, POLICY, None))
+    assert shelf.record(token.job_id).claim is None
+    _resume(shelf, NOW + HOUR)
+    assert not shelf.begin(token, NOW + HOUR)

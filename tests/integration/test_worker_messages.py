@@ -1,0 +1,249 @@
+"""What lies in the queues and is no message of ours, and what a stranger may ask of a worker."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+from celery import Celery
+
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from domain.claim import FencingToken
+from store import keys
+from tasks import message
+from tasks.consumer import request_of
+from tasks.queues import KEY_PREFIX
+from tests.conftest import NewStack
+from tests.support.behaviours import accept
+from tests.support.client import ApiClient
+from tests.support.orchestrator import StubOrchestrator
+
+QUEUE = "takeone.dispatch.0"
+GOOD = orjson.loads(
+    message.encode(message.DISPATCH_TASK, "run-x", FencingToken("x", "run-x", 1), QUEUE)
+)
+
+
+def changed(**parts: Any) -> bytes:
+    """A good message with parts put in place; None leaves one out."""
+    whole = {**GOOD, **parts}
+    return json.dumps({name: part for name, part in whole.items() if part is not None}).encode()
+
+
+def with_arguments(*arguments: Any) -> bytes:
+    return changed(body=json.dumps([list(arguments), {}, {}]))
+
+
+def with_headers(**headers: Any) -> bytes:
+    return changed(headers={**GOOD["headers"], **headers})
+
+
+MALFORMED: dict[str, bytes] = {
+    "one letter": b"x",
+    "nothing": b"",
+    "no UTF-8": b"\xff\xfe\x00",
+    "a list": b"[]",
+    "a number": b"17",
+    "null": b"null",
+    "a broken object": b'{"body": ',
+    "an empty object": b"{}",
+    "nested without end": b"[" * 100_000 + b"]" * 100_000,
+    "no body": changed(body=None),
+    "no headers": changed(headers=None),
+    "no properties": changed(properties=None),
+    "headers that are a list": changed(headers=[]),
+    "headers that are text": changed(headers="x"),
+    "properties that are text": changed(properties="x"),
+    "properties without delivery": changed(properties={}),
+    "a body that is a number": changed(body=1),
+    "a body that is no JSON": changed(body="x"),
+    "a body in base64": changed(body="W1tdLHt9LHt9XQ=="),
+    "a body that is an object": changed(body="{}"),
+    "a body of two": changed(body="[[],{}]"),
+    "a body nested without end": changed(body="[" * 100_000),
+    "no arguments": with_arguments(),
+    "two arguments": with_arguments("x", "run-x"),
+    "four arguments": with_arguments("x", "run-x", 1, 2),
+    "a job that is a number": with_arguments(1, "run-x", 1),
+    "a dispatch that is a list": with_arguments("x", [], 1),
+    "an epoch that is text": with_arguments("x", "run-x", "1"),
+    "an epoch that is true": with_arguments("x", "run-x", True),
+    "an epoch that is not whole": with_arguments("x", "run-x", 1.5),
+    "an epoch that is no number": changed(body='[["x","run-x",NaN],{},{}]'),
+    "another task": with_headers(task="os.system"),
+    "a task that is a list": with_headers(task=[]),
+    "no id": changed(headers={k: v for k, v in GOOD["headers"].items() if k != "id"}),
+    "another language": with_headers(lang="js"),
+    "a form that is text": with_headers(form="1"),
+    "a form before the one before": with_headers(form=message.FORM - 2),
+    "another task of a later form": with_headers(task="os.system", form=message.FORM + 1),
+    "the first protocol": json.dumps(
+        {"task": message.DISPATCH_TASK, "id": "a", "args": ["x", "run-x", 1], "kwargs": {}}
+    ).encode(),
+}
+
+
+@pytest.fixture(scope="module")
+def celery_app() -> Celery:
+    app = Celery("takeone", broker="memory://", set_as_current=False)
+
+    @app.task(name=message.DISPATCH_TASK)
+    def dispatch(job_id: str, dispatch_id: str, epoch: int) -> None:
+        """Never called."""
+
+    return app
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_what_is_none_of_our_messages_is_none(case: str, celery_app: Celery) -> None:
+    assert request_of(MALFORMED[case], celery_app, "host") is None
+
+
+def test_our_own_message_is_one_and_only_its_own_headers_are_believed(celery_app: Celery) -> None:
+    good = request_of(orjson.dumps(GOOD), celery_app, "host")
+    assert good is not None
+    assert (good.id, good.args) == ("run-x", ["x", "run-x", 1])
+    late = with_headers(eta="2099-01-01T00:00:00", expires="2000-01-01T00:00:00", timelimit=[1, 1])
+    request = request_of(late, celery_app, "host")
+    assert request is not None
+    assert (request.eta, request.expires, request.time_limits) == (None, None, (None, None))
+
+
+@pytest.fixture(scope="module")
+def own_stack(new_stack: NewStack, orchestrator: StubOrchestrator) -> Iterator[Stack]:
+    with new_stack(
+        TAKEONE_ORCHESTRATOR_CANCEL_URL=orchestrator.url.replace("dispatches", "cancel"),
+        TAKEONE_WORKER_CONCURRENCY="4",
+    ) as running:
+        yield running
+
+
+def test_a_worker_discards_each_says_so_and_goes_on(own_stack: Stack) -> None:
+    (worker,) = own_stack.workers
+    with own_stack.redis.client() as client:
+        for payload in MALFORMED.values():
+            client.lpush(KEY_PREFIX + QUEUE, payload)
+    wait_until(
+        lambda: worker.log().count("message.discarded") == len(MALFORMED), 20, "all are discarded"
+    )
+    assert "os.system" not in worker.log()
+    alice = ApiClient(own_stack.api_url)
+    assert alice.run(alice.uploaded_job()["id"]).json()["status"] == "AUDIO_EXTRACTING"
+
+
+def test_a_message_says_which_form_it_is_in_and_the_one_before_is_read(celery_app: Celery) -> None:
+    assert GOOD["headers"]["form"] == message.FORM
+    before = {k: v for k, v in GOOD["headers"].items() if k != "form"}
+    assert request_of(changed(headers=before), celery_app, "host") is not None
+
+
+def test_a_message_of_a_later_form_is_put_aside_and_done_once_it_can_be_read(
+    own_stack: Stack, orchestrator: StubOrchestrator
+) -> None:
+    (worker,) = own_stack.workers
+    alice = ApiClient(own_stack.api_url)
+    job_id = alice.uploaded_job()["id"]
+    alice.run(job_id)
+    alice.cancel(job_id)
+    orchestrator.wait_for_requests(job_id, 2)
+    token = FencingToken(job_id, f"run-{job_id}", 1)
+    whole = orjson.loads(
+        message.encode(message.TELL_CANCELLED_TASK, f"cancel-{job_id}", token, QUEUE)
+    )
+    whole["headers"]["form"] = message.FORM + 1
+    later = orjson.dumps(whole).decode()
+    with own_stack.redis.client() as client:
+        client.lpush(KEY_PREFIX + QUEUE, later)
+        worker.wait_until(lambda: "message.put_aside" in worker.log(), 10, "it is put aside")
+        other = alice.uploaded_job()["id"]
+        assert alice.run(other).json()["status"] == "AUDIO_EXTRACTING"
+        wait_until(lambda: client.lrange(keys.PUT_ASIDE, 0, -1) == [later], 10, "it is kept")
+        assert len(orchestrator.requests_for(job_id)) == 2
+        whole["headers"]["form"] = message.FORM
+        client.lpush(keys.PUT_ASIDE, orjson.dumps(whole))
+        orchestrator.wait_for_requests(job_id, 3)
+        wait_until(lambda: client.lrange(keys.PUT_ASIDE, 0, -1) == [later], 10, "that alone")
+    assert worker.log().count("message.put_aside") == 1, "it is not said again at each look"
+
+
+def control(stack: Stack, command: str, arguments: dict[str, Any] | None = None) -> list[Any]:
+    """Ask all workers something, as anyone with access to the broker may."""
+    stranger = Celery("stranger", broker=stack.redis.url, set_as_current=False)
+    stranger.conf.broker_transport_options = {"global_keyprefix": KEY_PREFIX}
+    replies: list[Any] = stranger.control.broadcast(
+        command, arguments=arguments or {}, reply=True, timeout=1.0
+    )
+    return [answer for reply in replies for answer in reply.values()]
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("shutdown", {}),
+        ("rate_limit", {"task_name": message.DISPATCH_TASK, "rate_limit": "1/h"}),
+        ("time_limit", {"task_name": message.DISPATCH_TASK, "hard": 1, "soft": 1}),
+        ("cancel_consumer", {"queue": QUEUE}),
+        ("add_consumer", {"queue": "anything"}),
+        ("pool_grow", {"n": 50}),
+        ("pool_shrink", {"n": 3}),
+        ("pool_restart", {}),
+        ("autoscale", {"max": 1, "min": 1}),
+        ("revoke", {"task_id": "run-x", "terminate": True}),
+        ("terminate", {"task_id": "run-x", "signal": "KILL"}),
+        ("election", {"id": "x", "topic": "x"}),
+        ("enable_events", {}),
+        ("disable_events", {}),
+        ("conf", {}),
+        ("report", {}),
+        ("memdump", {}),
+    ],
+)
+def test_a_command_that_changes_or_shows_settings_is_not_carried_out(
+    command: str, arguments: dict[str, Any], own_stack: Stack
+) -> None:
+    assert all("error" in answer for answer in control(own_stack, command, arguments))
+    assert control(own_stack, "ping") == [{"ok": "pong"}]
+    alice = ApiClient(own_stack.api_url)
+    assert alice.run(alice.uploaded_job()["id"]).json()["status"] == "AUDIO_EXTRACTING"
+
+
+def test_inspection_tells_the_truth(own_stack: Stack, orchestrator: StubOrchestrator) -> None:
+    (stats,) = control(own_stack, "stats")
+    assert stats["pool"]["max-concurrency"] == 4
+    assert stats["total"][message.DISPATCH_TASK] >= 1
+    assert stats["broker"].keys() == {"transport", "hostname", "port", "virtual_host"}
+    (queues,) = control(own_stack, "active_queues")
+    assert QUEUE in {queue["name"] for queue in queues}
+    (registered,) = control(own_stack, "registered")
+    assert message.DISPATCH_TASK in registered
+
+
+def test_active_lists_the_dispatch_that_is_posted_right_now(
+    own_stack: Stack, orchestrator: StubOrchestrator
+) -> None:
+
+    alice = ApiClient(own_stack.api_url)
+    job_id = alice.uploaded_job()["id"]
+    orchestrator.behaviours[job_id] = accept(after=1.5)
+    alice.run(job_id, headers={"Prefer": "respond-async"})
+    orchestrator.wait_for_requests(job_id)
+    (active,) = control(own_stack, "active")
+    assert [task["id"] for task in active] == [f"run-{job_id}"]
+    wait_until(lambda: alice.job(job_id).json()["status"] == "AUDIO_EXTRACTING", 10, "it is done")
+
+
+def test_a_forged_word_of_a_cancel_cancels_nothing(
+    own_stack: Stack, orchestrator: StubOrchestrator
+) -> None:
+    alice = ApiClient(own_stack.api_url)
+    job_id = alice.uploaded_job()["id"]
+    alice.run(job_id)
+    token = FencingToken(job_id, f"run-{job_id}", 1)
+    forged = message.encode(message.TELL_CANCELLED_TASK, f"cancel-{job_id}", token, QUEUE)
+    with own_stack.redis.client() as client:
+        client.lpush(KEY_PREFIX + QUEUE, forged)
+    (worker,) = own_stack.workers
+    worker.wait_until(lambda: "cancel.not_wanted" in worker.log(), 10, "it is looked at")
+    assert len(orchestrator.requests_for(job_id)) == 1

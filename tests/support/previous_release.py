@@ -1,0 +1,52 @@
+"""The release that was landed before this one, as a checkout with a virtual environment of its own."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from devstack.processes import ROOT
+
+#: The last commit of the release before this one. It moves when a release is landed.
+COMMIT = "e1a840068b8be0570d1cea824a16f276e84b6489"
+_INSTALL_SECONDS = 400
+
+
+def previous_release() -> Path:
+    """The checkout's folder; made at the first call, and kept for the next run.
+
+    Skips the test that asks, with the reason, where git does not have the commit or its packages cannot
+    be had.
+    """
+    root = ROOT / ".venv-previous" / COMMIT[:12]
+    is_complete = root / ".installed"
+    if not is_complete.exists():
+        shutil.rmtree(root, ignore_errors=True)  # of a run that was interrupted
+        root.mkdir(parents=True)
+        archive = root / "source.tar"
+        _run("git", "-C", str(ROOT), "archive", "--output", str(archive), COMMIT)
+        _run("tar", "--extract", "--file", str(archive), "--directory", str(root))
+        archive.unlink()
+        _run(sys.executable, "-m", "venv", str(root / ".venv"))
+        _run(
+            str(root / ".venv" / "bin" / "python"),
+            *("-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *("--constraint", str(root / "constraints.txt"), "--editable", str(root)),
+        )
+        is_complete.touch()
+    return root
+
+
+def _run(*command: str) -> None:
+    try:
+        subprocess.run(
+            command, check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS
+        )
+    except FileNotFoundError:
+        pytest.skip(f"the previous release cannot be had: there is no {command[0]}")
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        lines = str(error.stderr or error).strip().splitlines()
+        said = next((line for line in lines if "ERROR" in line), lines[-1])
+        pytest.skip(f"the previous release cannot be had: {said}")

@@ -1,0 +1,193 @@
+"""What Step Functions' answers mean. Answers without a remark were recorded from moto 5.2; those marked
+(reference) are as AWS's API reference has them."""
+
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+
+from domain.claim import Refusal, RunState
+from orchestrators.base import Answer, Cancel, Dispatch, Prepared, Request, Start
+from orchestrators.step_functions import StepFunctions
+
+ARN = "arn:aws:states:eu-central-1:123456789012:stateMachine:take"
+EXECUTION = "arn:aws:states:eu-central-1:123456789012:execution:take:run-1"
+STARTED = b'{"executionArn": "%s", "startDate": 1795715110.58}' % EXECUTION.encode()
+STANDARD = b'{"stateMachineArn": "%s", "name": "take", "status": "ACTIVE", "type": "STANDARD"}' % (
+    ARN.encode()
+)
+EXPRESS = STANDARD.replace(b"STANDARD", b"EXPRESS")
+EXISTS = (
+    b"""{"__type": "ExecutionAlreadyExists", "message": "Execution Already Exists: '%s'"}"""
+    % (EXECUTION.encode())
+)
+ABSENT = b"""{"__type": "ExecutionDoesNotExist", "message": "Execution Does Not Exist: '%s'"}""" % (
+    EXECUTION.encode()
+)
+PAGE = b"<html><body>Please sign in</body></html>"
+DISPATCH = Dispatch(
+    "run-1",
+    {"job_id": "j", "video_uri": "s3://ü", "dispatch_id": "run-1"},
+    datetime(2026, 3, 2, tzinfo=UTC),
+)
+
+
+def machine(workflow: str = ARN, url: str = "") -> StepFunctions:
+    return StepFunctions(url=url, workflow=workflow, credentials="AKIDEXAMPLE:secret")
+
+
+def answer(body: bytes, status: int = 200, *, is_whole: bool = True) -> Answer:
+    return Answer(status, {}, body, is_whole)
+
+
+def error(name: str) -> bytes:
+    return orjson.dumps({"__type": name, "message": "as AWS puts it"})
+
+
+def sent(request: Request | None) -> tuple[str, dict]:
+    assert request is not None
+    assert request.method == "POST"
+    assert request.headers is not None
+    assert request.headers["Content-Type"] == "application/x-amz-json-1.0"
+    assert "/eu-central-1/states/aws4_request" in request.headers["Authorization"]
+    return request.headers["X-Amz-Target"], orjson.loads(request.body)
+
+
+def test_a_start_names_the_execution_by_the_dispatch() -> None:
+    target, body = sent(machine().start(DISPATCH, ""))
+    assert target == "AWSStepFunctions.StartExecution"
+    assert body["stateMachineArn"] == ARN
+    assert body["name"] == "run-1"
+    assert orjson.loads(body["input"]) == DISPATCH.fields
+    assert body == sent(machine().start(DISPATCH, ""))[1]
+
+
+def test_it_is_asked_about_and_stopped_by_the_execution_s_arn() -> None:
+    named = {"executionArn": EXECUTION}
+    assert sent(machine().ask("run-1", "")) == ("AWSStepFunctions.DescribeExecution", named)
+    assert sent(machine().cancel(DISPATCH, None, "")) == ("AWSStepFunctions.StopExecution", named)
+
+
+@pytest.mark.parametrize(
+    ("arn", "endpoint"),
+    [
+        (ARN, "https://states.eu-central-1.amazonaws.com/"),
+        (ARN.replace("arn:aws:", "arn:aws-us-gov:"), "https://states.eu-central-1.amazonaws.com/"),
+        (ARN.replace("arn:aws:", "arn:aws-cn:"), "https://states.eu-central-1.amazonaws.com.cn/"),
+    ],
+)
+def test_without_a_url_it_is_the_endpoint_of_the_arn_s_region(arn: str, endpoint: str) -> None:
+    assert machine(arn).start(DISPATCH, "").url == endpoint
+    assert machine(arn, "https://vpce.example/").start(DISPATCH, "").url == "https://vpce.example/"
+
+
+@pytest.mark.parametrize(
+    ("given", "start", "refusal"),
+    [
+        (answer(STARTED), Start.ACCEPTED, None),
+        (answer(EXISTS, 400), Start.EXISTS, None),
+        (answer(error("com.amazonaws.swf.service.v2.model#ExecutionAlreadyExists"), 400), Start.EXISTS, None),
+        (answer(error("StateMachineDoesNotExist"), 400), Start.REFUSED, Refusal.UNKNOWN_WORKFLOW),
+        (answer(error("StateMachineDeleting"), 400), Start.REFUSED, Refusal.UNKNOWN_WORKFLOW),
+        (answer(error("InvalidArn"), 400), Start.REFUSED, Refusal.UNKNOWN_WORKFLOW),
+        (answer(error("InvalidName"), 400), Start.REFUSED, Refusal.INVALID_PARAMETERS),
+        (answer(error("InvalidExecutionInput"), 400), Start.REFUSED, Refusal.INVALID_PARAMETERS),
+        # (reference) from here on
+        (answer(error("ExecutionLimitExceeded"), 400), Start.REFUSED, Refusal.UNAVAILABLE),
+        (answer(error("ThrottlingException"), 400), Start.REFUSED, Refusal.UNAVAILABLE),
+        (answer(error("TooManyRequestsException"), 429), Start.REFUSED, Refusal.UNAVAILABLE),
+        (answer(error("UnrecognizedClientException"), 400), Start.REFUSED, Refusal.UNAUTHORIZED),
+        (answer(error("InvalidSignatureException"), 403), Start.REFUSED, Refusal.UNAUTHORIZED),
+        (answer(error("ExpiredTokenException"), 400), Start.REFUSED, Refusal.UNAUTHORIZED),
+        (answer(error("com.amazon.coral.service#AccessDeniedException"), 400), Start.REFUSED,
+         Refusal.UNAUTHORIZED),
+        (answer(error("KmsInvalidStateException"), 400), Start.REFUSED, Refusal.REFUSED),
+        (answer(error("InternalFailure"), 500), Start.UNKNOWN, None),
+        (answer(error("ServiceUnavailable"), 503), Start.UNKNOWN, None),
+        (answer(error("ThrottlingException"), 503), Start.UNKNOWN, None),
+        # Not AWS's word
+        (answer(b"{}"), Start.UNKNOWN, None),
+        (answer(b""), Start.UNKNOWN, None),
+        (answer(PAGE), Start.UNKNOWN, None),
+        (answer(b'{"executionArn": null}'), Start.UNKNOWN, None),
+        (answer(b'[":execution:"]'), Start.UNKNOWN, None),
+        (answer(b'{"executionArn": "arn:aws:states:r:1:express:take:run-1:u"}'), Start.UNKNOWN, None),
+        (answer(STARTED[:-1], is_whole=False), Start.UNKNOWN, None),
+        (answer(EXISTS, 400, is_whole=False), Start.UNKNOWN, None),
+        (answer(PAGE, 502), Start.UNKNOWN, None),
+        (answer(EXISTS, 504), Start.UNKNOWN, None),
+        (answer(PAGE, 522), Start.UNKNOWN, None),
+        (answer(PAGE, 403), Start.REFUSED, Refusal.UNAUTHORIZED),
+        (answer(PAGE, 404), Start.REFUSED, Refusal.UNKNOWN_WORKFLOW),
+    ],
+)  # fmt: skip
+def test_what_an_answer_to_a_start_means(given: Answer, start: Start, refusal: Refusal) -> None:
+    read = machine().read_start(given)
+    assert (read.start, read.refusal) == (start, refusal)
+
+
+@pytest.mark.parametrize(
+    ("given", "state"),
+    [
+        (answer(b'{"executionArn": "e", "status": "RUNNING"}'), RunState.RUNNING),
+        (answer(b'{"executionArn": "e", "status": "PENDING_REDRIVE"}'), RunState.RUNNING),
+        (answer(b'{"executionArn": "e", "status": "SUCCEEDED"}'), RunState.SUCCEEDED),
+        (answer(b'{"executionArn": "e", "status": "FAILED"}'), RunState.FAILED),
+        (answer(b'{"executionArn": "e", "status": "TIMED_OUT"}'), RunState.FAILED),
+        (answer(b'{"executionArn": "e", "status": "ABORTED"}'), RunState.CANCELLED),
+        (answer(ABSENT, 400), RunState.NOT_FOUND),
+        (answer(b'{"executionArn": "e", "status": "A_NEW_ONE"}'), RunState.NO_ANSWER),
+        (answer(b'{"status": "RUNNING"', is_whole=False), RunState.NO_ANSWER),
+        (answer(ABSENT, 400, is_whole=False), RunState.NO_ANSWER),
+        (answer(ABSENT, 502), RunState.NO_ANSWER),
+        (answer(PAGE, 404), RunState.NO_ANSWER),
+        (answer(error("InvalidArn"), 400), RunState.NO_ANSWER),
+        (answer(error("AccessDeniedException"), 400), RunState.NO_ANSWER),
+        (answer(error("ThrottlingException"), 400), RunState.NO_ANSWER),
+        (answer(PAGE), RunState.NO_ANSWER),
+    ],
+)
+def test_what_an_answer_to_an_ask_means(given: Answer, state: RunState) -> None:
+    assert machine().read_ask(given).state is state
+
+
+@pytest.mark.parametrize(
+    ("given", "meaning"),
+    [
+        (answer(b'{"stopDate": 1795715110.636}'), Cancel.DONE),
+        (answer(ABSENT, 400), Cancel.NOT_FOUND),
+        (answer(error("InvalidArn"), 400), Cancel.REFUSED),
+        (answer(error("ThrottlingException"), 400), Cancel.NO_ANSWER),
+        (answer(error("InternalFailure"), 500), Cancel.NO_ANSWER),
+        (answer(PAGE), Cancel.NO_ANSWER),
+        (answer(ABSENT, 502), Cancel.NO_ANSWER),
+    ],
+)
+def test_what_an_answer_to_a_cancel_means(given: Answer, meaning: Cancel) -> None:
+    assert machine().read_cancel(given) is meaning
+
+
+@pytest.mark.parametrize(
+    ("given", "meaning"),
+    [
+        (answer(STANDARD), Prepared("")),
+        (answer(EXPRESS), Refusal.UNSUPPORTED),
+        (answer(STANDARD.replace(b"ACTIVE", b"DELETING")), Refusal.UNKNOWN_WORKFLOW),
+        (answer(error("StateMachineDoesNotExist"), 400), Refusal.UNKNOWN_WORKFLOW),
+        (answer(error("AccessDeniedException"), 400), Refusal.UNAUTHORIZED),
+        (answer(PAGE), Refusal.UNAVAILABLE),
+        (answer(PAGE, 503), Refusal.UNAVAILABLE),
+        (answer(STANDARD[:-1], is_whole=False), Refusal.UNAVAILABLE),
+    ],
+)
+def test_nothing_is_started_before_the_machine_is_known_to_be_a_standard_one(
+    given: Answer, meaning: Prepared | Refusal
+) -> None:
+    request = machine().prepare()
+    assert sent(request) == ("AWSStepFunctions.DescribeStateMachine", {"stateMachineArn": ARN})
+    assert machine().read_prepare(given) == meaning
+
+
+def test_a_name_is_remembered_for_90_days() -> None:
+    assert machine().window == timedelta(days=90)
+    assert machine().can_be_asked

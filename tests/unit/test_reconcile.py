@@ -1,0 +1,415 @@
+"""Reconciliation: what an engine's word, a settings change, a cancel and a silence lead to, rule by rule."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from domain.claim import (
+    ABANDONED_AFTER,
+    TOLD_AGAIN_AFTER,
+    Claim,
+    ClaimEvent,
+    DispatchPolicy,
+    Phase,
+    RunState,
+)
+from domain.claim_rules import begin, settle, still_wanted
+from domain.errors import ExecutionSuperseded, FsmTerminalImmutable
+from domain.job import RUN_FAILED, Failure
+from domain.job_fsm import JobStatus
+from domain.lifecycle import cancel, cancel_notified
+from domain.reconcile import ASK_LEASE, LAST_REPORT, answered, look
+from domain.record import Record, TaskKind
+from domain.retry import decide_retry
+from domain.run import Outcome, decide_run, hold_is_over
+from domain.status_callback import StatusCallback, apply_callback
+from orchestrators.registry import dispatch_policy
+from settings import Settings
+from store.due_index import scores
+from tests.unit.records import NOW, POLICY, a_claim, a_record, a_retry_claim, seconds
+
+WINDOW = timedelta(hours=1)
+ASKED = replace(POLICY, window=WINDOW, can_be_asked=True, engine="here", first_report=seconds(600))
+TELLING = replace(ASKED, can_cancel=True)
+S = RunState
+UPLOADED, FAILED, CANCELLED = JobStatus.UPLOADED, JobStatus.FAILED, JobStatus.CANCELLED
+
+
+def unknown(phase: Phase = Phase.UNKNOWN, **fields: Any) -> Claim:
+    """A run that was sent once, by the engine `here`, and whose answer was lost."""
+    values = {"sends": 1, "sent_at": NOW, "first_sent_at": NOW, "engine": "here"}
+    values = {"sends": 1, "sent_at": NOW, "first_sent_at": NOW, "engine": "here"}
+    return a_claim(phase, **(values | {"lease_until": NOW} | fields))
+
+
+def standing(record: Record) -> Claim:
+    assert record.claim is not None
+    return record.claim
+
+
+def versioned(record: Record, revision: bytes) -> Record:
+    return replace(record, revision=(revision, b""))
+
+
+def a_report(status: JobStatus, dispatch_id: str | None, number: int = 1) -> StatusCallback:
+    return StatusCallback(
+        event_id=f"event-{number}", digest=f"{number}", status=status, occurred_at=NOW,
+        correlation_id="c", dispatch_id=dispatch_id, failure=Failure(code="own"),
+    )  # fmt: skip
+
+
+# Rule 4: the window
+
+
+@pytest.mark.parametrize(
+    ("age", "may"), [(WINDOW - seconds(1), True), (WINDOW, False), (2 * WINDOW, False)]
+)
+def test_a_resend_is_held_to_the_window_at_its_decision_its_begin_and_its_first_byte(
+    age: timedelta, may: bool
+) -> None:
+    now = NOW + age
+    record = a_record(UPLOADED, unknown())
+    decided = answered(record, record, S.NOT_FOUND, now, ASKED)
+    assert (decided.task is TaskKind.DISPATCH) is may
+    waited = a_record(UPLOADED, unknown(phase=Phase.CLAIMED, epoch=2))
+    begun = begin(waited, waited.token, now, ASKED)
+    assert begun.result is may
+    if not may:
+        assert (standing(begun.record).phase, standing(begun.record).reason) == (
+            Phase.UNKNOWN,
+            "window_over",
+        )
+    sending = a_record(UPLOADED, unknown(phase=Phase.SENDING, epoch=2, sends=2))
+    assert still_wanted(sending, sending.token, now, ASKED) is may
+
+
+def test_a_first_send_needs_no_window_and_one_whose_time_is_not_known_has_none() -> None:
+    first = a_record(UPLOADED, unknown(phase=Phase.SENDING))
+    assert still_wanted(first, first.token, NOW + 2 * WINDOW, ASKED)
+    old = unknown(phase=Phase.CLAIMED, first_sent_at=None, sent_at=None)
+    assert not begin(a_record(UPLOADED, old), a_record(UPLOADED, old).token, NOW, ASKED).result
+
+
+def test_a_resend_keeps_the_time_of_the_first_send() -> None:
+    record = a_record(UPLOADED, unknown(phase=Phase.CLAIMED, epoch=2))
+    begun = standing(begin(record, record.token, NOW + seconds(99), ASKED).record)
+    assert (begun.first_sent_at, begun.sent_at, begun.sends) == (NOW, NOW + seconds(99), 2)
+
+
+def test_a_window_for_ever_is_never_added_to_a_time() -> None:
+    policy = replace(ASKED, window=timedelta.max)
+    late = NOW + timedelta(days=300_000)
+    record = a_record(UPLOADED, unknown())
+    assert answered(record, record, S.NOT_FOUND, late, policy).task is TaskKind.DISPATCH
+    for state in RunState:
+        answered(record, record, state, NOW, policy)
+
+
+def test_the_hold_is_the_settings_own_although_the_claim_was_due_earlier_for_another_reason() -> (
+    None
+):
+    claim = unknown(lease_until=NOW + seconds(2))
+    assert not hold_is_over(claim, NOW + seconds(59), POLICY)
+    assert hold_is_over(claim, NOW + seconds(60), POLICY)
+    assert not hold_is_over(claim, NOW + timedelta(days=9_999), replace(POLICY, unknown_hold=None))
+
+
+# Rule 2: another engine
+
+
+def test_another_engine_is_neither_asked_nor_told_nor_sent_to_nor_believed() -> None:
+    other = replace(TELLING, engine="there")
+    record = a_record(UPLOADED, unknown())
+    assert look(record, NOW, other).task is None
+    for state in RunState:
+        assert not answered(record, record, state, NOW, other).changed
+    waited = a_record(UPLOADED, unknown(phase=Phase.CLAIMED, epoch=2))
+    assert not begin(waited, waited.token, NOW, other).result
+    gone = a_record(CANCELLED, unknown(cancel_due=True))
+    assert look(gone, NOW, other).task is None
+    sent = a_record(CANCELLED, unknown(phase=Phase.SENT, cancel_due=True))
+    assert look(sent, NOW, other).task is None
+    due = standing(look(record, NOW, other).record).lease_until
+    assert due == NOW + timedelta(hours=1)
+
+
+def test_a_process_whose_settings_do_not_say_where_the_engine_is_cannot_tell_it_from_another() -> (
+    None
+):
+    named = {"orchestrator_kind": "restate", "orchestrator_workflow": "Take/run"}
+    worker = dispatch_policy(Settings(env="development", orchestrator_url="http://engine", **named))
+    web = dispatch_policy(Settings(env="development", orchestrator_url="", **named))
+    assert not unknown(engine=worker.engine).is_elsewhere(web)
+
+
+# Rule 10: an answer that meets a newer record
+
+
+@pytest.mark.parametrize("state", RunState)
+def test_of_an_answer_that_meets_a_newer_record_only_that_it_is_there_counts(
+    state: RunState,
+) -> None:
+    asked = versioned(a_record(UPLOADED, unknown()), b"1")
+    newer = versioned(asked, b"2")
+    is_there = state in (S.RUNNING, S.SUCCEEDED, S.FAILED, S.CANCELLED)
+    decided = answered(newer, asked, state, NOW, ASKED)
+    assert decided.changed is is_there
+    if is_there:
+        assert standing(decided.record).phase is Phase.SENT
+    sent = versioned(a_record(JobStatus.AUDIO_READY, unknown(phase=Phase.SENT)), b"3")
+    assert not answered(sent, asked, state, NOW, ASKED).changed
+
+
+@pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING, Phase.UNKNOWN])
+def test_what_is_there_counts_under_a_later_epoch_too(phase: Phase) -> None:
+    asked = versioned(a_record(UPLOADED, unknown()), b"1")
+    resent = versioned(a_record(UPLOADED, unknown(phase=phase, epoch=2, sends=2)), b"2")
+    assert standing(answered(resent, asked, S.RUNNING, NOW, ASKED).record).phase is Phase.SENT
+    assert not answered(resent, asked, S.NOT_FOUND, NOW, ASKED).changed
+
+
+def test_an_answer_about_another_dispatch_counts_for_nothing() -> None:
+    asked = a_record(UPLOADED, unknown(dispatch_id="run-other"))
+    for state in RunState:
+        assert not answered(a_record(UPLOADED, unknown()), asked, state, NOW, ASKED).changed
+
+
+@pytest.mark.parametrize("state", [S.NOT_FOUND, S.NO_ANSWER])
+def test_that_an_accepted_dispatch_is_not_found_moves_nothing(state: RunState) -> None:
+    record = a_record(JobStatus.AUDIO_EXTRACTING, unknown(phase=Phase.SENT, settled_at=NOW))
+    decided = answered(record, record, state, NOW + seconds(999), ASKED)
+    assert (standing(decided.record).phase, decided.task) == (Phase.SENT, None)
+    assert decided.record.job.status is JobStatus.AUDIO_EXTRACTING
+
+
+# Rules 6 and 11: the run ended badly
+
+
+def ended(record: Record, at: float, state: RunState = S.FAILED) -> Record:
+    return answered(record, record, state, NOW + seconds(at), ASKED).record
+
+
+def test_a_run_that_ended_badly_is_settled_at_once_and_failed_by_a_second_answer_30_s_later() -> (
+    None
+):
+    first = ended(a_record(UPLOADED, unknown()), 0)
+    assert (first.job.status, standing(first).phase) == (
+        JobStatus.AUDIO_EXTRACTING,
+        Phase.SENT,
+    )
+    assert standing(first).lease_until == NOW + LAST_REPORT
+    assert ended(first, 29.9).job.status is JobStatus.AUDIO_EXTRACTING
+    failed = ended(first, 30)
+    assert (failed.job.status, failed.job.failure) == (FAILED, Failure(code=RUN_FAILED))
+    assert standing(failed).lease_until is None
+
+
+def test_a_report_or_a_run_that_lives_between_the_two_answers_begins_it_anew() -> None:
+    first = ended(a_record(UPLOADED, unknown()), 0)
+    report = a_report(JobStatus.AUDIO_READY, standing(first).dispatch_id)
+    reported = apply_callback(first, report, NOW + seconds(10), ASKED).record
+    assert ended(reported, 31).job.status is JobStatus.AUDIO_READY
+    assert ended(ended(reported, 31), 61).job.status is FAILED
+    revived = ended(first, 10, S.RUNNING)
+    assert ended(revived, 31).job.status is JobStatus.AUDIO_EXTRACTING
+    unanswered = ended(first, 10, S.NO_ANSWER)
+    assert ended(unanswered, 31).job.status is FAILED
+
+
+@pytest.mark.parametrize(
+    "status", [JobStatus.DRAFT_READY, JobStatus.EDITING, JobStatus.REGENERATING, CANCELLED]
+)
+def test_the_engines_word_fails_a_job_only_up_to_generating(status: JobStatus) -> None:
+    record = a_record(status, unknown(phase=Phase.SENT, settled_at=NOW))
+    assert ended(ended(record, 0), 31).job.status is status
+
+
+def test_a_run_that_ended_well_fails_nothing_and_leaves_the_job_silent() -> None:
+    claim = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW + seconds(600))
+    silent = look(a_record(JobStatus.AUDIO_EXTRACTING, claim), NOW + seconds(600), ASKED)
+    assert silent.task is TaskKind.ASK
+    assert silent.record.job.silent_since is not None
+    known = ended(ended(silent.record, 600, S.SUCCEEDED), 700, S.SUCCEEDED)
+    assert known.job.silent_since is not None
+    assert (known.job.status, standing(known).run_state) == (
+        JobStatus.AUDIO_EXTRACTING,
+        S.SUCCEEDED,
+    )
+
+
+def dead_run() -> Record:
+    return ended(ended(a_record(UPLOADED, unknown()), 0), 30)
+
+
+def test_an_accepted_retry_that_dies_before_it_resumes_bars_no_further_retry() -> None:
+    retry = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
+    record = a_record(FAILED, retry)
+    assert record.report_deadline(ASKED) == NOW + seconds(600)
+    dead = ended(ended(record, 0), 30)
+    assert (dead.job.status, standing(dead).is_dead) == (FAILED, True)
+    again = decide_retry(dead, "another", "standard", NOW + seconds(40), ASKED)
+    assert again.result.outcome is Outcome.STARTED
+
+
+def test_late_reports_of_a_dead_run_are_merged_until_a_retry_claims() -> None:
+    record = dead_run()
+    run_id = standing(record).dispatch_id
+    progress = apply_callback(record, a_report(JobStatus.AUDIO_READY, run_id), NOW, ASKED)
+    assert (progress.record.job.status, progress.result) == (FAILED, False)
+    assert progress.record.job.failure == Failure(code=RUN_FAILED)
+    failure = apply_callback(progress.record, a_report(FAILED, run_id, 2), NOW, ASKED)
+    assert (failure.record.job.status, failure.record.job.failure) == (FAILED, Failure(code="own"))
+    retried = decide_retry(failure.record, "one", "standard", NOW, ASKED).record
+    with pytest.raises(ExecutionSuperseded):
+        apply_callback(retried, a_report(FAILED, run_id, 3), NOW, ASKED)
+    with pytest.raises(FsmTerminalImmutable):
+        apply_callback(retried, a_report(FAILED, None, 3), NOW, ASKED)
+
+
+def test_late_reports_are_bounded_as_all_reports_are() -> None:
+    record = dead_run()
+    full = replace(record, job=record.job.model_copy(update={"reports": 1_000}))
+    with pytest.raises(FsmTerminalImmutable):
+        apply_callback(full, a_report(FAILED, standing(record).dispatch_id), NOW, ASKED)
+
+
+def test_a_late_report_that_names_no_dispatch_is_not_taken_for_a_dead_retrys() -> None:
+    retry = a_retry_claim(Phase.SENT, is_dead=True)
+    with pytest.raises(FsmTerminalImmutable):
+        apply_callback(a_record(FAILED, retry), a_report(FAILED, None), NOW, ASKED)
+    named = a_report(FAILED, retry.dispatch_id)
+    assert apply_callback(a_record(FAILED, retry), named, NOW, ASKED).changed
+
+
+# Rule 3
+
+
+@pytest.mark.parametrize("phase", [Phase.SENDING, Phase.UNKNOWN, Phase.SENT])
+def test_only_a_callback_that_names_a_retry_proves_it_where_the_engine_can_be_asked(
+    phase: Phase,
+) -> None:
+    record = a_record(FAILED, a_retry_claim(phase, sends=1))
+    with pytest.raises(FsmTerminalImmutable):
+        apply_callback(record, a_report(JobStatus.TRANSCRIBING, None), NOW, ASKED)
+    named = a_report(JobStatus.TRANSCRIBING, standing(record).dispatch_id)
+    resumed = apply_callback(record, named, NOW, ASKED).record
+    assert (resumed.job.status, standing(resumed).phase) == (JobStatus.TRANSCRIBING, Phase.SENT)
+    assert apply_callback(record, a_report(JobStatus.TRANSCRIBING, None), NOW, POLICY).changed, (
+        "an engine that cannot be asked depends on callbacks"
+    )
+
+
+# Rules 13 and 20: cancels, and the next look
+
+
+def ways() -> list[DispatchPolicy]:
+    year = replace(POLICY, unknown_hold=timedelta(days=365))
+    return [POLICY, year, replace(POLICY, unknown_hold=None), replace(POLICY, window=WINDOW), ASKED]
+
+
+@pytest.mark.parametrize("policy", ways())
+@pytest.mark.parametrize("can_cancel", [False, True])
+@pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING, Phase.UNKNOWN, Phase.SENT])
+def test_a_cancel_that_was_not_told_is_looked_at_again_and_an_open_claim_within_a_day(
+    policy: DispatchPolicy, can_cancel: bool, phase: Phase
+) -> None:
+    policy = replace(policy, can_cancel=can_cancel)
+    for lease in (None, NOW + seconds(71), NOW + timedelta(days=365)):
+        if lease is None and phase in (Phase.CLAIMED, Phase.SENDING):
+            continue
+        claim = unknown(phase=phase, lease_until=lease)
+        change = cancel(a_record(UPLOADED, claim), NOW, policy, None)
+        left = standing(change.record)
+        assert left.phase is (Phase.UNKNOWN if phase is Phase.CLAIMED else phase)
+        assert (change.task is TaskKind.TELL_CANCELLED) is left.cancel_due is can_cancel
+        if left.phase is Phase.SENDING:
+            # Its worker's lease stays; what the worker learns sets the next look.
+            assert left.lease_until == lease
+            lost = settle(change.record, change.record.token, ClaimEvent.LOST, None, NOW, policy)
+            left = standing(lost.record)
+        if left.phase is Phase.UNKNOWN:
+            assert left.lease_until is not None
+            assert left.lease_until <= NOW + (TOLD_AGAIN_AFTER if can_cancel else ABANDONED_AFTER)
+        elif can_cancel:
+            assert left.lease_until is not None
+            assert left.lease_until <= NOW + TOLD_AGAIN_AFTER
+
+
+def test_a_cancel_whose_message_is_lost_is_told_again_and_not_every_second() -> None:
+    record = a_record(CANCELLED, unknown(phase=Phase.SENT, cancel_due=True, lease_until=NOW))
+    again = look(record, NOW, TELLING)
+    assert again.task is TaskKind.TELL_CANCELLED
+    assert standing(again.record).lease_until == NOW + TOLD_AGAIN_AFTER
+
+
+def test_a_start_that_arrives_after_the_cancel_is_found_and_then_told_of_it() -> None:
+    record = cancel(a_record(UPLOADED, unknown()), NOW, TELLING, None).record
+    record = cancel_notified(record, record.token, "not_found", False, NOW).record
+    due = standing(record).lease_until
+    assert due is not None
+    asked = look(record, due, TELLING)
+    assert asked.task is TaskKind.ASK
+    absent = answered(asked.record, asked.record, S.NOT_FOUND, due, TELLING)
+    assert (standing(absent.record).phase, absent.task) == (Phase.UNKNOWN, None)
+    found = answered(absent.record, absent.record, S.RUNNING, due, TELLING).record
+    assert (found.job.status, standing(found).phase) == (CANCELLED, Phase.SENT)
+    assert look(found, due, TELLING).task is TaskKind.TELL_CANCELLED
+
+
+@pytest.mark.parametrize("policy", [POLICY, replace(POLICY, can_cancel=True), ASKED, TELLING])
+def test_absence_closes_the_claim_of_a_cancelled_job_a_day_after_the_last_send_and_no_sooner(
+    policy: DispatchPolicy,
+) -> None:
+    sent_at = NOW + seconds(500)
+    for late, is_free in ((seconds(-1), False), (seconds(0), True)):
+        now = sent_at + ABANDONED_AFTER + late
+        claim = unknown(sent_at=sent_at, sends=2, lease_until=now, cancel_due=policy.can_cancel)
+        record = look(a_record(CANCELLED, claim), now, policy).record
+        if policy.can_be_asked:
+            assert standing(answered(record, record, S.NO_ANSWER, now, policy).record)
+            record = answered(record, record, S.NOT_FOUND, now, policy).record
+        assert (record.claim is None) is is_free
+        if is_free:
+            assert record.released is not None
+            assert record.released.reason == "abandoned"
+    uploaded = a_record(UPLOADED, unknown())
+    later = NOW + 3 * ABANDONED_AFTER
+    assert standing(answered(uploaded, uploaded, S.NOT_FOUND, later, ASKED).record)
+
+
+@pytest.mark.parametrize("policy", ways())
+@pytest.mark.parametrize("status", [UPLOADED, CANCELLED])
+def test_no_unknown_claim_is_without_a_next_look(policy: DispatchPolicy, status: JobStatus) -> None:
+    sending = unknown(phase=Phase.SENDING, lease_until=NOW + POLICY.send_lease)
+    lost = settle(
+        a_record(status, sending),
+        a_record(status, sending).token,
+        ClaimEvent.LOST,
+        None,
+        NOW,
+        policy,
+    ).record
+    due, *_, since, _ = scores(lost)
+    assert due
+    assert since == repr(NOW.timestamp())
+
+
+def test_a_claim_that_was_held_for_ever_is_asked_about_once_the_settings_let_it() -> None:
+    held = a_record(UPLOADED, unknown(lease_until=None))
+    assert look(held, NOW, replace(POLICY, unknown_hold=None)).changed is False
+    assert look(held, NOW, ASKED).task is TaskKind.ASK
+
+
+# Rule 16: one ask at a time
+
+
+def test_one_ask_at_a_time_and_a_lost_one_is_over_after_its_lease() -> None:
+    record = a_record(UPLOADED, unknown())
+    first = decide_run(record, NOW, ASKED)
+    assert (first.task, first.result.outcome) == (TaskKind.ASK, Outcome.JOINED)
+    second = decide_run(first.record, NOW + seconds(1), ASKED)
+    assert (second.changed, second.result.outcome) == (False, Outcome.JOINED)
+    assert not look(first.record, NOW + ASK_LEASE - seconds(1), ASKED).changed
+    assert look(first.record, NOW + ASK_LEASE, ASKED).task is TaskKind.ASK

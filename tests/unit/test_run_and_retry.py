@@ -1,0 +1,297 @@
+"""Run and retry: who may claim, who joins, who replays, and what a waiter is told."""
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from domain.audit import EventType
+from domain.claim import Claim, ClaimEvent, FencingToken, Phase
+from domain.claim_rules import begin, settle, still_wanted
+from domain.errors import (
+    ClientRequestMismatch,
+    FsmTerminalImmutable,
+    FsmTransitionInvalid,
+    JobAlreadyRunning,
+    OrchestratorDispatchFailed,
+    RetryNotAllowedState,
+)
+from domain.job import Manifest
+from domain.job_fsm import RUNNING_STATUSES, TERMINAL_STATUSES, JobStatus
+from domain.reconcile import look
+from domain.record import Decision, Record, TaskKind
+from domain.retry import decide_retry, retry_dispatch_id
+from domain.run import DispatchResult, Outcome, decide_run, outcome_of, run_dispatch_id
+from tests.unit.records import (
+    JOB_ID,
+    NOW,
+    POLICY,
+    a_claim,
+    a_record,
+    a_retry_claim,
+    seconds,
+    statuses_but,
+)
+
+UPLOADED, FAILED = JobStatus.UPLOADED, JobStatus.FAILED
+RUN = FencingToken(JOB_ID, f"run-{JOB_ID}", 1)
+
+
+def retry(
+    record: Record, request_id: str = "r1", profile: str = "standard"
+) -> Decision[DispatchResult]:
+    return decide_retry(record, request_id, profile, NOW, POLICY, "c")
+
+
+def test_a_dispatch_id_is_derived_and_fit_for_every_place() -> None:
+    ids = [run_dispatch_id(JOB_ID), *(retry_dispatch_id(JOB_ID, each) for each in ("r1", "ü/\n"))]
+    assert len(set(ids)) == 3
+    assert all(re.fullmatch("[a-z][a-z0-9-]{0,62}", each) for each in ids)
+    assert retry_dispatch_id(JOB_ID, "r1") == ids[1]
+
+
+def test_the_first_run_claims_and_asks_for_the_dispatch() -> None:
+    decision = decide_run(a_record(UPLOADED), NOW, POLICY, "c")
+    assert decision.result.outcome is Outcome.STARTED
+    assert decision.changed
+    claim = decision.record.claim
+    assert claim is not None
+    assert (claim.phase, claim.epoch, claim.dispatch_id) == (Phase.CLAIMED, 1, RUN.dispatch_id)
+    assert (claim.lease_until, claim.correlation_id) == (NOW + POLICY.claim_lease, "c")
+    assert decision.task is TaskKind.DISPATCH
+    assert [line.event_type for line in decision.events] == [EventType.CLAIMED]
+
+
+def test_a_new_claim_has_a_new_epoch() -> None:
+    decision = decide_run(a_record(UPLOADED, a_claim(Phase.RELEASED, epoch=4)), NOW, POLICY)
+    assert decision.result.claim.epoch == 5
+
+
+@pytest.mark.parametrize("status", statuses_but(UPLOADED))
+def test_a_run_starts_from_uploaded_only(status: JobStatus) -> None:
+    kind = FsmTerminalImmutable if status in TERMINAL_STATUSES else FsmTransitionInvalid
+    with pytest.raises(kind) as refused:
+        decide_run(a_record(status), NOW, POLICY)
+    assert refused.value.details["attempted_status"] == JobStatus.AUDIO_EXTRACTING
+
+
+@pytest.mark.parametrize("uri", [None, ""])
+def test_a_run_needs_a_video(uri: str | None) -> None:
+    with pytest.raises(FsmTransitionInvalid):
+        decide_run(a_record(UPLOADED, manifest=Manifest(video_uri=uri)), NOW, POLICY)
+
+
+@pytest.mark.parametrize("status", statuses_but(*TERMINAL_STATUSES))
+def test_a_run_that_stands_is_a_replay_in_any_state_short_of_the_end(status: JobStatus) -> None:
+    decision = decide_run(a_record(status, a_claim(Phase.SENT)), NOW, POLICY)
+    assert (decision.result.outcome, decision.changed) == (Outcome.REPLAYED, False)
+
+
+@pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING])
+def test_a_run_under_way_is_joined(phase: Phase) -> None:
+    decision = decide_run(a_record(UPLOADED, a_claim(phase)), NOW, POLICY)
+    assert (decision.result.outcome, decision.changed) == (Outcome.JOINED, False)
+
+
+def test_an_unknown_outcome_is_held_and_then_sent_again_by_the_next_run() -> None:
+    record = a_record(UPLOADED, a_claim(Phase.UNKNOWN, lease_until=NOW + seconds(60)))
+    with pytest.raises(OrchestratorDispatchFailed) as refused:
+        decide_run(record, NOW, POLICY)
+    assert refused.value.details == {"reason": "outcome_unknown"}
+    assert refused.value.retry_after == 61
+    decision = decide_run(record, NOW + seconds(60), POLICY)
+    assert decision.changed
+    assert (decision.result.outcome, decision.result.claim.epoch) == (Outcome.STARTED, 2)
+    assert decision.task is TaskKind.DISPATCH
+    assert not look(record, NOW + seconds(61), POLICY).changed, "it is not the sweep's to send"
+
+
+def test_an_orchestrator_that_deduplicates_is_sent_again_at_once() -> None:
+    policy = replace(POLICY, window=timedelta.max)
+    record = a_record(UPLOADED, a_claim(Phase.UNKNOWN, sends=1, first_sent_at=NOW))
+    assert decide_run(record, NOW, policy).result.claim.dispatch_id == RUN.dispatch_id
+
+
+@pytest.mark.parametrize("status", statuses_but(FAILED))
+def test_only_a_failed_job_is_retried(status: JobStatus) -> None:
+    running = status in RUNNING_STATUSES
+    with pytest.raises(JobAlreadyRunning if running else RetryNotAllowedState) as refused:
+        retry(a_record(status))
+    details = {"current_status": status}
+    assert refused.value.details == (
+        details if running else {**details, "attempted_status": JobStatus.REGENERATING}
+    )
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "resume"),
+    [
+        (
+            {"video_uri": "v", "audio_uri": "a", "transcript_uri": "t", "draft_uri": "d"},
+            "DRAFT_READY",
+        ),
+        ({"video_uri": "v", "audio_uri": "a", "transcript_uri": "t"}, "TRANSCRIPT_READY"),
+        ({"video_uri": "v", "audio_uri": "a"}, "AUDIO_READY"),
+        ({"video_uri": "v"}, "UPLOADED"),
+        ({"audio_uri": "", "video_uri": "v"}, "UPLOADED"),
+    ],
+)
+def test_a_retry_resumes_from_the_furthest_artifact(artifacts: dict[str, str], resume: str) -> None:
+    claim = retry(a_record(FAILED, manifest=Manifest(**artifacts))).result.claim
+    assert claim.retry.resume_from_status == resume
+    assert claim.retry.checkpoint_ref in artifacts.values()
+
+
+def test_a_job_without_any_artifact_has_nothing_to_resume_from() -> None:
+    with pytest.raises(RetryNotAllowedState):
+        retry(a_record(FAILED, manifest=Manifest()))
+
+
+def test_a_retry_keeps_the_run_that_it_follows_known() -> None:
+    run = a_claim(Phase.SENT)
+    change = retry(a_record(FAILED, run))
+    assert change.record.job.past_claims == (run,)
+    assert change.record.claim.epoch == 2
+    going = Record(
+        change.record.job.model_copy(update={"status": JobStatus.TRANSCRIBING}), change.record.claim
+    )
+    replay = decide_run(going, NOW, POLICY).result
+    assert (replay.outcome, replay.claim) == (Outcome.REPLAYED, run)
+
+
+@pytest.mark.parametrize(
+    ("claim", "is_awaited"),
+    [
+        (a_claim(Phase.SENT), False),
+        (a_claim(Phase.UNKNOWN), True),
+        (a_retry_claim(Phase.CLAIMED), True),
+        (a_retry_claim(Phase.SENDING), True),
+        (a_retry_claim(Phase.UNKNOWN), True),
+        (a_retry_claim(Phase.SENT), True),
+        (a_retry_claim(Phase.SENT, resumed=True), False),
+        (a_retry_claim(Phase.RELEASED), False),
+    ],
+)
+def test_no_retry_is_admitted_while_another_dispatch_is_awaited(
+    claim: Claim, is_awaited: bool
+) -> None:
+    if is_awaited:
+        with pytest.raises(JobAlreadyRunning):
+            retry(a_record(FAILED, claim), "another")
+    else:
+        assert retry(a_record(FAILED, claim), "another").result.outcome is Outcome.STARTED
+
+
+@pytest.mark.parametrize("status", JobStatus)
+def test_a_retry_that_stands_is_known_in_every_state_and_only_with_its_body(
+    status: JobStatus,
+) -> None:
+    claim = a_retry_claim(dispatch_id=retry_dispatch_id(JOB_ID, "r1"), resumed=True)
+    assert retry(a_record(status, claim)).result.outcome is Outcome.REPLAYED
+    with pytest.raises(ClientRequestMismatch):
+        retry(a_record(status, claim), profile="fast")
+
+
+def test_of_a_released_retry_nothing_is_remembered() -> None:
+    claim = a_retry_claim(Phase.RELEASED, dispatch_id=retry_dispatch_id(JOB_ID, "r1"))
+    assert retry(a_record(FAILED, claim), profile="fast").result.outcome is Outcome.STARTED
+
+
+def test_a_waiter_is_told_of_what_stands() -> None:
+    sent = a_claim(Phase.SENT)
+    record = a_record(JobStatus.AUDIO_EXTRACTING, sent)
+    assert outcome_of(record, a_claim(), NOW) is sent
+
+
+@pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING])
+def test_a_waiter_waits_on_while_the_dispatch_is_under_way(phase: Phase) -> None:
+    assert outcome_of(a_record(UPLOADED, a_claim(phase)), a_claim(), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("claim", "reason"),
+    [
+        (a_claim(Phase.RELEASED, reason="refused"), "refused"),
+        (a_claim(Phase.RELEASED, reason="not_started", epoch=2), "not_started"),
+        (a_claim(Phase.UNKNOWN, lease_until=None), "outcome_unknown"),
+    ],
+)
+def test_a_waiter_is_told_of_what_failed(claim: Claim, reason: str) -> None:
+    with pytest.raises(OrchestratorDispatchFailed) as failed:
+        outcome_of(a_record(UPLOADED, claim), a_claim(), NOW)
+    assert failed.value.details == {"reason": reason}
+
+
+def test_an_earlier_failure_is_not_reported_to_a_later_waiter() -> None:
+    released = a_claim(Phase.RELEASED, reason="refused")
+    record = a_record(UPLOADED, a_claim(epoch=2), past_claims=(released,))
+    assert outcome_of(record, a_claim(epoch=2), NOW) is None
+
+
+@pytest.mark.parametrize("phase", Phase)
+def test_a_waiter_is_told_that_the_job_was_cancelled(phase: Phase) -> None:
+    with pytest.raises(FsmTerminalImmutable):
+        outcome_of(a_record(JobStatus.CANCELLED, a_claim(phase)), a_claim(), NOW)
+
+
+def test_a_worker_begins_only_with_the_right_token_once_and_while_the_job_wants_it() -> None:
+    record = a_record(UPLOADED, a_claim())
+    change = begin(record, RUN, NOW, POLICY)
+    assert change.changed
+    assert still_wanted(change.record, RUN, NOW, POLICY)
+    assert not begin(change.record, RUN, NOW, POLICY).changed
+    for other in (replace(RUN, epoch=2), replace(RUN, dispatch_id="run-x")):
+        assert not begin(record, other, NOW, POLICY).changed
+    assert not begin(a_record(JobStatus.CANCELLED, a_claim()), RUN, NOW, POLICY).changed
+    assert not begin(a_record(UPLOADED), RUN, NOW, POLICY).changed
+
+
+def test_an_acceptance_moves_the_job_of_a_run_and_not_that_of_a_retry() -> None:
+    accepted = settle(
+        a_record(UPLOADED, a_claim(Phase.SENDING)), RUN, ClaimEvent.ACCEPTED, None, NOW, POLICY
+    )
+    assert accepted.changed
+    assert accepted.record.job.status is JobStatus.AUDIO_EXTRACTING
+    record = a_record(FAILED, a_retry_claim(Phase.SENDING))
+    accepted = settle(record, record.token, ClaimEvent.ACCEPTED, None, NOW, POLICY)
+    assert accepted.changed
+    assert accepted.record.job.status is FAILED
+
+
+@pytest.mark.parametrize("event", [ClaimEvent.ACCEPTED, ClaimEvent.REFUSED, ClaimEvent.LOST])
+def test_a_late_answer_never_moves_a_cancelled_job_or_a_settled_claim(event: ClaimEvent) -> None:
+    cancelled = a_record(JobStatus.CANCELLED, a_claim(Phase.SENDING))
+    change = settle(cancelled, RUN, event, None, NOW, POLICY)
+    assert change.changed
+    assert change.record.job.status is JobStatus.CANCELLED
+    proved = a_record(JobStatus.AUDIO_READY, a_claim(Phase.SENT))
+    assert not settle(proved, RUN, event, None, NOW, POLICY).changed
+
+
+def test_the_sweep_touches_no_claim_before_its_time_and_dispatches_no_cancelled_job() -> None:
+    due = NOW + POLICY.claim_lease
+    assert not look(a_record(UPLOADED, a_claim()), due - seconds(0.001), POLICY).changed
+    again = look(a_record(UPLOADED, a_claim()), due, POLICY)
+    assert again.changed
+    assert again.task is TaskKind.DISPATCH
+    freed = look(a_record(JobStatus.CANCELLED, a_claim()), due, POLICY)
+    assert freed.changed
+    assert (freed.record.claim, freed.task) == (None, None)
+    dead = look(a_record(UPLOADED, a_claim(Phase.SENDING)), due, POLICY)
+    assert dead.changed
+    assert dead.record.claim is not None
+    assert (dead.record.claim.phase, dead.task) == (Phase.UNKNOWN, None)
+
+
+@pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING, Phase.UNKNOWN])
+def test_an_acceptance_counts_under_an_older_epoch_and_a_refusal_does_not(phase: Phase) -> None:
+    record = a_record(UPLOADED, a_claim(phase, epoch=2, sends=1))
+    accepted = settle(record, RUN, ClaimEvent.ACCEPTED, None, NOW, POLICY)
+    assert accepted.changed
+    assert accepted.record.claim is not None
+    assert accepted.record.claim.phase is Phase.SENT
+    assert accepted.record.job.status is JobStatus.AUDIO_EXTRACTING
+    assert not settle(record, RUN, ClaimEvent.REFUSED, None, NOW, POLICY).changed
+    other = replace(RUN, dispatch_id="run-x")
+    assert not settle(record, other, ClaimEvent.ACCEPTED, None, NOW, POLICY).changed
