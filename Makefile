@@ -24,7 +24,7 @@ demo: install ## watch one video go from upload to draft, and what happens when 
 	@$(BIN)/python -m demo
 
 docs: install ## write anew what is made from the settings class and the specification
-	$(BIN)/python -m settings > docs/configuration.md
+	$(BIN)/python -m docs.settings_page > docs/configuration.md
 	$(BIN)/python -m docs.http_file > docs/takeone.http
 
 up: install ## the same stack in the foreground, to play with; data survives in .takeone/

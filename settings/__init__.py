@@ -1,7 +1,4 @@
-"""All settings, read from the environment with the prefix TAKEONE_.
-
-`docs/configuration.md` is made from them: `python -m settings > docs/configuration.md`.
-"""
+"""All settings, read from the environment with the prefix TAKEONE_. docs/configuration.md describes them."""
 
 from settings.model import (
     FlowerSettings,

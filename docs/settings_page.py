@@ -1,12 +1,12 @@
-"""Writes docs/configuration.md from the settings class, so that the two cannot differ."""
+"""Writes docs/configuration.md from the settings: `python -m docs.settings_page > docs/configuration.md`."""
 
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings
 
+from settings import Settings
 from settings.rules import LEAST_SECRET_CHARACTERS, LEAST_SHARED_KEY_BYTES
 from settings.sources import PREFIX, may_be_secret, variable_of
 
@@ -63,18 +63,17 @@ _DEVELOPMENT_DEFAULTS = {"callback_secret", "auth_mode", "public_url", "orchestr
 _UNITS = {"_seconds": "seconds", "_bytes": "bytes"}
 
 
-def document(settings: type[BaseSettings]) -> str:
-    """The page, as Markdown."""
+def settings_page() -> str:
+    """The page's text."""
     rows: dict[str, list[str]] = {}
-    for name, field in settings.model_fields.items():
-        rows.setdefault(group_of(name), []).append(_row(name, field))
+    for name, field in Settings.model_fields.items():
+        rows.setdefault(_group(name), []).append(_row(name, field))
     titles = [title for title, _ in _GROUPS] + [_OTHER]
     sections = [_section(title, rows[title]) for title in titles if title in rows]
     return "\n".join([_HEAD, *sections])
 
 
-def group_of(name: str) -> str:
-    """The section that a setting belongs to."""
+def _group(name: str) -> str:
     return next((title for title, starts in _GROUPS if name.startswith(starts)), _OTHER)
 
 
@@ -117,3 +116,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(default, SecretStr) or default == "":
         return "empty"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
+
+
+if __name__ == "__main__":
+    print(settings_page(), end="")  # noqa: T201 - that is what it is for
