@@ -85,7 +85,7 @@ def _section(title: str, rows: list[str]) -> str:
 def _row(name: str, field: FieldInfo) -> str:
     marks = " 🔑" if may_be_secret(field) else ""
     marks += " \\*" if name in _DEVELOPMENT_DEFAULTS else ""
-    meaning = str(field.description).replace("|", "\\|")
+    meaning = " ".join(str(field.description).split()).replace("|", "\\|")
     shown = [f"`{variable_of(name)}`{marks}", meaning, _value(name, field), _default(field)]
     return f"| {' | '.join([*shown, PRODUCTION.get(name, '')])} |"
 

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, partial
 from hashlib import sha256
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
@@ -27,6 +27,7 @@ from settings.rules import (
 )
 from settings.sources import PREFIX, SecretFiles, Unreadable, renamed_variables, variable_of
 from settings.types import (
+    AtMostAYear,
     BrokerUrl,
     Host,
     HttpUrl,
@@ -34,6 +35,7 @@ from settings.types import (
     OrchestratorKind,
     OrchestratorUrl,
     Origins,
+    Port,
     PublicUrl,
     RateLimit,
     RedisUrl,
@@ -52,213 +54,163 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """What an operator can set. Every field is an environment variable: TAKEONE_ and its name.
 
-    A field with `repr=False` may hold a password: it is not shown, and may come from a file.
+    The text below a field is its meaning in docs/configuration.md. A field with `repr=False` may hold a
+    password: it is not shown, and may come from a file.
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
     rules: ClassVar[Sequence[Rule]] = RULES
 
-    env: Literal["development", "production"] = Field(
-        "production", description="development allows defaults that production refuses"
-    )
+    env: Literal["development", "production"] = "production"
+    """development allows defaults that production refuses"""
     # PORT and HOST have no prefix: platforms set them.
-    host: Host = Field(
-        "",
-        validation_alias="host",
-        description="the address that web, Flower and a worker's /metrics listen on; empty: every address in "
-        "production, this machine's own in development",
-    )
-    port: int = Field(
-        8000,
-        ge=0,
-        le=65_535,
-        validation_alias="port",
-        description="where web listens; Flower: 5555",
-    )
-    redis_url: RedisUrl = Field(
-        "redis://127.0.0.1:6379/0",
-        repr=False,
-        description="the store: redis://, rediss:// or sentinel://host:port,host:port/db",
-    )
-    redis_sentinel_master: str = Field(
-        "mymaster", description="the primary's name at the sentinels"
-    )
-    redis_sentinel_password: SecretStr = Field(
-        SecretStr(""), description="the sentinels' own password, where they have one"
-    )
-    ca_file: str = Field(
-        "",
-        description="file with the certificate authorities to trust, for the store, the broker and the "
-        "orchestrator; empty: the public ones",
-    )
-    redis_timeout_seconds: Seconds = Field(1.0, description="limit of each wait for the store")
-    redis_connections: int = Field(32, ge=1, description="connections to the store, each process")
-    broker_url: BrokerUrl = Field(
-        "",
-        repr=False,
-        description="Celery's broker; empty: the store's Redis, under another key prefix",
-    )
-    dispatch_queues: int = Field(
-        16, ge=1, le=64, description="queues that dispatches are spread over, so users share fairly"
-    )
-    orchestrator_url: OrchestratorUrl = Field(
-        "", repr=False, description="where a dispatch is posted to (http or https)"
-    )
-    orchestrator_cancel_url: OrchestratorUrl = Field(
-        "",
-        repr=False,
-        description="where a cancel is posted to; empty: the orchestrator learns by its 409",
-    )
-    orchestrator_timeout_seconds: Seconds = Field(
-        60, description="limit of the whole exchange with the orchestrator"
-    )
-    orchestrator_connect_timeout_seconds: Seconds = Field(
-        2, description="limit of each try to connect to the orchestrator"
-    )
-    orchestrator_connect_tries: int = Field(
-        3, ge=1, le=10, description="tries to connect before a dispatch counts as not started"
-    )
-    orchestrator_idle_seconds: Seconds = Field(
-        4, description="how long a connection to the orchestrator may lie unused and be used again"
-    )
-    orchestrator_kind: OrchestratorKind = Field(
-        "webhook", description="how the orchestrator is spoken to; the same for web and workers"
-    )
-    orchestrator_workflow: str = Field(
-        "",
-        description="what is started: a DAG, flow/deployment, Type@queue, Service/handler, a state machine's "
-        "ARN; none for a webhook",
-    )
-    orchestrator_namespace: str = Field("", description="Temporal's namespace; empty: default")
-    orchestrator_credentials: SecretStr = Field(
-        SecretStr(""),
-        description="`user:password`, a bearer token, or AWS's `ACCESS_KEY:SECRET`, where the orchestrator "
-        "wants one; for Step Functions empty means what every AWS tool finds",
-    )
-    orchestrator_headers: SecretStr = Field(
-        SecretStr(""),
-        description="headers that a webhook wants, such as `Authorization: Bearer …`, one a line or "
-        "separated by `;`",
-    )
-    orchestrator_idempotency_seconds: float = Field(
-        0,
-        ge=0,
-        le=31_536_000,
-        description="how long a webhook recognises an Idempotency-Key: so long an unknown outcome is sent "
-        "again; 0: not at all",
-    )
-    breaker_failures: int = Field(
-        20, ge=0, description="posts in a row without an answer that open the circuit; 0: never"
-    )
-    breaker_seconds: Seconds = Field(
-        5, description="how long nothing is posted while the circuit is open, but for a probe"
-    )
-    orchestrator_use_proxies: bool = Field(
-        False, description="honour HTTP_PROXY and friends towards the orchestrator"
-    )
-    public_url: PublicUrl = Field("", description="what callback_url begins with")
-    callback_secret: SecretStr = Field(
-        SecretStr(""), description="secrets of the status callback, comma-separated, all valid"
-    )
-    signing_secret: SigningSecrets = Field(
-        SecretStr(""),
-        description="secrets of Standard Webhooks (`whsec_…`), comma-separated: the first signs "
-        "dispatches, each is valid for a signed callback; empty: nothing is signed",
-    )
-    auth_mode: Literal["dev", "jwt"] = Field("jwt", description="dev tokens are for development")
-    jwt_key: JwtKey = Field(SecretStr(""), description="PEM public key, or shared key for HS256")
-    jwt_jwks_url: HttpUrl = Field("", description="where the issuer publishes its keys")
-    jwt_issuer: str = Field("", description="the `iss` that a token must have")
-    jwt_audience: str = Field("", description="the `aud` that a token must have")
-    jwt_algorithms: str = Field("RS256", description="accepted algorithms, comma-separated")
-    jwt_leeway_seconds: float = Field(10, ge=0, le=300, description="tolerance for clocks")
-    jwt_roles_claim: str = Field("roles", description="the claim (text or list) that names roles")
-    run_wait_seconds: float = Field(
-        10, ge=0, le=60, description="how long run and retry wait for the outcome"
-    )
-    write_limit: RateLimit = Field(
-        "",
-        description="how often one user may change something (create, edit, delete, confirm, run, retry, "
-        "cancel), such as 60/minute; empty: no limit",
-    )
-    idempotency_key_seconds: int = Field(
-        604_800,
-        ge=60,
-        le=31_536_000,
-        description="how long the `Idempotency-Key` of what was created is remembered",
-    )
-    unknown_hold_seconds: float = Field(
-        60,
-        ge=0,
-        le=31_536_000,
-        description="how long an unknown outcome is held; 0: until it is settled",
-    )
-    first_report_seconds: float = Field(
-        600,
-        ge=0,
-        le=31_536_000,
-        description="how long an accepted dispatch may report nothing before its job counts as silent; 0: "
-        "for ever",
-    )
-    silent_after_seconds: float = Field(
-        3_600,
-        ge=0,
-        le=31_536_000,
-        description="how long a job that has reported may then report nothing; 0: for ever",
-    )
-    claim_lease_seconds: Seconds = Field(
-        15, description="how long a claim may lie before its message is sent again"
-    )
-    sweep_interval_seconds: Seconds = Field(1, description="how often claims are looked after")
-    worker_concurrency: int = Field(
-        32, ge=1, le=1_000, description="dispatches in flight, each worker process"
-    )
-    worker_metrics_port: int = Field(
-        0, ge=0, le=65_535, description="where a worker serves /metrics; 0: nowhere"
-    )
-    web_processes: int = Field(1, ge=1, le=64, description="processes of the web server")
-    web_threads: int = Field(320, ge=4, le=4_000, description="threads, each web process")
-    web_wait_slots: int = Field(
-        256,
-        ge=1,
-        description="callers that may wait at once, each web process: for a dispatch (more get 503), and up "
-        "to half of them in long polls (more are answered at once); one user has half of each",
-    )
-    model_profiles: str = Field(
-        "standard,fast,quality", description="what a retry may ask for, comma-separated"
-    )
-    allowed_hosts: str = Field(
-        "",
-        description="the `Host` names that are answered, comma-separated, beside PUBLIC_URL's; "
-        "empty: every name",
-    )
-    cors_origins: Origins = Field(
-        "", description="origins whose pages may call the API, comma-separated; empty: none"
-    )
-    otel: bool = Field(
-        False, description="send traces by OTLP, as OpenTelemetry's own OTEL_ variables say"
-    )
-    max_body_bytes: int = Field(65_536, ge=1_024, description="the largest request body")
-    flower_basic_auth: SecretStr = Field(
-        SecretStr(""),
-        description="who may look at Flower: user:password, comma-separated. Production needs this or "
-        "Flower's own OAuth settings (FLOWER_AUTH and what belongs to it)",
-    )
-    flower_url_prefix: str = Field(
-        "", description="path that Flower is served under, such as flower; empty: the root"
-    )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="log level")
-    log_format: Literal["json", "console", ""] = Field(
-        "", description="json or console; empty: json in production"
-    )
-    log_hash_key: SecretStr = Field(
-        SecretStr(""),
-        description="key of the hashes that stand for callers' identifiers in logs; empty: derived "
-        "from the callback secret. The same in web and workers, so that one request is found in both",
-    )
+    host: Host = Field("", validation_alias="host")
+    """the address that web, Flower and a worker's /metrics listen on; empty: every address in
+    production, this machine's own in development"""
+    port: Port = Field(8000, validation_alias="port")
+    """where web listens; Flower: 5555"""
+
+    redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", repr=False)
+    """the store: redis://, rediss:// or sentinel://host:port,host:port/db"""
+    redis_sentinel_master: str = "mymaster"
+    """the primary's name at the sentinels"""
+    redis_sentinel_password: SecretStr = SecretStr("")
+    """the sentinels' own password, where they have one"""
+    ca_file: str = ""
+    """file with the certificate authorities to trust, for the store, the broker and the orchestrator;
+    empty: the public ones"""
+    redis_timeout_seconds: Seconds = 1.0
+    """limit of each wait for the store"""
+    redis_connections: int = Field(32, ge=1)
+    """connections to the store, each process"""
+    broker_url: BrokerUrl = Field("", repr=False)
+    """Celery's broker; empty: the store's Redis, under another key prefix"""
+    dispatch_queues: int = Field(16, ge=1, le=64)
+    """queues that dispatches are spread over, so users share fairly"""
+
+    orchestrator_url: OrchestratorUrl = Field("", repr=False)
+    """where a dispatch is posted to (http or https)"""
+    orchestrator_cancel_url: OrchestratorUrl = Field("", repr=False)
+    """where a cancel is posted to; empty: the orchestrator learns by its 409"""
+    orchestrator_timeout_seconds: Seconds = 60
+    """limit of the whole exchange with the orchestrator"""
+    orchestrator_connect_timeout_seconds: Seconds = 2
+    """limit of each try to connect to the orchestrator"""
+    orchestrator_connect_tries: int = Field(3, ge=1, le=10)
+    """tries to connect before a dispatch counts as not started"""
+    orchestrator_idle_seconds: Seconds = 4
+    """how long a connection to the orchestrator may lie unused and be used again"""
+    orchestrator_kind: OrchestratorKind = "webhook"
+    """how the orchestrator is spoken to; the same for web and workers"""
+    orchestrator_workflow: str = ""
+    """what is started: a DAG, flow/deployment, Type@queue, Service/handler, a state machine's ARN;
+    none for a webhook"""
+    orchestrator_namespace: str = ""
+    """Temporal's namespace; empty: default"""
+    orchestrator_credentials: SecretStr = SecretStr("")
+    """`user:password`, a bearer token, or AWS's `ACCESS_KEY:SECRET`, where the orchestrator wants one;
+    for Step Functions empty means what every AWS tool finds"""
+    orchestrator_headers: SecretStr = SecretStr("")
+    """headers that a webhook wants, such as `Authorization: Bearer …`, one a line or separated by `;`"""
+    orchestrator_idempotency_seconds: AtMostAYear = 0
+    """how long a webhook recognises an Idempotency-Key: so long an unknown outcome is sent again; 0:
+    not at all"""
+
+    breaker_failures: int = Field(20, ge=0)
+    """posts in a row without an answer that open the circuit; 0: never"""
+    breaker_seconds: Seconds = 5
+    """how long nothing is posted while the circuit is open, but for a probe"""
+    orchestrator_use_proxies: bool = False
+    """honour HTTP_PROXY and friends towards the orchestrator"""
+
+    public_url: PublicUrl = ""
+    """what callback_url begins with"""
+    callback_secret: SecretStr = SecretStr("")
+    """secrets of the status callback, comma-separated, all valid"""
+    signing_secret: SigningSecrets = SecretStr("")
+    """secrets of Standard Webhooks (`whsec_…`), comma-separated: the first signs dispatches, each is
+    valid for a signed callback; empty: nothing is signed"""
+
+    auth_mode: Literal["dev", "jwt"] = "jwt"
+    """dev tokens are for development"""
+    jwt_key: JwtKey = SecretStr("")
+    """PEM public key, or shared key for HS256"""
+    jwt_jwks_url: HttpUrl = ""
+    """where the issuer publishes its keys"""
+    jwt_issuer: str = ""
+    """the `iss` that a token must have"""
+    jwt_audience: str = ""
+    """the `aud` that a token must have"""
+    jwt_algorithms: str = "RS256"
+    """accepted algorithms, comma-separated"""
+    jwt_leeway_seconds: float = Field(10, ge=0, le=300)
+    """tolerance for clocks"""
+    jwt_roles_claim: str = "roles"
+    """the claim (text or list) that names roles"""
+
+    run_wait_seconds: float = Field(10, ge=0, le=60)
+    """how long run and retry wait for the outcome"""
+    write_limit: RateLimit = ""
+    """how often one user may change something (create, edit, delete, confirm, run, retry, cancel),
+    such as 60/minute; empty: no limit"""
+    idempotency_key_seconds: int = Field(604_800, ge=60, le=31_536_000)
+    """how long the `Idempotency-Key` of what was created is remembered"""
+    unknown_hold_seconds: AtMostAYear = 60
+    """how long an unknown outcome is held; 0: until it is settled"""
+
+    first_report_seconds: AtMostAYear = 600
+    """how long an accepted dispatch may report nothing before its job counts as silent; 0: for ever"""
+    silent_after_seconds: AtMostAYear = 3_600
+    """how long a job that has reported may then report nothing; 0: for ever"""
+
+    claim_lease_seconds: Seconds = 15
+    """how long a claim may lie before its message is sent again"""
+    sweep_interval_seconds: Seconds = 1
+    """how often claims are looked after"""
+    worker_concurrency: int = Field(32, ge=1, le=1_000)
+    """dispatches in flight, each worker process"""
+    worker_metrics_port: Port = 0
+    """where a worker serves /metrics; 0: nowhere"""
+
+    web_processes: int = Field(1, ge=1, le=64)
+    """processes of the web server"""
+    web_threads: int = Field(320, ge=4, le=4_000)
+    """threads, each web process"""
+    web_wait_slots: int = Field(256, ge=1)
+    """callers that may wait at once, each web process: for a dispatch (more get 503), and up to half
+    of them in long polls (more are answered at once); one user has half of each"""
+
+    model_profiles: str = "standard,fast,quality"
+    """what a retry may ask for, comma-separated"""
+    allowed_hosts: str = ""
+    """the `Host` names that are answered, comma-separated, beside PUBLIC_URL's; empty: every name"""
+    cors_origins: Origins = ""
+    """origins whose pages may call the API, comma-separated; empty: none"""
+
+    otel: bool = False
+    """send traces by OTLP, as OpenTelemetry's own OTEL_ variables say"""
+    max_body_bytes: int = Field(65_536, ge=1_024)
+    """the largest request body"""
+    flower_basic_auth: SecretStr = SecretStr("")
+    """who may look at Flower: user:password, comma-separated. Production needs this or Flower's own
+    OAuth settings (FLOWER_AUTH and what belongs to it)"""
+    flower_url_prefix: str = ""
+    """path that Flower is served under, such as flower; empty: the root"""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """log level"""
+    log_format: Literal["json", "console", ""] = ""
+    """json or console; empty: json in production"""
+    log_hash_key: SecretStr = SecretStr("")
+    """key of the hashes that stand for callers' identifiers in logs; empty: derived from the callback
+    secret. The same in web and workers, so that one request is found in both"""
 
     @property
     def production(self) -> bool:
@@ -402,30 +354,6 @@ class FlowerSettings(Settings):
         return split_list(self.flower_basic_auth)
 
 
-@lru_cache(maxsize=1)
-def load_settings() -> Settings:
-    """Read the settings of `web` once. Raises `SettingsError`, whose message has names and no values."""
-    return _read(Settings)
-
-
-@lru_cache(maxsize=1)
-def load_store_settings() -> StoreSettings:
-    """Read what it takes to reach store and broker, once. Raises as `load_settings` does."""
-    return _read(StoreSettings)
-
-
-@lru_cache(maxsize=1)
-def load_worker_settings() -> WorkerSettings:
-    """Read the settings of a `worker` process once. Raises as `load_settings` does."""
-    return _read(WorkerSettings)
-
-
-@lru_cache(maxsize=1)
-def load_flower_settings() -> FlowerSettings:
-    """Read the settings of the `flower` process once. Raises as `load_settings` does."""
-    return _read(FlowerSettings)
-
-
 def or_exit(load: Callable[[], Kind]) -> Kind:
     """What `load` returns; the process ends, and says why, if the settings are incomplete or unsafe."""
     try:
@@ -448,3 +376,10 @@ def _problem(error: Any) -> str:
 
 def _said(error: Any) -> str:
     return str(error["msg"]).removeprefix("Value error, ")
+
+
+# Each reads the settings of its process once, and raises `SettingsError`.
+load_settings = cache(partial(_read, Settings))
+load_store_settings = cache(partial(_read, StoreSettings))
+load_worker_settings = cache(partial(_read, WorkerSettings))
+load_flower_settings = cache(partial(_read, FlowerSettings))
