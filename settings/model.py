@@ -23,7 +23,6 @@ from settings.rules import (
     STORE_RULES,
     WORKER_RULES,
     Rule,
-    problems,
 )
 from settings.sources import PREFIX, SecretFiles, Unreadable, renamed_variables, variable_of
 from settings.types import (
@@ -321,12 +320,10 @@ class Settings(BaseSettings):
         except ValidationError as error:
             found = {str(each["loc"][0]): _problem(each) for each in error.errors()}
             settings = validated({name: values[name] for name in values.keys() - found.keys()})
-        every = [
-            *renamed_variables(),
-            *found.values(),
-            *problems(settings, cls.rules, faulty=found),
-        ]
-        if every:
+        # A rule that reads a setting whose value is not known is passed over.
+        known = [rule for rule in cls.rules if found.keys().isdisjoint(rule.reads.split())]
+        broken = [rule.problem for rule in known if rule.broken(settings)]
+        if every := [*renamed_variables(), *found.values(), *broken]:
             raise ValueError("\n".join(every))
         return settings
 
@@ -347,11 +344,6 @@ class FlowerSettings(Settings):
     """What the `flower` process reads: it needs the broker, and none of the service's secrets."""
 
     rules: ClassVar[Sequence[Rule]] = FLOWER_RULES
-
-    @property
-    def flower_users(self) -> tuple[str, ...]:
-        """Who may look, each as user:password."""
-        return split_list(self.flower_basic_auth)
 
 
 def or_exit(load: Callable[[], Kind]) -> Kind:

@@ -1,13 +1,11 @@
 """What must hold between settings, and what production asks for beyond each setting's own bounds."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.util import find_spec
 from ssl import create_default_context
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
-
-from pydantic import SecretStr
 
 from settings.values import can_verify, is_loopback, split_list
 
@@ -26,19 +24,6 @@ class Rule(NamedTuple):
     reads: str
     broken: Callable[["Settings"], bool]
     problem: str
-
-
-def problems(settings: "Settings", rules: Iterable[Rule], faulty: Iterable[str] = ()) -> list[str]:
-    """What is missing or unsafe.
-
-    Rules that read a `faulty` setting, whose value is not known, are passed over.
-    """
-    passed_over = set(faulty)
-    return [
-        rule.problem
-        for rule in rules
-        if passed_over.isdisjoint(rule.reads.split()) and rule.broken(settings)
-    ]
 
 
 def _uses_jwt(settings: "Settings") -> bool:
@@ -95,18 +80,8 @@ def _weak_callback_secret(settings: "Settings") -> bool:
     )
 
 
-def _two_or_no_keys(settings: "Settings") -> bool:
-    return _uses_jwt(settings) and bool(_text(settings.jwt_key)) == bool(settings.jwt_jwks_url)
-
-
-def _tracing_without_packages(settings: "Settings") -> bool:
-    return settings.otel and (
-        find_spec("opentelemetry") is None or find_spec("opentelemetry.sdk") is None
-    )
-
-
 def _ignores_certificates(settings: "Settings") -> bool:
-    urls = f"{_text(settings.redis_url)} {_text(settings.broker_url)}"
+    urls = f"{settings.redis_url} {settings.broker_url}"
     return settings.production and bool(
         re.search("ssl_cert_reqs=(cert_)?(none|optional)", urls, re.I)
     )
@@ -120,19 +95,6 @@ _WORKFLOWS = {
     "restate": r"\w[\w.-]*/\w+",
     "step_functions": r"arn:[\w-]+:states:[\w-]+:\d{12}:stateMachine:[\w-]+",
 }
-
-
-def _misnamed_workflow(settings: "Settings") -> bool:
-    pattern = _WORKFLOWS.get(settings.orchestrator_kind, "")
-    return not re.fullmatch(pattern, settings.orchestrator_workflow)
-
-
-def _has_address(settings: "Settings") -> bool:
-    return bool(settings.orchestrator_url) or settings.orchestrator_kind == "step_functions"
-
-
-def _aws_without_botocore(settings: "Settings") -> bool:
-    return settings.orchestrator_kind == "step_functions" and find_spec("botocore") is None
 
 
 def _malformed_headers(settings: "Settings") -> bool:
@@ -152,11 +114,13 @@ CONNECTION_RULES = (
 )  # fmt: skip
 
 _ORCHESTRATOR_RULES = (
-    Rule("orchestrator_kind orchestrator_workflow", _misnamed_workflow,
+    Rule("orchestrator_kind orchestrator_workflow",
+         lambda it: not re.fullmatch(_WORKFLOWS.get(it.orchestrator_kind, ""), it.orchestrator_workflow),
          "TAKEONE_ORCHESTRATOR_WORKFLOW must name what TAKEONE_ORCHESTRATOR_KIND starts: an Airflow DAG, "
          "Prefect's flow/deployment, Temporal's Type@queue, Restate's Service/handler, the ARN of a state "
          "machine; nothing for a webhook"),
-    Rule("orchestrator_kind", _aws_without_botocore,
+    Rule("orchestrator_kind",
+         lambda it: it.orchestrator_kind == "step_functions" and not find_spec("botocore"),
          "TAKEONE_ORCHESTRATOR_KIND=step_functions needs botocore: pip install 'takeone[aws]'"),
     Rule("orchestrator_headers", _malformed_headers,
          "TAKEONE_ORCHESTRATOR_HEADERS must be headers such as `Authorization: Bearer …`, separated by `;`"),
@@ -171,7 +135,8 @@ STORE_RULES = (
     *_ORCHESTRATOR_RULES,
     Rule("env redis_url", lambda it: it.production and "redis_url" not in it.model_fields_set,
          "TAKEONE_REDIS_URL is not set"),
-    Rule("otel", _tracing_without_packages,
+    Rule("otel",
+         lambda it: it.otel and not (find_spec("opentelemetry") and find_spec("opentelemetry.sdk")),
          "TAKEONE_OTEL is set, but OpenTelemetry is not installed: pip install 'takeone[otel]'"),
 )  # fmt: skip
 
@@ -180,7 +145,8 @@ _PUBLIC_URL = Rule("env public_url", lambda it: not it.public_url, "TAKEONE_PUBL
 WORKER_RULES = (
     *STORE_RULES,
     _PUBLIC_URL,
-    Rule("env orchestrator_url orchestrator_kind", lambda it: not _has_address(it),
+    Rule("env orchestrator_url orchestrator_kind",
+         lambda it: not it.orchestrator_url and it.orchestrator_kind != "step_functions",
          "TAKEONE_ORCHESTRATOR_URL is not set"),
 )  # fmt: skip
 
@@ -192,7 +158,8 @@ RULES = (
          "TAKEONE_CALLBACK_SECRET is not set"),
     Rule("callback_secret", lambda it: not all(re.fullmatch("[!-~]+", each) for each in it.callback_secrets),
          "TAKEONE_CALLBACK_SECRET must be printable ASCII without blanks: it travels in a header"),
-    Rule("env auth_mode jwt_key jwt_jwks_url", _two_or_no_keys,
+    Rule("env auth_mode jwt_key jwt_jwks_url",
+         lambda it: _uses_jwt(it) and bool(it.jwt_key) == bool(it.jwt_jwks_url),
          "one of TAKEONE_JWT_KEY and TAKEONE_JWT_JWKS_URL must be set"),
     Rule("env auth_mode jwt_issuer", lambda it: _uses_jwt(it) and not it.jwt_issuer,
          "TAKEONE_JWT_ISSUER is not set"),
@@ -246,7 +213,3 @@ FLOWER_RULES = (
          lambda it: not re.fullmatch(r"[\w.~/-]*", it.flower_url_prefix, re.ASCII),
          "TAKEONE_FLOWER_URL_PREFIX must be a plain path, such as flower"),
 )  # fmt: skip
-
-
-def _text(value: str | SecretStr) -> str:
-    return value.get_secret_value() if isinstance(value, SecretStr) else value

@@ -1,6 +1,5 @@
 """The kinds of values that settings take. No message shows a value."""
 
-import binascii
 from base64 import b64decode
 from ipaddress import ip_address
 from typing import Annotated, Literal
@@ -45,9 +44,8 @@ def _orchestrator_url(value: str) -> str:
 
 
 def _redis_url(value: str) -> str:
-    if not value.startswith(("redis://", "rediss://", "sentinel://")):
-        raise ValueError("must be a redis://, rediss:// or sentinel:// URL")
-    if not (_is_sentinel_url(value) if value.startswith("sentinel") else _is_redis_url(value)):
+    is_sound = _is_sentinel_url if value.startswith("sentinel://") else _is_redis_url
+    if not is_sound(value):
         raise ValueError(
             "must be a redis:// or rediss:// URL, or sentinel://host:port,host:port/0, with a number for "
             "the database; write / ? # @ and : in a password as %2F %3F %23 %40 and %3A"
@@ -59,42 +57,35 @@ def _is_redis_url(value: str) -> bool:
     from redis import ConnectionPool
 
     parts = _parts(value)
-    if parts is None or not _is_database(parts) or not parts.hostname:
+    if parts is None or parts.scheme not in ("redis", "rediss") or not parts.hostname:
         return False
     try:
         ConnectionPool.from_url(value).make_connection()  # it connects to nothing
     except (TypeError, ValueError):  # an option that there is not
         return False
-    return True
+    return _is_database(parts.path.removeprefix("/")) and not parts.fragment
 
 
 def _is_sentinel_url(value: str) -> bool:
-    where = value.removeprefix("sentinel://").rpartition("@")[2]
+    credentials, _, where = value.removeprefix("sentinel://").rpartition("@")
     hosts, _, database = where.partition("/")
     nodes = [_parts(f"sentinel://{each}") for each in hosts.split(",")]
-    credentials = value.removeprefix("sentinel://").removesuffix(where)
     return (
         all(node is not None and node.hostname and not node.query for node in nodes)
-        and (not database or _is_number(database))
+        and _is_database(database)
         and not set("/?#").intersection(credentials)
     )
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
-
-
-def _is_database(parts: SplitResult) -> bool:
-    database = parts.path.removeprefix("/")
-    return (not database or _is_number(database)) and not parts.fragment
+def _is_database(text: str) -> bool:
+    return not text or (text.isascii() and text.isdigit())
 
 
 def _broker_url(value: str) -> str:
-    if value.startswith(("redis://", "rediss://")) or (
-        value.startswith("sentinel://") and ";" not in value
-    ):
+    is_one_sentinel_url = value.startswith("sentinel://") and ";" not in value
+    if is_one_sentinel_url or value.startswith(("redis://", "rediss://")):
         return _redis_url(value)
-    if value and not all(_is_transport(each) for each in value.split(";")):
+    if value and not all(map(_is_transport, value.split(";"))):
         raise ValueError("must be a URL, such as amqps://user:password@host:5671//")
     return value
 
@@ -102,12 +93,10 @@ def _broker_url(value: str) -> str:
 def _is_transport(value: str) -> bool:
     from kombu import Connection
 
+    if _parts(value) is None or "://" not in value:
+        return False
     try:
-        return (
-            _parts(value) is not None
-            and "://" in value
-            and bool(Connection(value).get_transport_cls())
-        )
+        return bool(Connection(value).get_transport_cls())
     except Exception:  # a scheme that kombu has no transport for, or a broken URL
         return False
 
@@ -134,7 +123,7 @@ def is_signing_secret(secret: str) -> bool:
     encoded = secret.removeprefix(_SECRET_PREFIX)
     try:
         return encoded != secret and len(b64decode(encoded, validate=True)) in _SECRET_BYTES
-    except (binascii.Error, ValueError):
+    except ValueError:
         return False
 
 

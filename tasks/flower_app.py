@@ -17,7 +17,7 @@ from tornado.options import options
 from tornado.web import HTTPError, authenticated
 
 from observability.logs import configure_logging, own_output
-from settings import load_flower_settings, or_exit
+from settings import load_flower_settings, or_exit, split_list
 from settings.values import is_loopback
 from tasks.queues import broker_options, broker_tls, broker_transport_url, queue_names
 
@@ -39,7 +39,7 @@ app.conf.update(
 def _set_options() -> None:
     """Set Flower's options, each with the reason it is not the default, after it has read its own sources."""
     # From the environment as Flower has it (FLOWER_BASIC_AUTH, FLOWER_AUTH, …), unless ours is set.
-    options.basic_auth = list(_settings.flower_users) or options.basic_auth
+    options.basic_auth = list(split_list(_settings.flower_basic_auth)) or options.basic_auth
     asks_who_is_there = options.basic_auth or options.auth
     if not asks_who_is_there and (
         _settings.production or not is_loopback(_settings.listen_address)
