@@ -14,7 +14,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from settings.rules import (
     DEV_CALLBACK_SECRET,
@@ -24,7 +24,7 @@ from settings.rules import (
     WORKER_RULES,
     Rule,
 )
-from settings.sources import PREFIX, SecretFiles, Unreadable, renamed_variables, variable_of
+from settings.sources import PREFIX, renamed_variables, values_from_files, variable_of
 from settings.types import (
     AtMostAYear,
     BrokerUrl,
@@ -44,6 +44,13 @@ from settings.types import (
 from settings.values import split_list
 
 Kind = TypeVar("Kind", bound="Settings")
+
+_DEVELOPMENT_DEFAULTS = {
+    "callback_secret": DEV_CALLBACK_SECRET,
+    "auth_mode": "dev",
+    "public_url": "http://127.0.0.1:8000",
+    "orchestrator_url": "http://127.0.0.1:5678/webhook/takeone",
+}
 
 
 class SettingsError(Exception):
@@ -275,36 +282,9 @@ class Settings(BaseSettings):
         given = (self.log_hash_key, self.callback_secret, self.signing_secret)
         return next(filter(None, (each.get_secret_value() for each in given)), "")
 
-    @model_validator(mode="before")
-    @classmethod
-    def _development_defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        if values.get("env") != "development":
-            return values
-        defaults = {
-            "callback_secret": DEV_CALLBACK_SECRET,
-            "auth_mode": "dev",
-            "public_url": "http://127.0.0.1:8000",
-            "orchestrator_url": "http://127.0.0.1:5678/webhook/takeone",
-        }
-        return {**defaults, **values}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Arguments, then files, then variables."""
-        return init_settings, SecretFiles(settings_cls), env_settings
-
     @field_validator("*", mode="before")
     @classmethod
-    def _readable(cls, value: Any) -> Any:
-        if isinstance(value, Unreadable):
-            raise ValueError(value.problem)
+    def _stripped(cls, value: Any) -> Any:
         # A line feed at the end is a file's, and means nothing.
         return value.strip() if isinstance(value, str) else value
 
@@ -314,11 +294,14 @@ class Settings(BaseSettings):
         cls, values: dict[str, Any], validated: ModelWrapValidatorHandler[Self]
     ) -> Self:
         """Name everything that is wrong at once: each field, and what does not fit together."""
-        found: dict[str, str] = {}
+        if values.get("env") == "development":
+            values = {**_DEVELOPMENT_DEFAULTS, **values}
+        from_files, found = values_from_files(cls)
+        values = {**values, **from_files}
         try:
             settings = validated(values)
         except ValidationError as error:
-            found = {str(each["loc"][0]): _problem(each) for each in error.errors()}
+            found = {str(each["loc"][0]): _problem(each) for each in error.errors()} | found
             settings = validated({name: values[name] for name in values.keys() - found.keys()})
         # A rule that reads a setting whose value is not known is passed over.
         known = [rule for rule in cls.rules if found.keys().isdisjoint(rule.reads.split())]

@@ -1,14 +1,12 @@
 """Settings from files, as containers mount secrets, and variables that no setting answers to."""
 
 import os
-from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings
 
 PREFIX = "TAKEONE_"
 _FILE = "_FILE"
@@ -22,28 +20,6 @@ _RENAMED = {
     f"{PREFIX}WEB_WAITERS": f"{PREFIX}WEB_WAIT_SLOTS",
     f"{PREFIX}ORCHESTRATOR_DEDUPLICATES": f"{PREFIX}ORCHESTRATOR_IDEMPOTENCY_SECONDS",
 }
-
-
-class Unreadable:
-    """Stands where a value should be; the field's validation turns it into a named problem."""
-
-    def __init__(self, problem: str) -> None:
-        self.problem = problem
-
-
-class SecretFiles(PydanticBaseSettingsSource):
-    """Reads `TAKEONE_X_FILE` for every setting X that is, or may hold, a secret."""
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
-        """The value of one field, or None."""
-        value = _from_file(field_name) if may_be_secret(field) else None
-        return value, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        """The values of all fields that a file is named for."""
-        fields = self.settings_cls.model_fields.items()
-        values = {name: self.get_field_value(field, name)[0] for name, field in fields}
-        return {name: value for name, value in values.items() if value is not None}
 
 
 def variable_of(name: str) -> str:
@@ -65,32 +41,34 @@ def renamed_variables() -> list[str]:
     ]
 
 
-def unknown_variables(
-    settings: type[BaseSettings], environment: Mapping[str, str] | None = None
-) -> dict[str, str | None]:
+def unknown_variables(settings: type[BaseSettings]) -> dict[str, str | None]:
     """The TAKEONE_ variables that name no setting, each with the name that was probably meant."""
-    given = {name.upper() for name in (os.environ if environment is None else environment)}
-    known = {variable_of(name) for name in settings.model_fields}
-    for name, field in settings.model_fields.items():
-        if may_be_secret(field):
-            known.add(PREFIX + name.upper() + _FILE)
-    unknown = sorted(name for name in given - known if name.startswith(PREFIX))
+    fields = settings.model_fields.items()
+    known = {variable_of(name) for name, _ in fields}
+    known |= {variable_of(name) + _FILE for name, field in fields if may_be_secret(field)}
+    given = {name.upper() for name in os.environ if name.upper().startswith(PREFIX)}
+    unknown = sorted(given - known)
     return {name: next(iter(get_close_matches(name, known, 1, 0.8)), None) for name in unknown}
 
 
-def _from_file(field_name: str) -> str | Unreadable | None:
-    variable = PREFIX + field_name.upper()
-    path = _variable(variable + _FILE)
-    if not path:
-        return None
-    if _variable(variable):
-        return Unreadable(f"{variable} and {variable}{_FILE} are both set: unset one")
-    try:
-        return _read(Path(path))
-    except OSError as error:
-        return Unreadable(f"{variable}{_FILE} cannot be read: {error.strerror}")
-    except ValueError as error:
-        return Unreadable(f"{variable}{_FILE} cannot be used: {error}")
+def values_from_files(settings: type[BaseSettings]) -> tuple[dict[str, str], dict[str, str]]:
+    """What the files of `TAKEONE_X_FILE` hold, for every setting X that may be a secret; and the problem
+    of each setting whose file cannot be used."""
+    values, problems = {}, {}
+    for name, field in settings.model_fields.items():
+        variable = variable_of(name)
+        path = may_be_secret(field) and _variable(variable + _FILE)
+        if not path:
+            continue
+        try:
+            values[name] = _read(Path(path))
+        except OSError as error:
+            problems[name] = f"{variable}{_FILE} cannot be read: {error.strerror}"
+        except ValueError as error:
+            problems[name] = f"{variable}{_FILE} cannot be used: {error}"
+        if _variable(variable):
+            problems[name] = f"{variable} and {variable}{_FILE} are both set: unset one"
+    return values, problems
 
 
 def _variable(name: str) -> str:

@@ -221,15 +221,13 @@ def test_an_origin_is_scheme_and_host_and_never_everyone(
     assert [line.split(":")[0] for line in refused()] == ["TAKEONE_CORS_ORIGINS"]
 
 
-def test_a_variable_that_no_setting_answers_to_is_found_with_what_was_meant() -> None:
-    given = {
-        "TAKEONE_UNKNOWN_HOLD_SECOND": "60",
-        "TAKEONE_PORT_80_TCP": "tcp://10.0.0.1:80",
-        "TAKEONE_CALLBACK_SECRET_FILE": "/run/secrets/callback",
-        "TAKEONE_REDIS_URL": "redis://127.0.0.1",
-        "PATH": "/bin",
-    }
-    assert unknown_variables(Settings, given) == {
+def test_a_variable_that_no_setting_answers_to_is_found_with_what_was_meant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TAKEONE_UNKNOWN_HOLD_SECOND", "60")
+    monkeypatch.setenv("TAKEONE_PORT_80_TCP", "tcp://10.0.0.1:80")
+    monkeypatch.setenv("TAKEONE_CALLBACK_SECRET_FILE", "/run/secrets/callback")
+    assert unknown_variables(Settings) == {
         "TAKEONE_PORT_80_TCP": None,
         "TAKEONE_UNKNOWN_HOLD_SECOND": "TAKEONE_UNKNOWN_HOLD_SECONDS",
     }
