@@ -1,12 +1,13 @@
 """No wheel is offered: it would put packages called `api` and `settings` into site-packages.
 
-Take One runs from its checkout or its image (`pip install --editable .`). `setup.cfg` names this to setuptools.
+Take One runs from its checkout or its image (`pip install --editable .`). All else is in setup.cfg.
 """
 
-from setuptools.command.bdist_wheel import bdist_wheel  # type: ignore[import-untyped]
+from setuptools import setup
+from setuptools.command.bdist_wheel import bdist_wheel
 
 
-class NoWheel(bdist_wheel):  # type: ignore[misc]
+class NoWheel(bdist_wheel):
     """Refuses. An editable install does not come by here."""
 
     def run(self) -> None:
@@ -14,3 +15,6 @@ class NoWheel(bdist_wheel):  # type: ignore[misc]
         raise SystemExit(
             "Take One is not offered as a wheel: pip install --editable . in its checkout"
         )
+
+
+setup(cmdclass={"bdist_wheel": NoWheel})
