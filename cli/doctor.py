@@ -4,7 +4,6 @@ It reads, pings and connects, and dispatches nothing. Exit code 0 if nothing is 
 """
 
 import resource
-import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPSConnection
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
@@ -93,6 +93,11 @@ def table(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
+def _verdict(about: str, trouble: str, fine: str, advice: str, state: str = WRONG) -> Finding:
+    """That all is `fine`; or the trouble that there is, and what to do."""
+    return Finding(about, state, trouble, advice) if trouble else Finding(about, OK, fine)
+
+
 def _settings(settings: Settings) -> Iterator[Finding]:
     yield Finding("settings", OK, f"complete, for {settings.env}")
     for name, meant in unknown_variables(type(settings)).items():
@@ -133,36 +138,36 @@ def _redis(settings: Settings) -> Iterator[Finding]:
         services = make_services(settings, make_outbox(settings))
         unreadable = sorted(services.operations.unreadable())
         pause = services.jobs.pauses.current()
-        yield from _held(services)
+        yield _held(services)
     except StoreUnavailable:
         return  # said already
     if pause is not None:
         yield Finding("dispatching", WARNING, said(pause), "end it by `takeone resume`")
-    if unreadable:
-        found = f"{len(unreadable)} of jobs with an open dispatch: {', '.join(unreadable[:5])}"
-        advice = (
-            "a later release wrote them, or they are broken: upgrade again, or restore their keys"
-        )
-        yield Finding("unreadable records", WRONG, found, advice)
-    else:
-        yield Finding("unreadable records", OK, "none among the jobs with an open dispatch")
+    yield _verdict(
+        "unreadable records",
+        _first(unreadable, "of jobs with an open dispatch"),
+        "none among the jobs with an open dispatch",
+        "a later release wrote them, or they are broken: upgrade again, or restore their keys",
+    )
 
 
-def _held(services: Services) -> Iterator[Finding]:
-    """The dispatches whose outcome no worker finds out, because they went to another engine."""
+def _held(services: Services) -> Finding:
+    """Whether another engine has dispatches whose outcome is open: no worker here finds it out."""
     held = [
         record.job.id
         for record in services.operations.open_dispatches()
         if record.claim and record.claim.is_elsewhere(services.policy)
     ]
-    yield Finding(
+    return _verdict(
         "dispatches",
-        WRONG if held else OK,
-        f"{len(held)} of another engine than the settings name: {', '.join(held[:5])}"
-        if held
-        else "none with an open outcome was sent to another engine than the settings name",
+        _first(held, "of another engine than the settings name"),
+        "none with an open outcome was sent to another engine than the settings name",
         "set TAKEONE_ORCHESTRATOR_… back until they are settled, or takeone dispatches settle each",
     )
+
+
+def _first(job_ids: list[str], what: str) -> str:
+    return f"{len(job_ids)} {what}: {', '.join(job_ids[:5])}" if job_ids else ""
 
 
 def _clock(whose: str, seconds: float) -> Finding:
@@ -226,16 +231,18 @@ def _files(_: Settings) -> Iterator[Finding]:
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
-    trouble = _broker_round_trip(settings)
-    if trouble is None:
-        yield Finding("broker", OK, "a message went there and back")
-        return
+    trouble = _broker_trouble(settings)
     variable = "TAKEONE_REDIS_URL" if settings.broker_is_store else "TAKEONE_BROKER_URL"
-    yield Finding("broker", WRONG, f"no message goes through ({trouble})", f"check {variable}")
+    yield _verdict(
+        "broker",
+        trouble and f"no message goes through ({trouble})",
+        "a message went there and back",
+        f"check {variable}",
+    )
 
 
-def _broker_round_trip(settings: Settings) -> str | None:
-    """Send a message to a queue of its own and take it back. None, or the kind of error it met."""
+def _broker_trouble(settings: Settings) -> str:
+    """Send a message to a queue of its own and take it back. The kind of error it met, or nothing."""
     sent = uuid4().hex
     try:
         with broker_connection(settings) as connection:
@@ -250,46 +257,44 @@ def _broker_round_trip(settings: Settings) -> str | None:
                 queue.queue.delete()
     except Exception as error:  # every transport has its own ways to fail
         return type(error).__name__
-    return None if message.payload == sent else "another message came back"
-
-
-def _workers_that_answer() -> list[str]:
-    """The names of the workers that answer a ping; empty if the broker is away."""
-    from tasks.app import app
-
-    try:
-        replies = app.control.ping(timeout=_PING_SECONDS)
-    except Exception:  # as above
-        return []
-    return sorted(name for reply in replies for name in reply)
+    return "" if message.payload == sent else "another message came back"
 
 
 def _workers(_: Settings) -> Iterator[Finding]:
-    names = _workers_that_answer()
-    if names:
-        yield Finding("workers", OK, f"{len(names)} answered: {', '.join(names)}")
-        return
-    advice = "start the Procfile's `worker`, with the same settings, and read its log"
-    yield Finding("workers", WRONG, f"none answered within {_PING_SECONDS:g} s", advice)
+    from tasks.app import app
+
+    replies: list[dict[str, Any]] = []
+    with suppress(Exception):  # the broker is away, which is said already
+        replies = app.control.ping(timeout=_PING_SECONDS)
+    names = sorted(name for reply in replies for name in reply)
+    yield _verdict(
+        "workers",
+        "" if names else f"none answered within {_PING_SECONDS:g} s",
+        f"{len(names)} answered: {', '.join(names)}",
+        "start the Procfile's `worker`, with the same settings, and read its log",
+    )
 
 
 def _orchestrator(settings: Settings) -> Iterator[Finding]:
     parts = urlsplit(settings.orchestrator_url)
     where = f"{parts.scheme}://{parts.hostname}"
-    trouble = None
+    trouble = ""
     if settings.orchestrator_use_proxies:
         yield Finding("orchestrator", WARNING, f"{where} is behind a proxy: not looked at")
     else:
         # Not even a HEAD: there are webhooks that take any method for a call.
-        trouble = _connect_trouble(settings, parts)
-        found = f"takes no connection ({trouble})" if trouble else "takes connections"
-        yield Finding(
+        try:
+            with closing(_connection(settings, parts)) as connection:
+                connection.connect()
+        except OSError as error:
+            trouble = f"{where} takes no connection ({type(error).__name__})"
+        yield _verdict(
             "orchestrator",
-            WRONG if trouble else OK,
-            f"{where} {found}",
+            trouble,
+            f"{where} takes connections",
             "start it, or correct TAKEONE_ORCHESTRATOR_URL; from the workers it must be reached",
         )
-    if settings.production and parts.scheme == "http" and not _is_local(parts.hostname or ""):
+    if settings.production and parts.scheme == "http" and not _is_local(parts):
         yield Finding("orchestrator", WARNING, "dispatches travel unencrypted", "use https")
     if settings.orchestrator_kind != "webhook" and not trouble:
         yield from _workflow(settings)
@@ -307,23 +312,10 @@ def _workflow(settings: Settings) -> Iterator[Finding]:
         yield Finding("workflow", OK, f"{settings.orchestrator_workflow} can be started")
 
 
-def _connect_trouble(settings: Settings, parts: SplitResult) -> str | None:
-    host, encrypted = parts.hostname or "", parts.scheme == "https"
-    try:
-        address = (host, parts.port or (443 if encrypted else 80))
-        with socket.create_connection(address, _CONNECT_SECONDS) as connection:
-            if encrypted:
-                context = ssl.create_default_context(cafile=settings.ca_file or None)
-                context.wrap_socket(connection, server_hostname=host).close()
-    except OSError as error:
-        return type(error).__name__
-    return None
-
-
 def _callback_url(settings: Settings) -> Iterator[Finding]:
     parts = urlsplit(settings.public_url)
-    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-    if settings.production and _is_local(parts.hostname or ""):
+    where = f"{parts.scheme}://{_host_and_port(parts)}"
+    if settings.production and _is_local(parts):
         advice = "set TAKEONE_PUBLIC_URL to the address that the orchestrator reaches the API by"
         yield Finding("callback URL", WRONG, f"{where} is only this machine's own", advice)
         return
@@ -331,44 +323,25 @@ def _callback_url(settings: Settings) -> Iterator[Finding]:
         advice = "use https, unless the network between the two is yours alone"
         yield Finding("callback URL", WARNING, f"{where}: secrets travel unencrypted", advice)
     health = _health(settings)
-    if health is not None:
-        yield Finding("callback URL", OK, f"the API answers at {where}")
-        yield from _behind(settings, health)
-    else:
-        advice = (
-            "start `web`, or correct TAKEONE_PUBLIC_URL; no matter if only this machine is shut out"
-        )
-        yield Finding("callback URL", WARNING, f"no API answers at {where} from here", advice)
-
-
-def _behind(settings: Settings, health: requests.Response) -> Iterator[Finding]:
-    """What the API's answer says of its machine, and of a proxy before it."""
-    date = health.headers.get("Date")
-    if date:
+    yield _verdict(
+        "callback URL",
+        f"no API answers at {where} from here" if health is None else "",
+        f"the API answers at {where}",
+        "start `web`, or correct TAKEONE_PUBLIC_URL; no matter if only this machine is shut out",
+        WARNING,
+    )
+    if health is not None and "Date" in health.headers:
         # It has whole seconds.
-        yield _clock("the API", parsedate_to_datetime(date).timestamp() + 0.5 - time.time())
-    if settings.production:
-        buffers = _waits_for_bodies(settings)
-        found = "it waits for whole bodies" if buffers else "none that waits for whole bodies"
-        advice = "put a proxy in front that buffers requests, such as nginx with its defaults"
-        yield Finding("proxy", OK if buffers else WARNING, found, advice)
-
-
-def _waits_for_bodies(settings: Settings) -> bool:
-    """Whether a request without its body is left without an answer: the API itself refuses it at once."""
-    parts = urlsplit(settings.public_url)
-    host, port = parts.hostname or "", parts.port
-    connection = HTTPConnection(host, port, timeout=_CONNECT_SECONDS)
-    if parts.scheme == "https":
-        context = ssl.create_default_context(cafile=settings.ca_file or None)
-        connection = HTTPSConnection(host, port, timeout=_CONNECT_SECONDS, context=context)
-    with closing(connection), suppress(OSError):
-        connection.putrequest("POST", f"{parts.path}/api/v1/projects")
-        connection.putheader("Content-Length", "1")
-        connection.endheaders()
-        connection.sock.settimeout(_ANSWER_SECONDS)
-        return not connection.sock.recv(1)
-    return True
+        date = parsedate_to_datetime(health.headers["Date"]).timestamp() + 0.5
+        yield _clock("the API", date - time.time())
+    if health is not None and settings.production:
+        yield _verdict(
+            "proxy",
+            "" if _waits_for_bodies(settings, parts) else "none that waits for whole bodies",
+            "it waits for whole bodies",
+            "put a proxy in front that buffers requests, such as nginx with its defaults",
+            WARNING,
+        )
 
 
 def _health(settings: Settings) -> requests.Response | None:
@@ -384,7 +357,30 @@ def _health(settings: Settings) -> requests.Response | None:
             return None
 
 
-def _is_local(host: str) -> bool:
+def _waits_for_bodies(settings: Settings, parts: SplitResult) -> bool:
+    """Whether a request without its body is left without an answer: the API itself refuses it at once."""
+    with closing(_connection(settings, parts)) as connection, suppress(OSError):
+        connection.putrequest("POST", f"{parts.path}/api/v1/projects")
+        connection.putheader("Content-Length", "1")
+        connection.endheaders()
+        connection.sock.settimeout(_ANSWER_SECONDS)
+        return not connection.sock.recv(1)
+    return True
+
+
+def _connection(settings: Settings, parts: SplitResult) -> HTTPConnection:
+    if parts.scheme != "https":
+        return HTTPConnection(_host_and_port(parts), timeout=_CONNECT_SECONDS)
+    context = ssl.create_default_context(cafile=settings.ca_file or None)
+    return HTTPSConnection(_host_and_port(parts), timeout=_CONNECT_SECONDS, context=context)
+
+
+def _host_and_port(parts: SplitResult) -> str:
+    return parts.netloc.rpartition("@")[2]
+
+
+def _is_local(parts: SplitResult) -> bool:
+    host = parts.hostname or ""
     return is_loopback(host) or host == "0.0.0.0"  # noqa: S104 - it is looked for
 
 
