@@ -60,9 +60,7 @@ def own_output() -> None:
 
 def hashed(identifier: str | None) -> str | None:
     """Stand-in for anything that a caller wrote: the same in every line and process, and no way back."""
-    if identifier is None:
-        return None
-    return hash_of(identifier, _hash_key)
+    return None if identifier is None else hash_of(identifier, _hash_key)
 
 
 def hash_of(identifier: str, key: bytes) -> str:
@@ -89,13 +87,14 @@ class LibraryFormatter(logging.Formatter):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self._message = _full_message if _shows_exceptions(settings) else _safe_message
+        self._in_full = _shows_exceptions(settings)
         self._renderers = [_TIMESTAMP, *_renderers(settings)]
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
         level = record.levelname.lower()
-        event: Any = {"event": self._message(record), "logger": record.name, "level": level}
+        message = _message(record, in_full=self._in_full)
+        event: Any = {"event": message, "logger": record.name, "level": level}
         if record.exc_info:
             event["exc_info"] = record.exc_info
         for render in self._renderers:
@@ -139,23 +138,17 @@ def _to_json(event: Any, **_: Any) -> bytes:
         return json.dumps(event, default=str).encode()
 
 
-def _full_message(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except (TypeError, ValueError, KeyError):
-        return str(record.msg)
-
-
-def _safe_message(record: logging.LogRecord) -> str:
+def _message(record: logging.LogRecord, *, in_full: bool) -> str:
     """The message; around an exception with its type alone, as other arguments may quote what it says."""
     arguments: Any = record.args or ()
-    values = arguments.values() if isinstance(arguments, dict) else arguments
-    if not record.exc_info and not any(isinstance(each, BaseException) for each in values):
-        return _full_message(record)
+    is_named = isinstance(arguments, dict)
+    values = arguments.values() if is_named else arguments
+    may_quote = record.exc_info or any(isinstance(each, BaseException) for each in values)
     try:
-        if isinstance(arguments, dict):
-            return str(record.msg) % {name: _unquoting(each) for name, each in arguments.items()}
-        return str(record.msg) % tuple(map(_unquoting, arguments))
+        if in_full or not may_quote:
+            return record.getMessage()
+        shown = tuple(map(_unquoting, values))
+        return str(record.msg) % (dict(zip(arguments, shown, strict=True)) if is_named else shown)
     except (TypeError, ValueError, KeyError):
         return str(record.msg)
 

@@ -40,18 +40,37 @@ def start(settings: Settings, process: str) -> None:
     _tracer = provider.get_tracer("takeone")
 
 
+@contextmanager
 def span(
     name: str,
     kind: str = "INTERNAL",
     parent: str | None = None,
     attributes: Mapping[str, Any] | None = None,
-) -> AbstractContextManager[Any]:
+) -> Iterator[None]:
     """A span around a piece of work; nothing, if tracing is off.
 
     `kind` is OpenTelemetry's word for it, `parent` a traceparent header. An exception that passes is
     noted by its type: its text may quote anything.
     """
-    return nullcontext() if _tracer is None else _span(name, kind, parent, attributes or {})
+    if _tracer is None:
+        yield
+        return
+    from opentelemetry.trace import SpanKind, Status, StatusCode
+
+    context = _propagator().extract({TRACEPARENT: parent}) if parent else None
+    with _tracer.start_as_current_span(
+        name,
+        context,
+        SpanKind[kind],
+        attributes,
+        record_exception=False,
+        set_status_on_exception=False,
+    ) as current:
+        try:
+            yield
+        except Exception as error:
+            current.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            raise
 
 
 def store_span(operation: str) -> AbstractContextManager[Any]:
@@ -98,17 +117,14 @@ def trace_requests(app: "Flask") -> None:
         route = request.url_rule.rule if request.url_rule else "unmatched"
         if route not in QUIET_ROUTES:
             method = request.method if request.url_rule else "HTTP"
-            g.span = span(f"{method} {route}", "SERVER", request.headers.get(TRACEPARENT))
+            facts = {"http.request.method": method, "http.route": route}
+            g.span = span(f"{method} {route}", "SERVER", request.headers.get(TRACEPARENT), facts)
             g.span.__enter__()
-            note({"http.request.method": method, "http.route": route})
 
     def conclude(response: "Response") -> "Response":
         if "span" in g:
-            bound = {
-                f"takeone.{name}": value
-                for name, value in get_contextvars().items()
-                if name != "request"
-            }
+            bound = {f"takeone.{name}": value for name, value in get_contextvars().items()}
+            bound.pop("takeone.request", None)
             note({"http.response.status_code": response.status_code, **bound})
         return response
 
@@ -120,26 +136,6 @@ def trace_requests(app: "Flask") -> None:
     app.before_request(begin)
     app.after_request(conclude)
     app.teardown_request(end)
-
-
-@contextmanager
-def _span(name: str, kind: str, parent: str | None, attributes: Mapping[str, Any]) -> Iterator[Any]:
-    from opentelemetry.trace import SpanKind, Status, StatusCode
-
-    context = _propagator().extract({TRACEPARENT: parent}) if parent else None
-    with _tracer.start_as_current_span(
-        name,
-        context,
-        SpanKind[kind],
-        attributes,
-        record_exception=False,
-        set_status_on_exception=False,
-    ) as current:
-        try:
-            yield current
-        except Exception as error:
-            current.set_status(Status(StatusCode.ERROR, type(error).__name__))
-            raise
 
 
 def _propagator() -> Any:
