@@ -10,7 +10,7 @@ import jwt
 
 from api.auth import EDITOR_ROLE
 from cli.setup import settings_of
-from settings import Settings, load_settings, split_list
+from settings import load_settings, split_list
 
 _CHECKOUT = Path(__file__).resolve().parent.parent
 
@@ -24,27 +24,24 @@ def token(user: str, role: str, minutes: int) -> None:
     settings = settings_of(load_settings)
     if settings.auth_mode == "dev":
         click.echo(f"test:{user}:{role}")
-    else:
-        click.echo(_minted(settings, user, role, datetime.now(UTC) + timedelta(minutes=minutes)))
-
-
-def _minted(settings: Settings, user: str, role: str, until: datetime) -> str:
-    key = settings.jwt_key.get_secret_value()
+        return
     shared = [name for name in split_list(settings.jwt_algorithms) if name.startswith("HS")]
-    if not shared or not key or "-----BEGIN" in key:
+    if not shared:
         raise click.ClickException(
             "the issuer makes the tokens: the service holds no shared key (TAKEONE_JWT_KEY with "
             "TAKEONE_JWT_ALGORITHMS=HS256), only a key that verifies"
         )
+    now = datetime.now(UTC)
     claims = {
         "sub": user,
         "iss": settings.jwt_issuer,
         "aud": settings.jwt_audience,
-        "iat": datetime.now(UTC),
-        "exp": until,
+        "iat": now,
+        "exp": now + timedelta(minutes=minutes),
         settings.jwt_roles_claim: [role],
     }
-    return jwt.encode(claims, key, shared[0])
+    # Settings with a shared algorithm have a shared key: any other is refused when they are read.
+    click.echo(jwt.encode(claims, settings.jwt_key.get_secret_value(), shared[0]))
 
 
 @click.command("demo")

@@ -224,10 +224,11 @@ def _signing_keys(settings: Settings) -> Iterator[Finding]:
 
 def _files(_: Settings) -> Iterator[Finding]:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    is_enough = hard == resource.RLIM_INFINITY or hard >= _LEAST_FILES
-    found = "without limit" if hard == resource.RLIM_INFINITY else f"up to {hard:,}"
+    has_limit = hard != resource.RLIM_INFINITY
+    found = f"up to {hard:,}" if has_limit else "without limit"
+    state = WARNING if has_limit and hard < _LEAST_FILES else OK
     advice = f"raise the hard limit (LimitNOFILE, ulimit -Hn) to {_LEAST_FILES:,} or more"
-    yield Finding("open files", OK if is_enough else WARNING, found, advice)
+    yield Finding("open files", state, found, advice)
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
