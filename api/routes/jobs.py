@@ -35,7 +35,6 @@ from api.responses import (
 from api.routes.metrics import counted
 from domain import lifecycle
 from domain.errors import ResourceNotFound
-from domain.job_fsm import JobStatus
 from domain.record import Decision, Record, owned
 from domain.run import DispatchResult
 from settings import split_list
@@ -54,9 +53,8 @@ _JOB_QUERY, _TRAIL, _OWN_JOBS = JobQuerySchema(), TrailQuerySchema(), OwnJobsQue
 def list_own_jobs() -> Response:
     """List the caller's jobs, by creation, or by change those that changed after a moment."""
     query = read_query(_OWN_JOBS)
-    status = JobStatus(query["status"]) if query["status"] else None
     page = services().projects.jobs_of_user(
-        principal().editor(), page_query(query), status, query["project_id"]
+        principal().editor(), page_query(query), query["status"], query["project_id"]
     )
     return page_response(page, job_shape)
 
@@ -66,9 +64,9 @@ def get_job(job_id: str) -> Response:
     """Show a job, or wait until its state changes."""
     query = read_query(_JOB_QUERY)
     user = principal().owner_of_a_resource()
-    if query["wait"] and query["status_not"]:
-        known = JobStatus(query["status_not"])
-        record = services().run_and_wait.wait_for_change(job_id, user, known, query["wait"])
+    known, wait = query["status_not"], query["wait"]
+    if known and wait:
+        record = services().run_and_wait.wait_for_change(job_id, user, known, wait)
     else:
         record = _own(job_id, user)
     bind(job_id=record.job.id)
