@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from domain.claim import ClaimEvent, DispatchPolicy, FencingToken
 from domain.claim_rules import settle
@@ -26,8 +27,8 @@ from store.write_limit import WriteLimit
 
 # A notification can be lost, so a waiter reads the record this often anyway.
 _REREAD_SECONDS = 1.0
-
-
+# FAILED is not the end: a retry can leave it.
+_END_STATUSES = frozenset({JobStatus.DONE, JobStatus.CANCELLED})
 Rule = Callable[[Record], Decision[DispatchResult]]
 
 
@@ -68,10 +69,11 @@ class RunAndWait:
         self,
         job_id: str,
         user: str,
-        client_request_id: str,
-        model_profile: str,
         wait_seconds: float,
         correlation_id: str,
+        *,
+        client_request_id: str,
+        model_profile: str,
     ) -> DispatchResult:
         """Start a failed job's workflow again from its checkpoint. Raises the errors of `retry`."""
 
@@ -97,7 +99,7 @@ class RunAndWait:
                     record = owned(self._load(job_id), user)
                     left = deadline - time.monotonic()
                     is_over = left <= 0 or self._stopping.is_set()
-                    if is_over or record.job.status is not known or _has_ended(record):
+                    if is_over or record.job.status is not known or known in _END_STATUSES:
                         return record
                     subscription.wait(min(left, _REREAD_SECONDS))
         except NoWaitSlot:
@@ -120,9 +122,7 @@ class RunAndWait:
     def _commit(
         self, job_id: str, user: str, rule: Rule, record: Record
     ) -> Decision[DispatchResult]:
-        def count() -> None:
-            self._writes.count(user)
-
+        count = partial(self._writes.count, user)
         try:
             return self._jobs.update(job_id, rule, known=record, before_write=count)
         except QueueUnavailable as error:
@@ -135,13 +135,12 @@ class RunAndWait:
         By its own token: the message may have landed all the same, and the claim that stands by now may be
         another caller's.
         """
-
-        def unqueue(record: Record) -> Decision[None]:
-            event, reason = ClaimEvent.UNQUEUED, ClaimEvent.NOT_STARTED.value
-            return settle(record, token, event, reason, self._now(), self._policy)
-
+        event, reason = ClaimEvent.UNQUEUED, ClaimEvent.NOT_STARTED.value
         with suppress(StoreError):
-            self._jobs.update(token.job_id, unqueue)
+            self._jobs.update(
+                token.job_id,
+                lambda record: settle(record, token, event, reason, self._now(), self._policy),
+            )
 
     def _wait(
         self, decision: Decision[DispatchResult], subscription: Subscription, deadline: float
@@ -173,8 +172,3 @@ class RunAndWait:
             self._notifier.subscribe(job_id) as subscription,
         ):
             yield subscription
-
-
-def _has_ended(record: Record) -> bool:
-    # FAILED is not the end: a retry can leave it.
-    return record.job.status in (JobStatus.DONE, JobStatus.CANCELLED)

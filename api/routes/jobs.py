@@ -1,6 +1,7 @@
 """Routes of jobs: list, show, edit and delete, confirm the upload, run, retry and cancel, read the trail."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from flask import Blueprint, Response, request
@@ -15,7 +16,6 @@ from api.requests import (
     RetrySchema,
     TrailQuerySchema,
     ValidationError,
-    WaitPreference,
     page_query,
     parse_prefer,
     read_json,
@@ -32,11 +32,12 @@ from api.responses import (
     retry_shape,
     run_shape,
 )
-from api.routes.metrics import counted
+from api.routes.metrics import count_refusals
 from domain import lifecycle
 from domain.errors import ResourceNotFound
 from domain.record import Decision, Record, owned
 from domain.run import DispatchResult
+from observability.metrics import runs
 from settings import split_list
 from store.errors import QueueUnavailable
 
@@ -110,36 +111,17 @@ def confirm_upload(job_id: str) -> Response:
 def run_job(job_id: str) -> Response:
     """Start the job's workflow, once."""
     refuse_query_and_body()
-    preference = _preference()
-    user = principal().owner_of_a_resource()
-
-    def run() -> DispatchResult:
-        return services().run_and_wait.run(job_id, user, preference.seconds, request_id())
-
-    result = counted("run", run)
-    return _dispatched(result, job_id, run_shape(job_id, result), preference.applied)
+    return _dispatch("run", job_id, services().run_and_wait.run, run_shape)
 
 
 @blueprint.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
     """Start a failed job's workflow again, from its furthest checkpoint."""
     body = read_json(_RETRY)
-    _ensure_allowed_profile(body["model_profile"])
-    preference = _preference()
-    user = principal().owner_of_a_resource()
-
-    def retry() -> DispatchResult:
-        return services().run_and_wait.retry(
-            job_id,
-            user,
-            body["client_request_id"],
-            body["model_profile"],
-            preference.seconds,
-            request_id(),
-        )
-
-    result = counted("retry", retry)
-    return _dispatched(result, job_id, retry_shape(job_id, result), preference.applied)
+    allowed = split_list(services().settings.model_profiles)
+    if body["model_profile"] not in allowed:
+        raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])
+    return _dispatch("retry", job_id, partial(services().run_and_wait.retry, **body), retry_shape)
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
@@ -191,21 +173,20 @@ def _update(job_id: str, rule: Callable[[Record], Decision[Result]]) -> Decision
     return decision
 
 
-def _dispatched(
-    result: DispatchResult, job_id: str, body: Shape, preference_applied: str | None
+def _dispatch(
+    kind: str,
+    job_id: str,
+    use_case: Callable[[str, str, float, str], DispatchResult],
+    shape: Callable[[str, DispatchResult], Shape],
 ) -> Response:
+    most_seconds = services().settings.run_wait_seconds
+    preference = parse_prefer(request.headers.get("Prefer"), most_seconds)
+    user = principal().owner_of_a_resource()
+    with count_refusals(runs, kind):
+        result = use_case(job_id, user, preference.seconds, request_id())
+    runs.labels(kind, result.outcome.value).inc()
     bind(job_id=job_id, dispatch_id=result.claim.dispatch_id, epoch=result.claim.epoch)
     headers = {"Location": f"/api/v1/jobs/{job_id}"}
-    if preference_applied:
-        headers["Preference-Applied"] = preference_applied
-    return json_response(body, 202 if result.started else 200, headers)
-
-
-def _preference() -> WaitPreference:
-    return parse_prefer(request.headers.get("Prefer"), services().settings.run_wait_seconds)
-
-
-def _ensure_allowed_profile(profile: str) -> None:
-    allowed = split_list(services().settings.model_profiles)
-    if profile not in allowed:
-        raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])
+    if preference.applied:
+        headers["Preference-Applied"] = preference.applied
+    return json_response(shape(job_id, result), 202 if result.started else 200, headers)
