@@ -1,11 +1,9 @@
 """What every answer carries for browsers, which hosts are answered, and whose pages may call."""
 
 from collections.abc import Callable
-from functools import lru_cache
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
-from werkzeug.exceptions import SecurityError
 
 from api.requests import ValidationError
 from settings import Settings, split_list
@@ -72,42 +70,27 @@ def _host_check(settings: Settings) -> Callable[[], None]:
 
 def _requested_name() -> str:
     try:
-        return _name_of(request.host)
-    except SecurityError:  # a Host that no name could be
-        return ""
-
-
-@lru_cache(maxsize=256)  # almost every request names the same few
-def _name_of(host: str) -> str:
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
+        return urlsplit(f"//{request.host}").hostname or ""
+    except ValueError:  # a Host that no name could be
         return ""
 
 
 def _allow_origins(app: Flask, origins: frozenset[str]) -> None:
     @app.before_request
     def answer_preflight() -> Response | None:
-        return Response(status=204, headers=_PREFLIGHT) if _is_preflight() else None
+        is_preflight = (
+            request.method == "OPTIONS"
+            and "Origin" in request.headers
+            and "Access-Control-Request-Method" in request.headers
+            and not request.path.startswith(_NOT_FOR_PAGES)
+        )
+        return Response(status=204, headers=_PREFLIGHT) if is_preflight else None
 
     @app.after_request
-    def add_headers(response: Response) -> Response:
+    def allow_origin(response: Response) -> Response:
         if not request.path.startswith(_NOT_FOR_PAGES):
-            _allow_origin(response, origins)
+            response.headers.update(_CORS)
+            origin = request.headers.get("Origin")
+            if origin in origins:
+                response.headers["Access-Control-Allow-Origin"] = origin
         return response
-
-
-def _is_preflight() -> bool:
-    return (
-        request.method == "OPTIONS"
-        and "Origin" in request.headers
-        and "Access-Control-Request-Method" in request.headers
-        and not request.path.startswith(_NOT_FOR_PAGES)
-    )
-
-
-def _allow_origin(response: Response, origins: frozenset[str]) -> None:
-    response.headers.update(_CORS)
-    origin = request.headers.get("Origin")
-    if origin in origins:
-        response.headers["Access-Control-Allow-Origin"] = origin
