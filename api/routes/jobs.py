@@ -36,10 +36,12 @@ from api.routes.metrics import count_refusals
 from domain import lifecycle
 from domain.errors import ResourceNotFound
 from domain.record import Decision, Record, owned
-from domain.run import DispatchResult
+from domain.retry import decide_retry
+from domain.run import DispatchResult, decide_run
 from observability.metrics import runs
 from settings import split_list
 from store.errors import QueueUnavailable
+from store.lists import Page
 
 Result = TypeVar("Result")
 
@@ -64,12 +66,12 @@ def list_own_jobs() -> Response:
 def get_job(job_id: str) -> Response:
     """Show a job, or wait until its state changes."""
     query = read_query(_JOB_QUERY)
-    user = principal().owner_of_a_resource()
     known, wait = query["status_not"], query["wait"]
     if known and wait:
+        user = principal().owner_of_a_resource()
         record = services().run_and_wait.wait_for_change(job_id, user, known, wait)
     else:
-        record = _own(job_id, user)
+        record = _own(job_id)
     bind(job_id=record.job.id)
     return json_response(job_shape(record))
 
@@ -111,7 +113,7 @@ def confirm_upload(job_id: str) -> Response:
 def run_job(job_id: str) -> Response:
     """Start the job's workflow, once."""
     refuse_query_and_body()
-    return _dispatch("run", job_id, services().run_and_wait.run, run_shape)
+    return _dispatch("run", job_id, decide_run, run_shape)
 
 
 @blueprint.post("/jobs/<job_id>/retry")
@@ -121,7 +123,7 @@ def retry_job(job_id: str) -> Response:
     allowed = split_list(services().settings.model_profiles)
     if body["model_profile"] not in allowed:
         raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])
-    return _dispatch("retry", job_id, partial(services().run_and_wait.retry, **body), retry_shape)
+    return _dispatch("retry", job_id, partial(decide_retry, **body), retry_shape)
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
@@ -136,7 +138,7 @@ def cancel_job(job_id: str) -> Response:
     except QueueUnavailable:
         # The job is cancelled; only the word of it to the orchestrator could not be sent, which will learn
         # of it by the answers to its callbacks.
-        record = _own(job_id, principal().owner_of_a_resource())
+        record = _own(job_id)
     return json_response(job_shape(record))
 
 
@@ -144,18 +146,15 @@ def cancel_job(job_id: str) -> Response:
 def list_job_events(job_id: str) -> Response:
     """Read a job's audit trail, oldest first."""
     query = read_query(_TRAIL)
-    job = _own(job_id, principal().owner_of_a_resource()).job
+    job = _own(job_id).job
     start, limit = int(query["cursor"]), query["limit"]
     events, more = services().jobs.trail(job.id, start, limit)
-    return json_response(
-        {
-            "items": [event_shape(job, event) for event in events],
-            "next_cursor": str(start + limit) if more else None,
-        }
-    )
+    page = Page(events, str(start + limit) if more else None)
+    return page_response(page, partial(event_shape, job))
 
 
-def _own(job_id: str, user: str) -> Record:
+def _own(job_id: str) -> Record:
+    user = principal().owner_of_a_resource()
     record = services().jobs.load(job_id)
     if record is None:
         raise ResourceNotFound
@@ -176,14 +175,16 @@ def _update(job_id: str, rule: Callable[[Record], Decision[Result]]) -> Decision
 def _dispatch(
     kind: str,
     job_id: str,
-    use_case: Callable[[str, str, float, str], DispatchResult],
+    decide: Callable[..., Decision[DispatchResult]],
     shape: Callable[[str, DispatchResult], Shape],
 ) -> Response:
     most_seconds = services().settings.run_wait_seconds
     preference = parse_prefer(request.headers.get("Prefer"), most_seconds)
     user = principal().owner_of_a_resource()
     with count_refusals(runs, kind):
-        result = use_case(job_id, user, preference.seconds, request_id())
+        result = services().run_and_wait.dispatch(
+            job_id, user, decide, preference.seconds, request_id()
+        )
     runs.labels(kind, result.outcome.value).inc()
     bind(job_id=job_id, dispatch_id=result.claim.dispatch_id, epoch=result.claim.epoch)
     headers = {"Location": f"/api/v1/jobs/{job_id}"}
