@@ -1,11 +1,11 @@
 """What every answer carries for browsers, which hosts are answered, and whose pages may call."""
 
-from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, request
 
 from api.requests import ValidationError
+from observability.tracing import QUIET_ROUTES
 from settings import Settings, split_list
 
 HEADERS = {
@@ -20,8 +20,6 @@ DOCS_POLICY = (
     "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
-# A health check calls by whatever address it has, and learns nothing about any user.
-_ANY_HOST = frozenset({"/healthz", "/readyz", "/metrics"})
 
 _NOT_FOR_PAGES = "/api/v1/internal/"
 _CORS = {
@@ -40,7 +38,7 @@ def secure(app: Flask, settings: Settings) -> None:
     """Let `app` check hosts, answer preflights and send the headers, as the settings say."""
     app.after_request(_add_headers)
     if settings.allowed_hosts:
-        app.before_request(_host_check(settings))
+        _check_hosts(app, settings)
     origins = frozenset(split_list(settings.cors_origins))
     if origins:
         _allow_origins(app, origins)
@@ -52,8 +50,8 @@ def _add_headers(response: Response) -> Response:
     return response
 
 
-def _host_check(settings: Settings) -> Callable[[], None]:
-    """Make the check of whether a Host is one of ours.
+def _check_hosts(app: Flask, settings: Settings) -> None:
+    """Let `app` refuse a Host that is none of ours.
 
     Without a list every one is: no address is ever made of a Host, and no cookie is asked for, so that a
     name which leads here by a trick (DNS rebinding) opens nothing.
@@ -61,11 +59,11 @@ def _host_check(settings: Settings) -> Callable[[], None]:
     named = frozenset(name.lower() for name in split_list(settings.allowed_hosts))
     allowed = named | {urlsplit(settings.public_url).hostname}
 
+    @app.before_request
     def check_host() -> None:
-        if request.path not in _ANY_HOST and _requested_name() not in allowed:
+        # A health check calls by whatever address it has, and learns nothing about any user.
+        if request.path not in QUIET_ROUTES and _requested_name() not in allowed:
             raise ValidationError(Host=["Not a host of this service (TAKEONE_ALLOWED_HOSTS)."])
-
-    return check_host
 
 
 def _requested_name() -> str:

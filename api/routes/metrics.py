@@ -17,7 +17,7 @@ from api.context import services
 from domain.errors import ServiceUnavailable, TakeOneError
 from services.assembly import Services
 from store.errors import StoreError, StoreUnavailable
-from store.overview import Overview, overview
+from store.overview import overview
 from tasks.queues import queue_keys, queue_names
 
 blueprint = Blueprint("metrics", __name__)
@@ -70,9 +70,6 @@ class StoreCollector(Collector):
             yield _gauge("store_up", "Whether the store answers.", 0)
             return
         yield _gauge("store_up", "Whether the store answers.", 1)
-        yield from self._families(seen)
-
-    def _families(self, seen: Overview) -> Iterator[GaugeMetricFamily]:
         yield _gauges("claims", "Claims with an open outcome.", "phase", seen.phases)
         lengths = dict(zip(self._queues, seen.queue_lengths, strict=True))
         yield _gauges("queue_length", "Messages that wait.", "queue", lengths)
