@@ -1,12 +1,9 @@
 """The application factory."""
 
-from collections.abc import Callable
-from datetime import datetime
-from typing import Any
-
 from flask import Flask
 
-from api.context import make_context
+from api.auth import Authenticator
+from api.context import Context
 from api.errors import register_error_handlers
 from api.request_log import log_requests
 from api.requests import leave_no_body_unread
@@ -14,20 +11,28 @@ from api.routes import callbacks, docs, health, jobs, metrics, projects
 from api.security import secure
 from observability import tracing
 from observability.logs import configure_logging
-from services.assembly import make_services, utc_now
-from settings import Settings, load_settings, or_exit
+from orchestrators.signatures import Signer
+from services.assembly import make_services
+from settings import load_settings, or_exit
 from tasks.outbox import make_outbox
 
 
-def create_app(settings: Settings | None = None, now: Callable[[], datetime] = utc_now) -> Flask:
+def create_app() -> Flask:
     """Make the WSGI application. Connects to nothing; exits if the settings are incomplete or unsafe."""
-    settings = settings or or_exit(load_settings)
+    settings = or_exit(load_settings)
     configure_logging(settings)
     app = Flask("takeone", static_folder=None)
     # `//` is another path, and unknown: merging would answer with a redirect in HTML.
     app.url_map.merge_slashes = False
-    app.config.update(_flask_config(settings))
-    app.extensions["takeone"] = make_context(make_services(settings, make_outbox(settings), now))
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+    # Nothing answers outside the contract; CORS preflights are answered where CORS is set up.
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.extensions["takeone"] = Context(
+        services=make_services(settings, make_outbox(settings)),
+        authenticator=Authenticator(settings),
+        signer=Signer(settings.signing_secrets),
+    )
     log_requests(app)
     tracing.start(settings, "web")
     tracing.trace_requests(app)
@@ -37,12 +42,3 @@ def create_app(settings: Settings | None = None, now: Callable[[], datetime] = u
         app.register_blueprint(routes.blueprint)
     register_error_handlers(app)
     return app
-
-
-def _flask_config(settings: Settings) -> dict[str, Any]:
-    return {
-        "MAX_CONTENT_LENGTH": settings.max_body_bytes,
-        "PROPAGATE_EXCEPTIONS": False,
-        # Nothing answers outside the contract; CORS preflights are answered where CORS is set up.
-        "PROVIDE_AUTOMATIC_OPTIONS": False,
-    }

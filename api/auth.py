@@ -60,11 +60,9 @@ class Authenticator:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized
+        token = token.strip()
         if self._settings.auth_mode == "dev":
-            return _dev_principal(token.strip())
-        return self._jwt_principal(token.strip())
-
-    def _jwt_principal(self, token: str) -> Principal:
+            return _dev_principal(token)
         known = self._verified.get(token)
         if known is not None and time.time() < known[1]:
             return known[0]
@@ -95,8 +93,7 @@ class Authenticator:
     def _key_for(self, token: str) -> Any:
         if self._keys is None:
             return self._settings.jwt_key.get_secret_value()
-        key_id = jwt.get_unverified_header(token).get("kid", "")
-        return self._keys.key(key_id if isinstance(key_id, str) else "")
+        return self._keys.key(jwt.get_unverified_header(token).get("kid", ""))
 
 
 def _dev_principal(token: str) -> Principal:
@@ -107,15 +104,12 @@ def _dev_principal(token: str) -> Principal:
     return _principal(user, {role})
 
 
-def _principal(user: Any, roles: set[str]) -> Principal:
-    if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_USER or not _is_unicode(user):
+def _principal(user: str, roles: set[str]) -> Principal:
+    # JSON can spell half a surrogate pair, which no encoding can write.
+    is_text = not any("\ud800" <= character <= "\udfff" for character in user)
+    if not 0 < len(user) <= _LONGEST_USER or not is_text:
         raise Unauthorized
     return Principal(user, EDITOR_ROLE in roles)
-
-
-def _is_unicode(text: str) -> bool:
-    # JSON can spell half a surrogate pair, which no encoding can write.
-    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _roles(claim: Any) -> set[str]:

@@ -19,12 +19,6 @@ class Context:
     signer: Signer
 
 
-def make_context(services: Services) -> Context:
-    """Put the collaborators of the routes together. Connects to nothing."""
-    settings = services.settings
-    return Context(services, Authenticator(settings), Signer(settings.signing_secrets))
-
-
 def context() -> Context:
     """The collaborators of the application that serves this request."""
     return cast(Context, current_app.extensions["takeone"])

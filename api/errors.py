@@ -53,9 +53,7 @@ def register_error_handlers(app: Flask) -> None:
 
 
 def _refusal(error: errors.TakeOneError) -> Response:
-    status = _STATUS.get(type(error), _CONFLICT)
-    if isinstance(error, errors.ServiceUnavailable):
-        status = 503
+    status = next((each for kind, each in _STATUS.items() if isinstance(error, kind)), _CONFLICT)
     response = error_response(status, error.code, error.message, error.details)
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
@@ -75,9 +73,7 @@ def _http_error(error: HTTPException) -> Response:
     if status >= 500:
         return error_response(status, *_INTERNAL)
     code, message = _CODES.get(status, _BAD_REQUEST)
-    details = {"body": [message]} if status in (413, 415) else None
-    if status == 400:
-        details = {"body": ["Not a valid request."]}
+    details = {"body": [message]} if code == ValidationError.code else None
     response = error_response(status, code, message, details)
     valid_methods = getattr(error, "valid_methods", None)
     if valid_methods:

@@ -1,11 +1,11 @@
 """What comes in: bodies, queries and the Prefer header, each read strictly or refused with a clear 400.
 
-The fields and bounds are those of `spec/api/openapi.yaml`.
+The fields and bounds are those of `spec/api/openapi.yaml`. An unknown field is a mistake, and is named: that
+is marshmallow's default.
 """
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import marshmallow as ma
@@ -19,14 +19,13 @@ from domain.job_fsm import JobStatus
 from store.lists import PageQuery
 
 _MOST_ARTIFACTS = 64
+_SINGLE_ARTIFACTS = ("video_uri", "audio_uri", "transcript_uri", "draft_uri")
 _MOST_DISCARDED = 1 << 20
 _LONGEST_URI = 2048
 # nginx and others give up on an answer after 60 s by default, and the caller gets their error page.
 _LONGEST_WAIT_SECONDS = 55
 # White space and control characters, one by one: `\s` is another set in every regex dialect.
 _INVISIBLE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
-
-is_status = validate.OneOf([status.value for status in JobStatus])
 
 
 class ValidationError(TakeOneError):
@@ -38,8 +37,6 @@ class ValidationError(TakeOneError):
 
 def read_query(schema: ma.Schema) -> dict[str, Any]:
     """The query's parameters. Raises `ValidationError`, also for one that the route does not have."""
-    if not request.query_string:
-        return dict(_defaults(schema))
     return _load(schema, request.args.to_dict())
 
 
@@ -66,9 +63,7 @@ def page_query(query: dict[str, Any]) -> PageQuery:
 
 def read_optional_json(schema: ma.Schema) -> dict[str, Any]:
     """The JSON body, which may be missing. Raises as `read_json` does."""
-    if not _has_body() or read_body().strip() in (b"", b"{}"):
-        return dict(_defaults(schema))
-    return read_json(schema)
+    return read_json(schema) if _is_body_given() else _load(schema, {})
 
 
 def read_idempotency_key() -> str | None:
@@ -87,12 +82,7 @@ def refuse_query() -> None:
 def refuse_query_and_body() -> None:
     """Raise `ValidationError` if the request has a query or a body; for routes that take neither."""
     refuse_query()
-    refuse_body()
-
-
-def refuse_body() -> None:
-    """Raise `ValidationError` if there is a body that says anything; for routes that take none."""
-    if _has_body() and read_body().strip() not in (b"", b"{}"):
+    if _is_body_given():
         raise ValidationError(body=["This route takes no body."])
 
 
@@ -130,6 +120,11 @@ def _has_body() -> bool:
     return bool(request.content_length) or "Transfer-Encoding" in request.headers
 
 
+def _is_body_given() -> bool:
+    # Some clients send an empty object with every POST.
+    return _has_body() and read_body().strip() not in (b"", b"{}")
+
+
 def _load(schema: ma.Schema, data: Any) -> dict[str, Any]:
     try:
         loaded: dict[str, Any] = schema.load(data)
@@ -141,47 +136,39 @@ def _load(schema: ma.Schema, data: Any) -> dict[str, Any]:
     return loaded
 
 
-@lru_cache
-def _defaults(schema: ma.Schema) -> dict[str, Any]:
-    return _load(schema, {})
-
-
 def _pattern(regex: str, error: str) -> validate.Validator:
     # \Z and not $: in Python, $ lets a line feed at the end through.
     return validate.Regexp(regex + r"\Z", error=error)
 
 
-def _text(most: int, **options: Any) -> fields.String:
-    return fields.String(validate=validate.Length(1, most), **options)
+def _text(most: int, least: int = 1, **options: Any) -> fields.String:
+    return fields.String(validate=validate.Length(least, most), **options)
 
 
-class RequestSchema(ma.Schema):
-    """A body or a query that knows all its fields: an unknown one is a mistake, and is named."""
-
-    class Meta:
-        """Marshmallow's options."""
-
-        unknown = ma.RAISE
+def _optional_text(most: int, least: int = 1) -> fields.String:
+    return _text(most, least, load_default=None, allow_none=True)
 
 
-_NOTHING = RequestSchema()
+def _status(**options: Any) -> fields.Enum[JobStatus]:
+    return fields.Enum(JobStatus, by_value=fields.String, **options)
 
 
+_NOTHING = ma.Schema()
 _IS_NAME = [
     validate.Length(1, 200),
     validate.Regexp(f"[{_INVISIBLE}]*[^{_INVISIBLE}]", error="Must not be blank."),
 ]
 
 
-class ProjectCreateSchema(RequestSchema):
+class ProjectCreateSchema(ma.Schema):
     name = fields.String(required=True, validate=_IS_NAME)
 
 
-class JobEditSchema(RequestSchema):
+class JobEditSchema(ma.Schema):
     name = fields.String(allow_none=True, validate=_IS_NAME)
     metadata = fields.Dict(
         keys=_text(40),
-        values=fields.String(validate=validate.Length(0, 500)),
+        values=_text(500, 0),
         validate=validate.Length(0, 20, error="At most 20 keys."),
     )
 
@@ -217,12 +204,12 @@ class Rfc3339(fields.AwareDateTime):
 _NO_CURSOR = "Not a cursor of ours."
 
 
-class TrailQuerySchema(RequestSchema):
+class TrailQuerySchema(ma.Schema):
     limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
     cursor = fields.String(load_default="0", validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR))
 
 
-class PageQuerySchema(RequestSchema):
+class PageQuerySchema(ma.Schema):
     limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
     cursor = fields.String(
         load_default=None, validate=_pattern(r"[0-9]{16}[0-9a-f-]{36}", _NO_CURSOR)
@@ -230,7 +217,7 @@ class PageQuerySchema(RequestSchema):
 
 
 class JobPageQuerySchema(PageQuerySchema):
-    status = fields.String(load_default=None, validate=is_status)
+    status = _status(load_default=None)
 
 
 class OwnJobsQuerySchema(JobPageQuerySchema):
@@ -242,16 +229,16 @@ class OwnJobsQuerySchema(JobPageQuerySchema):
     updated_after = Rfc3339(load_default=None)
 
 
-class JobQuerySchema(RequestSchema):
+class JobQuerySchema(ma.Schema):
     wait = WholeNumber(load_default=0, validate=validate.Range(0, 60))
-    status_not = fields.String(load_default=None, validate=is_status)
+    status_not = _status(load_default=None)
 
     @ma.post_load
     def _end_before_a_proxy_does(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         return {**data, "wait": min(data["wait"], _LONGEST_WAIT_SECONDS)}
 
 
-class ConfirmUploadSchema(RequestSchema):
+class ConfirmUploadSchema(ma.Schema):
     video_uri = fields.String(
         required=True,
         validate=[
@@ -261,7 +248,7 @@ class ConfirmUploadSchema(RequestSchema):
     )
 
 
-class RetrySchema(RequestSchema):
+class RetrySchema(ma.Schema):
     model_profile = _text(100, required=True)
     client_request_id = _text(128, required=True)
 
@@ -273,58 +260,52 @@ class ArtifactUpdates(fields.Dict):
         updates: dict[str, Any] = super()._deserialize(value, attr, data, **kwargs)  # type: ignore[no-untyped-call]
         if len(updates) > _MOST_ARTIFACTS:
             raise ma.ValidationError(f"At most {_MOST_ARTIFACTS} artifacts at a time.")
-        errors = {key: _artifact_errors(key, each) for key, each in updates.items()}
-        errors = {key: found for key, found in errors.items() if found}
+        errors = {
+            key: [problem]
+            for key, each in updates.items()
+            if (problem := _artifact_problem(key, each))
+        }
         if errors:
             raise ma.ValidationError(errors)
         return {key: each for key, each in updates.items() if each is not None}
 
 
-def _artifact_errors(key: Any, value: Any) -> list[str] | None:
-    if not isinstance(key, str) or not 1 <= len(key) <= 100:
-        return ["A name has 1 to 100 characters."]
+def _artifact_problem(key: str, value: Any) -> str | None:
+    if not 1 <= len(key) <= 100:
+        return "A name has 1 to 100 characters."
     if value is None:
         return None
-    if key == "exports" or (isinstance(value, list) and not _is_one_uri(key)):
-        return None if _is_uri_list(value) else ["Must be a list of at most 64 URIs."]
-    return None if _is_uri(value) else [f"Must be a text of 1 to {_LONGEST_URI} characters."]
-
-
-def _is_one_uri(key: str) -> bool:
-    """Whether the manifest keeps exactly one URI under this name."""
-    return key in ("video_uri", "audio_uri", "transcript_uri", "draft_uri")
+    if key == "exports" or (isinstance(value, list) and key not in _SINGLE_ARTIFACTS):
+        is_valid = isinstance(value, list) and len(value) <= 64 and all(map(_is_uri, value))
+        return None if is_valid else "Must be a list of at most 64 URIs."
+    return None if _is_uri(value) else f"Must be a text of 1 to {_LONGEST_URI} characters."
 
 
 def _is_uri(value: Any) -> bool:
     return isinstance(value, str) and 1 <= len(value) <= _LONGEST_URI
 
 
-def _is_uri_list(value: Any) -> bool:
-    return isinstance(value, list) and len(value) <= 64 and all(map(_is_uri, value))
-
-
-class StatusCallbackSchema(RequestSchema):
+class StatusCallbackSchema(ma.Schema):
     event_id = _text(128, required=True)
-    status = fields.String(required=True, validate=is_status)
+    status = _status(required=True)
     occurred_at = Rfc3339(required=True)
     correlation_id = _text(128, required=True)
-    execution_id = _text(128, load_default=None, allow_none=True)
-    dispatch_id = _text(128, load_default=None, allow_none=True)
+    execution_id = _optional_text(128)
+    dispatch_id = _optional_text(128)
     actor_type = fields.String(
-        load_default="orchestrator",
+        load_default=None,
         allow_none=True,
         validate=validate.OneOf(["orchestrator", "system"]),
     )
-    artifact_updates = ArtifactUpdates(load_default=dict, allow_none=True)
-    failure_code = fields.String(
-        load_default=None, allow_none=True, validate=validate.Length(0, 100)
-    )
-    failure_message = fields.String(
-        load_default=None, allow_none=True, validate=validate.Length(0, 2000)
-    )
-    failed_stage = fields.String(
-        load_default=None, allow_none=True, validate=validate.Length(0, 100)
-    )
+    artifact_updates = ArtifactUpdates(load_default=None, allow_none=True)
+    failure_code = _optional_text(100, least=0)
+    failure_message = _optional_text(2000, least=0)
+    failed_stage = _optional_text(100, least=0)
+
+    @ma.post_load
+    def _say_the_defaults(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        actor, artifacts = data["actor_type"] or "orchestrator", data["artifact_updates"] or {}
+        return {**data, "actor_type": actor, "artifact_updates": artifacts}
 
 
 @dataclass(frozen=True, slots=True)
@@ -337,11 +318,9 @@ class WaitPreference:
 
 def parse_prefer(header: str | None, most_seconds: float) -> WaitPreference:
     """Read a Prefer header (RFC 7240). What is not understood is ignored, as its section 2 asks."""
-    if not header:
-        return WaitPreference(most_seconds, None)
     wait: float | None = None
     asynchronous = False
-    for preference in header.split(","):
+    for preference in (header or "").split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         name, value = name.strip().lower(), value.strip().strip('"')
         if name == "respond-async":
@@ -349,11 +328,9 @@ def parse_prefer(header: str | None, most_seconds: float) -> WaitPreference:
         # The first of several counts (section 2).
         if name == "wait" and wait is None and value.isascii() and value.isdigit():
             wait = min(float(value[:9]), most_seconds)
-    if wait is None:
-        return (
-            WaitPreference(0, "respond-async")
-            if asynchronous
-            else WaitPreference(most_seconds, None)
-        )
-    # Both together: wait, and answer 202 only if it takes longer than that (section 4.3).
-    return WaitPreference(wait, f"{'respond-async, ' * asynchronous}wait={wait:g}")
+    if wait is not None:
+        # Both together: wait, and answer 202 only if it takes longer than that (section 4.3).
+        return WaitPreference(wait, f"{'respond-async, ' * asynchronous}wait={wait:g}")
+    return (
+        WaitPreference(0, "respond-async") if asynchronous else WaitPreference(most_seconds, None)
+    )

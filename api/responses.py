@@ -23,12 +23,8 @@ Item = TypeVar("Item")
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer in UTF-8, with times in RFC 3339 with a Z."""
-    return Response(encode(body), status, headers, content_type="application/json")
-
-
-def encode(body: Any) -> bytes:
-    """The JSON of an answer."""
-    return orjson.dumps(body, option=orjson.OPT_UTC_Z)
+    encoded = orjson.dumps(body, option=orjson.OPT_UTC_Z)
+    return Response(encoded, status, headers, content_type="application/json")
 
 
 def page_response(page: Page[Item], shape: Callable[[Item], Shape]) -> Response:
@@ -39,11 +35,9 @@ def page_response(page: Page[Item], shape: Callable[[Item], Shape]) -> Response:
 
 def created_response(body: Shape, *, is_new: bool) -> Response:
     """What was created: now, or earlier under the same `Idempotency-Key`."""
-    return (
-        json_response(body, 201)
-        if is_new
-        else json_response(body, 200, {"Idempotent-Replayed": "true"})
-    )
+    if is_new:
+        return json_response(body, 201)
+    return json_response(body, 200, {"Idempotent-Replayed": "true"})
 
 
 def project_shape(project: Project) -> Shape:

@@ -53,13 +53,11 @@ class SigningKeys:
         """The key. Raises `Unauthorized` if the issuer has none of that id, `ServiceUnavailable` if it is
         not known what the issuer has."""
         found = self._known(key_id)
-        is_old = self._clock() - self._fetched_at >= _REFRESH_AFTER_SECONDS
-        if found is not None:
-            if is_old:
-                self._start_refresh()
-            return found
-        self._wait_for_refresh()
-        found = self._known(key_id)
+        if found is None or self._clock() - self._fetched_at >= _REFRESH_AFTER_SECONDS:
+            self._start_refresh()
+        if found is None:
+            self._wait_for_refresh()
+            found = self._known(key_id)
         if found is None:
             raise Unauthorized if self.valid_for > 0 else ServiceUnavailable
         return found
@@ -68,7 +66,6 @@ class SigningKeys:
         return self._keys.get(key_id) if self.valid_for > 0 else None
 
     def _wait_for_refresh(self) -> None:
-        self._start_refresh()
         if self._refreshed.is_set():
             return
         if not self._waiters.acquire(blocking=False):

@@ -41,10 +41,8 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def make_services(
-    settings: Settings, outbox: Outbox, now: Callable[[], datetime] = utc_now
-) -> Services:
-    """Put them together. `outbox` is how a committed task reaches a worker, `now` the clock (UTC)."""
+def make_services(settings: Settings, outbox: Outbox) -> Services:
+    """Put them together. `outbox` is how a committed task reaches a worker."""
     redis = make_client(settings)
     jobs = JobStore(redis, outbox)
     policy = dispatch_policy(settings)
@@ -55,9 +53,9 @@ def make_services(
         jobs=jobs,
         projects=ProjectStore(redis),
         idempotency_keys=IdempotencyKeys(redis, settings.idempotency_key_seconds),
-        run_and_wait=RunAndWait(jobs, Notifier(redis), policy, slots, writes, now),
-        operations=Operations(jobs, policy, now),
+        run_and_wait=RunAndWait(jobs, Notifier(redis), policy, slots, writes, utc_now),
+        operations=Operations(jobs, policy, utc_now),
         writes=writes,
         policy=policy,
-        now=now,
+        now=utc_now,
     )

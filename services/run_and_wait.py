@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from domain.claim import ClaimEvent, DispatchPolicy, FencingToken
 from domain.claim_rules import settle
 from domain.errors import ResourceNotFound, ServiceUnavailable
 from domain.job_fsm import JobStatus
 from domain.record import Decision, Record, owned
-from domain.retry import decide_retry
-from domain.run import DispatchResult, Outcome, decide_run, ensure_known, outcome_of
+from domain.run import DispatchResult, Outcome, ensure_known, outcome_of
 from observability.metrics import callers_waiting
 from services.wait_slots import NoWaitSlot, Wait, WaitSlots
 from store.errors import QueueUnavailable, StoreError
@@ -26,9 +26,10 @@ from store.write_limit import WriteLimit
 
 # A notification can be lost, so a waiter reads the record this often anyway.
 _REREAD_SECONDS = 1.0
-
-
+# FAILED is not the end: a retry can leave it.
+_END_STATUSES = frozenset({JobStatus.DONE, JobStatus.CANCELLED})
 Rule = Callable[[Record], Decision[DispatchResult]]
+Decide = Callable[..., Decision[DispatchResult]]
 
 
 class RunAndWait:
@@ -54,34 +55,31 @@ class RunAndWait:
         """Answer every long poll now: the process is about to stop."""
         self._stopping.set()
 
-    def run(
-        self, job_id: str, user: str, wait_seconds: float, correlation_id: str
+    def dispatch(
+        self, job_id: str, user: str, decide: Decide, wait_seconds: float, correlation_id: str
     ) -> DispatchResult:
-        """Start the job's workflow, once. Raises the contract's errors of `run`."""
+        """Start, join or replay the dispatch that `decide` is the rule of: `decide_run` or `decide_retry`.
+
+        Waits for its outcome. Raises the contract's errors of run and retry.
+        """
 
         def rule(record: Record) -> Decision[DispatchResult]:
-            return decide_run(owned(record, user), self._now(), self._policy, correlation_id)
-
-        return self._dispatch(job_id, user, rule, wait_seconds)
-
-    def retry(
-        self,
-        job_id: str,
-        user: str,
-        client_request_id: str,
-        model_profile: str,
-        wait_seconds: float,
-        correlation_id: str,
-    ) -> DispatchResult:
-        """Start a failed job's workflow again from its checkpoint. Raises the errors of `retry`."""
-
-        def rule(record: Record) -> Decision[DispatchResult]:
+            now, policy = self._now(), self._policy
             mine = owned(record, user)
-            return decide_retry(
-                mine, client_request_id, model_profile, self._now(), self._policy, correlation_id
-            )
+            return decide(mine, now=now, policy=policy, correlation_id=correlation_id)
 
-        return self._dispatch(job_id, user, rule, wait_seconds)
+        deadline = time.monotonic() + wait_seconds
+        record = self._load(job_id)
+        # Asked first, so that a replay or a refusal takes no wait slot.
+        result = rule(record).result
+        if result.outcome is Outcome.REPLAYED:
+            return result
+        if not wait_seconds:
+            return self._commit(job_id, user, rule, record).result
+        # Before the commit: no notification is missed, and without a free slot nothing is claimed.
+        with self._waiting(Wait.DISPATCH, job_id, user) as subscription:
+            decision = self._commit(job_id, user, rule, record)
+            return self._wait(decision, subscription, deadline)
 
     def wait_for_change(
         self, job_id: str, user: str, known: JobStatus, wait_seconds: float
@@ -97,32 +95,16 @@ class RunAndWait:
                     record = owned(self._load(job_id), user)
                     left = deadline - time.monotonic()
                     is_over = left <= 0 or self._stopping.is_set()
-                    if is_over or record.job.status is not known or _has_ended(record):
+                    if is_over or record.job.status is not known or known in _END_STATUSES:
                         return record
                     subscription.wait(min(left, _REREAD_SECONDS))
         except NoWaitSlot:
             return owned(self._load(job_id), user)
 
-    def _dispatch(self, job_id: str, user: str, rule: Rule, wait_seconds: float) -> DispatchResult:
-        deadline = time.monotonic() + wait_seconds
-        record = self._load(job_id)
-        # Asked first, so that a replay or a refusal takes no wait slot.
-        result = rule(record).result
-        if result.outcome is Outcome.REPLAYED:
-            return result
-        if not wait_seconds:
-            return self._commit(job_id, user, rule, record).result
-        # Before the commit: no notification is missed, and without a free slot nothing is claimed.
-        with self._waiting(Wait.DISPATCH, job_id, user) as subscription:
-            decision = self._commit(job_id, user, rule, record)
-            return self._wait(decision, subscription, deadline)
-
     def _commit(
         self, job_id: str, user: str, rule: Rule, record: Record
     ) -> Decision[DispatchResult]:
-        def count() -> None:
-            self._writes.count(user)
-
+        count = partial(self._writes.count, user)
         try:
             return self._jobs.update(job_id, rule, known=record, before_write=count)
         except QueueUnavailable as error:
@@ -135,13 +117,12 @@ class RunAndWait:
         By its own token: the message may have landed all the same, and the claim that stands by now may be
         another caller's.
         """
-
-        def unqueue(record: Record) -> Decision[None]:
-            event, reason = ClaimEvent.UNQUEUED, ClaimEvent.NOT_STARTED.value
-            return settle(record, token, event, reason, self._now(), self._policy)
-
+        event, reason = ClaimEvent.UNQUEUED, ClaimEvent.NOT_STARTED.value
         with suppress(StoreError):
-            self._jobs.update(token.job_id, unqueue)
+            self._jobs.update(
+                token.job_id,
+                lambda record: settle(record, token, event, reason, self._now(), self._policy),
+            )
 
     def _wait(
         self, decision: Decision[DispatchResult], subscription: Subscription, deadline: float
@@ -173,8 +154,3 @@ class RunAndWait:
             self._notifier.subscribe(job_id) as subscription,
         ):
             yield subscription
-
-
-def _has_ended(record: Record) -> bool:
-    # FAILED is not the end: a retry can leave it.
-    return record.job.status in (JobStatus.DONE, JobStatus.CANCELLED)

@@ -35,8 +35,11 @@ class WaitSlots:
     @contextmanager
     def taken(self, kind: Wait, user: str) -> Iterator[None]:
         """A slot of this user's. Raises `NoWaitSlot` if none is free."""
+        most = self._most[kind]
         with self._lock:
-            if not self._is_free(kind, user):
+            of_kind = sum(number for (each, _), number in self._taken.items() if each is kind)
+            is_full = self._taken.total() >= self._most[Wait.DISPATCH] or of_kind >= most
+            if is_full or self._taken[kind, user] >= (most + 1) // 2:
                 raise NoWaitSlot
             self._taken[kind, user] += 1
         try:
@@ -46,12 +49,3 @@ class WaitSlots:
                 self._taken[kind, user] -= 1
                 if not self._taken[kind, user]:
                     del self._taken[kind, user]
-
-    def _is_free(self, kind: Wait, user: str) -> bool:
-        of_kind = sum(number for (each, _), number in self._taken.items() if each is kind)
-        most = self._most[kind]
-        return (
-            self._taken.total() < self._most[Wait.DISPATCH]
-            and of_kind < most
-            and self._taken[kind, user] < (most + 1) // 2
-        )

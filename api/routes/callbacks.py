@@ -95,34 +95,21 @@ def report_job_status(job_id: str) -> Response:
 
 
 def _callback(body: dict[str, Any]) -> StatusCallback:
-    status = JobStatus(body["status"])
+    # The same for another order of keys, other white space, a default that was spelled out, and for a
+    # workflow that looks at its clock anew in each try.
+    canonical = orjson.dumps({**body, "occurred_at": None}, option=orjson.OPT_SORT_KEYS)
     failure = Failure(
         code=body["failure_code"], message=body["failure_message"], stage=body["failed_stage"]
     )
     return StatusCallback(
         event_id=body["event_id"],
-        digest=_digest(body),
-        status=status,
+        digest=sha256(canonical).hexdigest()[:32],
+        status=body["status"],
         occurred_at=body["occurred_at"].astimezone(UTC),
         correlation_id=body["correlation_id"],
-        actor=Actor(body["actor_type"] or Actor.ORCHESTRATOR),
+        actor=Actor(body["actor_type"]),
         execution_id=body["execution_id"],
         dispatch_id=body["dispatch_id"],
-        artifact_updates=body["artifact_updates"] or {},
-        failure=failure if status is JobStatus.FAILED else None,
+        artifact_updates=body["artifact_updates"],
+        failure=failure if body["status"] is JobStatus.FAILED else None,
     )
-
-
-def _digest(body: dict[str, Any]) -> str:
-    """The digest of the payload's canonical form, without the time that it names.
-
-    It is the same for another order of keys, other white space, a default that was spelled out, and for a
-    workflow that looks at its clock anew in each try.
-    """
-    normal = {
-        "occurred_at": None,
-        "actor_type": body["actor_type"] or Actor.ORCHESTRATOR,
-        "artifact_updates": body["artifact_updates"] or {},
-    }
-    canonical = orjson.dumps({**body, **normal}, option=orjson.OPT_SORT_KEYS)
-    return sha256(canonical).hexdigest()[:32]

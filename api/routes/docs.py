@@ -1,19 +1,20 @@
 """The API's own description: the specification as it is, and a page to read and try it."""
 
 from functools import cache
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import yaml
 from flask import Blueprint, Response, send_from_directory
 
-from api.responses import encode
+from api.responses import json_response
 from api.security import DOCS_POLICY
 
 blueprint = Blueprint("docs", __name__)
 
 # For its files only: it is never imported. The package swagger-ui-bundle cannot show OpenAPI 3.1.
-_PACKAGE = "flask_openapi3_swagger"
+_PACKAGE, _FILES = "flask-openapi3-swagger", "flask_openapi3_swagger/templates/swagger"
 _ASSETS = {
     "swagger-ui.css": "css/swagger-ui.css",
     "swagger-ui-bundle.js": "js/swagger-ui-bundle.js",
@@ -37,7 +38,7 @@ def get_specification() -> Response:
 @blueprint.get("/openapi.json")
 def get_specification_as_json() -> Response:
     """The specification, as JSON."""
-    return Response(_as_json(), content_type="application/json")
+    return json_response(_specification())
 
 
 @blueprint.get("/docs")
@@ -59,9 +60,9 @@ def get_asset(name: str) -> Response:
     return _file(_assets(), _ASSETS.get(name, ""))
 
 
-@cache
-def _as_json() -> bytes:
-    return encode(yaml.safe_load(SPECIFICATION.read_bytes()))
+@cache  # parsing takes about half a second
+def _specification() -> Any:
+    return yaml.safe_load(SPECIFICATION.read_bytes())
 
 
 def _file(directory: Path, name: str, mimetype: str | None = None) -> Response:
@@ -73,7 +74,4 @@ def _file(directory: Path, name: str, mimetype: str | None = None) -> Response:
 
 @cache
 def _assets() -> Path:
-    package = find_spec(_PACKAGE)
-    if package is None or package.origin is None:
-        raise ModuleNotFoundError(_PACKAGE)
-    return Path(package.origin).parent / "templates" / "swagger"
+    return Path(str(distribution(_PACKAGE).locate_file(_FILES)))

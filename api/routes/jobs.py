@@ -1,6 +1,7 @@
 """Routes of jobs: list, show, edit and delete, confirm the upload, run, retry and cancel, read the trail."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from flask import Blueprint, Response, request
@@ -15,7 +16,6 @@ from api.requests import (
     RetrySchema,
     TrailQuerySchema,
     ValidationError,
-    WaitPreference,
     page_query,
     parse_prefer,
     read_json,
@@ -32,14 +32,16 @@ from api.responses import (
     retry_shape,
     run_shape,
 )
-from api.routes.metrics import counted
+from api.routes.metrics import count_refusals
 from domain import lifecycle
 from domain.errors import ResourceNotFound
-from domain.job_fsm import JobStatus
 from domain.record import Decision, Record, owned
-from domain.run import DispatchResult
+from domain.retry import decide_retry
+from domain.run import DispatchResult, decide_run
+from observability.metrics import runs
 from settings import split_list
 from store.errors import QueueUnavailable
+from store.lists import Page
 
 Result = TypeVar("Result")
 
@@ -54,9 +56,8 @@ _JOB_QUERY, _TRAIL, _OWN_JOBS = JobQuerySchema(), TrailQuerySchema(), OwnJobsQue
 def list_own_jobs() -> Response:
     """List the caller's jobs, by creation, or by change those that changed after a moment."""
     query = read_query(_OWN_JOBS)
-    status = JobStatus(query["status"]) if query["status"] else None
     page = services().projects.jobs_of_user(
-        principal().editor(), page_query(query), status, query["project_id"]
+        principal().editor(), page_query(query), query["status"], query["project_id"]
     )
     return page_response(page, job_shape)
 
@@ -65,12 +66,12 @@ def list_own_jobs() -> Response:
 def get_job(job_id: str) -> Response:
     """Show a job, or wait until its state changes."""
     query = read_query(_JOB_QUERY)
-    user = principal().owner_of_a_resource()
-    if query["wait"] and query["status_not"]:
-        known = JobStatus(query["status_not"])
-        record = services().run_and_wait.wait_for_change(job_id, user, known, query["wait"])
+    known, wait = query["status_not"], query["wait"]
+    if known and wait:
+        user = principal().owner_of_a_resource()
+        record = services().run_and_wait.wait_for_change(job_id, user, known, wait)
     else:
-        record = _own(job_id, user)
+        record = _own(job_id)
     bind(job_id=record.job.id)
     return json_response(job_shape(record))
 
@@ -112,36 +113,17 @@ def confirm_upload(job_id: str) -> Response:
 def run_job(job_id: str) -> Response:
     """Start the job's workflow, once."""
     refuse_query_and_body()
-    preference = _preference()
-    user = principal().owner_of_a_resource()
-
-    def run() -> DispatchResult:
-        return services().run_and_wait.run(job_id, user, preference.seconds, request_id())
-
-    result = counted("run", run)
-    return _dispatched(result, job_id, run_shape(job_id, result), preference.applied)
+    return _dispatch("run", job_id, decide_run, run_shape)
 
 
 @blueprint.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
     """Start a failed job's workflow again, from its furthest checkpoint."""
     body = read_json(_RETRY)
-    _ensure_allowed_profile(body["model_profile"])
-    preference = _preference()
-    user = principal().owner_of_a_resource()
-
-    def retry() -> DispatchResult:
-        return services().run_and_wait.retry(
-            job_id,
-            user,
-            body["client_request_id"],
-            body["model_profile"],
-            preference.seconds,
-            request_id(),
-        )
-
-    result = counted("retry", retry)
-    return _dispatched(result, job_id, retry_shape(job_id, result), preference.applied)
+    allowed = split_list(services().settings.model_profiles)
+    if body["model_profile"] not in allowed:
+        raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])
+    return _dispatch("retry", job_id, partial(decide_retry, **body), retry_shape)
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
@@ -156,7 +138,7 @@ def cancel_job(job_id: str) -> Response:
     except QueueUnavailable:
         # The job is cancelled; only the word of it to the orchestrator could not be sent, which will learn
         # of it by the answers to its callbacks.
-        record = _own(job_id, principal().owner_of_a_resource())
+        record = _own(job_id)
     return json_response(job_shape(record))
 
 
@@ -164,18 +146,15 @@ def cancel_job(job_id: str) -> Response:
 def list_job_events(job_id: str) -> Response:
     """Read a job's audit trail, oldest first."""
     query = read_query(_TRAIL)
-    job = _own(job_id, principal().owner_of_a_resource()).job
+    job = _own(job_id).job
     start, limit = int(query["cursor"]), query["limit"]
     events, more = services().jobs.trail(job.id, start, limit)
-    return json_response(
-        {
-            "items": [event_shape(job, event) for event in events],
-            "next_cursor": str(start + limit) if more else None,
-        }
-    )
+    page = Page(events, str(start + limit) if more else None)
+    return page_response(page, partial(event_shape, job))
 
 
-def _own(job_id: str, user: str) -> Record:
+def _own(job_id: str) -> Record:
+    user = principal().owner_of_a_resource()
     record = services().jobs.load(job_id)
     if record is None:
         raise ResourceNotFound
@@ -193,21 +172,22 @@ def _update(job_id: str, rule: Callable[[Record], Decision[Result]]) -> Decision
     return decision
 
 
-def _dispatched(
-    result: DispatchResult, job_id: str, body: Shape, preference_applied: str | None
+def _dispatch(
+    kind: str,
+    job_id: str,
+    decide: Callable[..., Decision[DispatchResult]],
+    shape: Callable[[str, DispatchResult], Shape],
 ) -> Response:
+    most_seconds = services().settings.run_wait_seconds
+    preference = parse_prefer(request.headers.get("Prefer"), most_seconds)
+    user = principal().owner_of_a_resource()
+    with count_refusals(runs, kind):
+        result = services().run_and_wait.dispatch(
+            job_id, user, decide, preference.seconds, request_id()
+        )
+    runs.labels(kind, result.outcome.value).inc()
     bind(job_id=job_id, dispatch_id=result.claim.dispatch_id, epoch=result.claim.epoch)
     headers = {"Location": f"/api/v1/jobs/{job_id}"}
-    if preference_applied:
-        headers["Preference-Applied"] = preference_applied
-    return json_response(body, 202 if result.started else 200, headers)
-
-
-def _preference() -> WaitPreference:
-    return parse_prefer(request.headers.get("Prefer"), services().settings.run_wait_seconds)
-
-
-def _ensure_allowed_profile(profile: str) -> None:
-    allowed = split_list(services().settings.model_profiles)
-    if profile not in allowed:
-        raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])
+    if preference.applied:
+        headers["Preference-Applied"] = preference.applied
+    return json_response(shape(job_id, result), 202 if result.started else 200, headers)

@@ -1,9 +1,10 @@
 """/metrics for Prometheus: what the web's processes counted, and what the store knows right now."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Response
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
@@ -14,11 +15,9 @@ from prometheus_client.registry import Collector
 
 from api.context import services
 from domain.errors import ServiceUnavailable, TakeOneError
-from domain.run import DispatchResult
-from observability.metrics import runs
 from services.assembly import Services
 from store.errors import StoreError, StoreUnavailable
-from store.overview import Overview, overview
+from store.overview import overview
 from tasks.queues import queue_keys, queue_names
 
 blueprint = Blueprint("metrics", __name__)
@@ -71,19 +70,9 @@ class StoreCollector(Collector):
             yield _gauge("store_up", "Whether the store answers.", 0)
             return
         yield _gauge("store_up", "Whether the store answers.", 1)
-        yield from self._families(seen)
-
-    def _families(self, seen: Overview) -> Iterator[GaugeMetricFamily]:
-        claims = GaugeMetricFamily(
-            "takeone_claims", "Claims with an open outcome.", labels=["phase"]
-        )
-        for phase, count in seen.phases.items():
-            claims.add_metric([phase.value], count)
-        yield claims
-        queue = GaugeMetricFamily("takeone_queue_length", "Messages that wait.", labels=["queue"])
-        for name, length in zip(self._queues, seen.queue_lengths, strict=True):
-            queue.add_metric([name], length)
-        yield queue
+        yield _gauges("claims", "Claims with an open outcome.", "phase", seen.phases)
+        lengths = dict(zip(self._queues, seen.queue_lengths, strict=True))
+        yield _gauges("queue_length", "Messages that wait.", "queue", lengths)
         yield _gauge("claims_in_flight", "Claims with an open outcome, of any age.", seen.in_flight)
         yield _gauge("silent_jobs", "Jobs whose next callback is overdue.", seen.silent)
         yield _gauge("paused", "Whether an operator has paused dispatching.", seen.paused)
@@ -101,12 +90,13 @@ def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
     return GaugeMetricFamily(f"takeone_{name}", help_text, value=value)
 
 
-def counted(kind: str, dispatch: Callable[[], DispatchResult]) -> DispatchResult:
-    """Run or retry (`kind`), and count the outcome or the code of the refusal."""
-    with count_refusals(runs, kind):
-        result = dispatch()
-    runs.labels(kind, result.outcome.value).inc()
-    return result
+def _gauges(
+    name: str, help_text: str, label: str, values: Mapping[Any, float]
+) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(f"takeone_{name}", help_text, labels=[label])
+    for labelled, value in values.items():
+        family.add_metric([str(labelled)], value)
+    return family
 
 
 @contextmanager

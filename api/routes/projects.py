@@ -25,7 +25,6 @@ from api.responses import created_response, job_shape, json_response, page_respo
 from domain import lifecycle
 from domain.errors import IdempotencyKeyMismatch, ResourceNotFound
 from domain.job import Project
-from domain.job_fsm import JobStatus
 
 blueprint = Blueprint("projects", __name__, url_prefix="/api/v1")
 blueprint.before_request(authenticate)
@@ -87,8 +86,8 @@ def list_jobs(project_id: str) -> Response:
     """List a project's jobs, oldest first."""
     query = read_query(_JOB_PAGE)
     project = _own_project(project_id)
-    status = JobStatus(query["status"]) if query["status"] else None
-    return page_response(services().projects.jobs(project.id, page_query(query), status), job_shape)
+    page = services().projects.jobs(project.id, page_query(query), query["status"])
+    return page_response(page, job_shape)
 
 
 def _new_id(user: str, place: str, body: dict[str, Any]) -> tuple[str, int]:
