@@ -9,8 +9,6 @@ from kombu import Connection
 from settings import Settings
 
 KEY_PREFIX = "takeone:broker:"
-
-
 #: For asks and cancels while dispatching is paused: workers then take from no other.
 FOLLOW_UPS = "takeone.follow-ups"
 
