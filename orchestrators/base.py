@@ -3,7 +3,7 @@
 An adapter does no I/O and reads no clock. `orchestrators.engine` sends for all of them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -148,14 +148,6 @@ class Prepared:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One question of `takeone doctor` to the engine; `problem` reads the answer: None is good."""
-
-    name: str
-    request: Request
-
-
 class Adapter:
     """How one kind of engine is spoken to.
 
@@ -231,12 +223,12 @@ class Adapter:
             return Cancel.NO_ANSWER
         return Cancel.NOT_FOUND if answer.status == 404 else Cancel.REFUSED
 
-    def checks(self, prepared: str) -> Iterable[Check]:
-        """What `doctor` asks: that the workflow is there and not paused, that runs would be picked up."""
-        return ()
+    def checks(self, prepared: str) -> Mapping[str, Request]:
+        """What `doctor` asks, by name: that the workflow is there and not paused, that runs are picked up."""
+        return {}
 
-    def problem(self, check: Check, answer: Answer) -> str | None:
-        """What is wrong by the answer to `check`, for an operator; None if nothing is.
+    def problem(self, check: str, answer: Answer) -> str | None:
+        """What is wrong by the answer to a check, for an operator; None if nothing is.
 
         What to do about it may follow after "; ".
         """

@@ -107,13 +107,11 @@ class Engine:
         if not isinstance(prepared, str):
             yield f"the orchestrator: {prepared.reason}"
             return
-        for check in self.adapter.checks(prepared):
-            exchange = self._client.send(check.request, _always, seconds=ASK_SECONDS)
-            if exchange.answer is None:
-                yield f"the orchestrator does not answer ({check.name})"
-                continue
-            problem = self.adapter.problem(check, exchange.answer)
-            if problem is not None:
+        for check, request in self.adapter.checks(prepared).items():
+            answer = self._client.send(request, _always, seconds=ASK_SECONDS).answer
+            if answer is None:
+                yield f"the orchestrator does not answer ({check})"
+            elif problem := self.adapter.problem(check, answer):
                 yield problem
 
     def _is_found(self, dispatch_id: str) -> bool:

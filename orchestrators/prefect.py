@@ -1,12 +1,11 @@
 """Prefect 3: a dispatch is a flow run of one deployment, and its id the run's idempotency key."""
 
 import base64
-from collections.abc import Iterable
 from datetime import timedelta
 from urllib.parse import quote
 
 from domain.claim import Refusal, RunState
-from orchestrators.base import Adapter, Answer, Check, Dispatch, Prepared, Request, Run, Start
+from orchestrators.base import Adapter, Answer, Dispatch, Prepared, Request, Run, Start
 
 _STATES = {
     "COMPLETED": RunState.SUCCEEDED,
@@ -100,11 +99,11 @@ class Prefect(Adapter):
                 return True
         return False
 
-    def checks(self, prepared: str) -> Iterable[Check]:
+    def checks(self, prepared: str) -> dict[str, Request]:
         """Whether the deployment takes runs, and something is there to run them."""
-        return (Check("deployment", self.prepare()),)
+        return {"deployment": self.prepare()}
 
-    def problem(self, check: Check, answer: Answer) -> str | None:
+    def problem(self, check: str, answer: Answer) -> str | None:
         """A paused deployment, or one that is not served, leaves its runs Late without a word."""
         problem: str | None = f"answered {answer.status}: is this the URL of Prefect's API (…/api)?"
         match answer.status, answer.fields():

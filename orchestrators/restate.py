@@ -8,7 +8,7 @@ from urllib.parse import quote
 import orjson
 
 from domain.claim import RunState
-from orchestrators.base import Adapter, Answer, Cancel, Check, Dispatch, Request, Run
+from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run
 
 
 class Restate(Adapter):
@@ -87,18 +87,18 @@ class Restate(Adapter):
             return Cancel.NO_ANSWER
         return Cancel.DONE if answer.status == 409 else super().read_cancel(answer)
 
-    def checks(self, prepared: str) -> list[Check]:
+    def checks(self, prepared: str) -> dict[str, Request]:
         """The services that the ingress knows, and the service as the admin API describes it."""
-        checks = [Check("registered", self._get(f"{self._ingress}/restate/health"))]
+        checks = {"registered": self._get(f"{self._ingress}/restate/health")}
         if self._admin:
             service = f"{self._admin}/services/{quote(self._service, '')}"
-            checks.append(Check("handler", self._get(service)))
+            checks["handler"] = self._get(service)
         return checks
 
-    def problem(self, check: Check, answer: Answer) -> str | None:
+    def problem(self, check: str, answer: Answer) -> str | None:
         """The handler is there, may be called, and keeps keys for `window` at least."""
         fields = answer.fields()
-        if check.name == "registered":
+        if check == "registered":
             services = fields.get("services")
             is_known = isinstance(services, list) and self._service in services
             return None if is_known else "the service is not registered at the ingress; register it"

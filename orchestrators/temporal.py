@@ -5,7 +5,7 @@ from datetime import timedelta
 from urllib.parse import quote
 
 from domain.claim import Refusal, RunState
-from orchestrators.base import Adapter, Answer, Cancel, Check, Dispatch, Request, Run, Start
+from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run, Start
 
 # Every other status is that of a run which goes on.
 _ENDED = {
@@ -83,23 +83,20 @@ class Temporal(Adapter):
             return Cancel.NO_ANSWER
         return super().read_cancel(answer)
 
-    def checks(self, prepared: str) -> list[Check]:
+    def checks(self, prepared: str) -> dict[str, Request]:
         """The namespace, and whether a worker polls the queue. Which types it knows, Temporal does not tell."""
         queue = f"{self._namespace}/task-queues/{quote(self._queue, '')}"
         polled = f"{queue}?taskQueueType=TASK_QUEUE_TYPE_WORKFLOW"
-        return [
-            Check("namespace", self._get(self._namespace)),
-            Check("worker", self._get(polled)),
-        ]
+        return {"namespace": self._get(self._namespace), "worker": self._get(polled)}
 
-    def problem(self, check: Check, answer: Answer) -> str | None:
+    def problem(self, check: str, answer: Answer) -> str | None:
         """What keeps runs from starting once, or at all."""
         fields = answer.fields()
         if answer.status == 404 and _has_detail(answer, "NamespaceNotFoundFailure"):
             return "the namespace does not exist; correct TAKEONE_ORCHESTRATOR_NAMESPACE"
         if not answer.is_success or not fields:
             return "no answer of Temporal's; TAKEONE_ORCHESTRATOR_URL is that of its HTTP API"
-        if check.name == "worker":
+        if check == "worker":
             return None if fields.get("pollers") else "no worker polls the task queue; start one"
         kept = re.search(rb'"workflowExecutionRetentionTtl": ?"(\d+)', answer.body)
         is_long = kept is not None and int(kept[1]) >= self.window.total_seconds()

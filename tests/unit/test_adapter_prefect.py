@@ -245,7 +245,7 @@ def test_the_id_is_asked_for_again_once_the_deployment_is_gone() -> None:
     ],
 )
 def test_what_doctor_is_told(status: int, body: bytes, problem: str | None) -> None:
-    (check,) = ADAPTER.checks(DEPLOYMENT_ID)
-    assert check.request.url == f"{URL}/deployments/name/take/production"
-    found = ADAPTER.problem(check, answer(status, body))
+    ((name, request),) = ADAPTER.checks(DEPLOYMENT_ID).items()
+    assert request.url == f"{URL}/deployments/name/take/production"
+    found = ADAPTER.problem(name, answer(status, body))
     assert found is None if problem is None else problem in (found or "")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from domain.claim import Refusal, RunState
-from orchestrators.base import Answer, Cancel, Check, Dispatch, Request, Run, Start
+from orchestrators.base import Answer, Cancel, Dispatch, Request, Run, Start
 from orchestrators.restate import Restate
 
 INVOCATION = "inv_19zzqrrT9bTB6v6pNjmGaqEunSXmL2UrZp"
@@ -232,11 +232,11 @@ def described(**changes: Any) -> bytes:
 
 
 def test_doctor_asks_the_ingress_and_the_admin_api() -> None:
-    assert [check.request.url for check in RESTATE.checks("")] == [
+    assert [each.url for each in RESTATE.checks("").values()] == [
         "https://ingress/restate/health",
         "https://admin/services/Take",
     ]
-    assert [check.request.url for check in WITHOUT_ADMIN.checks("")] == [
+    assert [each.url for each in WITHOUT_ADMIN.checks("").values()] == [
         "https://ingress/restate/health"
     ]
 
@@ -266,5 +266,5 @@ def test_doctor_asks_the_ingress_and_the_admin_api() -> None:
     ],
 )
 def test_what_doctor_says(name: str, status: int, body: bytes, problem: str | None) -> None:
-    found = RESTATE.problem(Check(name, Request("GET", "")), answer(status, body))
+    found = RESTATE.problem(name, answer(status, body))
     assert found is None if problem is None else problem in str(found)

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from domain.claim import Refusal, RunState
-from orchestrators.base import Answer, Cancel, Check, Dispatch, Request, Run, Start
+from orchestrators.base import Answer, Cancel, Dispatch, Request, Run, Start
 from orchestrators.temporal import Temporal
 
 KEY = "run-7b4e"
@@ -58,9 +58,9 @@ def test_names_are_quoted_and_the_namespace_may_be_left_out() -> None:
     odd = Temporal("https://temporal", "a/b@c/d", "", "")
     base = "https://temporal/api/v1/namespaces/default"
     assert odd.ask("run/../x", "") == Request("GET", f"{base}/workflows/run%2F..%2Fx", headers={})
-    worker = list(odd.checks(""))[1]
+    worker = odd.checks("")["worker"]
     path = "task-queues/c%2Fd?taskQueueType=TASK_QUEUE_TYPE_WORKFLOW"
-    assert worker.request.url == f"{base}/{path}"
+    assert worker.url == f"{base}/{path}"
 
 
 @pytest.mark.parametrize(
@@ -202,5 +202,5 @@ RETENTION = b'{"namespaceInfo":{"name":"default"},"config":{"workflowExecutionRe
     ],
 )
 def test_what_doctor_says(name: str, status: int, body: bytes, problem: str | None) -> None:
-    found = TEMPORAL.problem(Check(name, Request("GET", "")), answer(status, body))
+    found = TEMPORAL.problem(name, answer(status, body))
     assert found is None if problem is None else problem in str(found)
