@@ -5,11 +5,10 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
 
-import jwt
 import orjson
 
 from domain.claim import Refusal, RunState
-from orchestrators.base import Adapter, Answer, Dispatch, Prepared, Request, Run, Start
+from orchestrators.base import Adapter, Answer, Dispatch, Request, Run, Start
 
 _STATES = {
     "queued": RunState.RUNNING,
@@ -41,10 +40,10 @@ class Airflow(Adapter):
         fields = {"username": self._user, "password": self._password}
         return Request("POST", f"{self._url}/auth/token", orjson.dumps(fields))
 
-    def read_prepare(self, answer: Answer) -> Prepared | Refusal:
+    def read_prepare(self, answer: Answer) -> str | Refusal:
         token = answer.fields().get("access_token") if answer.is_success else None
         if isinstance(token, str):
-            return Prepared(token, _life_seconds(token))
+            return token
         is_refused = answer.status in _NO_SIGN_IN
         return Refusal.UNAUTHORIZED if is_refused else Refusal.UNAVAILABLE
 
@@ -127,13 +126,3 @@ class Airflow(Adapter):
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         body = b"" if fields is None else orjson.dumps(fields)
         return Request(method, self._url + path, body, headers)
-
-
-def _life_seconds(token: str) -> float | None:
-    """How long a JWT lives, by its own claims, which no clock is needed for; None if it does not say."""
-    try:
-        claims = jwt.decode(token, options={"verify_signature": False})
-        life = float(claims["exp"] - claims["iat"])
-    except (jwt.InvalidTokenError, LookupError, TypeError):
-        return None
-    return life if life > 0 else None

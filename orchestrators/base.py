@@ -140,18 +140,11 @@ class Cancel(StrEnum):
     NO_ANSWER = "no_answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What has to be known before a start (a token, an internal id), and for how many seconds it is good."""
-
-    value: str
-    seconds: float | None = None
-
-
 class Adapter:
     """How one kind of engine is spoken to.
 
-    `prepared` is what `prepare` was answered; empty where nothing is to be known before.
+    `prepared` is what has to be known before a start (a token, an internal id): what `prepare` was answered.
+    It is empty where nothing has to be.
     """
 
     # How long the engine recognises a start under the same dispatch id: None for not at all,
@@ -167,7 +160,7 @@ class Adapter:
         """What to ask before anything else; None if nothing needs to be known."""
         return None
 
-    def read_prepare(self, answer: Answer) -> Prepared | Refusal:
+    def read_prepare(self, answer: Answer) -> str | Refusal:
         """What `prepare` was answered, or why there is no going on."""
         raise NotImplementedError
 

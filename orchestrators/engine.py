@@ -25,8 +25,6 @@ log = structlog.get_logger("orchestrators")
 # A run whose answer was lost is asked about at once, and twice more: engines list a run a moment later.
 _ASK_AGAIN_SECONDS = (0.0, 0.3, 1.0)
 ASK_SECONDS = 5.0
-# A value with a life of its own is used for this part of it.
-_USED_LIFE = 0.8
 _LOST = Outcome(ClaimEvent.LOST, OUTCOME_UNKNOWN)
 _NOT_STARTED = Outcome(ClaimEvent.NOT_STARTED, ClaimEvent.NOT_STARTED)
 _NOT_PREPARED = Outcome(ClaimEvent.NOT_STARTED, Refusal.UNAVAILABLE)
@@ -55,8 +53,7 @@ class Engine:
     def __init__(self, client: OrchestratorClient, adapter: Adapter) -> None:
         self._client, self.adapter = client, adapter
         self._lock = threading.Lock()
-        # What was prepared, and until when it is good.
-        self._prepared = ("", 0.0)
+        self._prepared: str | None = None
 
     def start(self, dispatch: Dispatch, still_wanted: Callable[[], bool], began: float) -> Outcome:
         """Start the workflow; if the answer is lost or says that the id is taken, ask.
@@ -162,8 +159,7 @@ class Engine:
             self._lock.release()
 
     def _known(self, stale: str | None) -> str | None:
-        value, good_until = self._prepared
-        return value if value != stale and time.monotonic() < good_until else None
+        return self._prepared if self._prepared != stale else None
 
     def _renewed(self, request: Request, began: float) -> str | Outcome:
         answer = self._client.send(request, _always, began, ASK_SECONDS).answer
@@ -172,9 +168,8 @@ class Engine:
         found = self.adapter.read_prepare(answer)
         if isinstance(found, Refusal):
             return Outcome(ClaimEvent.REFUSED, found, answer.status)
-        life = float("inf") if found.seconds is None else found.seconds * _USED_LIFE
-        self._prepared = (found.value, time.monotonic() + life)
-        return found.value
+        self._prepared = found
+        return found
 
 
 def _always() -> bool:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from urllib.parse import quote
 
 from domain.claim import Refusal, RunState
-from orchestrators.base import Adapter, Answer, Dispatch, Prepared, Request, Run, Start
+from orchestrators.base import Adapter, Answer, Dispatch, Request, Run, Start
 
 _STATES = {
     "COMPLETED": RunState.SUCCEEDED,
@@ -36,12 +36,10 @@ class Prefect(Adapter):
         flow, deployment = quote(self._flow, safe=""), quote(self._deployment, safe="")
         return self._get(f"{self._url}/deployments/name/{flow}/{deployment}")
 
-    def read_prepare(self, answer: Answer) -> Prepared | Refusal:
+    def read_prepare(self, answer: Answer) -> str | Refusal:
         """The id, which is good until the deployment is deleted."""
         found = answer.fields().get("id") if answer.is_success else None
-        if isinstance(found, str):
-            return Prepared(found)
-        return answer.refusal or Refusal.UNAVAILABLE
+        return found if isinstance(found, str) else answer.refusal or Refusal.UNAVAILABLE
 
     def is_stale(self, answer: Answer) -> bool:
         """The deployment was deleted; one of its name may have been made since."""

@@ -5,7 +5,7 @@ from datetime import timedelta
 import orjson
 
 from domain.claim import Refusal, RunState
-from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Prepared, Request, Run, Start
+from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run, Start
 
 # What AWS itself refuses with; a fault of its own, which may come after the start, is 5xx.
 _ERROR_STATUSES = frozenset({400, 403, 429})
@@ -57,18 +57,18 @@ class StepFunctions(Adapter):
         """What kind of state machine it is: an EXPRESS one would start the same dispatch twice."""
         return self._call("DescribeStateMachine", stateMachineArn=self._machine)
 
-    def read_prepare(self, answer: Answer) -> Prepared | Refusal:
+    def read_prepare(self, answer: Answer) -> str | Refusal:
         """Good for ever: a state machine's kind never changes."""
         if not answer.is_success:
             return _REFUSALS.get(_error(answer), Refusal.UNAVAILABLE)
-        found = answer.fields()
-        if found.get("status") == "DELETING":
-            return Refusal.UNKNOWN_WORKFLOW
-        kinds: dict[str, Prepared | Refusal] = {
-            "STANDARD": Prepared(""),
-            "EXPRESS": Refusal.UNSUPPORTED,
-        }
-        return kinds.get(str(found.get("type")), Refusal.UNAVAILABLE)
+        match answer.fields():
+            case {"status": "DELETING"}:
+                return Refusal.UNKNOWN_WORKFLOW
+            case {"type": "EXPRESS"}:
+                return Refusal.UNSUPPORTED
+            case {"type": "STANDARD"}:
+                return ""
+        return Refusal.UNAVAILABLE
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
         return self._call(

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from domain.claim import ClaimEvent, Refusal, RunState
-from orchestrators.base import Answer, Cancel, Dispatch, Prepared, Request, Run, Start
+from orchestrators.base import Answer, Cancel, Dispatch, Request, Run, Start
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.signatures import Signer
@@ -34,9 +34,9 @@ class Preparing(Webhook):
         """Ask."""
         return Request("GET", self._url)
 
-    def read_prepare(self, answer: Answer) -> Prepared | Refusal:
+    def read_prepare(self, answer: Answer) -> str | Refusal:
         """Any answer will do."""
-        return Prepared(answer.headers["X-Token"])
+        return answer.headers["X-Token"]
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
         """With the token."""

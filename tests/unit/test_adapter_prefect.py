@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from domain.claim import Refusal, RunState
-from orchestrators.base import Answer, Cancel, Dispatch, Prepared, Run, Start
+from orchestrators.base import Answer, Cancel, Dispatch, Run, Start
 from orchestrators.prefect import Prefect
 
 JSON = "application/json"
@@ -206,7 +206,7 @@ def test_what_an_answer_to_a_cancel_means(status: int, body: bytes, meaning: Can
 def test_the_deployments_id_is_asked_for_by_its_name() -> None:
     request = ADAPTER.prepare()
     assert (request.method, request.url) == ("GET", f"{URL}/deployments/name/take/production")
-    assert ADAPTER.read_prepare(answer(200, DEPLOYMENT)) == Prepared(DEPLOYMENT_ID)
+    assert ADAPTER.read_prepare(answer(200, DEPLOYMENT)) == DEPLOYMENT_ID
 
 
 @pytest.mark.parametrize(

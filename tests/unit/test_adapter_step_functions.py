@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from domain.claim import Refusal, RunState
-from orchestrators.base import Answer, Cancel, Dispatch, Prepared, Request, Start
+from orchestrators.base import Answer, Cancel, Dispatch, Request, Start
 from orchestrators.step_functions import StepFunctions
 
 ARN = "arn:aws:states:eu-central-1:123456789012:stateMachine:take"
@@ -168,7 +168,7 @@ def test_what_an_answer_to_a_cancel_means(given: Answer, meaning: Cancel) -> Non
 @pytest.mark.parametrize(
     ("given", "meaning"),
     [
-        (answer(STANDARD), Prepared("")),
+        (answer(STANDARD), ""),
         (answer(EXPRESS), Refusal.UNSUPPORTED),
         (answer(STANDARD.replace(b"ACTIVE", b"DELETING")), Refusal.UNKNOWN_WORKFLOW),
         (answer(error("StateMachineDoesNotExist"), 400), Refusal.UNKNOWN_WORKFLOW),
@@ -179,7 +179,7 @@ def test_what_an_answer_to_a_cancel_means(given: Answer, meaning: Cancel) -> Non
     ],
 )
 def test_nothing_is_started_before_the_machine_is_known_to_be_a_standard_one(
-    given: Answer, meaning: Prepared | Refusal
+    given: Answer, meaning: str | Refusal
 ) -> None:
     request = machine().prepare()
     assert sent(request) == ("AWSStepFunctions.DescribeStateMachine", {"stateMachineArn": ARN})
