@@ -53,17 +53,14 @@ class Temporal(Adapter):
         return super().read_start(answer)
 
     def ask(self, dispatch_id: str, prepared: str) -> Request:
-        """A description of the run."""
         return self._get(self._run(dispatch_id))
 
     def read_ask(self, answer: Answer) -> Run:
         """A namespace that is not there says nothing of the run."""
         match answer.status, answer.fields():
             case 200, {"workflowExecutionInfo": {"status": str(status)}}:
-                is_status = status.startswith("WORKFLOW_EXECUTION_STATUS_")
-                return Run(
-                    _ENDED.get(status, RunState.RUNNING) if is_status else RunState.NO_ANSWER
-                )
+                if status.startswith("WORKFLOW_EXECUTION_STATUS_"):
+                    return Run(_ENDED.get(status, RunState.RUNNING))
             case 404, _ if _has_detail(answer, "NotFoundFailure"):
                 return Run(RunState.NOT_FOUND)
         return Run(RunState.NO_ANSWER)

@@ -57,21 +57,21 @@ _BROKER_FACTS = ("transport", "hostname", "port", "virtual_host")
 def dispatch(job_id: str, dispatch_id: str, epoch: int) -> str:
     """Post one dispatch. Fails, visibly and with a safe reason, if it did not come to stand."""
     with _handling("dispatch", FencingToken(job_id, dispatch_id, epoch)) as token:
-        return dispatcher().dispatch(token)
+        return _dispatcher().dispatch(token)
 
 
 @app.task(name=message.TELL_CANCELLED_TASK, throws=(DispatchFailed,))
 def tell_cancelled(job_id: str, dispatch_id: str, epoch: int) -> None:
     """Tell the orchestrator that the job is cancelled."""
     with _handling("tell_cancelled", FencingToken(job_id, dispatch_id, epoch)) as token:
-        dispatcher().tell_cancelled(token)
+        _dispatcher().tell_cancelled(token)
 
 
 @app.task(name=message.ASK_TASK, throws=(DispatchFailed,))
 def ask(job_id: str, dispatch_id: str, epoch: int) -> str | None:
     """Ask the orchestrator about one dispatch."""
     with _handling("ask", FencingToken(job_id, dispatch_id, epoch)) as token:
-        return dispatcher().ask(token)
+        return _dispatcher().ask(token)
 
 
 @contextmanager
@@ -112,8 +112,7 @@ def _store() -> JobStore:
 
 
 @lru_cache(maxsize=1)
-def dispatcher() -> Dispatcher:
-    """This process's dispatcher."""
+def _dispatcher() -> Dispatcher:
     settings = load_worker_settings()
     return Dispatcher(
         _store(),
@@ -126,16 +125,14 @@ def dispatcher() -> Dispatcher:
 
 
 @lru_cache(maxsize=1)
-def sweeper() -> Sweeper:
-    """This process's sweeper."""
+def _sweeper() -> Sweeper:
     settings = load_worker_settings()
     interval = timedelta(seconds=settings.sweep_interval_seconds)
     return Sweeper(_store(), dispatch_policy(settings), interval, _utc_now)
 
 
 @lru_cache(maxsize=1)
-def pause_watch() -> PauseWatch:
-    """This process's view of the pause."""
+def _pause_watch() -> PauseWatch:
     return PauseWatch(_store().pauses)
 
 
@@ -150,7 +147,7 @@ def _message_queue() -> MessageQueue:
     settings = load_worker_settings()
     wait = min(1.0, settings.redis_timeout_seconds / 2)
     keys = queue_keys(queue_names(settings))
-    return MessageQueue(_client(), keys, wait, lambda: pause_watch().is_on)
+    return MessageQueue(_client(), keys, wait, lambda: _pause_watch().is_on)
 
 
 # Before Celery says anything: it warns of root in lines of its own.
@@ -197,15 +194,15 @@ def active_queues(state: Any, **_: Any) -> list[dict[str, Any]]:  # noqa: ARG001
 
 @worker_ready.connect
 def _begin_work(sender: Any, **_: Any) -> None:
-    settings, breaker = load_worker_settings(), dispatcher().breaker
+    settings, breaker = load_worker_settings(), _dispatcher().breaker
     breaker_open.set_function(lambda: float(breaker.is_open))
     if settings.worker_metrics_port:
         try:
             start_http_server(settings.worker_metrics_port, settings.listen_address)
         except OSError as error:  # a port that is taken stops no worker from working
             log.warning("metrics.not_served", error=type(error).__name__)
-    sweeper().start()
-    pause_watch().start(None if settings.broker_is_store else partial(_fetch_dispatches, sender))
+    _sweeper().start()
+    _pause_watch().start(None if settings.broker_is_store else partial(_fetch_dispatches, sender))
     # Celery would start its command line again, which fails where it was started by `-m`: what is in hand is
     # finished, and the supervisor starts the next worker.
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
@@ -215,4 +212,4 @@ def _begin_work(sender: Any, **_: Any) -> None:
 @worker_shutting_down.connect
 def _stop_sweeping(**_: Any) -> None:
     with suppress(RuntimeError):  # told to stop before it was ready
-        sweeper().stop()
+        _sweeper().stop()
