@@ -58,10 +58,10 @@ class Answer:
         None where it did not, or where the answer does not tell what it did: by a gateway's word, a fault of
         the server, or an answer that broke off.
         """
-        is_told = self.is_whole and self.status not in GATEWAY_STATUSES and self.status < 500
-        return (
-            _REFUSALS.get(self.status, Refusal.REFUSED) if is_told and not self.is_success else None
-        )
+        is_no_word = self.status in GATEWAY_STATUSES or self.status >= 500
+        if self.is_success or is_no_word or not self.is_whole:
+            return None
+        return _REFUSALS.get(self.status, Refusal.REFUSED)
 
     def json(self) -> object:
         """The body, if it is whole and JSON; else None."""

@@ -81,8 +81,8 @@ class Dispatcher:
             log.info("dispatch.nothing_to_do", **_ids(token))
             return "nothing_to_do"
         job, claim = begun.job, begun.claim
-        correlation = hashed(claim.correlation_id)
-        log.info("dispatch.sending", **_ids(token), request=correlation)
+        bound = log.bind(**_ids(token), request=hashed(claim.correlation_id))
+        bound.info("dispatch.sending")
         started = time.monotonic()
         if self._previous_run_is_active(begun, claim):
             outcome = Outcome(ClaimEvent.NOT_STARTED, PREVIOUS_RUN_ACTIVE)
@@ -90,16 +90,10 @@ class Dispatcher:
             outcome = self.breaker.guard(lambda: self._start(job, claim, token, began))
         milliseconds = round((time.monotonic() - started) * 1000, 1)
         self._settle(token, outcome, begun)
-        dispatch_seconds.labels(outcome.reason or outcome.event.value).observe(
-            time.monotonic() - began
-        )
-        log.info(
-            f"dispatch.{outcome.event.value}",
-            **_ids(token),
-            request=correlation,
-            http_status=outcome.http_status,
-            milliseconds=milliseconds,
-        )
+        seconds = time.monotonic() - began
+        dispatch_seconds.labels(outcome.reason or outcome.event.value).observe(seconds)
+        event, http_status = f"dispatch.{outcome.event.value}", outcome.http_status
+        bound.info(event, http_status=http_status, milliseconds=milliseconds)
         if outcome.reason is not None:
             raise DispatchFailed(str(outcome.reason))
         return "accepted"
