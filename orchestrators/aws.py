@@ -5,6 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import structlog
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.config import Config
+from botocore.session import Session
 
 from orchestrators.base import Request
 
@@ -22,12 +26,6 @@ class AwsSigner:
     """
 
     def __init__(self, credentials: str, region: str, service: str) -> None:
-        import botocore.auth
-        import botocore.awsrequest
-        from botocore.config import Config
-        from botocore.session import Session
-
-        self._auth, self._made = botocore.auth.SigV4Auth, botocore.awsrequest.AWSRequest
         self._region, self._service = region, service
         self._lock = threading.Lock()
         self._session = Session()
@@ -50,8 +48,8 @@ class AwsSigner:
         credentials = self._credentials()
         if credentials is None:
             return request
-        made = self._made(request.method, request.url, dict(request.headers or {}), request.body)
-        self._auth(credentials, self._service, self._region).add_auth(made)
+        made = AWSRequest(request.method, request.url, dict(request.headers or {}), request.body)
+        SigV4Auth(credentials, self._service, self._region).add_auth(made)
         return replace(request, headers=dict(made.headers.items()))
 
     def _credentials(self) -> Any:

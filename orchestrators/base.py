@@ -3,7 +3,7 @@
 An adapter does no I/O and reads no clock. `orchestrators.engine` sends for all of them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -51,7 +51,19 @@ class Answer:
         """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
-    def json(self) -> Any:
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the engine refused, as the status suggests.
+
+        None where it did not, or where the answer does not tell what it did: by a gateway's word, a fault of
+        the server, or an answer that broke off.
+        """
+        is_no_word = self.status in GATEWAY_STATUSES or self.status >= 500
+        if self.is_success or is_no_word or not self.is_whole:
+            return None
+        return _REFUSALS.get(self.status, Refusal.REFUSED)
+
+    def json(self) -> object:
         """The body, if it is whole and JSON; else None."""
         try:
             return orjson.loads(self.body) if self.is_whole else None
@@ -62,6 +74,11 @@ class Answer:
         """The body, if it is whole and a JSON object; else an empty mapping."""
         found = self.json()
         return found if isinstance(found, dict) else {}
+
+    def objects(self, name: str) -> list[dict[str, Any]]:
+        """The objects in the array that the body has under this name; none if it has no such array."""
+        found = self.fields().get(name)
+        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,20 +117,10 @@ class Dispatch:
 
 
 class Start(StrEnum):
-    """What an answer to a start means."""
+    """What an answer to a start means that is no `Refusal`."""
 
     ACCEPTED = "accepted"
-    REFUSED = "refused"  # a whole answer that says no
-    EXISTS = "exists"  # "this id is taken": accepted once asking confirms it
-    UNKNOWN = "unknown"  # anything else
-
-
-@dataclass(frozen=True, slots=True)
-class StartAnswer:
-    """The meaning of an answer to a start; `refusal` says why, in a word of ours."""
-
-    start: Start
-    refusal: Refusal | None = None
+    UNKNOWN = "unknown"  # also "this id is taken": accepted once asking confirms it
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,40 +140,27 @@ class Cancel(StrEnum):
     NO_ANSWER = "no_answer"
 
 
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """What has to be known before a start (a token, an internal id), and for how many seconds it is good."""
-
-    value: str
-    seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One question of `takeone doctor` to the engine; `problem` reads the answer: None is good."""
-
-    name: str
-    request: Request
-
-
 class Adapter:
-    """How one kind of engine is spoken to. The defaults are those of an engine that can do little.
+    """How one kind of engine is spoken to.
 
-    `window` is how long the engine recognises a start under the same dispatch id: None for not at all,
-    `timedelta.max` for ever.
+    `prepared` is what has to be known before a start (a token, an internal id): what `prepare` was answered.
+    It is empty where nothing has to be.
     """
 
-    window: timedelta | None = None
-    can_be_asked = False
-    can_cancel = False
+    # How long the engine recognises a start under the same dispatch id: None for not at all,
+    # `timedelta.max` for ever.
+    window: timedelta | None
+    can_be_asked = True
+    can_cancel = True
     # For an engine that would spoil a finished run, or that wants its own id of the run.
     asks_before_cancel = False
+    _headers: Mapping[str, str]
 
     def prepare(self) -> Request | None:
         """What to ask before anything else; None if nothing needs to be known."""
         return None
 
-    def read_prepare(self, answer: Answer) -> Prepared | Refusal:
+    def read_prepare(self, answer: Answer) -> str | Refusal:
         """What `prepare` was answered, or why there is no going on."""
         raise NotImplementedError
 
@@ -178,72 +172,63 @@ class Adapter:
         """The request that starts the workflow under the dispatch id."""
         raise NotImplementedError
 
-    def read_start(self, answer: Answer) -> StartAnswer:
-        """What the answer to `start` means, by its status and a marker in its body."""
+    def is_accepted(self, answer: Answer) -> bool:
+        """Whether the body of a 2xx to `start` is the engine's own, and says that it has the run."""
         raise NotImplementedError
 
-    def ask(self, dispatch_id: str, prepared: str) -> Request | None:
-        """The question whether the engine has this dispatch; None where it cannot be asked."""
-        return None
+    def read_start(self, answer: Answer) -> Start | Refusal:
+        """What the answer to `start` means.
+
+        A success without the engine's own mark may come from a page in between.
+        """
+        is_accepted = answer.is_success and self.is_accepted(answer)
+        return Start.ACCEPTED if is_accepted else answer.refusal or Start.UNKNOWN
+
+    def ask(self, dispatch_id: str, prepared: str) -> Request:
+        """The question whether the engine has this dispatch; only where it `can_be_asked`."""
+        raise NotImplementedError
 
     def read_ask(self, answer: Answer) -> Run:
         """What the answer to `ask` means. NOT_FOUND only for the engine's own word."""
         raise NotImplementedError
 
-    def ask_for_cancel(self, dispatch: Dispatch, prepared: str) -> Request | None:
+    def ask_for_cancel(self, dispatch: Dispatch, prepared: str) -> Request:
         """What is asked before a cancel, for an engine that `asks_before_cancel`; `read_ask` reads it."""
         return self.ask(dispatch.dispatch_id, prepared)
 
     def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request | None:
-        """The request that ends the run; None where the engine has no such thing.
+        """The request that ends the run, only where the engine `can_cancel`; None without the id it needs.
 
-        `run` is what asking has just found, where it was asked.
+        `run`, where the engine `asks_before_cancel`, is running.
         """
-        return None
+        raise NotImplementedError
+
+    def is_cancelled(self, answer: Answer) -> bool:
+        """Whether the body of a 2xx to `cancel` is the engine's own, and says that the run will end."""
+        return True
 
     def read_cancel(self, answer: Answer) -> Cancel:
         """What the answer to `cancel` means."""
-        return general_cancel(answer)
+        if answer.is_success:
+            return Cancel.DONE if self.is_cancelled(answer) else Cancel.NO_ANSWER
+        # Without valid credentials, or too often: that says nothing of the run, and may be mended.
+        if answer.refusal is None or answer.status in (401, 403, 429):
+            return Cancel.NO_ANSWER
+        return Cancel.NOT_FOUND if answer.status == 404 else Cancel.REFUSED
 
-    def checks(self, prepared: str) -> Iterable[Check]:
-        """What `doctor` asks: that the workflow is there and not paused, that runs would be picked up."""
-        return ()
+    def checks(self, prepared: str) -> Mapping[str, Request]:
+        """What `doctor` asks, by name: that the workflow is there and not paused, that runs are picked up."""
+        return {}
 
-    def problem(self, check: Check, answer: Answer) -> str | None:
-        """What is wrong by the answer to `check`, for an operator; None if nothing is.
+    def problem(self, check: str, answer: Answer) -> str | None:
+        """What is wrong by the answer to a check, for an operator; None if nothing is.
 
         What to do about it may follow after "; ".
         """
-        return None
+        raise NotImplementedError
 
+    def _get(self, url: str) -> Request:
+        return Request("GET", url, headers=self._headers)
 
-def general_start(answer: Answer) -> StartAnswer:
-    """What an answer means that shows none of the engine's own marks.
-
-    A success without the mark may come from a page in between; a gateway's word, and a fault of the server,
-    do not tell what the engine did.
-    """
-    if answer.is_success or answer.status >= 500 or answer.status in GATEWAY_STATUSES:
-        return StartAnswer(Start.UNKNOWN)
-    return refusal(answer) if answer.is_whole else StartAnswer(Start.UNKNOWN)
-
-
-def refusal(answer: Answer) -> StartAnswer:
-    """A refusal, with the reason that its status suggests."""
-    return StartAnswer(Start.REFUSED, _REFUSALS.get(answer.status, Refusal.REFUSED))
-
-
-def general_cancel(answer: Answer) -> Cancel:
-    """What an answer to a cancel means by its status."""
-    if answer.is_success:
-        return Cancel.DONE
-    is_no_word = answer.status in GATEWAY_STATUSES or answer.status >= 500
-    # Without valid credentials, or too often: that says nothing of the run, and may be mended.
-    if not answer.is_whole or is_no_word or answer.status in (401, 403, 429):
-        return Cancel.NO_ANSWER
-    return Cancel.NOT_FOUND if answer.status == 404 else Cancel.REFUSED
-
-
-def objects(value: Any) -> list[dict[str, Any]]:
-    """The objects of a JSON array; none of anything else."""
-    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    def _post(self, url: str, fields: Mapping[str, object]) -> Request:
+        return Request("POST", url, orjson.dumps(fields), self._headers)

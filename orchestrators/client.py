@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http.client import HTTPResponse, IncompleteRead, UnknownProtocol
 from http.cookiejar import DefaultCookiePolicy
 from socket import IPPROTO_TCP, SHUT_RDWR, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPIDLE, TCP_NODELAY
-from typing import Any
+from typing import Any, ClassVar
 
 import requests
 import structlog
@@ -50,6 +50,7 @@ class _Sending:
     """The request that this thread sends, as its connection reports of it."""
 
     deadline: float
+    idle_seconds: float
     is_sent: bool = False
     is_cut: bool = False
     sock: Any = None
@@ -98,10 +99,8 @@ class _FinalAnswer(HTTPResponse):
         finally:
             if self.fp is head:
                 self.fp = stream
-        if head.last_line not in (
-            b"\r\n",
-            b"\n",
-        ):  # http.client takes a head that broke off for whole
+        # http.client takes a head that broke off for whole.
+        if head.last_line not in (b"\r\n", b"\n"):
             raise IncompleteRead(head.last_line)
 
 
@@ -112,7 +111,6 @@ class _TrackingConnection(HTTPConnection):
     """
 
     response_class = _FinalAnswer
-    idle_seconds = 4.0
     _used_at = float("inf")
 
     def request(self, *args: Any, **options: Any) -> None:
@@ -128,25 +126,26 @@ class _TrackingConnection(HTTPConnection):
 
     @property
     def is_connected(self) -> bool:
-        return super().is_connected and time.monotonic() - self._used_at < self.idle_seconds
+        quiet_seconds = time.monotonic() - self._used_at
+        return super().is_connected and quiet_seconds < _current.sending.idle_seconds
 
 
 class _TrackingTlsConnection(_TrackingConnection, HTTPSConnection):
     pass
 
 
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _TrackingConnection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TrackingTlsConnection
+
+
 class _TrackingAdapter(HTTPAdapter):
     """requests' adapter, over such connections."""
 
-    def __init__(self, idle_seconds: float, connections: int) -> None:
-        made = {"idle_seconds": idle_seconds}
-        plain = type("Connection", (_TrackingConnection,), made)
-        secure = type("TlsConnection", (_TrackingTlsConnection,), made)
-        self._pools = {
-            "http": type("Pool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-            "https": type("TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": secure}),
-        }
-        super().__init__(pool_maxsize=connections, max_retries=0)
+    _pools: ClassVar = {"http": _Pool, "https": _TlsPool}
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, socket_options=_SOCKET_OPTIONS, **options)
@@ -200,7 +199,7 @@ class OrchestratorClient:
         self._session.headers.clear()
         self._session.headers["User-Agent"] = "takeone"
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = _TrackingAdapter(settings.orchestrator_idle_seconds, settings.worker_concurrency)
+        adapter = _TrackingAdapter(pool_maxsize=settings.worker_concurrency, max_retries=0)
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
         self._deadlines = _Deadlines()
@@ -215,8 +214,8 @@ class OrchestratorClient:
         """Send a request, and say what became of it. Never raises.
 
         Where nothing was sent it tries again a few times, as long as `still_wanted()`; so it does the first
-        time if `began` is a while ago. The time limit, that
-        of the settings or fewer `seconds`, counts from `began`, a `time.monotonic()`; from now without it.
+        time if `began` is a while ago. The time limit, that of the settings or fewer `seconds`, counts from
+        `began`, a `time.monotonic()`; from now without it.
         """
         limit = self._settings.orchestrator_timeout_seconds
         now = time.monotonic()
@@ -235,7 +234,8 @@ class OrchestratorClient:
         return exchange
 
     def _exchange(self, request: Request, deadline: float) -> Exchange:
-        sending = _current.sending = _Sending(deadline)
+        sending = _Sending(deadline, self._settings.orchestrator_idle_seconds)
+        _current.sending = sending
         self._deadlines.add(sending)
         try:
             return Exchange(True, self._send(request, sending))
@@ -280,13 +280,9 @@ def _read(response: requests.Response) -> tuple[bytes, bool]:
     except Exception:  # whatever a broken body raises, it only means that the body is broken
         raw.close()
         return content, False
-    if len(content) >= _MOST_ANSWER_BYTES or _is_odd(response):
+    both_lengths = "Content-Length" in response.headers and "Transfer-Encoding" in response.headers
+    if len(content) >= _MOST_ANSWER_BYTES or both_lengths or response.status_code < 200:
         raw.close()
     else:
         raw.release_conn()
     return content, True
-
-
-def _is_odd(response: requests.Response) -> bool:
-    both = "Content-Length" in response.headers and "Transfer-Encoding" in response.headers
-    return both or response.status_code < 200

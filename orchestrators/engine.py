@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
-from domain.claim import OUTCOME_UNKNOWN, ClaimEvent, Refusal, RunState
+from domain.claim import FOUND, OUTCOME_UNKNOWN, ClaimEvent, Refusal, RunState
 from orchestrators.base import (
     Adapter,
     Answer,
@@ -14,11 +14,9 @@ from orchestrators.base import (
     Dispatch,
     Exchange,
     Outcome,
-    Prepared,
     Request,
     Run,
     Start,
-    StartAnswer,
 )
 from orchestrators.client import OrchestratorClient
 
@@ -27,8 +25,9 @@ log = structlog.get_logger("orchestrators")
 # A run whose answer was lost is asked about at once, and twice more: engines list a run a moment later.
 _ASK_AGAIN_SECONDS = (0.0, 0.3, 1.0)
 ASK_SECONDS = 5.0
-# A value with a life of its own is used for this part of it.
-_USED_LIFE = 0.8
+_LOST = Outcome(ClaimEvent.LOST, OUTCOME_UNKNOWN)
+_NOT_STARTED = Outcome(ClaimEvent.NOT_STARTED, ClaimEvent.NOT_STARTED)
+_NOT_PREPARED = Outcome(ClaimEvent.NOT_STARTED, Refusal.UNAVAILABLE)
 
 
 def outcome_of(adapter: Adapter, exchange: Exchange) -> Outcome:
@@ -38,15 +37,14 @@ def outcome_of(adapter: Adapter, exchange: Exchange) -> Outcome:
     same status may mean something else.
     """
     answer = exchange.answer
-    if answer is None and not exchange.is_sent:
-        return Outcome(ClaimEvent.NOT_STARTED, ClaimEvent.NOT_STARTED)
-    meaning = adapter.read_start(answer) if answer else StartAnswer(Start.UNKNOWN)
-    status = answer.status if answer else None
-    if meaning.start is Start.ACCEPTED:
-        return Outcome(ClaimEvent.ACCEPTED, None, status)
-    if meaning.start is Start.REFUSED:
-        return Outcome(ClaimEvent.REFUSED, meaning.refusal or Refusal.REFUSED, status)
-    return Outcome(ClaimEvent.LOST, OUTCOME_UNKNOWN, status)
+    if answer is None:
+        return _LOST if exchange.is_sent else _NOT_STARTED
+    meaning = adapter.read_start(answer)
+    if isinstance(meaning, Refusal):
+        return Outcome(ClaimEvent.REFUSED, meaning, answer.status)
+    if meaning is Start.ACCEPTED:
+        return Outcome(ClaimEvent.ACCEPTED, None, answer.status)
+    return Outcome(ClaimEvent.LOST, OUTCOME_UNKNOWN, answer.status)
 
 
 class Engine:
@@ -55,40 +53,38 @@ class Engine:
     def __init__(self, client: OrchestratorClient, adapter: Adapter) -> None:
         self._client, self.adapter = client, adapter
         self._lock = threading.Lock()
-        self._prepared: Prepared | None = None
-        self._good_until = 0.0
+        self._prepared: str | None = None
 
-    def start(
-        self, dispatch: Dispatch, still_wanted: Callable[[], bool], began: float | None = None
-    ) -> Outcome:
+    def start(self, dispatch: Dispatch, still_wanted: Callable[[], bool], began: float) -> Outcome:
         """Start the workflow; if the answer is lost or says that the id is taken, ask.
 
         `began`, a `time.monotonic()`, is when the time limit of the exchange begins to count. Raises only
         before anything was sent.
         """
-        since = time.monotonic() if began is None else began
-        prepared = self._value(time.monotonic())
-        if not isinstance(prepared, str):
-            return prepared
-        request = self.adapter.start(dispatch, prepared)
-        exchange = self._client.send(request, still_wanted, since)
+        stale: str | None = None
+        exchange = Exchange(is_sent=False)
         try:
-            if exchange.answer is not None and self.adapter.is_stale(exchange.answer):
-                prepared = self._value(time.monotonic(), prepared)
-                if not isinstance(prepared, str):
+            for _ in range(2):
+                prepared = self._value(time.monotonic(), stale)
+                if isinstance(prepared, Outcome):
                     return prepared
                 request = self.adapter.start(dispatch, prepared)
-                exchange = self._client.send(request, still_wanted, since)
+                exchange = self._client.send(request, still_wanted, began)
+                if exchange.answer is None or not self.adapter.is_stale(exchange.answer):
+                    break
+                stale = prepared
             outcome = outcome_of(self.adapter, exchange)
             if outcome.event is ClaimEvent.LOST and self._is_found(dispatch.dispatch_id):
                 return Outcome(ClaimEvent.FOUND, None, outcome.http_status)
         except Exception:  # an answer that no adapter foresaw says nothing of what was sent
+            if not exchange.is_sent:
+                raise
             log.error("orchestrator.not_understood", exc_info=True)
-            return Outcome(ClaimEvent.LOST, OUTCOME_UNKNOWN)
+            return _LOST
         return outcome
 
     def ask(self, dispatch_id: str) -> Run:
-        """What the engine says of a dispatch; NO_ANSWER where it cannot be asked, or does not say."""
+        """What the engine says of a dispatch; NO_ANSWER where it does not say."""
         return self._asked(lambda prepared: self.adapter.ask(dispatch_id, prepared))
 
     def cancel(self, dispatch: Dispatch) -> Cancel:
@@ -96,9 +92,9 @@ class Engine:
         run: Run | None = None
         if self.adapter.asks_before_cancel:
             run = self._asked(lambda prepared: self.adapter.ask_for_cancel(dispatch, prepared))
-        if run is not None and run.state is not RunState.RUNNING:
-            named = {RunState.NOT_FOUND: Cancel.NOT_FOUND, RunState.NO_ANSWER: Cancel.NO_ANSWER}
-            return named.get(run.state, Cancel.DONE)
+            if run.state is not RunState.RUNNING:
+                named = {RunState.NOT_FOUND: Cancel.NOT_FOUND, RunState.NO_ANSWER: Cancel.NO_ANSWER}
+                return named.get(run.state, Cancel.DONE)
         answer = self._answer(lambda prepared: self.adapter.cancel(dispatch, run, prepared))
         return self.adapter.read_cancel(answer) if answer else Cancel.NO_ANSWER
 
@@ -108,13 +104,11 @@ class Engine:
         if not isinstance(prepared, str):
             yield f"the orchestrator: {prepared.reason}"
             return
-        for check in self.adapter.checks(prepared):
-            exchange = self._client.send(check.request, _always, seconds=ASK_SECONDS)
-            if exchange.answer is None:
-                yield f"the orchestrator does not answer ({check.name})"
-                continue
-            problem = self.adapter.problem(check, exchange.answer)
-            if problem is not None:
+        for check, request in self.adapter.checks(prepared).items():
+            answer = self._client.send(request, _always, seconds=ASK_SECONDS).answer
+            if answer is None:
+                yield f"the orchestrator does not answer ({check})"
+            elif problem := self.adapter.problem(check, answer):
                 yield problem
 
     def _is_found(self, dispatch_id: str) -> bool:
@@ -122,8 +116,7 @@ class Engine:
             return False
         for pause in _ASK_AGAIN_SECONDS:
             time.sleep(pause)
-            state = self.ask(dispatch_id).state
-            if state not in (RunState.NOT_FOUND, RunState.NO_ANSWER):
+            if self.ask(dispatch_id).state in FOUND:
                 return True
         return False
 
@@ -153,31 +146,30 @@ class Engine:
         One thread renews it while others wait, none for longer than an ask may take since `began`. Nothing of
         a start has left by then.
         """
-        if self._prepared is not None and self._is_good(stale):
-            return self._prepared.value
-        request = self.adapter.prepare()
+        known = self._known(stale)
+        request = self.adapter.prepare() if known is None else None
         if request is None:
-            return ""
+            return known or ""
         if not self._lock.acquire(timeout=max(0.0, began + ASK_SECONDS - time.monotonic())):
-            return Outcome(ClaimEvent.NOT_STARTED, Refusal.UNAVAILABLE)
+            return _NOT_PREPARED
         try:
-            if self._prepared is not None and self._is_good(stale):
-                return self._prepared.value
-            answer = self._client.send(request, _always, began, ASK_SECONDS).answer
-            found = self.adapter.read_prepare(answer) if answer else Refusal.UNAVAILABLE
-            if isinstance(found, Refusal):
-                event = ClaimEvent.REFUSED if answer else ClaimEvent.NOT_STARTED
-                return Outcome(event, found, answer.status if answer else None)
-            self._prepared = found
-            life = float("inf") if found.seconds is None else found.seconds * _USED_LIFE
-            self._good_until = time.monotonic() + life
-            return found.value
+            known = self._known(stale)
+            return self._renewed(request, began) if known is None else known
         finally:
             self._lock.release()
 
-    def _is_good(self, stale: str | None) -> bool:
-        assert self._prepared is not None
-        return self._prepared.value != stale and time.monotonic() < self._good_until
+    def _known(self, stale: str | None) -> str | None:
+        return self._prepared if self._prepared != stale else None
+
+    def _renewed(self, request: Request, began: float) -> str | Outcome:
+        answer = self._client.send(request, _always, began, ASK_SECONDS).answer
+        if answer is None:
+            return _NOT_PREPARED
+        found = self.adapter.read_prepare(answer)
+        if isinstance(found, Refusal):
+            return Outcome(ClaimEvent.REFUSED, found, answer.status)
+        self._prepared = found
+        return found
 
 
 def _always() -> bool:

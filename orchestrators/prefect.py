@@ -1,27 +1,11 @@
 """Prefect 3: a dispatch is a flow run of one deployment, and its id the run's idempotency key."""
 
 import base64
-from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from urllib.parse import quote
 
-import orjson
-
 from domain.claim import Refusal, RunState
-from orchestrators.base import (
-    Adapter,
-    Answer,
-    Cancel,
-    Check,
-    Dispatch,
-    Prepared,
-    Request,
-    Run,
-    Start,
-    StartAnswer,
-    general_cancel,
-    general_start,
-)
+from orchestrators.base import Adapter, Answer, Dispatch, Request, Run, Start
 
 _STATES = {
     "COMPLETED": RunState.SUCCEEDED,
@@ -40,11 +24,9 @@ class Prefect(Adapter):
     """
 
     window = timedelta.max  # idempotency keys do not expire
-    can_be_asked = True
-    can_cancel = True
     asks_before_cancel = True  # a run is cancelled by Prefect's own id of it
 
-    def __init__(self, *, url: str, workflow: str, credentials: str = "", **_unused: str) -> None:
+    def __init__(self, url: str, workflow: str, credentials: str) -> None:
         self._url = url.rstrip("/")
         self._flow, _, self._deployment = workflow.partition("/")
         self._headers = {"Authorization": _authorization(credentials)} if credentials else {}
@@ -52,14 +34,12 @@ class Prefect(Adapter):
     def prepare(self) -> Request:
         """The deployment's id, by its name."""
         flow, deployment = quote(self._flow, safe=""), quote(self._deployment, safe="")
-        return self._get(f"/deployments/name/{flow}/{deployment}")
+        return self._get(f"{self._url}/deployments/name/{flow}/{deployment}")
 
-    def read_prepare(self, answer: Answer) -> Prepared | Refusal:
+    def read_prepare(self, answer: Answer) -> str | Refusal:
         """The id, which is good until the deployment is deleted."""
         found = answer.fields().get("id") if answer.is_success else None
-        if isinstance(found, str):
-            return Prepared(found)
-        return general_start(answer).refusal or Refusal.UNAVAILABLE
+        return found if isinstance(found, str) else answer.refusal or Refusal.UNAVAILABLE
 
     def is_stale(self, answer: Answer) -> bool:
         """The deployment was deleted; one of its name may have been made since."""
@@ -69,24 +49,25 @@ class Prefect(Adapter):
         """A flow run, whose one parameter `job` is the dispatch."""
         key = dispatch.dispatch_id
         fields = {"parameters": {"job": dispatch.fields}, "idempotency_key": key, "name": key}
-        return self._post(f"/deployments/{prepared}/create_flow_run", fields)
+        return self._post(f"{self._url}/deployments/{prepared}/create_flow_run", fields)
 
-    def read_start(self, answer: Answer) -> StartAnswer:
-        """201 is a new run, 200 the one that was there; 409 says that the parameters do not fit.
+    def is_accepted(self, answer: Answer) -> bool:
+        """201 is a new run, 200 the one that was there."""
+        return answer.fields().keys() >= {"id", "state_type"}
+
+    def read_start(self, answer: Answer) -> Start | Refusal:
+        """409 says that the parameters do not fit.
 
         503 is Prefect's word for any error of its database, also one while it commits.
         """
-        fields = answer.fields()
-        if answer.is_success and "id" in fields and "state_type" in fields:
-            return StartAnswer(Start.ACCEPTED)
         if answer.status == 409 and answer.is_whole:
-            return StartAnswer(Start.REFUSED, Refusal.INVALID_PARAMETERS)
-        return general_start(answer)
+            return Refusal.INVALID_PARAMETERS
+        return super().read_start(answer)
 
     def ask(self, dispatch_id: str, prepared: str) -> Request:
         """The flow's run with this key: a key is unique in its flow."""
         return self._post(
-            "/flow_runs/filter",
+            f"{self._url}/flow_runs/filter",
             {
                 "flows": {"name": {"any_": [self._flow]}},
                 "flow_runs": {"idempotency_key": {"any_": [dispatch_id]}},
@@ -104,24 +85,23 @@ class Prefect(Adapter):
         return Run(RunState.NO_ANSWER)
 
     def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request | None:
-        """Ask for its end; None for a run that was not found."""
         if run is None or run.run_id is None:
             return None
-        state = {"type": "CANCELLING"}
-        return self._post(f"/flow_runs/{quote(run.run_id, safe='')}/set_state", {"state": state})
+        url = f"{self._url}/flow_runs/{quote(run.run_id, safe='')}/set_state"
+        return self._post(url, {"state": {"type": "CANCELLING"}})
 
-    def read_cancel(self, answer: Answer) -> Cancel:
+    def is_cancelled(self, answer: Answer) -> bool:
         """The state that it has now: Prefect may put another in the place of the one that was asked for."""
-        match answer.json() if answer.is_success else None:
+        match answer.fields():
             case {"state": {"type": "CANCELLING" | "CANCELLED"}} | {"status": "ABORT"}:
-                return Cancel.DONE
-        return Cancel.NO_ANSWER if answer.is_success else general_cancel(answer)
+                return True
+        return False
 
-    def checks(self, prepared: str) -> Iterable[Check]:
+    def checks(self, prepared: str) -> dict[str, Request]:
         """Whether the deployment takes runs, and something is there to run them."""
-        return (Check("deployment", self.prepare()),)
+        return {"deployment": self.prepare()}
 
-    def problem(self, check: Check, answer: Answer) -> str | None:
+    def problem(self, check: str, answer: Answer) -> str | None:
         """A paused deployment, or one that is not served, leaves its runs Late without a word."""
         problem: str | None = f"answered {answer.status}: is this the URL of Prefect's API (…/api)?"
         match answer.status, answer.fields():
@@ -134,12 +114,6 @@ class Prefect(Adapter):
             case 200, {"paused": False}:
                 problem = None
         return problem
-
-    def _get(self, path: str) -> Request:
-        return Request("GET", self._url + path, headers=self._headers)
-
-    def _post(self, path: str, fields: Mapping[str, object]) -> Request:
-        return Request("POST", self._url + path, orjson.dumps(fields), self._headers)
 
 
 def _authorization(credentials: str) -> str:

@@ -1,6 +1,5 @@
 """Which adapter the settings name, and the policy by which the rules treat a dispatch to it."""
 
-from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 
@@ -15,34 +14,31 @@ from orchestrators.temporal import Temporal
 from orchestrators.webhook import Webhook
 from settings import Settings
 
-# The adapters that are all made alike.
-_ADAPTERS: dict[str, Callable[..., Adapter]] = {
-    "airflow": Airflow,
-    "prefect": Prefect,
-    "restate": Restate,
-    "temporal": Temporal,
-    "step_functions": StepFunctions,
-}
-
 
 def make_adapter(settings: Settings) -> Adapter:
     """The adapter of `TAKEONE_ORCHESTRATOR_KIND`. Connects to nothing."""
-    if settings.orchestrator_kind == "webhook":
-        seconds = settings.orchestrator_idempotency_seconds
-        return Webhook(
-            settings.orchestrator_url,
-            Signer(settings.signing_secrets),
-            timedelta(seconds=seconds) if seconds else None,
-            settings.orchestrator_cancel_url,
-            settings.orchestrator_header_fields,
-        )
-    return _ADAPTERS[settings.orchestrator_kind](
-        url=settings.orchestrator_url,
-        workflow=settings.orchestrator_workflow,
-        namespace=settings.orchestrator_namespace,
-        credentials=settings.orchestrator_credentials.get_secret_value(),
-        cancel_url=settings.orchestrator_cancel_url,
-    )
+    url, cancel_url = settings.orchestrator_url, settings.orchestrator_cancel_url
+    workflow = settings.orchestrator_workflow
+    credentials = settings.orchestrator_credentials.get_secret_value()
+    match settings.orchestrator_kind:
+        case "webhook":
+            return Webhook(
+                url,
+                Signer(settings.signing_secrets),
+                _span(settings.orchestrator_idempotency_seconds),
+                cancel_url,
+                settings.orchestrator_header_fields,
+            )
+        case "airflow":
+            return Airflow(url, workflow, credentials)
+        case "prefect":
+            return Prefect(url, workflow, credentials)
+        case "restate":
+            return Restate(url, workflow, credentials, cancel_url)
+        case "temporal":
+            return Temporal(url, workflow, credentials, settings.orchestrator_namespace)
+        case "step_functions":
+            return StepFunctions(url, workflow, credentials)
 
 
 def dispatch_policy(settings: Settings) -> DispatchPolicy:

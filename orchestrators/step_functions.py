@@ -5,50 +5,25 @@ from datetime import timedelta
 import orjson
 
 from domain.claim import Refusal, RunState
-from orchestrators.aws import AwsSigner
-from orchestrators.base import (
-    Adapter,
-    Answer,
-    Cancel,
-    Dispatch,
-    Prepared,
-    Request,
-    Run,
-    Start,
-    StartAnswer,
-    general_cancel,
-    general_start,
-)
+from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run, Start
 
 # What AWS itself refuses with; a fault of its own, which may come after the start, is 5xx.
 _ERROR_STATUSES = frozenset({400, 403, 429})
 
 # The names of errors (`__type`), as the API reference has them.
-_REFUSALS = {
-    "StateMachineDoesNotExist": Refusal.UNKNOWN_WORKFLOW,
-    "StateMachineDeleting": Refusal.UNKNOWN_WORKFLOW,
-    "InvalidArn": Refusal.UNKNOWN_WORKFLOW,
-    "StateMachineTypeNotSupported": Refusal.UNKNOWN_WORKFLOW,
-    "InvalidName": Refusal.INVALID_PARAMETERS,
-    "InvalidExecutionInput": Refusal.INVALID_PARAMETERS,
-    "ValidationException": Refusal.INVALID_PARAMETERS,
-    "ExecutionLimitExceeded": Refusal.UNAVAILABLE,
-    "ThrottlingException": Refusal.UNAVAILABLE,
-    "TooManyRequestsException": Refusal.UNAVAILABLE,
-    "RequestLimitExceeded": Refusal.UNAVAILABLE,
-    "AccessDeniedException": Refusal.UNAUTHORIZED,
-    "ExpiredTokenException": Refusal.UNAUTHORIZED,
-    "IncompleteSignature": Refusal.UNAUTHORIZED,
-    "IncompleteSignatureException": Refusal.UNAUTHORIZED,
-    "InvalidClientTokenId": Refusal.UNAUTHORIZED,
-    "InvalidSignatureException": Refusal.UNAUTHORIZED,
-    "MissingAuthenticationToken": Refusal.UNAUTHORIZED,
-    "MissingAuthenticationTokenException": Refusal.UNAUTHORIZED,
-    "NotAuthorized": Refusal.UNAUTHORIZED,
-    "OptInRequired": Refusal.UNAUTHORIZED,
-    "SignatureDoesNotMatch": Refusal.UNAUTHORIZED,
-    "UnrecognizedClientException": Refusal.UNAUTHORIZED,
+_ERRORS = {
+    Refusal.UNKNOWN_WORKFLOW: """
+        InvalidArn StateMachineDeleting StateMachineDoesNotExist StateMachineTypeNotSupported""",
+    Refusal.INVALID_PARAMETERS: "InvalidExecutionInput InvalidName ValidationException",
+    Refusal.UNAVAILABLE: """
+        ExecutionLimitExceeded RequestLimitExceeded ThrottlingException TooManyRequestsException""",
+    Refusal.UNAUTHORIZED: """
+        AccessDeniedException ExpiredTokenException IncompleteSignature IncompleteSignatureException
+        InvalidClientTokenId InvalidSignatureException MissingAuthenticationToken
+        MissingAuthenticationTokenException NotAuthorized OptInRequired SignatureDoesNotMatch
+        UnrecognizedClientException""",
 }
+_REFUSALS = {name: refusal for refusal, names in _ERRORS.items() for name in names.split()}
 
 _STATES = {
     "RUNNING": RunState.RUNNING,
@@ -68,43 +43,34 @@ class StepFunctions(Adapter):
 
     # A name cannot be used again for 90 days after its execution has ended.
     window = timedelta(days=90)
-    can_be_asked = True
-    can_cancel = True
 
-    def __init__(
-        self,
-        *,
-        url: str,
-        workflow: str,
-        namespace: str = "",
-        credentials: str = "",
-        cancel_url: str = "",
-    ) -> None:
+    def __init__(self, url: str, workflow: str, credentials: str) -> None:
+        from orchestrators.aws import AwsSigner  # which needs a package that no other engine does
+
         _, partition, _, region, *_ = workflow.split(":")
         domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
         self._url = url or f"https://states.{region}.{domain}/"
         self._machine = workflow
         self._sign = AwsSigner(credentials, region, "states")
 
-    def prepare(self) -> Request | None:
+    def prepare(self) -> Request:
         """What kind of state machine it is: an EXPRESS one would start the same dispatch twice."""
         return self._call("DescribeStateMachine", stateMachineArn=self._machine)
 
-    def read_prepare(self, answer: Answer) -> Prepared | Refusal:
+    def read_prepare(self, answer: Answer) -> str | Refusal:
         """Good for ever: a state machine's kind never changes."""
         if not answer.is_success:
             return _REFUSALS.get(_error(answer), Refusal.UNAVAILABLE)
-        found = answer.fields()
-        if found.get("status") == "DELETING":
-            return Refusal.UNKNOWN_WORKFLOW
-        kinds: dict[str, Prepared | Refusal] = {
-            "STANDARD": Prepared(""),
-            "EXPRESS": Refusal.UNSUPPORTED,
-        }
-        return kinds.get(str(found.get("type")), Refusal.UNAVAILABLE)
+        match answer.fields():
+            case {"status": "DELETING"}:
+                return Refusal.UNKNOWN_WORKFLOW
+            case {"type": "EXPRESS"}:
+                return Refusal.UNSUPPORTED
+            case {"type": "STANDARD"}:
+                return ""
+        return Refusal.UNAVAILABLE
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
-        """StartExecution."""
         return self._call(
             "StartExecution",
             stateMachineArn=self._machine,
@@ -112,19 +78,18 @@ class StepFunctions(Adapter):
             input=dispatch.body.decode(),
         )
 
-    def read_start(self, answer: Answer) -> StartAnswer:
-        """Accepted with an execution's ARN; the same name and input while it runs is the same answer."""
-        if answer.is_success and ":execution:" in str(answer.fields().get("executionArn")):
-            return StartAnswer(Start.ACCEPTED)
-        error = _error(answer)
-        if not error:
-            return general_start(answer)
-        if error == "ExecutionAlreadyExists":
-            return StartAnswer(Start.EXISTS)
-        return StartAnswer(Start.REFUSED, _REFUSALS.get(error, Refusal.REFUSED))
+    def is_accepted(self, answer: Answer) -> bool:
+        """An execution's ARN; the same name and input while it runs is the same answer."""
+        return ":execution:" in str(answer.fields().get("executionArn"))
 
-    def ask(self, dispatch_id: str, prepared: str) -> Request | None:
-        """DescribeExecution."""
+    def read_start(self, answer: Answer) -> Start | Refusal:
+        """AWS's own word where it refuses; that the name is taken is to be asked about."""
+        error = _error(answer)
+        if error == "ExecutionAlreadyExists":
+            return Start.UNKNOWN
+        return _REFUSALS.get(error, Refusal.REFUSED) if error else super().read_start(answer)
+
+    def ask(self, dispatch_id: str, prepared: str) -> Request:
         return self._call("DescribeExecution", executionArn=self._execution(dispatch_id))
 
     def read_ask(self, answer: Answer) -> Run:
@@ -134,19 +99,21 @@ class StepFunctions(Adapter):
         is_absent = _error(answer) == "ExecutionDoesNotExist"
         return Run(RunState.NOT_FOUND if is_absent else RunState.NO_ANSWER)
 
-    def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request | None:
+    def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request:
         """StopExecution, which leaves an execution that has ended as it is."""
         return self._call("StopExecution", executionArn=self._execution(dispatch.dispatch_id))
 
+    def is_cancelled(self, answer: Answer) -> bool:
+        """A JSON object; the date of the stop in it is of no use here."""
+        return isinstance(answer.json(), dict)
+
     def read_cancel(self, answer: Answer) -> Cancel:
-        """Done with a JSON object; the date of the stop in it is of no use here."""
-        if answer.is_success:
-            return Cancel.DONE if isinstance(answer.json(), dict) else Cancel.NO_ANSWER
+        """AWS's own word where it refuses."""
         error = _error(answer)
         if error == "ExecutionDoesNotExist":
             return Cancel.NOT_FOUND
         is_busy = _REFUSALS.get(error) is Refusal.UNAVAILABLE
-        return Cancel.NO_ANSWER if is_busy else general_cancel(answer)
+        return Cancel.NO_ANSWER if is_busy else super().read_cancel(answer)
 
     def _execution(self, dispatch_id: str) -> str:
         return f"{self._machine.replace(':stateMachine:', ':execution:')}:{dispatch_id}"

@@ -1,26 +1,19 @@
 """An orchestrator that was written for Take One, or any HTTP endpoint: one POST of JSON starts the workflow."""
 
 from collections.abc import Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import orjson
 
-from orchestrators.base import (
-    GATEWAY_STATUSES,
-    Adapter,
-    Answer,
-    Dispatch,
-    Request,
-    Run,
-    Start,
-    StartAnswer,
-    refusal,
-)
+from domain.claim import Refusal
+from orchestrators.base import GATEWAY_STATUSES, Adapter, Answer, Dispatch, Request, Run, Start
 from orchestrators.signatures import Signer
 
 
 class Webhook(Adapter):
     """Starts by a POST to `url` with an `Idempotency-Key`, signed if there are secrets."""
+
+    can_be_asked = False
 
     def __init__(
         self,
@@ -36,28 +29,25 @@ class Webhook(Adapter):
         self.can_cancel = bool(cancel_url)
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
-        """The contract's body."""
-        body, key = dispatch.body, dispatch.dispatch_id
-        return Request("POST", self._url, body, self._headers(key, body, dispatch))
+        return self._signed(self._url, dispatch.dispatch_id, dispatch.body, dispatch.now)
 
-    def read_start(self, answer: Answer) -> StartAnswer:
-        """Any 2xx accepts, whatever its body; another whole answer refuses, unless a gateway gave it."""
-        if answer.is_success:
-            return StartAnswer(Start.ACCEPTED)
-        if answer.status in GATEWAY_STATUSES or not answer.is_whole:
-            return StartAnswer(Start.UNKNOWN)
-        return refusal(answer)
+    def is_accepted(self, answer: Answer) -> bool:
+        """Any 2xx, whatever its body."""
+        return True
 
-    def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request | None:
-        """A POST to the cancel URL; None if there is none."""
-        if not self._cancel_url:
-            return None
+    def read_start(self, answer: Answer) -> Start | Refusal:
+        """A whole answer refuses, of 5xx too, unless a gateway gave it."""
+        if answer.status >= 500 and answer.is_whole and answer.status not in GATEWAY_STATUSES:
+            return Refusal.REFUSED
+        return super().read_start(answer)
+
+    def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request:
         fields = {"job_id": dispatch.fields["job_id"], "dispatch_id": dispatch.dispatch_id}
         if dispatch.execution_id is not None:
             fields["execution_id"] = dispatch.execution_id
-        body, key = orjson.dumps(fields), f"cancel-{dispatch.dispatch_id}"
-        return Request("POST", self._cancel_url, body, self._headers(key, body, dispatch))
+        key = f"cancel-{dispatch.dispatch_id}"
+        return self._signed(self._cancel_url, key, orjson.dumps(fields), dispatch.now)
 
-    def _headers(self, key: str, body: bytes, dispatch: Dispatch) -> dict[str, str]:
-        signed = self._signer.headers(key, body, dispatch.now)
-        return {**self._given, "Idempotency-Key": key, **signed}
+    def _signed(self, url: str, key: str, body: bytes, now: datetime) -> Request:
+        signature = self._signer.headers(key, body, now)
+        return Request("POST", url, body, {**self._given, "Idempotency-Key": key, **signature})

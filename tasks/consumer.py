@@ -8,7 +8,6 @@ signals, `inspect active` and totals are Celery's own. On any other broker Celer
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from typing import Any, ClassVar
 
 import orjson
@@ -32,6 +31,8 @@ _FLUSH_SECONDS = 0.25
 _MOST_EVENTS = 1_000
 # Longer than any exchange may last: a warm shutdown waits for what is in hand, and not for ever.
 _STOP_SECONDS = 180.0
+# No other header is believed: an `eta` or `expires` would be acted upon, and none of ours has one.
+_HEADERS = ("lang", "task", "id", "root_id", "argsrepr", "kwargsrepr", "traceparent")
 
 
 class TaskEvents:
@@ -177,18 +178,10 @@ def request_of(payload: bytes, app: Celery, hostname: str, eventer: Any = None) 
             content_encoding="utf-8",
             delivery_info=properties["delivery_info"],
             properties=properties,
-            headers=_OUR_HEADERS(headers),
+            headers={
+                name: headers[name] for name in _HEADERS if isinstance(headers.get(name), str)
+            },
             accept={"application/json"},
         )
         return Request(received, app=app, hostname=hostname, eventer=eventer)
     return None
-
-
-def _only(names: tuple[str, ...], headers: dict[str, Any]) -> dict[str, Any]:
-    return {name: headers[name] for name in names if isinstance(headers.get(name), str)}
-
-
-# No other header is believed: an `eta` or `expires` would be acted upon, and none of ours has one.
-_OUR_HEADERS = partial(
-    _only, ("lang", "task", "id", "root_id", "argsrepr", "kwargsrepr", "traceparent")
-)

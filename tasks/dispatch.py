@@ -1,11 +1,12 @@
 """What a worker does with a message: begin, start, settle; ask the orchestrator; tell it of a cancel."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -37,6 +38,7 @@ from tasks.pause_watch import PAUSE_SEEN_SECONDS
 
 log = structlog.get_logger("tasks")
 
+Result = TypeVar("Result")
 _RETRY_STORE_SECONDS = 0.2
 _MOST_BEGIN_SECONDS = 5.0
 PREVIOUS_RUN_ACTIVE = "previous_run_active"
@@ -45,22 +47,6 @@ _LOOK_AGAIN_SECONDS = (0.0, 0.5, 1.0, 1.5)
 
 class DispatchFailed(Exception):
     """The dispatch did not come to stand. Its text is a reason of ours, fit to be shown anywhere."""
-
-
-@contextmanager
-def failing_safely() -> Iterator[None]:
-    """Let a task fail with `DispatchFailed` only.
-
-    Its events show what it failed with to onlookers, and the text of any other exception may quote a URL,
-    a header or a stored record.
-    """
-    try:
-        yield
-    except DispatchFailed:
-        raise
-    except Exception as error:
-        log.error("task.failed", exc_info=True)
-        raise DispatchFailed(type(error).__name__) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +81,8 @@ class Dispatcher:
             log.info("dispatch.nothing_to_do", **_ids(token))
             return "nothing_to_do"
         job, claim = begun.job, begun.claim
-        correlation = hashed(claim.correlation_id)
-        log.info("dispatch.sending", **_ids(token), request=correlation)
+        bound = log.bind(**_ids(token), request=hashed(claim.correlation_id))
+        bound.info("dispatch.sending")
         started = time.monotonic()
         if self._previous_run_is_active(begun, claim):
             outcome = Outcome(ClaimEvent.NOT_STARTED, PREVIOUS_RUN_ACTIVE)
@@ -104,16 +90,10 @@ class Dispatcher:
             outcome = self.breaker.guard(lambda: self._start(job, claim, token, began))
         milliseconds = round((time.monotonic() - started) * 1000, 1)
         self._settle(token, outcome, begun)
-        dispatch_seconds.labels(outcome.reason or outcome.event.value).observe(
-            time.monotonic() - began
-        )
-        log.info(
-            f"dispatch.{outcome.event.value}",
-            **_ids(token),
-            request=correlation,
-            http_status=outcome.http_status,
-            milliseconds=milliseconds,
-        )
+        seconds = time.monotonic() - began
+        dispatch_seconds.labels(outcome.reason or outcome.event.value).observe(seconds)
+        event, http_status = f"dispatch.{outcome.event.value}", outcome.http_status
+        bound.info(event, http_status=http_status, milliseconds=milliseconds)
         if outcome.reason is not None:
             raise DispatchFailed(str(outcome.reason))
         return "accepted"
@@ -213,25 +193,17 @@ class Dispatcher:
         instead would leave a claim that looks sent although it never was.
         """
         moment = self.now()
-        limit = time.monotonic() + _MOST_BEGIN_SECONDS
-        doubtful = False
-        while True:
-            try:
-                if doubtful:
-                    begun = self._begun_at(token, moment)
-                    if begun is not None:
-                        return begun
-                decision = self.store.update(
-                    token.job_id, lambda record: rules.begin(record, token, moment, self.policy)
-                )
-                return decision.record if decision.result else None
-            except ResourceNotFound:
-                return None
-            except StoreUnavailable:
-                doubtful = True
-                if time.monotonic() >= limit:
-                    raise
-                time.sleep(_RETRY_STORE_SECONDS)
+
+        def begin(is_again: bool) -> Record | None:
+            begun = self._begun_at(token, moment) if is_again else None
+            if begun is not None:
+                return begun
+            decision = self.store.update(
+                token.job_id, lambda record: rules.begin(record, token, moment, self.policy)
+            )
+            return decision.record if decision.result else None
+
+        return _in_the_end(_MOST_BEGIN_SECONDS, begin)
 
     def _begun_at(self, token: FencingToken, moment: datetime) -> Record | None:
         record = self.store.load(token.job_id)
@@ -251,8 +223,6 @@ class Dispatcher:
 
         Gives up after the sending lease: the sweep has then called it unknown, which is true as well.
         """
-        limit = time.monotonic() + self.policy.send_lease.total_seconds()
-        known: Record | None = begun
 
         def rule(record: Record) -> Decision[None]:
             return rules.settle(
@@ -265,17 +235,28 @@ class Dispatcher:
                 outcome.http_status if outcome.event is ClaimEvent.REFUSED else None,
             )
 
-        while True:
-            try:
-                self.store.update(token.job_id, rule, known=known)
-                return
-            except ResourceNotFound:
-                return
-            except (StoreUnavailable, StoreContended):
-                known = None
-                if time.monotonic() >= limit:
-                    raise
-                time.sleep(_RETRY_STORE_SECONDS)
+        def settle(is_again: bool) -> None:
+            self.store.update(token.job_id, rule, known=None if is_again else begun)
+
+        _in_the_end(self.policy.send_lease.total_seconds(), settle)
+
+
+def _in_the_end(seconds: float, step: Callable[[bool], Result]) -> Result | None:
+    """Take a step until the store takes it, for so many seconds; None for a job that is gone.
+
+    The step is told whether it was tried before: then it may have been carried out.
+    """
+    limit, is_again = time.monotonic() + seconds, False
+    while True:
+        try:
+            return step(is_again)
+        except ResourceNotFound:
+            return None
+        except (StoreUnavailable, StoreContended):
+            if time.monotonic() >= limit:
+                raise
+            is_again = True
+            time.sleep(_RETRY_STORE_SECONDS)
 
 
 def _ids(token: FencingToken) -> dict[str, str | int]:

@@ -34,7 +34,24 @@ def encode(task: str, task_id: str, token: FencingToken, queue: str) -> bytes:
         "body": orjson.dumps([arguments, {}, _EMBED]).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
-        "headers": _headers(task, task_id, str(tuple(arguments))),
+        "headers": {
+            "lang": "py",
+            "task": task,
+            "id": task_id,
+            "root_id": task_id,
+            "parent_id": None,
+            "group": None,
+            "shadow": None,
+            "eta": None,
+            "expires": None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "argsrepr": str(tuple(arguments)),
+            "kwargsrepr": "{}",
+            "origin": _ORIGIN,
+            "ignore_result": True,
+            **own_headers(),
+        },
         "properties": {
             "correlation_id": task_id,
             "reply_to": "",
@@ -46,27 +63,6 @@ def encode(task: str, task_id: str, token: FencingToken, queue: str) -> bytes:
         },
     }
     return orjson.dumps(envelope)
-
-
-def _headers(task: str, task_id: str, shown_arguments: str) -> dict[str, object]:
-    return {
-        "lang": "py",
-        "task": task,
-        "id": task_id,
-        "root_id": task_id,
-        "parent_id": None,
-        "group": None,
-        "shadow": None,
-        "eta": None,
-        "expires": None,
-        "retries": 0,
-        "timelimit": [None, None],
-        "argsrepr": shown_arguments,
-        "kwargsrepr": "{}",
-        "origin": _ORIGIN,
-        "ignore_result": True,
-        **own_headers(),
-    }
 
 
 def own_headers() -> dict[str, object]:

@@ -15,8 +15,6 @@ from tasks import message
 from tasks.queues import FOLLOW_UPS, dispatch_queue_names, is_redis, queue_keys
 
 _SLOT_SECONDS = 0.5
-
-
 _ONCE_MORE = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 _TASKS = {
     TaskKind.DISPATCH: message.DISPATCH_TASK,
@@ -63,30 +61,21 @@ class BrokerOutbox:
         publish_slots: int,
         second_try: bool = False,
     ) -> None:
-        self._queues = queues
-        self._send_task = send_task
-        self._second_try = second_try
+        self._queues, self._send_task, self._second_try = queues, send_task, second_try
         self._slots = BoundedSemaphore(publish_slots)
 
     def message(self, *_: Any, **__: Any) -> None:
         """Nothing rides: the commit cannot reach the broker."""
-        return
 
     def publish(self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool) -> None:
         """Send the message. Raises `QueueUnavailable`."""
+        queues = [FOLLOW_UPS] if past_pause else user_queues(user, self._queues)
         if not self._slots.acquire(timeout=_SLOT_SECONDS):
             raise QueueUnavailable(token)
         try:
-            self._send(task, token, [FOLLOW_UPS] if past_pause else user_queues(user, self._queues))
-        finally:
-            self._slots.release()
-
-    def _send(self, task: TaskKind, token: FencingToken, queues: list[str]) -> None:
-        arguments = (token.job_id, token.dispatch_id, token.epoch)
-        try:
             self._send_task(
                 _TASKS[task],
-                args=arguments,
+                args=(token.job_id, token.dispatch_id, token.epoch),
                 task_id=task_id(task, token),
                 queue=choice(queues),  # noqa: S311 - spreads load
                 retry=self._second_try,
@@ -95,6 +84,8 @@ class BrokerOutbox:
             )
         except Exception as error:  # a dead broker raises far more than kombu's OperationalError
             raise QueueUnavailable(token) from error
+        finally:
+            self._slots.release()
 
 
 def task_id(task: TaskKind, token: FencingToken) -> str:

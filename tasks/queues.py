@@ -9,8 +9,6 @@ from kombu import Connection
 from settings import Settings
 
 KEY_PREFIX = "takeone:broker:"
-
-
 #: For asks and cancels while dispatching is paused: workers then take from no other.
 FOLLOW_UPS = "takeone.follow-ups"
 
@@ -87,11 +85,10 @@ def broker_tls(settings: Settings) -> dict[str, Any] | None:
 
     Without them kombu would accept any certificate of a rediss:// broker, and any name at an amqps:// one.
     """
-    url = broker_transport_url(settings)
+    url, trusted = broker_transport_url(settings), settings.ca_file or None
     if url.startswith("rediss://"):
-        return {"ssl_cert_reqs": CERT_REQUIRED, "ssl_ca_certs": settings.ca_file or None}
+        return {"ssl_cert_reqs": CERT_REQUIRED, "ssl_ca_certs": trusted}
     if url.startswith("amqps://"):
-        trusted = settings.ca_file or None
         return {"cert_reqs": CERT_REQUIRED, "ca_certs": trusted, "server_hostname": None}
     return None
 

@@ -57,14 +57,14 @@ def _sweep_one(
     if decision.changed:
         return _name(decision)
     claim = decision.record.claim
-    is_due = claim is None or claim.lease_until is None or claim.lease_until <= now
-    if claim is not None and claim.phase is Phase.UNKNOWN and is_due:
+    due = claim.lease_until if claim else None
+    if claim is not None and claim.phase is Phase.UNKNOWN and (due is None or due <= now):
         store.index.postpone(job_id, now + SELDOM)
         return "held"
-    if claim is None or claim.lease_until is None:
+    if due is None:
         store.index.drop(job_id, score)
         return "dropped"
-    store.index.postpone(job_id, claim.lease_until)
+    store.index.postpone(job_id, due)
     return "rescheduled"
 
 

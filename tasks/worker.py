@@ -1,7 +1,8 @@
 """The worker: registers the tasks, and puts together what they need. `celery --app tasks.worker worker`."""
 
 import signal
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any
@@ -33,13 +34,15 @@ from tasks import message
 from tasks.app import app
 from tasks.circuit_breaker import CircuitBreaker
 from tasks.consumer import Consumer
-from tasks.dispatch import Dispatcher, DispatchFailed, failing_safely
+from tasks.dispatch import Dispatcher, DispatchFailed
 from tasks.outbox import make_outbox
 from tasks.pause_watch import PauseWatch
 from tasks.queues import dispatch_queue_names, queue_keys, queue_names
 from tasks.sweep import Sweeper
 
 log = structlog.get_logger("tasks")
+
+_utc_now = partial(datetime.now, UTC)
 
 # The control commands that a worker obeys. Everything that may write to the broker can send them, so none
 # changes anything, and none shows settings.
@@ -50,49 +53,50 @@ _CONTROL_COMMANDS = {
 _BROKER_FACTS = ("transport", "hostname", "port", "virtual_host")
 
 
-def utc_now() -> datetime:
-    """The clock of the process; rules are given what it says."""
-    return datetime.now(UTC)
-
-
 @app.task(name=message.DISPATCH_TASK, throws=(DispatchFailed,))
 def dispatch(job_id: str, dispatch_id: str, epoch: int) -> str:
     """Post one dispatch. Fails, visibly and with a safe reason, if it did not come to stand."""
-    token = _token(job_id, dispatch_id, epoch)
-    with failing_safely(), _traced("dispatch", token):
-        return dispatcher().dispatch(token)
+    with _handling("dispatch", FencingToken(job_id, dispatch_id, epoch)) as token:
+        return _dispatcher().dispatch(token)
 
 
 @app.task(name=message.TELL_CANCELLED_TASK, throws=(DispatchFailed,))
 def tell_cancelled(job_id: str, dispatch_id: str, epoch: int) -> None:
     """Tell the orchestrator that the job is cancelled."""
-    token = _token(job_id, dispatch_id, epoch)
-    with failing_safely(), _traced("tell_cancelled", token):
-        dispatcher().tell_cancelled(token)
+    with _handling("tell_cancelled", FencingToken(job_id, dispatch_id, epoch)) as token:
+        _dispatcher().tell_cancelled(token)
 
 
 @app.task(name=message.ASK_TASK, throws=(DispatchFailed,))
 def ask(job_id: str, dispatch_id: str, epoch: int) -> str | None:
     """Ask the orchestrator about one dispatch."""
-    with failing_safely():
-        token = _token(job_id, dispatch_id, epoch)
-        with _traced("ask", token):
-            return dispatcher().ask(token)
+    with _handling("ask", FencingToken(job_id, dispatch_id, epoch)) as token:
+        return _dispatcher().ask(token)
 
 
-def _token(job_id: str, dispatch_id: str, epoch: int) -> FencingToken:
+@contextmanager
+def _handling(name: str, token: FencingToken) -> Iterator[FencingToken]:
+    """Refuse a message of an unknown form, trace the task, and let it fail with `DispatchFailed` only.
+
+    A task's events show what it failed with to onlookers, and the text of any other exception may quote
+    a URL, a header or a stored record.
+    """
+    request = app.current_task.request
     # Of another broker than Redis, Celery takes all messages. The sweep sends again what is refused here.
-    if not message.is_known(getattr(app.current_task.request, message.FORM_HEADER, 0)):
+    if not message.is_known(getattr(request, message.FORM_HEADER, 0)):
         messages_discarded.inc()
         log.warning("message.discarded")
         raise DispatchFailed("later_form")
-    return FencingToken(job_id, dispatch_id, epoch)
-
-
-def _traced(name: str, token: FencingToken) -> AbstractContextManager[Any]:
-    parent = getattr(app.current_task.request, tracing.TRACEPARENT, None)
+    parent = getattr(request, tracing.TRACEPARENT, None)
     ids = {"takeone.job_id": token.job_id, "takeone.dispatch_id": token.dispatch_id}
-    return tracing.span(name, "CONSUMER", parent, ids)
+    try:
+        with tracing.span(name, "CONSUMER", parent, ids):
+            yield token
+    except DispatchFailed:
+        raise
+    except Exception as error:
+        log.error("task.failed", exc_info=True)
+        raise DispatchFailed(type(error).__name__) from None
 
 
 @lru_cache(maxsize=1)
@@ -108,8 +112,7 @@ def _store() -> JobStore:
 
 
 @lru_cache(maxsize=1)
-def dispatcher() -> Dispatcher:
-    """This process's dispatcher."""
+def _dispatcher() -> Dispatcher:
     settings = load_worker_settings()
     return Dispatcher(
         _store(),
@@ -117,21 +120,19 @@ def dispatcher() -> Dispatcher:
         dispatch_policy(settings),
         settings.public_url,
         CircuitBreaker(settings.breaker_failures, settings.breaker_seconds),
-        utc_now,
+        _utc_now,
     )
 
 
 @lru_cache(maxsize=1)
-def sweeper() -> Sweeper:
-    """This process's sweeper."""
+def _sweeper() -> Sweeper:
     settings = load_worker_settings()
     interval = timedelta(seconds=settings.sweep_interval_seconds)
-    return Sweeper(_store(), dispatch_policy(settings), interval, utc_now)
+    return Sweeper(_store(), dispatch_policy(settings), interval, _utc_now)
 
 
 @lru_cache(maxsize=1)
-def pause_watch() -> PauseWatch:
-    """This process's view of the pause."""
+def _pause_watch() -> PauseWatch:
     return PauseWatch(_store().pauses)
 
 
@@ -146,7 +147,7 @@ def _message_queue() -> MessageQueue:
     settings = load_worker_settings()
     wait = min(1.0, settings.redis_timeout_seconds / 2)
     keys = queue_keys(queue_names(settings))
-    return MessageQueue(_client(), keys, wait, lambda: pause_watch().is_on)
+    return MessageQueue(_client(), keys, wait, lambda: _pause_watch().is_on)
 
 
 # Before Celery says anything: it warns of root in lines of its own.
@@ -193,15 +194,15 @@ def active_queues(state: Any, **_: Any) -> list[dict[str, Any]]:  # noqa: ARG001
 
 @worker_ready.connect
 def _begin_work(sender: Any, **_: Any) -> None:
-    settings, breaker = load_worker_settings(), dispatcher().breaker
+    settings, breaker = load_worker_settings(), _dispatcher().breaker
     breaker_open.set_function(lambda: float(breaker.is_open))
     if settings.worker_metrics_port:
         try:
             start_http_server(settings.worker_metrics_port, settings.listen_address)
         except OSError as error:  # a port that is taken stops no worker from working
             log.warning("metrics.not_served", error=type(error).__name__)
-    sweeper().start()
-    pause_watch().start(None if settings.broker_is_store else partial(_fetch_dispatches, sender))
+    _sweeper().start()
+    _pause_watch().start(None if settings.broker_is_store else partial(_fetch_dispatches, sender))
     # Celery would start its command line again, which fails where it was started by `-m`: what is in hand is
     # finished, and the supervisor starts the next worker.
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
@@ -211,4 +212,4 @@ def _begin_work(sender: Any, **_: Any) -> None:
 @worker_shutting_down.connect
 def _stop_sweeping(**_: Any) -> None:
     with suppress(RuntimeError):  # told to stop before it was ready
-        sweeper().stop()
+        _sweeper().stop()

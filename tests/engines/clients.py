@@ -1,5 +1,6 @@
 """An engine as a worker speaks to it, without the rest of the service."""
 
+import time
 from typing import Any
 
 from orchestrators.base import Dispatch, Outcome
@@ -19,4 +20,4 @@ def engine_client(kind: str, url: str, workflow: str, **settings: Any) -> Engine
 
 def started(engine: Engine, dispatch: Dispatch) -> Outcome:
     """Start a dispatch that is wanted."""
-    return engine.start(dispatch, lambda: True)
+    return engine.start(dispatch, lambda: True, time.monotonic())

@@ -1,6 +1,7 @@
 """Step Functions through the engine's client, on moto; and the state machine of examples/step_functions."""
 
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -69,7 +70,7 @@ def engine(gateway: AwsGateway) -> Callable[..., Engine]:
 
 
 def start(engine: Engine, dispatch: Dispatch) -> Outcome:
-    return engine.start(dispatch, lambda: True)
+    return engine.start(dispatch, lambda: True, time.monotonic())
 
 
 def ended(engine: Engine, dispatch: Dispatch, state: RunState) -> None:

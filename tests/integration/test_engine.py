@@ -1,16 +1,19 @@
 """The engine over a real socket: what an adapter did not foresee, and what changes while it prepares."""
 
+import itertools
 import time
 
-from domain.claim import ClaimEvent, Refusal
-from orchestrators.base import Answer, Dispatch, Prepared, Request, StartAnswer
+import pytest
+
+from domain.claim import ClaimEvent, Refusal, RunState
+from orchestrators.base import Answer, Cancel, Dispatch, Request, Run, Start
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.signatures import Signer
 from orchestrators.webhook import Webhook
 from services.assembly import utc_now
 from settings import Settings
-from tests.support.behaviours import accept
+from tests.support.behaviours import Exchange, answer
 from tests.support.orchestrator import StubOrchestrator
 
 DISPATCH = Dispatch("run-job", {"job_id": "job"}, utc_now())
@@ -19,7 +22,7 @@ DISPATCH = Dispatch("run-job", {"job_id": "job"}, utc_now())
 class Puzzled(Webhook):
     """It cannot read the answer to a start."""
 
-    def read_start(self, answer: Answer) -> StartAnswer:
+    def read_start(self, answer: Answer) -> Start | Refusal:
         """Fail."""
         raise KeyError(answer.status)
 
@@ -31,9 +34,49 @@ class Preparing(Webhook):
         """Ask."""
         return Request("GET", self._url)
 
-    def read_prepare(self, answer: Answer) -> Prepared | Refusal:
+    def read_prepare(self, answer: Answer) -> str | Refusal:
         """Any answer will do."""
-        return Prepared("token")
+        return answer.headers["X-Token"]
+
+    def start(self, dispatch: Dispatch, prepared: str) -> Request:
+        """With the token."""
+        return Request("POST", self._url, dispatch.body, {"X-Token": prepared})
+
+    def is_stale(self, answer: Answer) -> bool:
+        """As engines say that a token has expired."""
+        return answer.status == 401
+
+
+class Asking(Webhook):
+    """It asks for a run before it ends it, and finds it in the state that it was given."""
+
+    asks_before_cancel = True
+
+    def __init__(self, url: str, state: RunState) -> None:
+        super().__init__(url, Signer(()), cancel_url=url)
+        self._state = state
+
+    def ask(self, dispatch_id: str, prepared: str) -> Request:
+        """Ask."""
+        return Request("GET", self._url)
+
+    def read_ask(self, answer: Answer) -> Run:
+        """Whatever the answer."""
+        return Run(self._state)
+
+
+class Tokens:
+    """Gives one token after the other, and accepts starts with the one that is good."""
+
+    def __init__(self, good: str) -> None:
+        self._good, self._given = good, itertools.count(1)
+
+    def __call__(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if request.method == "GET":
+            exchange.answer(200, b"", {"X-Token": str(next(self._given))})
+        else:
+            exchange.answer(202 if request.headers["x-token"] == self._good else 401, b"", {})
 
 
 def client() -> OrchestratorClient:
@@ -42,13 +85,42 @@ def client() -> OrchestratorClient:
 
 def test_an_answer_that_no_adapter_foresaw_is_lost_and_never_taken_for_nothing_sent() -> None:
     with StubOrchestrator() as stub:
-        outcome = Engine(client(), Puzzled(stub.url, Signer(()))).start(DISPATCH, lambda: True)
+        engine = Engine(client(), Puzzled(stub.url, Signer(())))
+        outcome = engine.start(DISPATCH, lambda: True, time.monotonic())
         assert len(stub.requests) == 1
     assert outcome.event is ClaimEvent.LOST
 
 
+@pytest.mark.parametrize(("good", "event"), [("2", "accepted"), ("3", "refused")])
+def test_a_token_that_is_no_longer_good_is_renewed_once(good: str, event: str) -> None:
+    with StubOrchestrator(Tokens(good)) as stub:
+        engine = Engine(client(), Preparing(stub.url, Signer(())))
+        outcome = engine.start(DISPATCH, lambda: True, time.monotonic())
+        assert [request.method for request in stub.requests] == ["GET", "POST", "GET", "POST"]
+    assert outcome.event == event
+
+
+@pytest.mark.parametrize(
+    ("state", "result", "methods"),
+    [
+        (RunState.RUNNING, Cancel.DONE, ["GET", "POST"]),
+        (RunState.SUCCEEDED, Cancel.DONE, ["GET"]),
+        (RunState.FAILED, Cancel.DONE, ["GET"]),
+        (RunState.CANCELLED, Cancel.DONE, ["GET"]),
+        (RunState.NOT_FOUND, Cancel.NOT_FOUND, ["GET"]),
+        (RunState.NO_ANSWER, Cancel.NO_ANSWER, ["GET"]),
+    ],
+)
+def test_where_it_is_asked_first_only_a_run_that_is_running_is_ended(
+    state: RunState, result: Cancel, methods: list[str]
+) -> None:
+    with StubOrchestrator() as stub:
+        assert Engine(client(), Asking(stub.url, state)).cancel(DISPATCH) is result
+        assert [request.method for request in stub.requests] == methods
+
+
 def test_a_job_that_is_cancelled_while_its_start_is_prepared_is_not_started() -> None:
-    with StubOrchestrator(accept(after=0.3)) as stub:
+    with StubOrchestrator(answer(200, b"", {"X-Token": "t"}, after=0.3)) as stub:
         engine = Engine(client(), Preparing(stub.url, Signer(())))
         began = time.monotonic()
         outcome = engine.start(DISPATCH, lambda: False, began)
