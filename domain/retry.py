@@ -4,7 +4,12 @@ from datetime import datetime
 from hashlib import sha256
 
 from domain.claim import DispatchKind, DispatchPolicy, Phase, RetryTerms
-from domain.errors import ClientRequestMismatch, JobAlreadyRunning, RetryNotAllowedState
+from domain.errors import (
+    ClientRequestMismatch,
+    JobAlreadyRunning,
+    RetriedTooOften,
+    RetryNotAllowedState,
+)
 from domain.job import Job
 from domain.job_fsm import RUNNING_STATUSES, JobStatus
 from domain.record import Decision, Record
@@ -61,8 +66,7 @@ def _ensure_retryable(record: Record) -> None:
         raise RetryNotAllowedState(job.status, JobStatus.REGENERATING)
     past = [each for each in job.past_claims if each.phase is not Phase.RELEASED]
     if len(past) >= _MOST_PAST_DISPATCHES:
-        message = "This job has been retried as often as it may be."
-        raise RetryNotAllowedState(job.status, JobStatus.REGENERATING, message)
+        raise RetriedTooOften(job.status, JobStatus.REGENERATING)
 
 
 def _retry_terms(job: Job, model_profile: str) -> RetryTerms:

@@ -16,8 +16,7 @@ from domain.claim import (
 )
 from domain.claim_rules import resend
 from domain.errors import FsmTransitionInvalid, OrchestratorDispatchFailed
-from domain.job import Job
-from domain.job_fsm import TRANSITIONS, JobStatus, ensure_not_terminal, ensure_transition
+from domain.job_fsm import TRANSITIONS, JobStatus, ensure_not_terminal
 from domain.reconcile import is_asked, start_ask
 from domain.record import Change, Decision, Record, TaskKind
 
@@ -63,16 +62,11 @@ def decide_run(
     standing = record.standing(dispatch_id)
     if standing is not None:
         return decide_again(record, standing, now, policy, correlation_id)
-    _ensure_uploaded(job)
-    return start(record, DispatchKind.RUN, dispatch_id, now, policy, correlation_id)
-
-
-def _ensure_uploaded(job: Job) -> None:
     # AUDIO_EXTRACTING may follow itself, but only a callback may say so: a run starts from UPLOADED.
     if job.status is not JobStatus.UPLOADED or not job.manifest.video_uri:
-        attempted = JobStatus.AUDIO_EXTRACTING
-        raise FsmTransitionInvalid(job.status, attempted, TRANSITIONS[job.status])
-    ensure_transition(job.status, JobStatus.AUDIO_EXTRACTING)
+        allowed = list(TRANSITIONS[job.status])
+        raise FsmTransitionInvalid(job.status, JobStatus.AUDIO_EXTRACTING, allowed)
+    return start(record, DispatchKind.RUN, dispatch_id, now, policy, correlation_id)
 
 
 def start(

@@ -119,7 +119,7 @@ def _ensure_not_too_often(job: Job, status: JobStatus) -> None:
     elif job.repeats >= _MOST_REPEATS:
         allowed = tuple(each for each in allowed if each is not job.status)
     if status in TRANSITIONS[job.status] and status not in allowed:
-        raise FsmTransitionInvalid(job.status, status, allowed)
+        raise FsmTransitionInvalid(job.status, status, list(allowed))
 
 
 def _count(change: Change, before: Record, status: JobStatus, *, is_first: bool) -> None:
