@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -20,7 +20,6 @@ from domain.job_fsm import JobStatus
 from domain.pause import Pause
 
 OUTCOME_UNKNOWN = "outcome_unknown"
-WINDOW_OVER = "window_over"
 
 # How long after the last send a cancelled job's dispatch may still turn up.
 ABANDONED_AFTER = timedelta(hours=24)
@@ -312,18 +311,11 @@ class Claim(BaseModel):
             phase, reason = Phase.UNKNOWN, OUTCOME_UNKNOWN
         if phase is None or phase is self.phase:
             return None
-        unknown = phase is Phase.UNKNOWN
-        moved = self.model_copy(
-            update={
-                "phase": phase,
-                "settled_at": None if unknown else now,
-                "reason": reason,
-                "asked_at": None,
-                "asks": 0,
-            }
-        )
-        due = moved.next_try(now, policy) if unknown else None
-        return moved.model_copy(update={"lease_until": due})
+        values: dict[str, Any] = {"phase": phase, "reason": reason, "asked_at": None, "asks": 0}
+        if phase is not Phase.UNKNOWN:
+            return self.model_copy(update={**values, "settled_at": now, "lease_until": None})
+        moved = self.model_copy(update={**values, "settled_at": None})
+        return moved.model_copy(update={"lease_until": moved.next_try(now, policy)})
 
     def next_try(self, now: datetime, policy: DispatchPolicy) -> datetime | None:
         """When the sweep does something about an unknown outcome; None where it is held for ever."""

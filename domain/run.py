@@ -140,11 +140,14 @@ def unknown_outcome(claim: Claim, now: datetime) -> OrchestratorDispatchFailed:
     )
 
 
-def outcome_of(record: Record, awaited: Claim, now: datetime) -> Claim | None:
+def outcome_of(
+    record: Record, awaited: Claim, now: datetime, *, is_last: bool = False
+) -> Claim | None:
     """The settled claim that a caller waits for as `awaited`; None while its outcome is open.
 
     Raises what the caller is told if the dispatch does not stand: `OrchestratorDispatchFailed`, or
-    `FsmTerminalImmutable` if the job was cancelled meanwhile.
+    `FsmTerminalImmutable` if the job was cancelled meanwhile. While the engine is being asked, an unknown
+    outcome is raised only if `is_last`: the wait is over.
     """
     if record.job.status is JobStatus.CANCELLED:
         # Checked first: a late acceptance changes nothing for a caller who still waits.
@@ -155,13 +158,7 @@ def outcome_of(record: Record, awaited: Claim, now: datetime) -> Claim | None:
     released = record.released
     if released is not None and released.epoch >= awaited.epoch:
         raise OrchestratorDispatchFailed(released.reason or ClaimEvent.REFUSED)
-    if standing is not None and standing.phase is Phase.UNKNOWN and not is_asked(standing, now):
+    is_unknown = standing is not None and standing.phase is Phase.UNKNOWN
+    if standing is not None and is_unknown and (is_last or not is_asked(standing, now)):
         raise unknown_outcome(standing, now)
     return None
-
-
-def ensure_known(record: Record, awaited: Claim, now: datetime) -> None:
-    """Raise `OrchestratorDispatchFailed` if the wait for `awaited` ends while its outcome is unknown."""
-    standing = record.standing(awaited.dispatch_id)
-    if standing is not None and standing.phase is Phase.UNKNOWN:
-        raise unknown_outcome(standing, now)
