@@ -3,7 +3,7 @@
 There is one claim per job. `NEXT_PHASE` is the whole protocol: production, the sweep, the operator's
 commands and the model checker (`tests/model/`) all step through it. `(dispatch_id, epoch)` is the fencing
 token: a worker's step counts only for the claim that its message names, so a late or duplicate message, or
-a worker that was stopped past its lease, changes nothing. Fields that are not known here are kept, as a job's.
+a worker that was stopped past its lease, changes nothing.
 """
 
 from collections.abc import Mapping
@@ -14,10 +14,9 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
-
 from domain.job_fsm import JobStatus
 from domain.pause import Pause
+from domain.stored import Stored
 
 OUTCOME_UNKNOWN = "outcome_unknown"
 
@@ -137,10 +136,8 @@ class DispatchKind(StrEnum):
     RETRY = "retry"
 
 
-class RetryTerms(BaseModel):
+class RetryTerms(Stored):
     """What a retry asks for beyond a run."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     resume_from_status: JobStatus
     checkpoint_ref: str
@@ -184,7 +181,7 @@ class FencingToken:
     epoch: int
 
 
-class Claim(BaseModel):
+class Claim(Stored):
     """One dispatch of a job, from the claim on.
 
     `lease_until` is when the sweep looks at it again: the end of the worker's lease; for UNKNOWN the next
@@ -196,8 +193,6 @@ class Claim(BaseModel):
     concluded that it did. `cancel_due`: the engine must still be told of a cancel. `resumed`: the first
     callback of a retry has come.
     """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: DispatchKind
     dispatch_id: str

@@ -3,7 +3,7 @@
 from datetime import datetime
 from hashlib import sha256
 
-from domain.claim import DispatchKind, DispatchPolicy, Phase, RetryTerms
+from domain.claim import DispatchKind, DispatchPolicy, RetryTerms
 from domain.errors import (
     ClientRequestMismatch,
     JobAlreadyRunning,
@@ -64,8 +64,7 @@ def _ensure_retryable(record: Record) -> None:
         raise JobAlreadyRunning(job.status)
     if job.status is not JobStatus.FAILED:
         raise RetryNotAllowedState(job.status, JobStatus.REGENERATING)
-    past = [each for each in job.past_claims if each.phase is not Phase.RELEASED]
-    if len(past) >= _MOST_PAST_DISPATCHES:
+    if len(record.followed) >= _MOST_PAST_DISPATCHES:
         raise RetriedTooOften(job.status, JobStatus.REGENERATING)
 
 

@@ -122,8 +122,7 @@ def _is_superseded(record: Record, execution_id: str | None) -> bool:
     claim = record.shown_claim
     if claim is not None and claim.execution_id is not None:
         return claim.execution_id != execution_id
-    settled = (past for past in record.job.past_claims if past.phase is not Phase.RELEASED)
-    return any(past.execution_id == execution_id for past in settled)
+    return any(past.execution_id == execution_id for past in record.followed)
 
 
 def _note_superseded(
