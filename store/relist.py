@@ -45,10 +45,6 @@ def _listed(kind: str, act: Callable[[str], None], record_id: str) -> str:
 
 
 def _names(client: Redis, pattern: str) -> Iterator[str]:
-    cursor = 0
-    while True:
-        with redis_errors("SCAN"):
-            cursor, found = client.scan(cursor, match=pattern, count=_BATCH)
-        yield from (name.decode() for name in found)
-        if cursor == 0:
-            return
+    with redis_errors("SCAN"):
+        for name in client.scan_iter(pattern, _BATCH):
+            yield name.decode()
