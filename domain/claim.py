@@ -168,7 +168,6 @@ class DispatchPolicy:
 
     @property
     def is_paused(self) -> bool:
-        """Whether dispatching is paused."""
         return self.pause is not None and self.pause.is_on
 
 

@@ -16,5 +16,4 @@ class Pause(Stored):
 
     @property
     def is_on(self) -> bool:
-        """Whether it has not been ended."""
         return self.resumed_at is None

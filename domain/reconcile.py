@@ -86,11 +86,10 @@ def answered(
     case = _Case(record, claim, now, policy)
     if claim.in_flight and state in FOUND:
         return case.found(state)
-    if claim is not record.claim or record.revision != asked.revision:
-        return unchanged(record)  # it speaks of a record that is no more
-    if claim.phase is Phase.SENT:
+    is_as_asked = claim is record.claim and record.revision == asked.revision
+    if is_as_asked and claim.phase is Phase.SENT:
         return case.state_of_run(state)
-    if claim.phase is Phase.UNKNOWN:
+    if is_as_asked and claim.phase is Phase.UNKNOWN:
         return case.absent(state)
     return unchanged(record)
 

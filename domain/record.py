@@ -142,7 +142,6 @@ class Decision(Generic[Result]):
     unless_paused: bool = False
 
     def with_result(self, result: Other) -> "Decision[Other]":
-        """The same change, with another result."""
         return cast("Decision[Other]", replace(self, result=cast("Any", result)))
 
 
@@ -206,7 +205,6 @@ class Change:
         self.update_job(status=to_status)
 
     def update_job(self, **fields: Any) -> None:
-        """Give the job new values."""
         fields |= {"updated_at": self.now, "version": self._version}
         self.record = Record(self.job.model_copy(update=fields), self.record.claim)
 
