@@ -3,7 +3,7 @@
 There is one claim per job. `NEXT_PHASE` is the whole protocol: production, the sweep, the operator's
 commands and the model checker (`tests/model/`) all step through it. `(dispatch_id, epoch)` is the fencing
 token: a worker's step counts only for the claim that its message names, so a late or duplicate message, or
-a worker that was stopped past its lease, changes nothing. Fields that are not known here are kept, as a job's.
+a worker that was stopped past its lease, changes nothing.
 """
 
 from collections.abc import Mapping
@@ -12,15 +12,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Self
-
-from pydantic import BaseModel, ConfigDict
+from typing import Any, Self
 
 from domain.job_fsm import JobStatus
 from domain.pause import Pause
+from domain.stored import Stored
 
 OUTCOME_UNKNOWN = "outcome_unknown"
-WINDOW_OVER = "window_over"
 
 # How long after the last send a cancelled job's dispatch may still turn up.
 ABANDONED_AFTER = timedelta(hours=24)
@@ -138,10 +136,8 @@ class DispatchKind(StrEnum):
     RETRY = "retry"
 
 
-class RetryTerms(BaseModel):
+class RetryTerms(Stored):
     """What a retry asks for beyond a run."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     resume_from_status: JobStatus
     checkpoint_ref: str
@@ -172,7 +168,6 @@ class DispatchPolicy:
 
     @property
     def is_paused(self) -> bool:
-        """Whether dispatching is paused."""
         return self.pause is not None and self.pause.is_on
 
 
@@ -185,7 +180,7 @@ class FencingToken:
     epoch: int
 
 
-class Claim(BaseModel):
+class Claim(Stored):
     """One dispatch of a job, from the claim on.
 
     `lease_until` is when the sweep looks at it again: the end of the worker's lease; for UNKNOWN the next
@@ -197,8 +192,6 @@ class Claim(BaseModel):
     concluded that it did. `cancel_due`: the engine must still be told of a cancel. `resumed`: the first
     callback of a retry has come.
     """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     kind: DispatchKind
     dispatch_id: str
@@ -312,18 +305,11 @@ class Claim(BaseModel):
             phase, reason = Phase.UNKNOWN, OUTCOME_UNKNOWN
         if phase is None or phase is self.phase:
             return None
-        unknown = phase is Phase.UNKNOWN
-        moved = self.model_copy(
-            update={
-                "phase": phase,
-                "settled_at": None if unknown else now,
-                "reason": reason,
-                "asked_at": None,
-                "asks": 0,
-            }
-        )
-        due = moved.next_try(now, policy) if unknown else None
-        return moved.model_copy(update={"lease_until": due})
+        values: dict[str, Any] = {"phase": phase, "reason": reason, "asked_at": None, "asks": 0}
+        if phase is not Phase.UNKNOWN:
+            return self.model_copy(update={**values, "settled_at": now, "lease_until": None})
+        moved = self.model_copy(update={**values, "settled_at": None})
+        return moved.model_copy(update={"lease_until": moved.next_try(now, policy)})
 
     def next_try(self, now: datetime, policy: DispatchPolicy) -> datetime | None:
         """When the sweep does something about an unknown outcome; None where it is held for ever."""

@@ -9,7 +9,6 @@ from datetime import datetime
 
 from domain.audit import Actor, EventType
 from domain.claim import (
-    WINDOW_OVER,
     Claim,
     ClaimEvent,
     DispatchKind,
@@ -23,18 +22,13 @@ from domain.record import Change, Decision, Record, TaskKind, unchanged
 
 # What proves that the orchestrator has a dispatch, whichever send it is the answer to.
 _PROOF = frozenset({ClaimEvent.ACCEPTED, ClaimEvent.FOUND})
+# What the trail says of an event that settles a dispatch; of any other, that the claim was released.
 _EVENT_TYPES = {
     ClaimEvent.ACCEPTED: EventType.ACCEPTED,
     ClaimEvent.FOUND: EventType.FOUND,
     ClaimEvent.REFUSED: EventType.REFUSED,
     ClaimEvent.NOT_STARTED: EventType.NOT_STARTED,
-    ClaimEvent.LOST: EventType.UNKNOWN,
-    ClaimEvent.LEASE_OVER: EventType.UNKNOWN,
-    ClaimEvent.UNQUEUED: EventType.RELEASED,
-    ClaimEvent.CANCELLED: EventType.RELEASED,
-    ClaimEvent.ABANDONED: EventType.RELEASED,
     ClaimEvent.SETTLED_SENT: EventType.SETTLED,
-    ClaimEvent.SETTLED_RELEASE: EventType.RELEASED,
 }
 
 
@@ -58,9 +52,8 @@ def begin(
     if claim is None or phase is None or not wants_dispatch(record.job, claim):
         return Decision(False, record)
     if not claim.may_be_sent(now, policy):
-        late = claim.after(ClaimEvent.WINDOW_OVER, now, policy, WINDOW_OVER)
-        held = settlement(record, late, ClaimEvent.WINDOW_OVER, WINDOW_OVER, now, policy)
-        return held.with_result(False)
+        event = ClaimEvent.WINDOW_OVER
+        return settlement(record, claim, event, event.value, now, policy).with_result(False)
     begun = claim.model_copy(
         update={
             "phase": phase,
@@ -110,26 +103,27 @@ def settle(
     proves that the dispatch arrived, also under an older epoch, and the next send is then not made.
     """
     claim = record.standing(token.dispatch_id) if event in _PROOF else record.held_by(token)
-    settled = claim.after(event, now, policy, reason) if claim else None
     shown = f"{reason} {http_status}" if http_status else reason
-    return settlement(record, settled, event, shown, now, policy)
+    return settlement(record, claim, event, reason, now, policy, shown)
 
 
 def settlement(
     record: Record,
-    settled: Claim | None,
+    claim: Claim | None,
     event: ClaimEvent,
     reason: str | None,
     now: datetime,
     policy: DispatchPolicy,
+    shown: str | None = None,
 ) -> Decision[None]:
-    """The change that makes the claim `settled`; none if that is None."""
+    """What `event` does to the claim; nothing if it changes no phase. `shown`: another reason for the trail."""
+    settled = claim.after(event, now, policy, reason) if claim else None
     if settled is None:
         return unchanged(record)
     change = Change(record, now, settled.correlation_id)
     is_unknown = settled.phase is Phase.UNKNOWN
-    event_type = EventType.UNKNOWN if is_unknown else _EVENT_TYPES[event]
-    change.log(event_type, Actor.SYSTEM, claim=settled, reason=reason)
+    event_type = EventType.UNKNOWN if is_unknown else _EVENT_TYPES.get(event, EventType.RELEASED)
+    change.log(event_type, Actor.SYSTEM, claim=settled, reason=shown or reason)
     change.set_claim(settled)
     starts = settled.phase is Phase.SENT and settled.kind is DispatchKind.RUN
     # A job that was cancelled meanwhile stays cancelled; one that a callback moved on stays there.
@@ -149,9 +143,8 @@ def resend(
     """Claim an unknown dispatch afresh, under its own id and the next epoch."""
     claim = record.claim
     phase = claim.next_phase(ClaimEvent.RESEND) if claim else None
-    if claim is None or phase is None or not wants_dispatch(record.job, claim):
-        return unchanged(record)
-    if not claim.may_be_sent(now, policy):
+    is_wanted = claim is not None and wants_dispatch(record.job, claim)
+    if claim is None or phase is None or not is_wanted or not claim.may_be_sent(now, policy):
         return unchanged(record)
     again = claim.model_copy(
         update={
@@ -184,5 +177,4 @@ def settle_by_operator(
     awaited = claim.awaits_resume and wants_dispatch(record.job, claim)
     if claim.phase is Phase.SENT and not awaited:
         return unchanged(record)
-    settled = claim.after(event, now, policy, event.value)
-    return settlement(record, settled, event, reason, now, policy)
+    return settlement(record, claim, event, event.value, now, policy, shown=reason)

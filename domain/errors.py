@@ -1,23 +1,27 @@
-"""Everything that a rule can answer instead of a result: one class a code, one line of meaning each.
+"""Everything that a rule can answer instead of a result: one class a code.
 
 `code` is the contract's error code and `details` what the contract shows with it. Which HTTP status
 a code has is the API's business (`api/errors.py`).
 """
 
-from collections.abc import Iterable
-from datetime import datetime
 from typing import Any
 
 
 class TakeOneError(Exception):
-    """A refusal with a code of the contract. `message` is for people and holds no caller's data."""
+    """A refusal with a code of the contract. `message` is for people and holds no caller's data.
+
+    `shows` names the details that the refusal is raised with, in their order. `retry_after` is whole seconds
+    until another try makes sense; None: no time is named.
+    """
 
     code = ""
     message = ""
+    shows: tuple[str, ...] = ()
+    retry_after: int | None = None
 
-    def __init__(self, **details: Any) -> None:
+    def __init__(self, *details: Any, **more: Any) -> None:
         super().__init__(self.code)
-        self.details = details
+        self.details = dict(zip(self.shows, details, strict=True)) | more
 
 
 class Unauthorized(TakeOneError):
@@ -35,60 +39,40 @@ class Forbidden(TakeOneError):
 
 
 class ResourceNotFound(TakeOneError):
-    """Not there, or not the caller's: the two must be indistinguishable, so it never has details."""
+    """Not there, or not the caller's: the two must be indistinguishable, so it has no details."""
 
     code = "RESOURCE_NOT_FOUND"
     message = "No such resource."
 
-    def __init__(self) -> None:
-        super().__init__()
-
 
 class FsmTransitionInvalid(TakeOneError):
-    """The job's state does not allow this step now."""
-
     code = "FSM_TRANSITION_INVALID"
     message = "The job's state does not allow this step."
-
-    def __init__(self, current: str, attempted: str, allowed: Iterable[str]) -> None:
-        super().__init__(
-            current_status=current,
-            attempted_status=attempted,
-            allowed_next_statuses=list(allowed),
-        )
+    shows = ("current_status", "attempted_status", "allowed_next_statuses")
 
 
 class FsmTerminalImmutable(TakeOneError):
-    """The job has ended: nothing leaves a terminal state."""
-
     code = "FSM_TERMINAL_IMMUTABLE"
     message = "The job has ended and does not change any more."
-
-    def __init__(self, current: str, attempted: str) -> None:
-        super().__init__(
-            current_status=current, attempted_status=attempted, allowed_next_statuses=[]
-        )
+    shows = FsmTransitionInvalid.shows
 
 
 class VideoUriConflict(TakeOneError):
-    """The upload was already confirmed with another URI."""
-
     code = "VIDEO_URI_CONFLICT"
     message = "The upload was already confirmed with another video_uri."
-
-    def __init__(self, current: str, submitted: str) -> None:
-        super().__init__(current_video_uri=current, submitted_video_uri=submitted)
+    shows = ("current_video_uri", "submitted_video_uri")
 
 
 class RetryNotAllowedState(TakeOneError):
-    """Only a failed job can be retried, and not without end."""
-
     code = "RETRY_NOT_ALLOWED_STATE"
     message = "Only a failed job can be retried."
+    shows = ("current_status", "attempted_status")
 
-    def __init__(self, current: str, attempted: str, message: str | None = None) -> None:
-        super().__init__(current_status=current, attempted_status=attempted)
-        self.message = message or self.message
+
+class RetriedTooOften(RetryNotAllowedState):
+    """Each dispatch stays in the job's record, so there is an end to them."""
+
+    message = "This job has been retried as often as it may be."
 
 
 class JobAlreadyRunning(TakeOneError):
@@ -96,14 +80,10 @@ class JobAlreadyRunning(TakeOneError):
 
     code = "JOB_ALREADY_RUNNING"
     message = "The job is already running."
-
-    def __init__(self, current: str) -> None:
-        super().__init__(current_status=current)
+    shows = ("current_status",)
 
 
 class ClientRequestMismatch(TakeOneError):
-    """The same client_request_id came with another body."""
-
     code = "CLIENT_REQUEST_MISMATCH"
     message = "This client_request_id was already used with another body."
 
@@ -120,19 +100,13 @@ class NotTerminal(TakeOneError):
 
     code = "NOT_TERMINAL"
     message = "The job has not ended."
-
-    def __init__(self, current: str) -> None:
-        super().__init__(current_status=current)
+    shows = ("current_status",)
 
 
 class EventIdPayloadMismatch(TakeOneError):
-    """The same event_id came with another payload."""
-
     code = "EVENT_ID_PAYLOAD_MISMATCH"
     message = "This event_id was already used with another payload."
-
-    def __init__(self, event_id: str) -> None:
-        super().__init__(event_id=event_id)
+    shows = ("event_id",)
 
 
 class ManifestFull(TakeOneError):
@@ -140,21 +114,13 @@ class ManifestFull(TakeOneError):
 
     code = "MANIFEST_FULL"
     message = "The job's manifest is full."
-
-    def __init__(self, bound: str, most: int) -> None:
-        super().__init__(bound=bound, most=most)
+    shows = ("bound", "most")
 
 
 class CallbackOutOfOrder(TakeOneError):
-    """A later callback has already been applied."""
-
     code = "CALLBACK_OUT_OF_ORDER"
     message = "A later callback was already applied."
-
-    def __init__(self, latest: datetime, current: str, attempted: str) -> None:
-        super().__init__(
-            latest_applied_occurred_at=latest, current_status=current, attempted_status=attempted
-        )
+    shows = ("latest_applied_occurred_at", "current_status", "attempted_status")
 
 
 class ExecutionSuperseded(TakeOneError):
@@ -162,43 +128,34 @@ class ExecutionSuperseded(TakeOneError):
 
     code = "EXECUTION_SUPERSEDED"
     message = "Another execution of this dispatch was first; stop this one."
-
-    def __init__(self, kept_execution_id: str | None) -> None:
-        super().__init__(execution_id=kept_execution_id)
+    shows = ("execution_id",)
 
 
 class OrchestratorDispatchFailed(TakeOneError):
-    """The orchestrator did not accept the dispatch, or it is not known whether it did.
-
-    `retry_after` is whole seconds until another try makes sense.
-    """
+    """The orchestrator did not accept the dispatch, or it is not known whether it did."""
 
     code = "ORCHESTRATOR_DISPATCH_FAILED"
     message = "The workflow could not be started."
+    shows = ("reason",)
 
     def __init__(self, reason: str, retry_after: int = 1, message: str | None = None) -> None:
-        super().__init__(reason=reason)
+        super().__init__(reason)
         self.retry_after = retry_after
         self.message = message or self.message
 
 
 class ServiceUnavailable(TakeOneError):
-    """A part that the service cannot do without does not answer. `retry_after` in seconds."""
+    """A part that the service cannot do without does not answer."""
 
     code = "SERVICE_UNAVAILABLE"
     message = "The service cannot serve this right now."
-
-    def __init__(self, retry_after: int = 1) -> None:
-        super().__init__()
-        self.retry_after = retry_after
+    retry_after = 1
 
 
 class RateLimited(TakeOneError):
-    """The caller's own limit is used up. `retry_after` in seconds."""
-
     code = "RATE_LIMITED"
     message = "Too many requests."
 
-    def __init__(self, retry_after: int = 1) -> None:
+    def __init__(self, retry_after: int) -> None:
         super().__init__()
         self.retry_after = retry_after

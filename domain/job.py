@@ -1,28 +1,25 @@
 """What the service stores: projects, jobs, and the artifacts of a job.
 
-All models are frozen: a change is a new value (`model_copy`), and only a commit of the store makes it true.
-Fields that are not known here are a later release's, and are kept when a record is changed (`extra="allow"`).
 Times are timezone-aware and in UTC.
 """
 
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from domain.claim import Claim
 from domain.errors import ManifestFull
 from domain.job_fsm import JobStatus
+from domain.stored import Stored
 
 # What a manifest may hold: it is read and written whole with every step of its job. `bytes` are those of its
 # JSON, `keys` the orchestrator's own ones.
 _MOST_IN_A_MANIFEST = {"bytes": 65_536, "keys": 256, "exports": 256}
 
 
-class Project(BaseModel):
+class Project(Stored):
     """A folder of jobs with one owner."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     id: str
     name: str
@@ -30,10 +27,8 @@ class Project(BaseModel):
     created_at: datetime
 
 
-class Manifest(BaseModel):
+class Manifest(Stored):
     """Where a job's artifacts are. Unknown keys belong to the orchestrator and are kept."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     video_uri: str | None = None
     audio_uri: str | None = None
@@ -69,17 +64,15 @@ class Manifest(BaseModel):
 RUN_FAILED = "ORCHESTRATOR_RUN_FAILED"
 
 
-class Failure(BaseModel):
+class Failure(Stored):
     """Why a job is FAILED, as the orchestrator reported it, or `RUN_FAILED` where it did not."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     code: str | None = None
     message: str | None = None
     stage: str | None = None
 
 
-class Job(BaseModel):
+class Job(Stored):
     """One video's way through the workflow.
 
     `version` grows with every change, so that no two stored values of a job are ever equal.
@@ -91,8 +84,6 @@ class Job(BaseModel):
     was released. They recognise a replay or a late callback, and epochs count on from the last.
     `name` and `metadata` are the caller's own: they are shown to their owner and go nowhere else.
     """
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     id: str
     project_id: str

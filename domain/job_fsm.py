@@ -80,15 +80,14 @@ def ensure_transition(current: JobStatus, attempted: JobStatus) -> JobStatus:
     Raises `FsmTerminalImmutable` if `current` is terminal and `FsmTransitionInvalid` for any other
     forbidden step.
     """
+    ensure_not_terminal(current, attempted)
     allowed = TRANSITIONS[current]
-    if attempted in allowed:
-        return attempted
-    if current in TERMINAL_STATUSES:
-        raise FsmTerminalImmutable(current, attempted)
-    raise FsmTransitionInvalid(current, attempted, allowed)
+    if attempted not in allowed:
+        raise FsmTransitionInvalid(current, attempted, list(allowed))
+    return attempted
 
 
 def ensure_not_terminal(current: JobStatus, attempted: JobStatus) -> None:
     """Raise `FsmTerminalImmutable` if nothing may leave `current`."""
     if current in TERMINAL_STATUSES:
-        raise FsmTerminalImmutable(current, attempted)
+        raise FsmTerminalImmutable(current, attempted, [])

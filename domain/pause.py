@@ -2,13 +2,11 @@
 
 from datetime import datetime
 
-from pydantic import BaseModel, ConfigDict
+from domain.stored import Stored
 
 
-class Pause(BaseModel):
+class Pause(Stored):
     """Who paused dispatching, when and why; and, once it is over, who ended it and when (UTC)."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
     paused_at: datetime
     by: str
@@ -18,5 +16,4 @@ class Pause(BaseModel):
 
     @property
     def is_on(self) -> bool:
-        """Whether it has not been ended."""
         return self.resumed_at is None

@@ -4,7 +4,7 @@ The sweep and a run never ask an engine themselves: they commit an ask, and a wo
 only for the record that it was asked about, but for "it is there", which is true whatever happened since.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from domain.audit import Actor, EventType
@@ -21,7 +21,7 @@ from domain.claim import (
     Phase,
     RunState,
 )
-from domain.claim_rules import resend, settle, settlement, wants_dispatch
+from domain.claim_rules import resend, settlement, wants_dispatch
 from domain.job import RUN_FAILED, Failure
 from domain.job_fsm import DRAFTING_STATUSES, JobStatus, ensure_transition
 from domain.record import Change, Decision, Record, TaskKind, unchanged
@@ -42,97 +42,14 @@ def look(record: Record, now: datetime, policy: DispatchPolicy) -> Decision[None
     is_due = due <= now if due else claim is not None and claim.phase is Phase.UNKNOWN
     if claim is None or not is_due:
         return unchanged(record)
+    case = _Case(record, claim, now, policy)
     if claim.phase is Phase.CLAIMED:
-        if wants_dispatch(record.job, claim):
-            return _redeliver(record, claim, now, policy)
-        return settle(record, record.token, ClaimEvent.CANCELLED, "cancelled", now, policy)
+        return case.redeliver()
     if claim.phase is Phase.SENDING:
-        return _call_unknown(record, claim, now, policy)
+        return case.call_unknown()
     if claim.phase is Phase.UNKNOWN:
-        return _look_at_unknown(record, claim, now, policy)
-    return _look_at_sent(record, claim, now, policy)
-
-
-def _call_unknown(
-    record: Record, claim: Claim, now: datetime, policy: DispatchPolicy
-) -> Decision[None]:
-    # Its worker's intent to post is stored: whether the post left is not known.
-    lost = claim.after(ClaimEvent.LEASE_OVER, now, policy, OUTCOME_UNKNOWN)
-    return settlement(record, lost, ClaimEvent.LEASE_OVER, "worker_lost", now, policy)
-
-
-def _redeliver(
-    record: Record, claim: Claim, now: datetime, policy: DispatchPolicy
-) -> Decision[None]:
-    # A claim that waits for the pause to end is not lost: its lease counts from there.
-    if policy.is_paused:
-        return _later(record, now, _WHILE_PAUSED)
-    resumed_at = policy.pause.resumed_at if policy.pause else None
-    if resumed_at and resumed_at + _lease(claim.messages, policy) > now:
-        return _later(record, now, resumed_at + _lease(claim.messages, policy) - now)
-    lease = _lease(claim.messages + 1, policy)
-    return _later(record, now, lease, TaskKind.DISPATCH, messages=claim.messages + 1)
-
-
-def _lease(messages: int, policy: DispatchPolicy) -> timedelta:
-    # It doubles with each message: a claim that merely waits in a long queue is not lost, and must not fill
-    # that queue with copies of its message.
-    return min(policy.claim_lease * (1 << min(messages - 1, 16)), LONGEST_CLAIM_LEASE)
-
-
-def _look_at_unknown(
-    record: Record, claim: Claim, now: datetime, policy: DispatchPolicy
-) -> Decision[None]:
-    if claim.is_askable(policy):
-        return start_ask(record, now, policy)
-    if _is_abandoned(record, claim, now):
-        return _abandon(record, claim, now, policy)
-    if record.job.status is JobStatus.CANCELLED:
-        told = claim.cancel_due and not claim.is_elsewhere(policy)
-        pause = TOLD_AGAIN_AFTER if told else SELDOM
-        return _later(record, now, pause, TaskKind.TELL_CANCELLED if told else None)
-    if claim.is_recognised(now, policy):
-        if policy.is_paused:
-            return _later(record, now, _WHILE_PAUSED)
-        return resend(record, now, policy, Actor.SYSTEM)
-    is_held_for_good = policy.window is not None or claim.is_elsewhere(policy)
-    return _later(record, now, SELDOM) if is_held_for_good else unchanged(record)
-
-
-def _look_at_sent(
-    record: Record, claim: Claim, now: datetime, policy: DispatchPolicy
-) -> Decision[None]:
-    if claim.cancel_due:
-        if claim.is_elsewhere(policy):
-            return _later(record, now, SELDOM)
-        return _later(record, now, TOLD_AGAIN_AFTER, TaskKind.TELL_CANCELLED)
-    deadline = record.report_deadline(policy)
-    if claim.ended_at is None and (deadline is None or deadline > now):
-        return _later(record, now, deadline - now if deadline else None)
-    change = Change(record, now, claim.correlation_id)
-    if deadline is not None and deadline <= now and record.job.silent_since is None:
-        change.log(EventType.SILENT, Actor.SYSTEM, claim=claim)
-        change.update_job(silent_since=record.job.reported_at or claim.settled_at)
-    if claim.is_askable(policy):
-        return _asking(change, claim, now)
-    change.update_claim(lease_until=now + _silent_pause(policy))
-    return change.decision(None)
-
-
-def _silent_pause(policy: DispatchPolicy) -> timedelta:
-    return min(policy.silent_after or SELDOM, SELDOM)
-
-
-def _later(
-    record: Record,
-    now: datetime,
-    pause: timedelta | None,
-    task: TaskKind | None = None,
-    **fields: int,
-) -> Decision[None]:
-    change = Change(record, now)
-    change.update_claim(lease_until=now + pause if pause is not None else None, **fields)
-    return change.decision(None, task=task)
+        return case.look_at_unknown()
+    return case.look_at_sent()
 
 
 def start_ask(
@@ -145,10 +62,11 @@ def start_ask(
     claim = record.claim
     if claim is None or not claim.is_askable(policy) or is_asked(claim, now):
         return unchanged(record)
-    return _asking(Change(record, now, correlation_id or claim.correlation_id), claim, now)
+    return _asking(Change(record, now, correlation_id or claim.correlation_id), claim)
 
 
-def _asking(change: Change, claim: Claim, now: datetime) -> Decision[None]:
+def _asking(change: Change, claim: Claim) -> Decision[None]:
+    now = change.now
     change.update_claim(asked_at=now, asks=claim.asks + 1, lease_until=now + ASK_LEASE)
     return change.decision(None, task=TaskKind.ASK)
 
@@ -165,68 +83,141 @@ def answered(
     claim = record.standing(asked.token.dispatch_id)
     if claim is None or claim.is_elsewhere(policy):
         return unchanged(record)
+    case = _Case(record, claim, now, policy)
     if claim.in_flight and state in FOUND:
-        return _found(record, claim, state, now, policy)
-    if claim is not record.claim or record.revision != asked.revision:
-        return unchanged(record)  # it speaks of a record that is no more
-    if claim.phase is Phase.SENT:
-        return _state_of_run(record, claim, state, now, policy)
-    if claim.phase is Phase.UNKNOWN:
-        return _absent(record, claim, state, now, policy)
+        return case.found(state)
+    is_as_asked = claim is record.claim and record.revision == asked.revision
+    if is_as_asked and claim.phase is Phase.SENT:
+        return case.state_of_run(state)
+    if is_as_asked and claim.phase is Phase.UNKNOWN:
+        return case.absent(state)
     return unchanged(record)
 
 
-def _found(
-    record: Record, claim: Claim, state: RunState, now: datetime, policy: DispatchPolicy
-) -> Decision[None]:
-    settled = claim.after(ClaimEvent.FOUND, now, policy)
-    found = settlement(record, settled, ClaimEvent.FOUND, None, now, policy)
-    change = Change(found.record, now, claim.correlation_id)
-    _note_state(change, state, policy)
-    noted = change.decision(None)
-    return replace(noted, events=(*found.events, *noted.events))
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A standing claim with its record, at one moment and under one policy."""
 
+    record: Record
+    claim: Claim
+    now: datetime
+    policy: DispatchPolicy
 
-def _absent(
-    record: Record, claim: Claim, state: RunState, now: datetime, policy: DispatchPolicy
-) -> Decision[None]:
-    """Absent never means released: the first request may still be travelling."""
-    if state is RunState.NOT_FOUND:
-        if _is_abandoned(record, claim, now):
-            return _abandon(record, claim, now, policy)
-        is_wanted = wants_dispatch(record.job, claim) and not policy.is_paused
-        if is_wanted and claim.is_recognised(now, policy):
-            return resend(record, now, policy, Actor.SYSTEM)
-    change = Change(record, now, claim.correlation_id)
-    change.update_claim(asked_at=None, run_state=state, lease_until=claim.next_try(now, policy))
-    return change.decision(None)
+    def change(self) -> Change:
+        return Change(self.record, self.now, self.claim.correlation_id)
 
+    def settle(
+        self, event: ClaimEvent, reason: str | None = None, shown: str | None = None
+    ) -> Decision[None]:
+        return settlement(self.record, self.claim, event, reason, self.now, self.policy, shown)
 
-def _is_abandoned(record: Record, claim: Claim, now: datetime) -> bool:
-    # Only for a cancelled job may absence close a claim: none starts it again.
-    since = claim.sent_at or claim.claimed_at
-    return record.job.status is JobStatus.CANCELLED and now - since >= ABANDONED_AFTER
+    def later(
+        self, pause: timedelta | None, task: TaskKind | None = None, **fields: int
+    ) -> Decision[None]:
+        change = self.change()
+        due = self.now + pause if pause is not None else None
+        change.update_claim(lease_until=due, **fields)
+        return change.decision(None, task=task)
 
+    def redeliver(self) -> Decision[None]:
+        claim, pause = self.claim, self.policy.pause
+        if not wants_dispatch(self.record.job, claim):
+            return self.settle(ClaimEvent.CANCELLED, "cancelled")
+        # A claim that waits for the pause to end is not lost: its lease counts from there.
+        if self.policy.is_paused:
+            return self.later(_WHILE_PAUSED)
+        if pause and pause.resumed_at:
+            left = pause.resumed_at + self.lease(claim.messages) - self.now
+            if left > timedelta():
+                return self.later(left)
+        messages = claim.messages + 1
+        return self.later(self.lease(messages), TaskKind.DISPATCH, messages=messages)
 
-def _abandon(record: Record, claim: Claim, now: datetime, policy: DispatchPolicy) -> Decision[None]:
-    event = ClaimEvent.ABANDONED
-    return settlement(
-        record, claim.after(event, now, policy, event.value), event, event.value, now, policy
-    )
+    def lease(self, messages: int) -> timedelta:
+        # It doubles with each message: a claim that merely waits in a long queue is not lost, and must not
+        # fill that queue with copies of its message.
+        return min(self.policy.claim_lease * (1 << min(messages - 1, 16)), LONGEST_CLAIM_LEASE)
 
+    def call_unknown(self) -> Decision[None]:
+        # Its worker's intent to post is stored: whether the post left is not known.
+        return self.settle(ClaimEvent.LEASE_OVER, OUTCOME_UNKNOWN, "worker_lost")
 
-def _state_of_run(
-    record: Record, claim: Claim, state: RunState, now: datetime, policy: DispatchPolicy
-) -> Decision[None]:
-    change = Change(record, now, claim.correlation_id)
-    ended_at, reported_at = claim.ended_at, record.job.reported_at
-    is_second = ended_at is not None and now - ended_at >= LAST_REPORT
-    is_unreported = reported_at is None or ended_at is None or reported_at < ended_at
-    if state in ENDED_BADLY and is_second and is_unreported and _may_fail(record):
-        _fail(change, claim, state)
+    def look_at_unknown(self) -> Decision[None]:
+        claim, policy = self.claim, self.policy
+        if claim.is_askable(policy):
+            return start_ask(self.record, self.now, policy)
+        if self.is_abandoned():
+            return self.settle(ClaimEvent.ABANDONED, ClaimEvent.ABANDONED.value)
+        if self.record.job.status is JobStatus.CANCELLED:
+            return self.tell_cancelled()
+        if claim.is_recognised(self.now, policy):
+            if policy.is_paused:
+                return self.later(_WHILE_PAUSED)
+            return resend(self.record, self.now, policy, Actor.SYSTEM)
+        is_held_for_good = policy.window is not None or claim.is_elsewhere(policy)
+        return self.later(SELDOM) if is_held_for_good else unchanged(self.record)
+
+    def tell_cancelled(self) -> Decision[None]:
+        if self.claim.cancel_due and not self.claim.is_elsewhere(self.policy):
+            return self.later(TOLD_AGAIN_AFTER, TaskKind.TELL_CANCELLED)
+        return self.later(SELDOM)
+
+    def is_abandoned(self) -> bool:
+        # Only for a cancelled job may absence close a claim: none starts it again.
+        since = self.claim.sent_at or self.claim.claimed_at
+        is_cancelled = self.record.job.status is JobStatus.CANCELLED
+        return is_cancelled and self.now - since >= ABANDONED_AFTER
+
+    def look_at_sent(self) -> Decision[None]:
+        claim, now = self.claim, self.now
+        if claim.cancel_due:
+            return self.tell_cancelled()
+        deadline = self.record.report_deadline(self.policy)
+        is_overdue = deadline is not None and deadline <= now
+        if claim.ended_at is None and not is_overdue:
+            return self.later(deadline - now if deadline else None)
+        change = self.change()
+        if is_overdue and change.job.silent_since is None:
+            change.log(EventType.SILENT, Actor.SYSTEM, claim=claim)
+            change.update_job(silent_since=change.job.reported_at or claim.settled_at)
+        if claim.is_askable(self.policy):
+            return _asking(change, claim)
+        change.update_claim(lease_until=now + _silent_pause(self.policy))
         return change.decision(None)
-    _note_state(change, state, policy)
-    return change.decision(None)
+
+    def found(self, state: RunState) -> Decision[None]:
+        found = self.settle(ClaimEvent.FOUND)
+        change = Change(found.record, self.now)
+        _note_state(change, state, self.policy)
+        return replace(found, record=change.record)
+
+    def absent(self, state: RunState) -> Decision[None]:
+        """Absent never means released: the first request may still be travelling."""
+        claim, now, policy = self.claim, self.now, self.policy
+        if state is RunState.NOT_FOUND:
+            if self.is_abandoned():
+                return self.settle(ClaimEvent.ABANDONED, ClaimEvent.ABANDONED.value)
+            is_wanted = wants_dispatch(self.record.job, claim) and not policy.is_paused
+            if is_wanted and claim.is_recognised(now, policy):
+                return resend(self.record, now, policy, Actor.SYSTEM)
+        change = self.change()
+        change.update_claim(asked_at=None, run_state=state, lease_until=claim.next_try(now, policy))
+        return change.decision(None)
+
+    def state_of_run(self, state: RunState) -> Decision[None]:
+        change = self.change()
+        ended_at, reported_at = self.claim.ended_at, change.job.reported_at
+        is_second = ended_at is not None and self.now - ended_at >= LAST_REPORT
+        is_unreported = reported_at is None or ended_at is None or reported_at < ended_at
+        if state in ENDED_BADLY and is_second and is_unreported and _may_fail(self.record):
+            _fail(change, self.claim, state)
+        else:
+            _note_state(change, state, self.policy)
+        return change.decision(None)
+
+
+def _silent_pause(policy: DispatchPolicy) -> timedelta:
+    return min(policy.silent_after or SELDOM, SELDOM)
 
 
 def _note_state(change: Change, state: RunState, policy: DispatchPolicy) -> None:

@@ -47,6 +47,12 @@ class Record:
         return self.claim or next(reversed(self.job.past_claims), None)
 
     @property
+    def followed(self) -> tuple[Claim, ...]:
+        """The dispatches that stood until a retry followed them."""
+        past = self.job.past_claims
+        return tuple(claim for claim in past if claim.phase is not Phase.RELEASED)
+
+    @property
     def released(self) -> Claim | None:
         """The latest claim that was given back; None if none was."""
         past = reversed(self.job.past_claims)
@@ -94,8 +100,8 @@ class Record:
         """The claim of this dispatch if one stands: the present one, or one that a retry followed."""
         if self.claim is not None and self.claim.dispatch_id == dispatch_id:
             return self.claim
-        settled = (claim for claim in self.job.past_claims if claim.phase is not Phase.RELEASED)
-        return next((claim for claim in settled if claim.dispatch_id == dispatch_id), None)
+        past = self.followed
+        return next((claim for claim in past if claim.dispatch_id == dispatch_id), None)
 
 
 class AppliedEvent(NamedTuple):
@@ -136,7 +142,6 @@ class Decision(Generic[Result]):
     unless_paused: bool = False
 
     def with_result(self, result: Other) -> "Decision[Other]":
-        """The same change, with another result."""
         return cast("Decision[Other]", replace(self, result=cast("Any", result)))
 
 
@@ -200,7 +205,6 @@ class Change:
         self.update_job(status=to_status)
 
     def update_job(self, **fields: Any) -> None:
-        """Give the job new values."""
         fields |= {"updated_at": self.now, "version": self._version}
         self.record = Record(self.job.model_copy(update=fields), self.record.claim)
 
@@ -228,23 +232,20 @@ class Change:
         given up.
         """
         claim = self.record.claim
-        if claim is not None and claim.phase is Phase.SENT:
+        if claim is None:
+            return
+        if claim.phase is Phase.SENT:
             due = self.now if claim.cancel_due else self.record.report_deadline(policy)
             self.update_claim(lease_until=due)
-        is_open = claim is not None and claim.phase is Phase.UNKNOWN
-        if claim is not None and is_open and self.job.status is JobStatus.CANCELLED:
-            pause = TOLD_AGAIN_AFTER if claim.cancel_due else ABANDONED_AFTER
-            due = claim.lease_until or self.now + pause
-            self.update_claim(lease_until=min(due, self.now + pause))
+        elif claim.phase is Phase.UNKNOWN and self.job.status is JobStatus.CANCELLED:
+            latest = self.now + (TOLD_AGAIN_AFTER if claim.cancel_due else ABANDONED_AFTER)
+            self.update_claim(lease_until=min(claim.lease_until or latest, latest))
 
     def add_past_claim(self, claim: Claim) -> None:
         """Keep a claim that is over; of the released ones only the latest."""
-        is_released = claim.phase is Phase.RELEASED
-        kept = [
-            past
-            for past in self.job.past_claims
-            if not (is_released and past.phase is Phase.RELEASED)
-        ]
+        kept = self.job.past_claims
+        if claim.phase is Phase.RELEASED:
+            kept = self.record.followed
         self.update_job(past_claims=(*kept, claim))
 
     def decision(

@@ -3,8 +3,8 @@
 from datetime import datetime
 from hashlib import sha256
 
-from domain.claim import DispatchKind, DispatchPolicy, Phase, RetryTerms
-from domain.errors import ClientRequestMismatch, JobAlreadyRunning, RetryNotAllowedState
+from domain import errors
+from domain.claim import DispatchKind, DispatchPolicy, RetryTerms
 from domain.job import Job
 from domain.job_fsm import RUNNING_STATUSES, JobStatus
 from domain.record import Decision, Record
@@ -45,7 +45,7 @@ def decide_retry(
     standing = record.standing(dispatch_id)
     if standing is not None:
         if standing.retry is None or standing.retry.model_profile != model_profile:
-            raise ClientRequestMismatch
+            raise errors.ClientRequestMismatch
         return decide_again(record, standing, now, policy, correlation_id)
     _ensure_retryable(record)
     terms = _retry_terms(job, model_profile)
@@ -56,13 +56,11 @@ def _ensure_retryable(record: Record) -> None:
     job, claim = record.job, record.claim
     awaited = claim is not None and (claim.in_flight or claim.awaits_resume)
     if job.status in RUNNING_STATUSES or awaited:
-        raise JobAlreadyRunning(job.status)
+        raise errors.JobAlreadyRunning(job.status)
     if job.status is not JobStatus.FAILED:
-        raise RetryNotAllowedState(job.status, JobStatus.REGENERATING)
-    past = [each for each in job.past_claims if each.phase is not Phase.RELEASED]
-    if len(past) >= _MOST_PAST_DISPATCHES:
-        message = "This job has been retried as often as it may be."
-        raise RetryNotAllowedState(job.status, JobStatus.REGENERATING, message)
+        raise errors.RetryNotAllowedState(job.status, JobStatus.REGENERATING)
+    if len(record.followed) >= _MOST_PAST_DISPATCHES:
+        raise errors.RetriedTooOften(job.status, JobStatus.REGENERATING)
 
 
 def _retry_terms(job: Job, model_profile: str) -> RetryTerms:
@@ -72,4 +70,4 @@ def _retry_terms(job: Job, model_profile: str) -> RetryTerms:
             return RetryTerms(
                 resume_from_status=status, checkpoint_ref=artifact, model_profile=model_profile
             )
-    raise RetryNotAllowedState(job.status, JobStatus.REGENERATING)
+    raise errors.RetryNotAllowedState(job.status, JobStatus.REGENERATING)

@@ -16,8 +16,7 @@ from domain.claim import (
 )
 from domain.claim_rules import resend
 from domain.errors import FsmTransitionInvalid, OrchestratorDispatchFailed
-from domain.job import Job
-from domain.job_fsm import TRANSITIONS, JobStatus, ensure_not_terminal, ensure_transition
+from domain.job_fsm import TRANSITIONS, JobStatus, ensure_not_terminal
 from domain.reconcile import is_asked, start_ask
 from domain.record import Change, Decision, Record, TaskKind
 
@@ -63,16 +62,11 @@ def decide_run(
     standing = record.standing(dispatch_id)
     if standing is not None:
         return decide_again(record, standing, now, policy, correlation_id)
-    _ensure_uploaded(job)
-    return start(record, DispatchKind.RUN, dispatch_id, now, policy, correlation_id)
-
-
-def _ensure_uploaded(job: Job) -> None:
     # AUDIO_EXTRACTING may follow itself, but only a callback may say so: a run starts from UPLOADED.
     if job.status is not JobStatus.UPLOADED or not job.manifest.video_uri:
-        attempted = JobStatus.AUDIO_EXTRACTING
-        raise FsmTransitionInvalid(job.status, attempted, TRANSITIONS[job.status])
-    ensure_transition(job.status, JobStatus.AUDIO_EXTRACTING)
+        allowed = list(TRANSITIONS[job.status])
+        raise FsmTransitionInvalid(job.status, JobStatus.AUDIO_EXTRACTING, allowed)
+    return start(record, DispatchKind.RUN, dispatch_id, now, policy, correlation_id)
 
 
 def start(
@@ -146,11 +140,14 @@ def unknown_outcome(claim: Claim, now: datetime) -> OrchestratorDispatchFailed:
     )
 
 
-def outcome_of(record: Record, awaited: Claim, now: datetime) -> Claim | None:
+def outcome_of(
+    record: Record, awaited: Claim, now: datetime, *, is_last: bool = False
+) -> Claim | None:
     """The settled claim that a caller waits for as `awaited`; None while its outcome is open.
 
     Raises what the caller is told if the dispatch does not stand: `OrchestratorDispatchFailed`, or
-    `FsmTerminalImmutable` if the job was cancelled meanwhile.
+    `FsmTerminalImmutable` if the job was cancelled meanwhile. While the engine is being asked, an unknown
+    outcome is raised only if `is_last`: the wait is over.
     """
     if record.job.status is JobStatus.CANCELLED:
         # Checked first: a late acceptance changes nothing for a caller who still waits.
@@ -161,13 +158,7 @@ def outcome_of(record: Record, awaited: Claim, now: datetime) -> Claim | None:
     released = record.released
     if released is not None and released.epoch >= awaited.epoch:
         raise OrchestratorDispatchFailed(released.reason or ClaimEvent.REFUSED)
-    if standing is not None and standing.phase is Phase.UNKNOWN and not is_asked(standing, now):
+    is_unknown = standing is not None and standing.phase is Phase.UNKNOWN
+    if standing is not None and is_unknown and (is_last or not is_asked(standing, now)):
         raise unknown_outcome(standing, now)
     return None
-
-
-def ensure_known(record: Record, awaited: Claim, now: datetime) -> None:
-    """Raise `OrchestratorDispatchFailed` if the wait for `awaited` ends while its outcome is unknown."""
-    standing = record.standing(awaited.dispatch_id)
-    if standing is not None and standing.phase is Phase.UNKNOWN:
-        raise unknown_outcome(standing, now)

@@ -54,34 +54,28 @@ def apply_callback(
     `ExecutionSuperseded` for a callback that names another dispatch than the current one. A superseded
     execution is answered with that error by the decision, and leaves an event on the trail.
     """
-    current = _current_dispatch_id(record)
+    claim = record.shown_claim
+    # Without a claim the workflow was started around this service, or the claim was lost: a run in any case.
+    current = claim.dispatch_id if claim else run_dispatch_id(record.job.id)
     if _is_replay(record.seen, callback, current):
         return Decision(True, record)
+    superseded = ExecutionSuperseded(claim.execution_id if claim else None)
     if callback.dispatch_id not in (None, current):
-        kept = record.shown_claim
-        raise ExecutionSuperseded(kept.execution_id if kept else None)
+        raise superseded
     if _is_superseded(record, callback.execution_id):
-        return _refuse_superseded(record, callback, now)
+        return _note_superseded(record, callback, now, superseded)
     resumes = _resumes(record, callback, policy)
     # Each dispatch begins an order of its own: the one before may have had a clock that was ahead.
     if not resumes:
-        _ensure_in_order(record, callback)
+        _ensure_in_order(record.job, callback)
     _ensure_not_too_often(record.job, callback.status)
     change = Change(record, now, callback.correlation_id)
     _take_step(change, callback, policy, resumes=resumes)
-    _keep_execution(change, callback)
-    _merge(change, callback)
-    _count(change, record, callback.status, is_first=resumes)
-    change.update_claim(asked_at=None, run_state=None, ended_at=None)
+    _keep_report(change, record.job, callback, is_first=resumes)
     change.set_next_look(policy)
     return change.decision(
         False, callback=(callback.event_id, AppliedEvent(callback.digest, current))
     )
-
-
-def _current_dispatch_id(record: Record) -> str:
-    # Without a claim the workflow was started around this service, or the claim was lost: a run in any case.
-    return record.shown_claim.dispatch_id if record.shown_claim else run_dispatch_id(record.job.id)
 
 
 def _is_replay(seen: AppliedEvent | None, callback: StatusCallback, current: str) -> bool:
@@ -102,10 +96,10 @@ def _is_replay(seen: AppliedEvent | None, callback: StatusCallback, current: str
     return True
 
 
-def _ensure_in_order(record: Record, callback: StatusCallback) -> None:
-    latest = record.job.latest_occurred_at
+def _ensure_in_order(job: Job, callback: StatusCallback) -> None:
+    latest = job.latest_occurred_at
     if latest is not None and callback.occurred_at < latest:
-        raise CallbackOutOfOrder(latest, record.job.status, callback.status)
+        raise CallbackOutOfOrder(latest, job.status, callback.status)
 
 
 def _ensure_not_too_often(job: Job, status: JobStatus) -> None:
@@ -119,13 +113,7 @@ def _ensure_not_too_often(job: Job, status: JobStatus) -> None:
     elif job.repeats >= _MOST_REPEATS:
         allowed = tuple(each for each in allowed if each is not job.status)
     if status in TRANSITIONS[job.status] and status not in allowed:
-        raise FsmTransitionInvalid(job.status, status, allowed)
-
-
-def _count(change: Change, before: Record, status: JobStatus, *, is_first: bool) -> None:
-    is_repeat = status is before.job.status
-    reports = 0 if is_first else before.job.reports
-    change.update_job(reports=reports + 1, repeats=before.job.repeats + 1 if is_repeat else 0)
+        raise FsmTransitionInvalid(job.status, status, list(allowed))
 
 
 def _is_superseded(record: Record, execution_id: str | None) -> bool:
@@ -134,24 +122,19 @@ def _is_superseded(record: Record, execution_id: str | None) -> bool:
     claim = record.shown_claim
     if claim is not None and claim.execution_id is not None:
         return claim.execution_id != execution_id
-    settled = (past for past in record.job.past_claims if past.phase is not Phase.RELEASED)
-    return any(past.execution_id == execution_id for past in settled)
+    return any(past.execution_id == execution_id for past in record.followed)
 
 
-def _refuse_superseded(record: Record, callback: StatusCallback, now: datetime) -> Decision[bool]:
+def _note_superseded(
+    record: Record, callback: StatusCallback, now: datetime, error: ExecutionSuperseded
+) -> Decision[bool]:
     claim, execution_id = record.claim, callback.execution_id or ""
-    kept = record.shown_claim
-    error = ExecutionSuperseded(kept.execution_id if kept else None)
-    if (
-        claim is None
-        or execution_id in claim.superseded
-        or len(claim.superseded) >= _MOST_SUPERSEDED
-    ):
+    known = claim.superseded if claim else ()
+    if claim is None or execution_id in known or len(known) >= _MOST_SUPERSEDED:
         return Decision(False, record, error=error)
     change = Change(record, now, callback.correlation_id)
     change.log(EventType.SUPERSEDED, Actor.ORCHESTRATOR, claim=claim, execution_id=execution_id)
-    superseded = (*claim.superseded, execution_id)
-    change.set_claim(claim.model_copy(update={"superseded": superseded}))
+    change.update_claim(superseded=(*known, execution_id))
     return change.decision(False, error=error)
 
 
@@ -159,15 +142,17 @@ def _take_step(
     change: Change, callback: StatusCallback, policy: DispatchPolicy, *, resumes: bool
 ) -> None:
     claim, status = change.record.shown_claim, change.job.status
-    if claim is not None and resumes:
-        _leave_failed(change, claim, callback, policy)
-    elif claim is not None and _is_late(change.job, claim, callback):
+    if claim is not None and _is_late(change.job, claim, callback):
         # The engine's word came before the run's own last report, whose artifacts and failure are kept.
         change.log(EventType.REPORTED_LATE, callback.actor, occurred_at=callback.occurred_at)
+        return
+    if claim is not None and resumes:
+        to_status = _leave_failed(change, claim, callback, policy)
     elif status is JobStatus.UPLOADED:
-        _leave_uploaded(change, claim, callback, policy)
+        to_status = _leave_uploaded(change, claim, callback, policy)
     else:
-        _move(change, callback, ensure_transition(status, callback.status))
+        to_status = ensure_transition(status, callback.status)
+    change.move(to_status, callback.actor, occurred_at=callback.occurred_at)
 
 
 def _is_late(job: Job, claim: Claim, callback: StatusCallback) -> bool:
@@ -205,7 +190,7 @@ def _maybe_received(record: Record, claim: Claim) -> bool:
 
 def _leave_failed(
     change: Change, claim: Claim, callback: StatusCallback, policy: DispatchPolicy
-) -> None:
+) -> JobStatus:
     resumed_from = claim.retry.resume_from_status if claim.retry else JobStatus.UPLOADED
     if callback.status is JobStatus.FAILED and resumed_from is JobStatus.UPLOADED:
         # A retry from the very start may fail at once. UPLOADED cannot fail, its first step can; were this
@@ -215,12 +200,12 @@ def _leave_failed(
     proved = _prove(change, claim, policy)
     change.set_claim(proved.model_copy(update={"resumed": True}))
     change.update_job(failure=None)
-    _move(change, callback, status)
+    return status
 
 
 def _leave_uploaded(
     change: Change, claim: Claim | None, callback: StatusCallback, policy: DispatchPolicy
-) -> None:
+) -> JobStatus:
     step = JobStatus.AUDIO_EXTRACTING
     is_direct = claim is None or callback.status in (step, JobStatus.CANCELLED)
     # Otherwise the orchestrator is already further than the answer to its dispatch.
@@ -229,7 +214,7 @@ def _leave_uploaded(
         change.set_claim(_prove(change, claim or _external_claim(change), policy))
     if not is_direct:
         change.move(ensure_transition(change.job.status, step), callback.actor)
-    _move(change, callback, status)
+    return status
 
 
 def _prove(change: Change, claim: Claim, policy: DispatchPolicy) -> Claim:
@@ -252,21 +237,18 @@ def _external_claim(change: Change) -> Claim:
     )
 
 
-def _move(change: Change, callback: StatusCallback, status: JobStatus) -> None:
-    change.move(status, callback.actor, occurred_at=callback.occurred_at)
-
-
-def _keep_execution(change: Change, callback: StatusCallback) -> None:
-    claim = change.record.claim
-    if claim is not None and claim.execution_id is None and callback.execution_id is not None:
-        change.set_claim(claim.model_copy(update={"execution_id": callback.execution_id}))
-
-
-def _merge(change: Change, callback: StatusCallback) -> None:
+def _keep_report(change: Change, before: Job, callback: StatusCallback, *, is_first: bool) -> None:
     change.update_job(
-        latest_occurred_at=callback.occurred_at, reported_at=change.now, silent_since=None
+        latest_occurred_at=callback.occurred_at,
+        reported_at=change.now,
+        silent_since=None,
+        reports=1 if is_first else before.reports + 1,
+        repeats=before.repeats + 1 if callback.status is before.status else 0,
     )
     if callback.artifact_updates:
         change.update_job(manifest=change.job.manifest.merged(dict(callback.artifact_updates)))
     if callback.status is JobStatus.FAILED:
         change.update_job(failure=callback.failure or Failure())
+    claim = change.record.claim
+    execution_id = (claim and claim.execution_id) or callback.execution_id
+    change.update_claim(execution_id=execution_id, asked_at=None, run_state=None, ended_at=None)

@@ -3,17 +3,16 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from itertools import count
 
 from domain.claim import ClaimEvent, DispatchPolicy, Phase, RunState
 from domain.claim_rules import settle_by_operator
 from domain.errors import JobAlreadyRunning, ResourceNotFound
 from domain.reconcile import answered
 from domain.record import Decision, Record
+from store import keys
 from store.errors import RecordUnreadable
 from store.jobs import JobStore
 
-_PAGE = 200
 _EVENTS = {"sent": ClaimEvent.SETTLED_SENT, "release": ClaimEvent.SETTLED_RELEASE}
 SETTLEMENTS = tuple(_EVENTS)
 
@@ -26,10 +25,9 @@ class Operations:
 
     def open_dispatches(self, *, unknown_only: bool = False) -> Iterator[Record]:
         """The records whose dispatch has an open outcome, those with an unknown one first."""
-        index = self._jobs.index
         seen: set[str] = set()
-        for read in [index.unknown] if unknown_only else [index.unknown, index.in_flight]:
-            for job_id in _all_of(read):
+        for index in [keys.UNKNOWN] if unknown_only else [keys.UNKNOWN, keys.IN_FLIGHT]:
+            for job_id in self._jobs.index.listed(index):
                 record = None if job_id in seen else self._readable(job_id)
                 seen.add(job_id)
                 # The index can be ahead of the claim, or behind it: what counts is the claim.
@@ -40,15 +38,15 @@ class Operations:
 
     def silent_jobs(self) -> Iterator[Record]:
         """The records whose next callback is overdue, the longest silent first."""
-        for job_id in _all_of(self._jobs.index.silent):
+        for job_id in self._jobs.index.listed(keys.SILENT):
             record = self._readable(job_id)
             if record is not None and record.job.silent_since is not None:
                 yield record
 
     def unreadable(self) -> Iterator[str]:
         """The jobs with an open dispatch whose record this release cannot read."""
-        index = self._jobs.index
-        for job_id in {*_all_of(index.unknown), *_all_of(index.watched)}:
+        listed = self._jobs.index.listed
+        for job_id in {*listed(keys.UNKNOWN), *listed(keys.DUE)}:
             try:
                 self._jobs.load(job_id)
             except RecordUnreadable:
@@ -94,11 +92,3 @@ class Operations:
         )
         if state is RunState.RUNNING:
             raise JobAlreadyRunning(found.record.job.status)
-
-
-def _all_of(read: Callable[[int, int], list[str]]) -> Iterator[str]:
-    for start in count(0, _PAGE):
-        page = read(start, _PAGE)
-        yield from page
-        if len(page) < _PAGE:
-            return

@@ -16,7 +16,7 @@ from domain.claim_rules import settle
 from domain.errors import ResourceNotFound, ServiceUnavailable
 from domain.job_fsm import JobStatus
 from domain.record import Decision, Record, owned
-from domain.run import DispatchResult, Outcome, ensure_known, outcome_of
+from domain.run import DispatchResult, Outcome, outcome_of
 from observability.metrics import callers_waiting
 from services.wait_slots import NoWaitSlot, Wait, WaitSlots
 from store.errors import QueueUnavailable, StoreError
@@ -129,13 +129,11 @@ class RunAndWait:
     ) -> DispatchResult:
         result, record = decision.result, decision.record
         while True:
-            settled = outcome_of(record, result.claim, self._now())
-            if settled is not None:
-                return replace(result, claim=settled, status=record.job.status)
             left = deadline - time.monotonic()
-            if left <= 0:
-                ensure_known(record, result.claim, self._now())
-                return replace(result, status=record.job.status)
+            settled = outcome_of(record, result.claim, self._now(), is_last=left <= 0)
+            if settled is not None or left <= 0:
+                claim = settled or result.claim
+                return replace(result, claim=claim, status=record.job.status)
             subscription.wait(min(left, _REREAD_SECONDS))
             record = self._load(record.job.id)
 

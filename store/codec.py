@@ -54,7 +54,6 @@ def _stored(fields: dict[str, Any]) -> bytes:
 
 
 def dump_applied(event: AppliedEvent) -> str:
-    """Write what is remembered of a callback."""
     return " ".join(event)
 
 
@@ -91,7 +90,6 @@ def dump_claim(claim: Claim | None) -> bytes:
 
 
 def dump_project(project: Project) -> bytes:
-    """Write a project."""
     return _stored(project.model_dump())
 
 

@@ -4,7 +4,9 @@ Sorted sets of job ids. One holds when each record is to be looked at; the other
 age. The commit script writes all of them together with the record itself.
 """
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 
 from redis import Redis
@@ -15,7 +17,7 @@ from store import keys
 from store.client import redis_errors
 
 _DROP = Path(__file__).with_name("drop.lua").read_text()
-
+_PAGE = 200
 
 # In the order of `scores`.
 INDEXES = (keys.DUE, keys.IN_FLIGHT, keys.UNKNOWN, keys.SILENT)
@@ -67,26 +69,14 @@ class DueIndex:
         with redis_errors("ZADD"):
             self._client.zadd(keys.DUE, {job_id: due.timestamp()}, xx=True)
 
-    def unknown(self, start: int, limit: int) -> list[str]:
-        """The jobs whose dispatch has an unknown outcome, the oldest first."""
-        return self._range(keys.UNKNOWN, start, limit)
-
-    def in_flight(self, start: int, limit: int) -> list[str]:
-        """The jobs with a claim whose outcome is open, the oldest first."""
-        return self._range(keys.IN_FLIGHT, start, limit)
-
-    def watched(self, start: int, limit: int) -> list[str]:
-        """The jobs that the sweep looks at some time, the first due first."""
-        return self._range(keys.DUE, start, limit)
-
-    def silent(self, start: int, limit: int) -> list[str]:
-        """The jobs whose callback is overdue, the longest silent first."""
-        return self._range(keys.SILENT, start, limit)
-
-    def _range(self, index: str, start: int, limit: int) -> list[str]:
-        with redis_errors("ZRANGE"):
-            found = self._client.zrange(index, start, start + limit - 1)
-        return [job_id.decode() for job_id in found]
+    def listed(self, index: str) -> Iterator[str]:
+        """The jobs in one of `INDEXES`, the lowest score first; read a page at a time."""
+        for start in count(0, _PAGE):
+            with redis_errors("ZRANGE"):
+                page = self._client.zrange(index, start, start + _PAGE - 1)
+            yield from (job_id.decode() for job_id in page)
+            if len(page) < _PAGE:
+                return
 
     def take_turn(self, sweeper: str, turn: timedelta) -> bool:
         """Whether this sweeper may sweep now; no other may for as long as `turn`.

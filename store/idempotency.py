@@ -36,19 +36,15 @@ class IdempotencyKeys:
             stored = self._client.get(name)
         if stored is None:
             before_write()
-            stored = self._remember(name, f"{new_id} {_digest(body)}")
+            pipeline = self._client.pipeline(transaction=False)
+            pipeline.set(name, f"{new_id} {_digest(body)}", nx=True, ex=self.seconds).get(name)
+            _, stored = execute(pipeline, "SET GET")
         if stored is None:  # it has ended this moment
             raise StoreContended(new_id)
         known_id, _, body_digest = stored.decode().partition(" ")
         if body_digest != _digest(body):
             raise IdempotencyKeyMismatch
         return str(known_id)
-
-    def _remember(self, name: str, value: str) -> bytes | None:
-        pipeline = self._client.pipeline(transaction=False)
-        pipeline.set(name, value, nx=True, ex=self.seconds).get(name)
-        stored: bytes | None = execute(pipeline, "SET GET")[1]
-        return stored
 
 
 def _digest(value: object) -> str:

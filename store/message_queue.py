@@ -20,13 +20,12 @@ class MessageQueue:
         client: Redis,
         names: Sequence[str],
         wait_seconds: float,
-        is_paused: Callable[[], bool] = lambda: False,
+        is_paused: Callable[[], bool],
     ) -> None:
         self._client = client
         self._names = tuple(names)
         self._wait_seconds = wait_seconds
         self._is_paused = is_paused
-        self._places = {name.encode(): place for place, name in enumerate(names)}
         # Threads that take at the same moment may begin with the same queue: they all go on from there.
         self._first = 0
 
@@ -39,7 +38,7 @@ class MessageQueue:
         if taken is None:
             return None
         name, message = taken
-        self._first = (self._places[name] + 1) % len(names)
+        self._first = (self._names.index(name.decode()) + 1) % len(names)
         return bytes(message)
 
     def put_aside(self, message: bytes) -> None:

@@ -5,6 +5,7 @@ the record, and reads it now and then anyway.
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -45,7 +46,6 @@ class Notifier:
         self._subscriptions: dict[str, set[Subscription]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._closed = threading.Event()
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator[Subscription]:
@@ -63,17 +63,13 @@ class Notifier:
                 if not others:
                     del self._subscriptions[job_id]
 
-    def close(self) -> None:
-        """End the connection."""
-        self._closed.set()
-
     def _ensure_started(self) -> None:
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
-        while not self._closed.is_set():
+        while True:
             try:
                 self._listen()
             except (RedisError, OSError):
@@ -83,12 +79,12 @@ class Notifier:
                     log.error("notifier.failed", exc_info=True)
             # What was published meanwhile is lost.
             self._notify_all()
-            self._closed.wait(_RECONNECT_SECONDS)
+            time.sleep(_RECONNECT_SECONDS)
 
     def _listen(self) -> None:
         with self._client.pubsub() as pubsub:
             pubsub.subscribe(self._channel)
-            while not self._closed.is_set():
+            while True:
                 message = pubsub.get_message(timeout=_POLL_SECONDS)
                 if message is None:
                     continue

@@ -1,7 +1,7 @@
 """Projects, and the lists of what is in them. No request scans the keyspace."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 from redis import Redis
@@ -100,26 +100,19 @@ class ProjectStore:
         return lists.read_page(self._client, name, query, self._load_jobs, entry_of, is_wanted)
 
     def _load_projects(self, ids: list[str]) -> list[Project | RecordUnreadable | None]:
-        raws = self._pipelined([[keys.project(each)] for each in ids])
-        return [
-            _readable(codec.load_project, "project_id", each, *raw)
-            for each, raw in zip(ids, raws, strict=True)
-        ]
+        raws = self._pipelined(ids, keys.project)
+        return [_readable(codec.load_project, "project_id", *raw) for raw in raws]
 
     def _load_jobs(self, ids: list[str]) -> list[Record | RecordUnreadable | None]:
-        raws = self._pipelined([[keys.job(each), keys.claim(each)] for each in ids])
-        return [
-            _readable(codec.load_record, "job_id", each, *raw)
-            for each, raw in zip(ids, raws, strict=True)
-        ]
+        raws = self._pipelined(ids, keys.job, keys.claim)
+        return [_readable(codec.load_record, "job_id", *raw) for raw in raws]
 
-    def _pipelined(self, names: list[list[str]]) -> list[list[bytes | None]]:
-        if not names:
-            return []
+    def _pipelined(self, ids: list[str], *names: Callable[[str], str]) -> list[tuple[Any, ...]]:
         pipeline = self._client.pipeline(transaction=False)
-        for each in names:
-            pipeline.mget(each)
-        return execute(pipeline, "MGET")
+        for each in ids:
+            pipeline.mget([name(each) for name in names])
+        raws = execute(pipeline, "MGET")
+        return [(each, *raw) for each, raw in zip(ids, raws, strict=True)]
 
 
 def _readable(

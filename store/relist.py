@@ -1,7 +1,7 @@
 """Lists every record where it belongs: for records of a release whose lists were others."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import structlog
 from redis import Redis
@@ -27,7 +27,13 @@ def relist(client: Redis, projects: ProjectStore, jobs: JobStore) -> Counter[str
     done: Counter[str] = Counter()
     for kind, act in (("project", projects.relist), ("job", jobs.relist)):
         for name in _names(client, f"{keys.PREFIX}{{*}}:{kind}"):
-            done[_listed(kind, act, name[name.index("{") + 1 : name.index("}")])] += 1
+            record_id = name[name.index("{") + 1 : name.index("}")]
+            try:
+                act(record_id)
+                done[kind] += 1
+            except RecordUnreadable:
+                log.error("record.unreadable", **{f"{kind}_id": record_id})
+                done["unreadable"] += 1
     for pattern in keys.OLD_LISTS:
         for name in _names(client, pattern):
             with redis_errors("UNLINK"):
@@ -35,20 +41,7 @@ def relist(client: Redis, projects: ProjectStore, jobs: JobStore) -> Counter[str
     return done
 
 
-def _listed(kind: str, act: Callable[[str], None], record_id: str) -> str:
-    try:
-        act(record_id)
-    except RecordUnreadable:
-        log.error("record.unreadable", **{f"{kind}_id": record_id})
-        return "unreadable"
-    return kind
-
-
 def _names(client: Redis, pattern: str) -> Iterator[str]:
-    cursor = 0
-    while True:
-        with redis_errors("SCAN"):
-            cursor, found = client.scan(cursor, match=pattern, count=_BATCH)
-        yield from (name.decode() for name in found)
-        if cursor == 0:
-            return
+    with redis_errors("SCAN"):
+        for name in client.scan_iter(pattern, _BATCH):
+            yield name.decode()

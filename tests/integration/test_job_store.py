@@ -98,7 +98,7 @@ def test_a_commit_on_a_job_that_was_changed_since_writes_nothing_at_all(shelf: S
     record = shelf.record(job_id)
     assert (record.claim, record.job.manifest.exports) == (None, ["meanwhile"])
     assert len(shelf.jobs.trail(job_id, 0, 100)[0]) == 2
-    assert (shelf.messages(), shelf.jobs.index.in_flight(0, 1)) == (0, [])
+    assert (shelf.messages(), list(shelf.jobs.index.listed(keys.IN_FLIGHT))) == (0, [])
 
 
 def test_a_commit_on_a_claim_that_changed_since_writes_nothing(shelf: Shelf) -> None:

@@ -63,7 +63,7 @@ def test_a_sending_past_its_lease_is_called_unknown_and_held(shelf: Shelf) -> No
     claim = shelf.claim(token.job_id)
     assert claim.phase is Phase.UNKNOWN
     assert claim.lease_until == over + seconds(60)
-    assert shelf.jobs.index.unknown(0, 10) == [token.job_id]
+    assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]
     assert shelf.jobs.trail(token.job_id, 0, 100)[0][-1].event_type is EventType.UNKNOWN
     assert shelf.messages() == 1
 
@@ -76,14 +76,14 @@ def test_an_unknown_outcome_is_not_sent_again_by_the_sweep_but_by_the_next_run(
     assert _sweep(shelf, held) == {"held": 1}
     assert _sweep(shelf, held + seconds(1000)) == {}
     assert shelf.claim(token.job_id).phase is Phase.UNKNOWN
-    assert shelf.jobs.index.unknown(0, 10) == [token.job_id]
+    assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]
     with pytest.raises(OrchestratorDispatchFailed):
         decide_run(shelf.record(token.job_id), held - seconds(0.001), POLICY)
     again = shelf.run(token.job_id, held)
     assert (again.dispatch_id, again.epoch) == (token.dispatch_id, token.epoch + 1)
     assert shelf.messages() == 2
-    assert shelf.jobs.index.unknown(0, 10) == []
-    assert shelf.jobs.index.in_flight(0, 10) == [token.job_id]
+    assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == []
+    assert list(shelf.jobs.index.listed(keys.IN_FLIGHT)) == [token.job_id]
 
 
 def test_an_unknown_outcome_may_be_held_for_ever(shelf: Shelf) -> None:
@@ -93,7 +93,7 @@ def test_an_unknown_outcome_may_be_held_for_ever(shelf: Shelf) -> None:
         assert shelf.claim(token.job_id).phase is Phase.UNKNOWN
     with pytest.raises(OrchestratorDispatchFailed):
         decide_run(shelf.record(token.job_id), NOW + seconds(86_400_000), FOREVER)
-    assert shelf.jobs.index.unknown(0, 10) == [token.job_id]
+    assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]
 
 
 def test_an_unknown_outcome_is_sent_again_where_the_orchestrator_deduplicates(
@@ -137,7 +137,7 @@ def test_an_entry_without_a_claim_is_dropped(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
     shelf.redis.zadd(keys.DUE, {job_id: NOW.timestamp(), "no-such-job": NOW.timestamp()})
     assert _sweep(shelf, NOW) == {"dropped": 2}
-    assert shelf.jobs.index.in_flight(0, 10) == []
+    assert list(shelf.jobs.index.listed(keys.IN_FLIGHT)) == []
 
 
 def test_a_claim_made_while_its_jobs_old_entry_is_dropped_keeps_its_own(
@@ -153,7 +153,7 @@ def test_a_claim_made_while_its_jobs_old_entry_is_dropped_keeps_its_own(
 
     monkeypatch.setattr(shelf.jobs.index, "drop", claim_first)
     assert _sweep(shelf, NOW) == {"dropped": 1}
-    assert shelf.jobs.index.in_flight(0, 10) == [job_id]
+    assert list(shelf.jobs.index.listed(keys.IN_FLIGHT)) == [job_id]
     assert _sweep(shelf, NOW + POLICY.claim_lease) == {"redelivered": 1}
 
 
@@ -224,4 +224,4 @@ def test_what_is_unknown_stays_listed_however_old(shelf: Shelf) -> None:
     assert shelf.begin(token)
     assert _sweep(shelf, NOW + POLICY.send_lease) == {"called_unknown": 1}
     _sweep(shelf, NOW + seconds(86_400))
-    assert shelf.jobs.index.unknown(0, 10) == [token.job_id]
+    assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]

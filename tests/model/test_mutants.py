@@ -9,7 +9,7 @@ import pytest
 
 from domain import claim, claim_rules, reconcile, run, status_callback
 from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
-from domain.record import Change, Decision, Record, TaskKind
+from domain.record import Decision, Record, TaskKind
 from tests.model.explorer import explore
 from tests.model.scenarios import (
     ASKED,
@@ -59,15 +59,14 @@ def without_phase(patch: pytest.MonkeyPatch) -> None:
 def without_sent_at(patch: pytest.MonkeyPatch) -> None:
     """What a dead worker may have sent is taken for what was never sent."""
 
-    def send_again(
-        record: Record, held: Claim, now: datetime, policy: DispatchPolicy
-    ) -> Decision[None]:
-        change = Change(record, now)
-        lease = {"phase": Phase.CLAIMED, "lease_until": now + policy.claim_lease}
-        change.set_claim(held.model_copy(update=lease))
-        return change.decision(None, task=TaskKind.DISPATCH)
+    def send_again(case: Any) -> Decision[None]:
+        change = case.change()
+        lease = {"phase": Phase.CLAIMED, "lease_until": case.now + case.policy.claim_lease}
+        change.set_claim(case.claim.model_copy(update=lease))
+        sent: Decision[None] = change.decision(None, task=TaskKind.DISPATCH)
+        return sent
 
-    patch.setattr(reconcile, "_call_unknown", send_again)
+    patch.setattr(reconcile._Case, "call_unknown", send_again)
 
 
 def without_asking_the_job(patch: pytest.MonkeyPatch) -> None:
@@ -100,14 +99,11 @@ def without_a_window(patch: pytest.MonkeyPatch) -> None:
 
 
 def with_absence_believed(patch: pytest.MonkeyPatch) -> None:
-    def free(
-        record: Record, held: Claim, state: RunState, now: datetime, policy: DispatchPolicy
-    ) -> Decision[None]:
-        event = ClaimEvent.SETTLED_RELEASE
-        freed = held.after(event, now, policy, event)
-        return claim_rules.settlement(record, freed, event, event, now, policy)
+    def free(case: Any, state: RunState) -> Decision[None]:
+        freed: Decision[None] = case.settle(ClaimEvent.SETTLED_RELEASE, "absent")
+        return freed
 
-    patch.setattr(reconcile, "_absent", free)
+    patch.setattr(reconcile._Case, "absent", free)
 
 
 def with_any_dispatchs_answer(patch: pytest.MonkeyPatch) -> None:
