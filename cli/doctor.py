@@ -277,6 +277,9 @@ def _workers(_: Settings) -> Iterator[Finding]:
 
 
 def _orchestrator(settings: Settings) -> Iterator[Finding]:
+    if not settings.orchestrator_url:  # AWS's own endpoint, which is the adapter's to know
+        yield from _workflow(settings)
+        return
     parts = urlsplit(settings.orchestrator_url)
     where = f"{parts.scheme}://{parts.hostname}"
     trouble = ""

@@ -86,6 +86,21 @@ def test_what_an_engine_says_of_the_workflow(settings: dict[str, str]) -> None:
     assert findings({**settings, **engine}, "workflow") == []
 
 
+def test_an_engine_whose_address_the_adapter_knows_is_asked_there(settings: dict[str, str]) -> None:
+    engine = {
+        "TAKEONE_ORCHESTRATOR_KIND": "step_functions",
+        "TAKEONE_ORCHESTRATOR_URL": "",
+        "TAKEONE_ORCHESTRATOR_WORKFLOW": "arn:aws:states:eu-west-1:123456789012:stateMachine:take",
+        "TAKEONE_ORCHESTRATOR_CREDENTIALS": "key:secret",
+        # So that nothing leaves this machine.
+        "TAKEONE_ORCHESTRATOR_USE_PROXIES": "true",
+        "HTTPS_PROXY": f"http://{HOST}:{free_port()}",
+    }
+    assert findings({**settings, **engine}, "orchestrator") == []
+    (found,) = findings({**settings, **engine}, "workflow")
+    assert (found["state"], found["found"]) == ("WRONG", "the orchestrator: unavailable")
+
+
 def test_dispatches_that_another_engine_has_are_named(
     new_stack: NewStack, orchestrator: StubOrchestrator
 ) -> None:
