@@ -36,7 +36,7 @@ from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
 
-EXAMPLES, STEPS_EACH, MOST_JOBS = 60, 25, 2
+EXAMPLES, THOROUGH_EXAMPLES, STEPS_EACH, MOST_JOBS = 20, 60, 25, 2
 WORKFLOW = "Workflow/run"
 BEHAVIOURS = {
     "accepts": accept(body=b'{"invocationId": "inv", "status": "Accepted"}'),
@@ -204,7 +204,7 @@ class Machine(RuleBasedStateMachine):
             answers.append(self.world.client.delete_job(model.id))
             return expected.status != 204 or answers[-1].status_code == 204
 
-        wait_until(is_told, 5, "the orchestrator needs to be told nothing more")
+        wait_until(is_told, 30, "the orchestrator needs to be told nothing more")
         self.compare(model, answers[-1], expected)
 
     @rule(data=st.data())
@@ -407,11 +407,14 @@ def world(
         yield World(stack, orchestrator, client, project, callback_secret, asks)
 
 
-def test_every_life_of_a_job_goes_as_the_contract_says(world: World) -> None:
+def test_every_life_of_a_job_goes_as_the_contract_says(
+    world: World, pytestconfig: pytest.Config
+) -> None:
+    thorough = pytestconfig.getoption("--thorough")
     run_state_machine_as_test(
         lambda: Machine(world),
         settings=settings(
-            max_examples=EXAMPLES,
+            max_examples=THOROUGH_EXAMPLES if thorough else EXAMPLES,
             stateful_step_count=STEPS_EACH,
             deadline=None,
             database=None,
