@@ -19,6 +19,7 @@ from tests.acceptance.test_cli import call
 from tests.conftest import NewStack
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, at_once
+from tests.support.log_lines import lines_with, wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.stores import client_of
 
@@ -52,13 +53,13 @@ def service(
 @pytest.fixture
 def paused(service: Stack) -> Iterator[Stack]:
     """The service, paused as the command does it, with its workers knowing; it is resumed after the test."""
-    seen = [pauses(worker) for worker in service.workers]
     store(service).begin("olga", WHY, datetime.now(UTC))
     try:
-        wait_until_paused(service, seen)
+        wait_until_paused(service)
         yield service
     finally:
         store(service).end("omar", datetime.now(UTC))
+        wait_until_resumed(service)
 
 
 def store(service: Stack) -> PauseStore:
@@ -66,13 +67,21 @@ def store(service: Stack) -> PauseStore:
     return PauseStore(client_of(service.redis.url))
 
 
-def wait_until_paused(service: Stack, seen: list[int]) -> None:
-    """Wait until each worker has said once more than `seen` that dispatching is paused."""
-    for worker, before in zip(service.workers, seen, strict=True):
+def wait_until_paused(service: Stack) -> None:
+    """Wait until each worker has said that it sees this very pause."""
+    pause = store(service).latest()
+    assert pause is not None
+    for worker in service.workers:
+        wait_for_line(worker, '"dispatching.paused"', str(pause.paused_at))
+
+
+def wait_until_resumed(service: Stack) -> None:
+    """Wait until no worker sees a pause: one that misses the end of this would say nothing of the next."""
+    for worker in service.workers:
         worker.wait_until(
-            lambda worker=worker, before=before: pauses(worker) == before + 1,
+            lambda worker=worker: "paused" not in "".join(lines_with(worker, '"dispatching.')[-1:]),
             SEEN_SECONDS,
-            "the worker sees the pause",
+            "the worker sees that it is over",
         )
 
 
@@ -147,7 +156,7 @@ def test_a_worker_that_starts_while_paused_posts_nothing(
     for worker in paused.workers:
         worker.kill()
         paused.restart(worker)
-    wait_until_paused(paused, [0] * len(paused.workers))  # each began a log anew
+    wait_until_paused(paused)  # each began a log anew
     assert orchestrator.requests_for(handle.id) == []
     resume(paused)
     orchestrator.wait_for_requests(handle.id)
@@ -179,16 +188,16 @@ def test_callbacks_replays_and_cancels_go_on(
 def test_operators_pause_and_resume_by_commands(
     service: Stack, handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
-    seen = [pauses(worker) for worker in service.workers]
     said = call(f"pause --reason '{WHY}' --by olga", service.settings)
     try:
         assert said.returncode == 0, said.stderr
         assert re.fullmatch(rf"paused since \S+Z by olga: {WHY}\n", said.stdout)
-        wait_until_paused(service, seen)
+        wait_until_paused(service)
         assert handle.client.run(handle.id).status_code == 202
         assert orchestrator.requests_for(handle.id) == []
     finally:
         said = call("resume --by omar", service.settings)
+        wait_until_resumed(service)
     assert said.returncode == 0, said.stderr
     assert f"by olga: {WHY}" in said.stdout
     orchestrator.wait_for_requests(handle.id)
@@ -241,6 +250,7 @@ def test_without_the_option_the_systems_user_is_who_did_it(service: Stack) -> No
         assert re.fullmatch(rf"paused since \S+ by {user}: why\n", said.stdout)
     finally:
         assert call("resume", service.settings).returncode == 0
+        wait_until_resumed(service)
 
 
 @pytest.mark.parametrize(
