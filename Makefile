@@ -36,8 +36,13 @@ dev: install ## `make up` with readable logs in front; web and worker start agai
 logs: ## follow the logs of `make up`
 	@tail -n 20 -F .takeone/logs/*.log
 
-test: install ## all tests, on a Redis and workers of their own
-	$(BIN)/python -m pytest
+# The tests wait more than they compute: this many processes of pytest on two cores.
+PROCESSES ?= 2
+THOROUGH ?=
+
+test: install ## all tests, on Redis servers and workers of their own; THOROUGH=1 tries as much as CI does
+	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
+		$(if $(THOROUGH),--thorough)
 
 check: lint types imports test test-more bench-smoke chaos-minute ## what CI runs
 

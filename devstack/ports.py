@@ -10,6 +10,16 @@ HOST = "127.0.0.1"
 LISTENING_PORTS = range(20_000, 32_000)
 
 _given_out: set[int] = set()
+_share = slice(None)
+
+
+def take_share(number: int, count: int) -> None:
+    """Give out only the ports of one of `count` programs that run at once; `number` is from 0.
+
+    A port that is given out and not listened on yet looks free to the others.
+    """
+    global _share
+    _share = slice(number, None, count)
 
 
 def is_free(port: int) -> bool:
@@ -26,7 +36,7 @@ def is_free(port: int) -> bool:
 def free_port(preferred: int | None = None) -> int:
     """Return `preferred` if it is free, else a free port; never the same one twice."""
     candidates = [preferred] if preferred else []
-    candidates += random.sample(LISTENING_PORTS, 200)
+    candidates += random.sample(LISTENING_PORTS[_share], 200)
     for port in candidates:
         if port not in _given_out and is_free(port):
             _given_out.add(port)

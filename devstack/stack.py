@@ -50,7 +50,7 @@ class Stack(Startable):
     `.venv` of its own in it.
     """
 
-    #: Whether a stopping web process drains for a moment, as in production.
+    #: Whether a stopping stack lets its processes finish what they do, as in production.
     is_patient = True
 
     def __init__(
@@ -137,8 +137,10 @@ class Stack(Startable):
     def stop(self) -> None:
         """Stop everything that is running, Redis last."""
         for process in self.processes:
-            if process in self.webs and not self.is_patient:
-                process.interrupt()
+            if process in self.workers and not self.is_patient:
+                process.kill()
+            elif process in self.webs and not self.is_patient:
+                process.interrupt()  # a killed one would leave its metrics' files behind
             else:
                 process.ask_to_stop()
         for process in self.processes:

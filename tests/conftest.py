@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 
+from devstack import ports
 from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from tests.support import rabbitmq
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
+from tests.support.specification_seen import SpecificationSeen
 
 # No caller is left to be let down when a test's stack stops; what SIGTERM does is tested in tests/load.
 Stack.is_patient = False
@@ -35,6 +37,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """What may be asked of a run of the tests."""
     parser.addoption("--broker", choices=("redis", "amqp"), default="redis")
     parser.addoption("--install", action="store_true", help="install as the Dockerfile does")
+    parser.addoption("--thorough", action="store_true", help="as many random examples as CI takes")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let processes that run tests side by side (pytest-xdist) keep out of each other's way."""
+    config.pluginmanager.register(SpecificationSeen())
+    process = getattr(config, "workerinput", None)
+    if process is not None:
+        number = int(process["workerid"].removeprefix("gw"))
+        ports.take_share(number, process["workercount"])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

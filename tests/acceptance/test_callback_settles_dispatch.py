@@ -41,7 +41,7 @@ def running(handle: JobHandle) -> Iterator[Future[Any]]:
 
 
 def wait_for_phase(handle: JobHandle, phase: str) -> None:
-    wait_until(lambda: handle.dispatch.get("phase") == phase, 5, f"the dispatch is {phase}")
+    wait_until(lambda: handle.dispatch.get("phase") == phase, 30, f"the dispatch is {phase}")
 
 
 def while_claimed(stack: Stack) -> AbstractContextManager[None]:
@@ -95,7 +95,7 @@ def test_the_orchestrator_may_report_before_it_answers(
     assert (answer.status_code, answer.json()["status"]) == (202, "AUDIO_EXTRACTING")
     (request,) = orchestrator.requests_for(handle.id)
     # The callback answers the run; its own answer may still be on the way.
-    wait_until(lambda: request.callbacks, 5, "the callback is answered")
+    wait_until(lambda: request.callbacks, 30, "the callback is answered")
     assert [each.status_code for each in request.callbacks] == [204]
 
 
@@ -119,7 +119,7 @@ def test_a_callback_that_no_step_allows_proves_nothing(
         orchestrator.wait_for_requests(handle.id)
         assert refusal(handle.report("GENERATING"))[:2] == (409, "FSM_TRANSITION_INVALID")
         assert handle.dispatch["phase"] == "SENDING"
-        assert run.result(5).status_code == 502
+        assert run.result(30).status_code == 502
     assert handle.dispatch["phase"] == "UNKNOWN"
 
 

@@ -63,7 +63,7 @@ def let_the_sweep_look(redis: RedisServer, handle: JobHandle) -> None:
     """Bring the job before the sweep, as if its claim were due, and wait until it has looked."""
     with redis.client() as client:
         client.zadd(keys.DUE, {handle.id: 0})
-        wait_until(lambda: client.zscore(keys.DUE, handle.id) != 0, 5, "the sweep has looked")
+        wait_until(lambda: client.zscore(keys.DUE, handle.id) != 0, 30, "the sweep has looked")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_was_not_sent_before_a_cancel_is_never_sent(
 ) -> None:
     worker = stack.workers[0]
     with paused(worker), running(handle) as run:
-        wait_until(lambda: handle.dispatch.get("phase") == "CLAIMED", 5, "the run has its claim")
+        wait_until(lambda: handle.dispatch.get("phase") == "CLAIMED", 30, "the run has its claim")
         assert cancel(handle)["dispatch"]["phase"] == "RELEASED"
         assert refusal(run.result(IN_TIME)) == RUN_AFTER_CANCEL
         assert stored.claim(stack.redis, handle.id) is None

@@ -57,7 +57,7 @@ def noted(handle: JobHandle) -> list[str]:
 
 
 def wait_until_noted(handle: JobHandle) -> list[str]:
-    return wait_until(lambda: noted(handle), 6, "the trail says what came of it")
+    return wait_until(lambda: noted(handle), 30, "the trail says what came of it")
 
 
 def on_cancel(behaviour: Behaviour) -> Behaviour:

@@ -48,7 +48,7 @@ def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_job(
         example = TakeOne(f"http://{HOST}:{proxy.port}", "test:alice:editor", patience=20)
         proxy.stall_answers()
         creating = caller.submit(example.create_job, project, name="Interview 7")
-        wait_until(listed, 5, "it is made")
+        wait_until(listed, 30, "it is made")
         proxy.cut()
         proxy.restore()
         job = creating.result(20)

@@ -24,6 +24,7 @@ def test_it_settles_as_not_started_and_a_later_run_starts_it(
         assert run.json()["details"] == {"reason": "not_started"}
         assert editor.job(job_id).json()["status"] == "UPLOADED"
         worker.environment = right
+        worker.kill()  # it has nothing in hand
         stack.restart(worker)
         assert editor.run(job_id).status_code == 202
     assert len(orchestrator.requests_for(job_id)) == 1

@@ -58,7 +58,7 @@ def test_what_does_not_say_that_it_is_json_is_a_415(alice: ApiClient, handle: Jo
 
 def deleted(handle: JobHandle) -> None:
     """Delete the job, once the orchestrator needs to be told nothing more."""
-    wait_until(lambda: handle.client.delete_job(handle.id).status_code == 204, 5, "it is deleted")
+    wait_until(lambda: handle.client.delete_job(handle.id).status_code == 204, 30, "it is deleted")
 
 
 def traces(stack: Stack, job_id: str) -> list[str]:
@@ -136,7 +136,7 @@ def test_name_and_metadata_go_to_no_orchestrator_and_into_no_log(
     def logs() -> str:
         return "".join(path.read_text() for path in stack.directory.rglob("*.log"))
 
-    wait_until(lambda: logs().count(f"retry-{handle.id}") > 1, 5, "web and worker have logged it")
+    wait_until(lambda: logs().count(f"retry-{handle.id}") > 1, 30, "web and worker have logged it")
     assert planted not in logs()
 
 
@@ -203,7 +203,7 @@ def test_a_dispatch_that_is_being_sent_bars_the_delete(
 ) -> None:
     orchestrator.behaviours[handle.id] = accept(after=1.5)
     assert handle.client.run(handle.id, headers={"Prefer": "respond-async"}).status_code == 202
-    wait_until(lambda: orchestrator.requests_for(handle.id), 5, "it is being sent")
+    wait_until(lambda: orchestrator.requests_for(handle.id), 30, "it is being sent")
     handle.client.cancel(handle.id)
     refused = (409, "JOB_ALREADY_RUNNING", {"current_status": "CANCELLED"})
     assert refusal(handle.client.delete_job(handle.id)) == refused
@@ -219,7 +219,7 @@ def test_a_cancel_that_is_still_to_be_told_bars_the_delete(
         orchestrator.behaviours[handle.id] = in_turn(accept(), hang(), refuse(500), accept())
         handle.lead_to("TRANSCRIBING")
         cancelled = handle.client.cancel(handle.id).json()
-        wait_until(lambda: len(orchestrator.requests_for(handle.id)) == 2, 5, "it is being told")
+        wait_until(lambda: len(orchestrator.requests_for(handle.id)) == 2, 30, "it is being told")
         refused = (409, "JOB_ALREADY_RUNNING", {"current_status": "CANCELLED"})
         assert refusal(handle.client.delete_job(handle.id)) == refused
         posts = orchestrator.requests_for
@@ -245,7 +245,7 @@ def test_a_late_message_for_a_deleted_job_meets_nothing(
             redis.lpush(
                 f"takeone:broker:{queue}", message.encode(task, f"late-{task}", token, queue)
             )
-        wait_until(lambda: not redis.llen(f"takeone:broker:{queue}"), 5, "they are taken")
+        wait_until(lambda: not redis.llen(f"takeone:broker:{queue}"), 30, "they are taken")
     other = JobHandle.uploaded(handle.client, handle.secret).lead_to("AUDIO_EXTRACTING")
     assert other.status == "AUDIO_EXTRACTING"
     assert traces(stack, handle.id) == []

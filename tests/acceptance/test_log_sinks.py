@@ -179,10 +179,12 @@ class Case:
         return sum(float(line.split()[-1]) for line in found)
 
 
-@pytest.fixture(params=[FullDisk, GoneReader, SleepingReader])
-def case(request: pytest.FixtureRequest, tmp_path: Path, new_stack: NewStack) -> Iterator[Case]:
+@pytest.fixture(scope="module", params=[FullDisk, GoneReader, SleepingReader])
+def case(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, new_stack: NewStack
+) -> Iterator[Case]:
     port = free_port()
-    sink: Sink = request.param(tmp_path)
+    sink: Sink = request.param(tmp_path_factory.mktemp("sink"))
     try:
         stack = new_stack(TAKEONE_WORKER_METRICS_PORT=str(port))
         for process in stack.processes:

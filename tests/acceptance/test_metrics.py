@@ -179,7 +179,7 @@ def test_claims_and_queues_are_those_of_the_store(
 def test_the_worker_shows_its_breaker_and_its_sweeps(watched: Stack) -> None:
     scrape = worker_scrape()
     assert "takeone_breaker_open 0.0" in scrape.text
-    assert wait_until(lambda: worker_scrape()("sweeps_total", result="done"), 5, "it swept") > 0
+    assert wait_until(lambda: worker_scrape()("sweeps_total", result="done"), 30, "it swept") > 0
 
 
 def test_a_store_that_is_away_is_a_metric_and_no_failure(watched: Stack) -> None:
@@ -188,7 +188,7 @@ def test_a_store_that_is_away_is_a_metric_and_no_failure(watched: Stack) -> None
     assert scrape("store_up") == 0
     assert scrape("http_requests_total") > 0
     assert "takeone_claims" not in scrape.text
-    wait_until(lambda: Scrape(watched.api_url)("store_up"), 5, "it is back")
+    wait_until(lambda: Scrape(watched.api_url)("store_up"), 30, "it is back")
 
 
 def test_a_process_that_was_killed_leaves_its_counts_and_takes_its_callers_along(
@@ -200,7 +200,7 @@ def test_a_process_that_was_killed_leaves_its_counts_and_takes_its_callers_along
     orchestrator.behaviours[job_id] = told.accept(after=1.5)
     with ThreadPoolExecutor(1) as pool:
         caller = pool.submit(editor.run, job_id)
-        wait_until(lambda: Scrape(watched.api_url)("callers_waiting") == 1, 5, "the caller waits")
+        wait_until(lambda: Scrape(watched.api_url)("callers_waiting") == 1, 30, "the caller waits")
         old = psutil.Process(watched.webs[0].pid).children()
         for child in old:
             os.kill(child.pid, signal.SIGKILL)
@@ -208,7 +208,7 @@ def test_a_process_that_was_killed_leaves_its_counts_and_takes_its_callers_along
     watched.wait_for_web(watched.webs[0])
     scrape = wait_until(
         lambda: (now := Scrape(watched.api_url))("callers_waiting") == 0 and now,
-        5,
+        30,
         "the caller is gone",
     )
     assert scrape("runs_total", outcome="started") == counted

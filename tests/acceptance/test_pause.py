@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -12,14 +13,17 @@ from devstack.processes import Process
 from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from store.pauses import PauseStore
 from tests.acceptance import stored
 from tests.acceptance.test_cli import call
 from tests.conftest import NewStack
 from tests.support.client import ApiClient
-from tests.support.job_handle import JobHandle
+from tests.support.job_handle import JobHandle, at_once
+from tests.support.log_lines import lines_with, wait_for_line
 from tests.support.orchestrator import StubOrchestrator
+from tests.support.stores import client_of
 
-SEEN_SECONDS = 10  # a limit, not a mark
+SEEN_SECONDS = 30  # a limit, not a mark
 WHY = "the orchestrator is upgraded"
 
 
@@ -48,24 +52,36 @@ def service(
 
 @pytest.fixture
 def paused(service: Stack) -> Iterator[Stack]:
-    """The service, paused, with its workers knowing; it is resumed after the test."""
-    seen = [pauses(worker) for worker in service.workers]
-    said = call(f"pause --reason '{WHY}' --by olga", service.settings)
-    assert said.returncode == 0, said.stderr
+    """The service, paused as the command does it, with its workers knowing; it is resumed after the test."""
+    store(service).begin("olga", WHY, datetime.now(UTC))
     try:
-        wait_until_paused(service, seen)
+        wait_until_paused(service)
         yield service
     finally:
-        call("resume", service.settings)
+        store(service).end("omar", datetime.now(UTC))
+        wait_until_resumed(service)
 
 
-def wait_until_paused(service: Stack, seen: list[int]) -> None:
-    """Wait until each worker has said once more than `seen` that dispatching is paused."""
-    for worker, before in zip(service.workers, seen, strict=True):
+def store(service: Stack) -> PauseStore:
+    """What the commands write to; to start one of them takes a second."""
+    return PauseStore(client_of(service.redis.url))
+
+
+def wait_until_paused(service: Stack) -> None:
+    """Wait until each worker has said that it sees this very pause."""
+    pause = store(service).latest()
+    assert pause is not None
+    for worker in service.workers:
+        wait_for_line(worker, '"dispatching.paused"', str(pause.paused_at))
+
+
+def wait_until_resumed(service: Stack) -> None:
+    """Wait until no worker sees a pause: one that misses the end of this would say nothing of the next."""
+    for worker in service.workers:
         worker.wait_until(
-            lambda worker=worker, before=before: pauses(worker) == before + 1,
+            lambda worker=worker: "paused" not in "".join(lines_with(worker, '"dispatching.')[-1:]),
             SEEN_SECONDS,
-            "the worker sees the pause",
+            "the worker sees that it is over",
         )
 
 
@@ -85,9 +101,7 @@ def pauses(worker: Process) -> int:
 
 
 def resume(service: Stack) -> None:
-    said = call("resume --by omar", service.settings)
-    assert said.returncode == 0, said.stderr
-    assert f"by olga: {WHY}" in said.stdout
+    assert store(service).end("omar", datetime.now(UTC)) is not None
 
 
 def messages_enqueued(service: Stack) -> int:
@@ -117,8 +131,8 @@ def test_runs_wait_while_paused_and_are_each_posted_once_afterwards(
     paused: Stack, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     jobs = [new_job(paused, callback_secret) for _ in range(5)]
-    for each in jobs:
-        first, joined = each.client.run(each.id), each.client.run(each.id)
+    runs = at_once(5, lambda number: [jobs[number].client.run(jobs[number].id) for _ in range(2)])
+    for each, (first, joined) in zip(jobs, runs, strict=True):
         assert (first.status_code, first.json()["status"]) == (202, "UPLOADED")
         assert (joined.status_code, joined.json()["status"]) == (200, "UPLOADED")
         assert first.json()["dispatch_id"] == joined.json()["dispatch_id"] == each.run_id
@@ -142,7 +156,7 @@ def test_a_worker_that_starts_while_paused_posts_nothing(
     for worker in paused.workers:
         worker.kill()
         paused.restart(worker)
-    wait_until_paused(paused, [0] * len(paused.workers))  # each began a log anew
+    wait_until_paused(paused)  # each began a log anew
     assert orchestrator.requests_for(handle.id) == []
     resume(paused)
     orchestrator.wait_for_requests(handle.id)
@@ -169,6 +183,24 @@ def test_callbacks_replays_and_cancels_go_on(
     assert after.client.run(after.id).status_code == 202
     orchestrator.wait_for_requests(after.id)
     assert orchestrator.requests_for(waiting.id) == []
+
+
+def test_operators_pause_and_resume_by_commands(
+    service: Stack, handle: JobHandle, orchestrator: StubOrchestrator
+) -> None:
+    said = call(f"pause --reason '{WHY}' --by olga", service.settings)
+    try:
+        assert said.returncode == 0, said.stderr
+        assert re.fullmatch(rf"paused since \S+Z by olga: {WHY}\n", said.stdout)
+        wait_until_paused(service)
+        assert handle.client.run(handle.id).status_code == 202
+        assert orchestrator.requests_for(handle.id) == []
+    finally:
+        said = call("resume --by omar", service.settings)
+        wait_until_resumed(service)
+    assert said.returncode == 0, said.stderr
+    assert f"by olga: {WHY}" in said.stdout
+    orchestrator.wait_for_requests(handle.id)
 
 
 def test_operators_and_monitoring_see_it(paused: Stack, handle: JobHandle) -> None:
@@ -218,14 +250,15 @@ def test_without_the_option_the_systems_user_is_who_did_it(service: Stack) -> No
         assert re.fullmatch(rf"paused since \S+ by {user}: why\n", said.stdout)
     finally:
         assert call("resume", service.settings).returncode == 0
+        wait_until_resumed(service)
 
 
 @pytest.mark.parametrize(
     "arguments",
     ["pause", "pause --reason ''", f"pause --reason {'x' * 201}", "pause --reason why --by ' '"],
 )
-def test_a_pause_has_a_reason_and_a_name(arguments: str, service: Stack) -> None:
-    said = call(arguments, service.settings)
+def test_a_pause_has_a_reason_and_a_name(arguments: str, stack: Stack) -> None:
+    said = call(arguments, stack.settings)
     assert said.returncode == 2
     assert "--reason" in said.stderr or "--by" in said.stderr
-    assert gauge(service) == 0
+    assert gauge(stack) == 0

@@ -42,7 +42,7 @@ def test_who_will_not_wait_is_answered_at_once_and_the_job_tells_the_rest(
         body = answer.json()
         assert (body["status"], body["replayed"]) == ("UPLOADED", code == 200)
         assert body["dispatch_id"] == f"run-{job_id}"
-    wait_until(lambda: shown(alice, job_id) == SENT, 5, "the job tells the rest")
+    wait_until(lambda: shown(alice, job_id) == SENT, 30, "the job tells the rest")
     assert len(orchestrator.requests_for(job_id)) == 1
 
 

@@ -225,7 +225,7 @@ def test_while_a_retry_is_in_flight_or_has_not_begun_no_other_is_admitted(
         assert failed.dispatch["phase"] == "SENDING"
         assert refusal(failed.retry("r2")) == already_running("FAILED")
         assert refusal(failed.retry("r1", "fast")) == MISMATCH
-        assert first.result(5).status_code == 202
+        assert first.result(30).status_code == 202
     assert refusal(failed.retry("r2")) == already_running("FAILED")
     failed.reported("TRANSCRIBING")
     assert refusal(failed.retry("r2")) == already_running("TRANSCRIBING")
@@ -402,7 +402,7 @@ def test_a_retry_goes_the_way_of_a_run_also_without_waiting(
     answer = failed.client.retry(failed.id, "r1", headers={"Prefer": "respond-async"})
     assert (answer.status_code, answer.json()["status"]) == (202, "FAILED")
     assert answer.headers["Location"] == f"/api/v1/jobs/{failed.id}"
-    wait_until(lambda: failed.dispatch["phase"] == "UNKNOWN", 5, "the outcome is unknown")
+    wait_until(lambda: failed.dispatch["phase"] == "UNKNOWN", 30, "the outcome is unknown")
 
 
 def test_a_resumed_job_can_be_cancelled(failed: JobHandle) -> None:

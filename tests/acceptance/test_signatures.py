@@ -173,7 +173,7 @@ def test_no_signing_secret_and_no_signature_is_in_the_logs(
     handle.lead_to("AUDIO_EXTRACTING")
     (request,) = receiver.requests_for(handle.id)
     worker = signing_stack.workers[0]
-    wait_until(lambda: handle.run_id in worker.log(), 5, "the worker's line about the dispatch")
+    wait_until(lambda: handle.run_id in worker.log(), 30, "the worker's line about the dispatch")
     for process in signing_stack.processes:
         logged = Path(process.log_path).read_text()
         for secret in (NEW, OLD, NEW.removeprefix("whsec_"), request.headers["webhook-signature"]):

@@ -101,7 +101,7 @@ def test_a_dispatch_that_is_tried_again_is_told_try_by_try(
     orchestrator.behaviours[handle.id] = in_turn(refuse(500), reset_after_read(), accept())
     assert handle.client.run(handle.id).status_code == 502
     assert handle.client.run(handle.id).status_code == 502
-    wait_until(lambda: handle.client.run(handle.id).status_code == 200, 6, "the hold is over")
+    wait_until(lambda: handle.client.run(handle.id).status_code == 200, 30, "the hold is over")
     lines = [line for line in handle.trail() if line["event_type"].startswith("dispatch.")]
     assert [(line["event_type"], line["attempt"], line.get("reason")) for line in lines] == [
         ("dispatch.claimed", 1, None),

@@ -75,7 +75,7 @@ def test_a_callback_before_the_answer_settles_it_and_the_answer_changes_nothing(
     orchestrator.behaviours[job_id] = told.call_back_first(report, callback_secret, behaviour)
     assert_accepted(alice.run(job_id))
     (request,) = orchestrator.requests_for(job_id)
-    callback = wait_until(lambda: request.callbacks, 5, "the callback is answered")[0]
+    callback = wait_until(lambda: request.callbacks, 30, "the callback is answered")[0]
     assert callback.status_code == 204
     assert shown(alice, job_id) == ("AUDIO_EXTRACTING", "SENT", None)
     assert_accepted(alice.run(job_id), code=200)

@@ -37,7 +37,7 @@ def carol(own_stack: Stack) -> ApiClient:
 def point_worker_at(stack: Stack, url: str) -> None:
     """Start the worker anew with another orchestrator."""
     (worker,) = stack.workers
-    worker.terminate()
+    worker.kill()  # it has nothing in hand
     worker.environment["TAKEONE_ORCHESTRATOR_URL"] = url
     worker.start()
     stack.wait_for_worker(worker)
@@ -88,7 +88,7 @@ def test_an_unknown_outcome_is_sent_again_by_itself_to_an_orchestrator_that_dedu
     orchestrator.behaviours[job_id] = told.in_turn(told.refuse(504), told.accept())
     assert_failed(carol.run(job_id), "outcome_unknown", most_retry_after=3)
     sent = ("AUDIO_EXTRACTING", "SENT", None)
-    wait_until(lambda: shown(carol, job_id) == sent, 6, "it is sent again and accepted")
+    wait_until(lambda: shown(carol, job_id) == sent, 30, "it is sent again and accepted")
     ids = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
     assert ids == [f"run-{job_id}"] * 2
     assert_accepted(carol.run(job_id), code=200)

@@ -29,14 +29,14 @@ def slow() -> Iterator[StubOrchestrator]:
         yield stub
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pool() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(4 * SLOTS) as threads:
         yield threads
 
 
-@pytest.fixture
-def small(
+@pytest.fixture(scope="module")
+def whole_small(
     new_stack: NewStack,
     slow: StubOrchestrator,
     pool: ThreadPoolExecutor,  # it ends after the stack, whose end ends what still waits
@@ -49,6 +49,16 @@ def small(
         TAKEONE_WEB_WAIT_SLOTS=str(SLOTS),
     ) as running:
         yield running
+
+
+@pytest.fixture
+def small(whole_small: Stack) -> Iterator[Stack]:
+    """The stack with a web process in which no call waits."""
+    (web,) = whole_small.webs
+    if not web.is_running:
+        whole_small.restart(web)
+    yield whole_small
+    web.terminate()  # ends what waits: SIGINT, as of a whole stack's stop, leaves long polls waiting
 
 
 Calls = list[Future[requests.Response]]

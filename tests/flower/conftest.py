@@ -15,6 +15,7 @@ from devstack.stack import Stack, procfile_command
 from devstack.waiting import wait_until
 from tests.support.behaviours import refuse
 from tests.support.client import ApiClient
+from tests.support.flower import wait_until_it_hears
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
 
@@ -68,7 +69,7 @@ class Flower:
     def wait_for(self, task_id: str, state: str) -> dict[str, Any]:
         """Wait until Flower shows a task in this state."""
         what = f"{task_id} is {state} in Flower"
-        wait_until(lambda: self.task(task_id).get("state") == state, 10, what)
+        wait_until(lambda: self.task(task_id).get("state") == state, 30, what)
         return self.task(task_id)
 
     def worker(self) -> str:
@@ -78,7 +79,7 @@ class Flower:
             workers = self.get("/api/workers?refresh=1").json()
             return next((name for name, info in workers.items() if "stats" in info), "")
 
-        return wait_until(known, 15, "Flower knows a worker")
+        return wait_until(known, 30, "Flower knows a worker")
 
 
 @pytest.fixture(scope="package")
@@ -113,6 +114,8 @@ def flower(
         try:
             process.wait_until(lambda: _answers(shown), START_SECONDS, "Flower answers")
             shown.worker()
+            # That it asks does not mean that it listens already.
+            wait_until_it_hears(ApiClient(stack.api_url), lambda task: bool(shown.task(task)))
             yield shown
         finally:
             process.terminate()

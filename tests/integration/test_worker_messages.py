@@ -169,11 +169,11 @@ def test_a_message_of_a_later_form_is_put_aside_and_done_once_it_can_be_read(
 
 
 def control(stack: Stack, command: str, arguments: dict[str, Any] | None = None) -> list[Any]:
-    """Ask all workers something, as anyone with access to the broker may."""
+    """Ask the one worker something, as anyone with access to the broker may; return its answer."""
     stranger = Celery("stranger", broker=stack.redis.url, set_as_current=False)
     stranger.conf.broker_transport_options = {"global_keyprefix": KEY_PREFIX}
     replies: list[Any] = stranger.control.broadcast(
-        command, arguments=arguments or {}, reply=True, timeout=1.0
+        command, arguments=arguments or {}, reply=True, timeout=20.0, limit=1
     )
     return [answer for reply in replies for answer in reply.values()]
 
@@ -203,7 +203,8 @@ def control(stack: Stack, command: str, arguments: dict[str, Any] | None = None)
 def test_a_command_that_changes_or_shows_settings_is_not_carried_out(
     command: str, arguments: dict[str, Any], own_stack: Stack
 ) -> None:
-    assert all("error" in answer for answer in control(own_stack, command, arguments))
+    (answer,) = control(own_stack, command, arguments)
+    assert "error" in answer
     assert control(own_stack, "ping") == [{"ok": "pong"}]
     alice = ApiClient(own_stack.api_url)
     assert alice.run(alice.uploaded_job()["id"]).json()["status"] == "AUDIO_EXTRACTING"

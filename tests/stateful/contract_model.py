@@ -37,10 +37,17 @@ CHECKPOINTS = [
     ("video_uri", "UPLOADED"),
 ]
 # What the orchestrator does with a dispatch: is it received, what is the claim's phase, the trail's word.
+ACCEPTED = (True, "SENT", "accepted", None)
+REFUSED = (True, "RELEASED", "refused", "refused")
+UNKNOWN = (True, "UNKNOWN", "unknown", "outcome_unknown")
 OUTCOMES = {
-    "accepts": (True, "SENT", "accepted", None),
-    "refuses": (True, "RELEASED", "refused", "refused"),
-    "is_silent": (True, "UNKNOWN", "unknown", "outcome_unknown"),
+    "accepts": ACCEPTED,
+    "refuses": REFUSED,
+    "is_silent": UNKNOWN,
+    # An interim answer is none.
+    "hints_and_accepts": ACCEPTED,
+    "hints_and_refuses": REFUSED,
+    "hints_and_is_silent": UNKNOWN,
     "is_down": (False, "RELEASED", "not_started", "not_started"),
     # Its answer is lost; asked, it has the dispatch.
     "is_lost": (True, "SENT", "found", None),

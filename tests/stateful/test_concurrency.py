@@ -260,10 +260,16 @@ def check(
 
 @pytest.mark.parametrize("mode", ["accepts", "refuses"])
 def test_some_order_explains_the_answers_of_calls_at_the_same_moment(
-    mode: str, alice: ApiClient, callback_secret: str, orchestrator: StubOrchestrator
+    mode: str,
+    alice: ApiClient,
+    callback_secret: str,
+    orchestrator: StubOrchestrator,
+    pytestconfig: pytest.Config,
 ) -> None:
+    examples = 40 if pytestconfig.getoption("--thorough") else 15
+
     @settings(
-        max_examples=40, deadline=None, database=None, print_blob=True, phases=[Phase.generate],
+        max_examples=examples, deadline=None, database=None, print_blob=True, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(

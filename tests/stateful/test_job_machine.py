@@ -9,7 +9,8 @@ from uuid import uuid4
 
 import pytest
 import requests
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     Bundle,
@@ -20,8 +21,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from settings import Settings
+from tasks import queues
+from tests.chaos import strangers
 from tests.conftest import NewStack
 from tests.stateful.contract_model import STEPS, Answer, JobModel, error
 from tests.support.behaviours import (
@@ -29,6 +34,7 @@ from tests.support.behaviours import (
     Request,
     accept,
     answer,
+    early_hints,
     refuse,
     reset_after_read,
 )
@@ -36,15 +42,22 @@ from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
 
-EXAMPLES, STEPS_EACH, MOST_JOBS = 60, 25, 2
+EXAMPLES, THOROUGH_EXAMPLES, STEPS_EACH, MOST_JOBS = 20, 60, 25, 2
 WORKFLOW = "Workflow/run"
+ACCEPT = accept(body=b'{"invocationId": "inv", "status": "Accepted"}')
 BEHAVIOURS = {
-    "accepts": accept(body=b'{"invocationId": "inv", "status": "Accepted"}'),
+    "accepts": ACCEPT,
     "refuses": refuse(409),
     "is_silent": reset_after_read(),
     "is_lost": reset_after_read(),
+    "hints_and_accepts": early_hints(ACCEPT),
+    "hints_and_refuses": early_hints(refuse(409)),
+    "hints_and_is_silent": early_hints(reset_after_read()),
 }
-MODES = ["accepts", "accepts", "accepts", "refuses", "is_silent", "is_down"]
+HINTS = [mode for mode in BEHAVIOURS if mode.startswith("hints")]
+MODES = ["accepts", "accepts", "accepts", "accepts", "refuses", "is_silent", "is_down", *HINTS]
+# One that changes the settings of all workers takes a second.
+DEEDS = ["store"] * 3 + ["queues"] * 3 + ["control"]
 # A replay may name another time; nothing else may differ.
 OTHERS = [{}, {"occurred_at": "2026-05-05T00:00:00Z"}, {"correlation_id": "x"}]
 EXECUTIONS = st.sampled_from([None, "own", "own", "own", "run", "another"])
@@ -93,7 +106,7 @@ class AskedOrchestrator(StubOrchestrator):
     def behaviour_for(self, request: Request) -> Behaviour:
         """The answer to a start, or to the question for an invocation."""
         if request.method == "POST":
-            if self.mode in ("accepts", "is_lost"):
+            if self.mode in ("accepts", "hints_and_accepts", "is_lost"):
                 self.has.add(str(request.dispatch_id))
             return super().behaviour_for(request)
         dispatch = request.path.split("/")[-2]
@@ -112,6 +125,17 @@ class World:
     secret: str
     asks: bool
     jobs_kept: int = 0
+
+    @property
+    def redis(self) -> RedisServer:
+        """Where strangers do what they do."""
+        return self.stack.redis
+
+    @property
+    def settings(self) -> Settings:
+        """The service's settings, as its processes read them."""
+        given = self.stack.settings
+        return Settings(**{name.removeprefix("TAKEONE_").lower(): given[name] for name in given})
 
     def let_orchestrator(self, mode: str) -> None:
         """Make the orchestrator behave as `mode` says from now on."""
@@ -204,7 +228,7 @@ class Machine(RuleBasedStateMachine):
             answers.append(self.world.client.delete_job(model.id))
             return expected.status != 204 or answers[-1].status_code == 204
 
-        wait_until(is_told, 5, "the orchestrator needs to be told nothing more")
+        wait_until(is_told, 30, "the orchestrator needs to be told nothing more")
         self.compare(model, answers[-1], expected)
 
     @rule(data=st.data())
@@ -214,6 +238,11 @@ class Machine(RuleBasedStateMachine):
         if mode != self.mode:
             self.mode = mode
             self.world.let_orchestrator(mode)
+
+    @rule(deed=st.sampled_from(DEEDS))
+    def let_a_stranger_act(self, deed: str) -> None:
+        if deed == "store" or queues.is_redis(self.world.settings):
+            strangers.DEEDS[deed](self.world)
 
     @rule(model=jobs, uri=st.sampled_from(["s3://v1", "s3://v1", "s3://v2"]))
     def confirm(self, model: JobModel, uri: str) -> None:
@@ -293,6 +322,14 @@ class Machine(RuleBasedStateMachine):
     def forge_a_report(self, model: JobModel, status: str) -> None:
         answer = error(401, "UNAUTHORIZED")
         self.send(model, self.body(model, status), "a-forged-secret", lambda _: answer)
+
+    @rule(model=jobs, status=st.sampled_from(list(STEPS)), minutes=st.integers(6, 10_000_000))
+    def report_from_ahead(self, model: JobModel, status: str, minutes: int) -> None:
+        moment = datetime.now(UTC) + timedelta(minutes=minutes)
+        body = self.body(model, status) | {"occurred_at": moment.isoformat()}
+        problem = ["Is more than five minutes in the future."]
+        answer = error(400, "VALIDATION_ERROR", occurred_at=problem)
+        self.send(model, body, self.world.secret, lambda _: answer)
 
     def report(
         self,
@@ -407,11 +444,14 @@ def world(
         yield World(stack, orchestrator, client, project, callback_secret, asks)
 
 
-def test_every_life_of_a_job_goes_as_the_contract_says(world: World) -> None:
+def test_every_life_of_a_job_goes_as_the_contract_says(
+    world: World, pytestconfig: pytest.Config
+) -> None:
+    thorough = pytestconfig.getoption("--thorough")
     run_state_machine_as_test(
         lambda: Machine(world),
-        settings=settings(
-            max_examples=EXAMPLES,
+        settings=hypothesis_settings(
+            max_examples=THOROUGH_EXAMPLES if thorough else EXAMPLES,
             stateful_step_count=STEPS_EACH,
             deadline=None,
             database=None,

@@ -9,7 +9,7 @@ def lines_with(process: Process, *parts: str) -> list[str]:
     return [line for line in process.log().splitlines() if all(part in line for part in parts)]
 
 
-def wait_for_line(process: Process, *parts: str, limit_seconds: float = 8.0) -> None:
+def wait_for_line(process: Process, *parts: str, limit_seconds: float = 30.0) -> None:
     """Wait until one line of the process's log holds all of `parts`."""
     what = f"a line of {process.name} with {', '.join(parts)}"
     wait_until(lambda: lines_with(process, *parts), limit_seconds, what)

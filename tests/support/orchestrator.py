@@ -48,7 +48,7 @@ class StubOrchestrator:
         """Return the requests about a job, in the order of their arrival."""
         return [request for request in list(self.requests) if request.job_id == job_id]
 
-    def wait_for_requests(self, job_id: str, count: int = 1, limit_seconds: float = 10.0) -> None:
+    def wait_for_requests(self, job_id: str, count: int = 1, limit_seconds: float = 30.0) -> None:
         """Wait until at least `count` requests about a job have been read."""
         what = f"{count} requests about job {job_id} at the orchestrator"
         wait_until(lambda: len(self.requests_for(job_id)) >= count, limit_seconds, what)

@@ -26,5 +26,5 @@ def paused_worker(worker: Process, redis: RedisServer) -> Iterator[None]:
     """
     with paused(worker), redis.client() as client:
         waiting = lambda: client.info("clients")["blocked_clients"]  # noqa: E731
-        wait_until(lambda: waiting() <= 1, 5, "at most Celery's event loop waits")
+        wait_until(lambda: waiting() <= 1, 30, "at most Celery's event loop waits")
         yield
