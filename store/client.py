@@ -34,6 +34,8 @@ _NOT_SERVING = (
     "UNBLOCKED", "TRYAGAIN", "NOAUTH", "WRONGPASS", "NOPERM",
 )  # fmt: skip
 
+_SCANNED = 1_000
+
 
 class _BlockingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
     """Sentinel's pool whose callers wait for a free connection instead of failing at once."""
@@ -109,6 +111,18 @@ def execute(pipeline: Pipeline, operation: str) -> list[Any]:
             if isinstance(reply, Exception):
                 raise reply
         return replies
+
+
+def scanned(client: Redis, pattern: str) -> Iterator[list[str]]:
+    """The names of all keys like `pattern`, in batches (some empty), each read when it is asked for.
+
+    A key that is there all the while comes at least once. Raises as `redis_errors` does.
+    """
+    cursor = None
+    while cursor != 0:
+        with redis_errors("SCAN"):
+            cursor, found = client.scan(cursor or 0, match=pattern, count=_SCANNED)
+        yield [name.decode() for name in found]
 
 
 def _is_fault_of_ours(error: Exception) -> bool:

@@ -1,20 +1,18 @@
 """Lists every record where it belongs: for records of a release whose lists were others."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import structlog
 from redis import Redis
 
 from store import keys
-from store.client import redis_errors
+from store.client import redis_errors, scanned
 from store.errors import RecordUnreadable
 from store.jobs import JobStore
 from store.projects import ProjectStore
 
 log = structlog.get_logger("store")
-
-_BATCH = 1_000
 
 
 def relist(client: Redis, projects: ProjectStore, jobs: JobStore) -> Counter[str]:
@@ -26,12 +24,14 @@ def relist(client: Redis, projects: ProjectStore, jobs: JobStore) -> Counter[str
     """
     done: Counter[str] = Counter()
     for kind, act in (("project", projects.relist), ("job", jobs.relist)):
-        for name in _names(client, f"{keys.PREFIX}{{*}}:{kind}"):
-            done[_listed(kind, act, name[name.index("{") + 1 : name.index("}")])] += 1
+        for batch in scanned(client, f"{keys.PREFIX}{{*}}:{kind}"):
+            for name in batch:
+                done[_listed(kind, act, name[name.index("{") + 1 : name.index("}")])] += 1
     for pattern in keys.OLD_LISTS:
-        for name in _names(client, pattern):
-            with redis_errors("UNLINK"):
-                client.unlink(name)
+        for batch in scanned(client, pattern):
+            if batch:
+                with redis_errors("UNLINK"):
+                    client.unlink(*batch)
     return done
 
 
@@ -42,13 +42,3 @@ def _listed(kind: str, act: Callable[[str], None], record_id: str) -> str:
         log.error("record.unreadable", **{f"{kind}_id": record_id})
         return "unreadable"
     return kind
-
-
-def _names(client: Redis, pattern: str) -> Iterator[str]:
-    cursor = 0
-    while True:
-        with redis_errors("SCAN"):
-            cursor, found = client.scan(cursor, match=pattern, count=_BATCH)
-        yield from (name.decode() for name in found)
-        if cursor == 0:
-            return
