@@ -1,5 +1,6 @@
 """The Redis client of a process, made from the settings, and what a failure of a command means."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,10 +30,11 @@ from store.errors import StoreUnavailable
 _NOT_SERVING_TYPES = (
     ClusterDownError, MasterDownError, NoPermissionError, OutOfMemoryError, ReadOnlyError,
 )  # fmt: skip
-_NOT_SERVING = (
-    "LOADING", "READONLY", "MASTERDOWN", "MISCONF", "OOM", "BUSY", "CLUSTERDOWN", "NOREPLICAS",
-    "UNBLOCKED", "TRYAGAIN", "NOAUTH", "WRONGPASS", "NOPERM",
-)  # fmt: skip
+# Redis 6 quotes that of a command in a script: "Error running script …: -OOM command not allowed …".
+_NOT_SERVING = re.compile(
+    "(^|: -)(LOADING|READONLY|MASTERDOWN|MISCONF|OOM|BUSY|CLUSTERDOWN|NOREPLICAS|UNBLOCKED|TRYAGAIN|NOAUTH"
+    "|WRONGPASS|NOPERM)"
+)
 
 _SCANNED = 1_000
 
@@ -127,4 +129,4 @@ def scanned(client: Redis, pattern: str) -> Iterator[list[str]]:
 
 def _is_fault_of_ours(error: Exception) -> bool:
     is_reply = isinstance(error, ResponseError) and not isinstance(error, _NOT_SERVING_TYPES)
-    return is_reply and not str(error).startswith(_NOT_SERVING)
+    return is_reply and not _NOT_SERVING.search(str(error))

@@ -24,6 +24,7 @@ from domain.record import Record
 from services.erasure import Erasure, Selection
 from settings import load_store_settings
 from store import keys
+from store.errors import StoreUnavailable
 from store.idempotency import IdempotencyKeys
 from tests.support.stores import NOW, POLICY, Shelf
 
@@ -276,6 +277,22 @@ def test_an_erasure_that_is_killed_goes_on_where_it_was(shelf: Shelf, app: dict[
     assert shelf.redis.zcard(keys.user_jobs("alice")) > 0
     assert do(app, "erase", "--user", "alice", "--yes").exit_code == 0
     assert left_in(shelf) == set()
+
+
+def test_a_full_redis_takes_nothing_new_and_lets_what_is_at_rest_be_erased(
+    shelf: Shelf, app: dict[str, str]
+) -> None:
+    job_id, waiting = finished(shelf, shelf.project), shelf.uploaded()
+    shelf.redis.config_set("maxmemory", "1")
+    try:
+        for new in (shelf.new_job, lambda: a_project(shelf, "bob"), lambda: shelf.run(waiting)):
+            with pytest.raises(StoreUnavailable):
+                new()
+        assert do(app, "erase", job_id, "--yes").exit_code == 0
+    finally:
+        shelf.redis.config_set("maxmemory", "0")
+    assert shelf.jobs.load(job_id) is None
+    assert shelf.run(waiting)
 
 
 def test_an_export_has_the_projects_and_jobs_with_all_that_is_kept(
