@@ -23,8 +23,12 @@ Item = TypeVar("Item")
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A JSON answer in UTF-8, with times in RFC 3339 with a Z."""
-    encoded = orjson.dumps(body, option=orjson.OPT_UTC_Z)
-    return Response(encoded, status, headers, content_type="application/json")
+    return Response(encode(body), status, headers, content_type="application/json")
+
+
+def encode(body: Any) -> bytes:
+    """The JSON of an answer."""
+    return orjson.dumps(body, option=orjson.OPT_UTC_Z)
 
 
 def page_response(page: Page[Item], shape: Callable[[Item], Shape]) -> Response:

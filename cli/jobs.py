@@ -1,4 +1,4 @@
-"""`takeone jobs show | relist`: any user's job with its trail; all of them listed anew.
+"""`takeone jobs show | silent | relist`: any user's job with its trail; all of them listed anew.
 
 `takeone hash`: what stands for a value in the logs.
 """

@@ -8,6 +8,7 @@ import click
 from cli.dev import demo, token
 from cli.dispatches import dispatches
 from cli.doctor import doctor
+from cli.erasure import erase, export
 from cli.jobs import hash_value, jobs
 from cli.pause import pause, resume
 
@@ -19,6 +20,8 @@ def main() -> None:
 
 for _command in (demo, dispatches, doctor, hash_value, jobs, pause, resume, token):
     main.add_command(_command)
+for _command in (erase, export):
+    jobs.add_command(_command)
 
 if __name__ == "__main__":
     main()

@@ -1,10 +1,12 @@
 """What a command needs first: complete settings, the use cases, and errors said in one line."""
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar
 
 import click
+import structlog
 
 from domain.errors import ResourceNotFound
 from services.assembly import Services, make_services
@@ -37,6 +39,8 @@ def with_services(command: Callable[..., Returned]) -> Callable[..., Returned]:
 
     @wraps(command)
     def prepared(*arguments: Any, **options: Any) -> Returned:
+        if not structlog.is_configured():  # standard output is for what the command was asked for
+            structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         services: Services = make_services(
             settings := settings_of(load_store_settings), make_outbox(settings)
         )

@@ -71,21 +71,31 @@ def edit(record: Record, own: Mapping[str, Any], now: datetime) -> Decision[None
     return change.decision(None)
 
 
-def ensure_at_rest(record: Record) -> None:
-    """Refuse unless nothing will come of the job any more by itself, so that it may be deleted.
+def is_at_rest(record: Record) -> bool:
+    """Whether nothing will come of the job any more by itself: retention counts, and it may be deleted.
 
     At rest is a job in a terminal state without a claim in flight, a retry that awaits its first callback,
-    or a cancel that is still to be told. Raises `NotTerminal` and `JobAlreadyRunning`.
+    or a cancel that is still to be told.
     """
-    job, claim = record.job, record.claim
-    if job.status not in TERMINAL_STATUSES:
-        raise NotTerminal(job.status)
-    if claim is not None and (claim.in_flight or claim.awaits_resume or claim.cancel_due):
-        raise JobAlreadyRunning(job.status)
+    claim = record.claim
+    is_open = claim is not None and (claim.in_flight or claim.awaits_resume or claim.cancel_due)
+    return record.job.status in TERMINAL_STATUSES and not is_open
+
+
+def ensure_at_rest(record: Record) -> None:
+    """Refuse unless the job is at rest. Raises `NotTerminal` and `JobAlreadyRunning`."""
+    if record.job.status not in TERMINAL_STATUSES:
+        raise NotTerminal(record.job.status)
+    if not is_at_rest(record):
+        raise JobAlreadyRunning(record.job.status)
 
 
 def cancel(
-    record: Record, now: datetime, policy: DispatchPolicy, correlation_id: str | None
+    record: Record,
+    now: datetime,
+    policy: DispatchPolicy,
+    correlation_id: str | None,
+    actor: Actor = Actor.EDITOR,
 ) -> Decision[None]:
     """Cancel the job, whatever its dispatch is doing.
 
@@ -96,13 +106,13 @@ def cancel(
     ensure_not_terminal(record.job.status, JobStatus.CANCELLED)
     status = ensure_transition(record.job.status, JobStatus.CANCELLED)
     change = Change(record, now, correlation_id)
-    change.move(status, Actor.EDITOR, EventType.JOB_CANCELLED)
+    change.move(status, actor, EventType.JOB_CANCELLED)
     event = ClaimEvent.CANCELLED
     stopped = record.claim.after(event, now, policy, event.value) if record.claim else None
     if stopped is not None:
         is_freed = stopped.phase is Phase.RELEASED
         event_type = EventType.RELEASED if is_freed else EventType.UNKNOWN
-        change.log(event_type, Actor.EDITOR, claim=stopped, reason=event.value)
+        change.log(event_type, actor, claim=stopped, reason=event.value)
         change.set_claim(stopped)
     claim = change.record.claim
     if claim is None or not policy.can_cancel:

@@ -8,6 +8,7 @@ from redis import Redis
 
 from domain.claim import DispatchPolicy
 from orchestrators.registry import dispatch_policy
+from services.erasure import Erasure
 from services.operations import Operations
 from services.run_and_wait import RunAndWait
 from services.wait_slots import WaitSlots
@@ -31,6 +32,7 @@ class Services:
     idempotency_keys: IdempotencyKeys
     run_and_wait: RunAndWait
     operations: Operations
+    erasure: Erasure
     writes: WriteLimit
     policy: DispatchPolicy
     now: Callable[[], datetime]
@@ -44,17 +46,19 @@ def utc_now() -> datetime:
 def make_services(settings: Settings, outbox: Outbox) -> Services:
     """Put them together. `outbox` is how a committed task reaches a worker."""
     redis = make_client(settings)
-    jobs = JobStore(redis, outbox)
-    policy = dispatch_policy(settings)
+    jobs = JobStore(redis, outbox, settings.retention)
+    projects, policy = ProjectStore(redis), dispatch_policy(settings)
+    idempotency_keys = IdempotencyKeys(redis, settings.idempotency_key_seconds)
     slots, writes = WaitSlots(settings.web_wait_slots), WriteLimit(settings.write_limit, redis)
     return Services(
         settings=settings,
         redis=redis,
         jobs=jobs,
-        projects=ProjectStore(redis),
-        idempotency_keys=IdempotencyKeys(redis, settings.idempotency_key_seconds),
+        projects=projects,
+        idempotency_keys=idempotency_keys,
         run_and_wait=RunAndWait(jobs, Notifier(redis), policy, slots, writes, utc_now),
         operations=Operations(jobs, policy, utc_now),
+        erasure=Erasure(jobs, projects, idempotency_keys, policy, utc_now),
         writes=writes,
         policy=policy,
         now=utc_now,

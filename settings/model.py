@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from functools import cache, partial
 from hashlib import sha256
 from typing import Any, ClassVar, Literal, Self, TypeVar
@@ -168,6 +169,9 @@ class Settings(BaseSettings):
     such as 60/minute; empty: no limit"""
     idempotency_key_seconds: int = Field(604_800, ge=60, le=31_536_000)
     """how long the `Idempotency-Key` of what was created is remembered"""
+    retention_days: int = Field(0, ge=0, le=36_500)
+    """how long a job is kept once it has come to rest (ended, with nothing of it open); then it is
+    gone with its trail. 0: for ever. The same for web and workers"""
     unknown_hold_seconds: AtMostAYear = 60
     """how long an unknown outcome is held; 0: until it is settled"""
 
@@ -237,6 +241,11 @@ class Settings(BaseSettings):
     def signing_secrets(self) -> tuple[str, ...]:
         """Every valid signing secret; the first one signs."""
         return split_list(self.signing_secret)
+
+    @property
+    def retention(self) -> timedelta | None:
+        """How long a job at rest is kept; None: for ever."""
+        return timedelta(days=self.retention_days) if self.retention_days else None
 
     @property
     def broker_is_store(self) -> bool:

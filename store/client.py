@@ -1,5 +1,6 @@
 """The Redis client of a process, made from the settings, and what a failure of a command means."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,10 +30,13 @@ from store.errors import StoreUnavailable
 _NOT_SERVING_TYPES = (
     ClusterDownError, MasterDownError, NoPermissionError, OutOfMemoryError, ReadOnlyError,
 )  # fmt: skip
-_NOT_SERVING = (
-    "LOADING", "READONLY", "MASTERDOWN", "MISCONF", "OOM", "BUSY", "CLUSTERDOWN", "NOREPLICAS",
-    "UNBLOCKED", "TRYAGAIN", "NOAUTH", "WRONGPASS", "NOPERM",
-)  # fmt: skip
+# Redis 6 quotes that of a command in a script: "Error running script …: -OOM command not allowed …".
+_NOT_SERVING = re.compile(
+    "(^|: -)(LOADING|READONLY|MASTERDOWN|MISCONF|OOM|BUSY|CLUSTERDOWN|NOREPLICAS|UNBLOCKED|TRYAGAIN|NOAUTH"
+    "|WRONGPASS|NOPERM)"
+)
+
+_SCANNED = 1_000
 
 
 class _BlockingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
@@ -111,6 +115,18 @@ def execute(pipeline: Pipeline, operation: str) -> list[Any]:
         return replies
 
 
+def scanned(client: Redis, pattern: str) -> Iterator[list[str]]:
+    """The names of all keys like `pattern`, in batches (some empty), each read when it is asked for.
+
+    A key that is there all the while comes at least once. Raises as `redis_errors` does.
+    """
+    cursor = None
+    while cursor != 0:
+        with redis_errors("SCAN"):
+            cursor, found = client.scan(cursor or 0, match=pattern, count=_SCANNED)
+        yield [name.decode() for name in found]
+
+
 def _is_fault_of_ours(error: Exception) -> bool:
     is_reply = isinstance(error, ResponseError) and not isinstance(error, _NOT_SERVING_TYPES)
-    return is_reply and not str(error).startswith(_NOT_SERVING)
+    return is_reply and not _NOT_SERVING.search(str(error))

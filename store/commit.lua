@@ -13,7 +13,8 @@
 -- ARGV[13] message for the shortest of the queues ('' = none)
 -- ARGV[14] '1': not while dispatching is paused
 -- ARGV[15] the job's place by change as it was, [16] as it is if the job is new
--- ARGV[17..] events for the trail
+-- ARGV[17] how long all that is kept of the job lives on, in milliseconds ('' = for ever)
+-- ARGV[18..] events for the trail
 -- returns 1 if committed, 0 if job or claim had changed, 2 if dispatching is paused
 
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
@@ -41,8 +42,12 @@ end
 if ARGV[11] ~= '' then redis.call('HSET', KEYS[4], ARGV[11], ARGV[12]) end
 -- A job that is tried for weeks would fill the store with its trail: the oldest events go.
 local most_events = 10000
-if #ARGV > 16 and redis.call('RPUSH', KEYS[3], unpack(ARGV, 17)) > most_events then
+if #ARGV > 17 and redis.call('RPUSH', KEYS[3], unpack(ARGV, 18)) > most_events then
   redis.call('LTRIM', KEYS[3], -most_events, -1)
+end
+-- The job's own key first: no moment is then left in which the job is there and its claim is gone.
+for i = 1, 4 do
+  if ARGV[17] == '' then redis.call('PERSIST', KEYS[i]) else redis.call('PEXPIRE', KEYS[i], ARGV[17]) end
 end
 if ARGV[13] ~= '' then
   local shortest = KEYS[11]

@@ -8,7 +8,7 @@ from redis import Redis
 
 from domain.errors import IdempotencyKeyMismatch
 from store import keys
-from store.client import execute, redis_errors
+from store.client import execute, redis_errors, scanned
 from store.errors import StoreContended
 
 
@@ -31,7 +31,7 @@ class IdempotencyKeys:
         `before_write` is called where the key is not known yet: what it raises leaves it so.
         Raises `IdempotencyKeyMismatch` if the key came with another body before, and `StoreUnavailable`.
         """
-        name = keys.idempotency_key(_digest(key))
+        name = keys.idempotency_key(key[0], _digest(key))
         with redis_errors("GET"):
             stored = self._client.get(name)
         if stored is None:
@@ -45,6 +45,15 @@ class IdempotencyKeys:
         if body_digest != _digest(body):
             raise IdempotencyKeyMismatch
         return str(known_id)
+
+    def forget(self, user: str) -> int:
+        """Forget every key of a user; how many there were. Reads the whole keyspace, a batch at a time."""
+        forgotten = 0
+        for batch in scanned(self._client, keys.idempotency_key(user, "*")):
+            if batch:
+                with redis_errors("UNLINK"):
+                    forgotten += self._client.unlink(*batch)
+        return forgotten
 
 
 def _digest(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -10,6 +11,7 @@ from redis import Redis
 from domain.audit import AuditEvent
 from domain.claim import FencingToken, Phase
 from domain.errors import ResourceNotFound
+from domain.lifecycle import is_at_rest
 from domain.record import Decision, Record, TaskKind
 from store import codec, keys
 from store.client import execute, redis_errors
@@ -44,12 +46,14 @@ class Outbox(Protocol):
 class JobStore:
     """Loads and changes jobs, each try in one round trip. Times are the caller's.
 
+    `retention` is how long a job is kept from the change on that left it at rest; None: for ever.
     Every method raises `StoreUnavailable`, and `RecordUnreadable` for a record of a later release.
     """
 
-    def __init__(self, client: Redis, outbox: Outbox) -> None:
+    def __init__(self, client: Redis, outbox: Outbox, retention: timedelta | None = None) -> None:
         self._client = client
         self._outbox = outbox
+        self._milliseconds = str(retention // timedelta(milliseconds=1)) if retention else ""
         self._commit = client.register_script(_COMMIT)
         self._delete = client.register_script(_DELETE)
         self._listed = ListedRecords(client)
@@ -106,10 +110,14 @@ class JobStore:
         raise StoreContended(job_id)
 
     def create(self, decision: Decision[None], marker_seconds: int = 0) -> bool:
-        """Write a new job and list it; whether it is new. `marker_seconds`: see `ListedRecords.create`."""
+        """Write a new job and list it; whether it is new. Nothing is written where its project is gone.
+
+        `marker_seconds`: see `ListedRecords.create`.
+        """
         job, (event,) = decision.record.job, decision.events
         return self._listed.create(
             keys.job(job.id), job.id, codec.dump_job(job), lists_of_job(job),
+            parent=keys.project(job.project_id),
             marker_seconds=marker_seconds, first_event=codec.dump_event(event),
         )  # fmt: skip
 
@@ -122,6 +130,15 @@ class JobStore:
             ):
                 return
         raise StoreContended(job_id)
+
+    def let_expire(self, job_id: str) -> bool:
+        """Let a job's time run if it is at rest; whether it is. For one that rests since retention was none.
+
+        Raises `ResourceNotFound`, and `StoreContended`.
+        """
+        return self.update(
+            job_id, lambda record: Decision(None, record, is_at_rest(record))
+        ).changed
 
     def delete(
         self,
@@ -203,6 +220,7 @@ class JobStore:
             b"1" if decision.unless_paused else b"",
             change_entry(before.job),
             change_entry(after.job),
+            self._milliseconds if is_at_rest(after) else b"",
             *(codec.dump_event(event) for event in decision.events),
         ]
 

@@ -30,7 +30,7 @@ def job(job_id: str) -> str:
 
 
 def claim(job_id: str) -> str:
-    """The job's claim, as JSON; set with NX, without a TTL."""
+    """The job's claim, as JSON; set with NX, and gone only with the job."""
     return f"{PREFIX}{{{job_id}}}:claim"
 
 
@@ -49,9 +49,9 @@ def made(record_id: str) -> str:
     return f"{PREFIX}{{{record_id}}}:made"
 
 
-def idempotency_key(digest: str) -> str:
-    """The id and the digest of the body that an idempotency key stands for."""
-    return f"{PREFIX}idempotency:{digest}"
+def idempotency_key(user: str, digest: str) -> str:
+    """The id and the digest of the body that a user's idempotency key stands for."""
+    return f"{_user(user)}:idempotency:{digest}"
 
 
 def project(project_id: str) -> str:
@@ -83,6 +83,9 @@ def _user(user: str) -> str:
     # A digest: users are free text.
     return f"{PREFIX}user:{{{sha256(user.encode()).hexdigest()[:32]}}}"
 
+
+# All lists of jobs, as a pattern.
+JOB_LISTS = f"{PREFIX}*:jobs-by-*"
 
 # Lists of the release before this one, which `takeone jobs relist` takes away.
 OLD_LISTS = (f"{PREFIX}{{*}}:jobs", f"{PREFIX}user:{{*}}:projects")

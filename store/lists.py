@@ -40,15 +40,24 @@ class PageQuery:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
-    """Some of a list, and where to go on (None: that was all)."""
+    """Some of a list, and where to go on (None: that was all).
+
+    `unreadable` is how many records were passed over because this release cannot read them.
+    """
 
     items: list[Item]
     next_cursor: str | None
+    unreadable: int = 0
 
 
 def entry(moment: datetime, record_id: str) -> str:
     """What stands for a record in a list."""
     return f"{round(moment.timestamp() * 1_000_000):0{_TIME_DIGITS}d}{record_id}"
+
+
+def record_id(listed: str) -> str:
+    """The record that an entry stands for."""
+    return listed[_TIME_DIGITS:]
 
 
 def change_entry(job: Job) -> str:
@@ -84,15 +93,17 @@ class ListedRecords:
         record: bytes,
         places: Mapping[str, str],
         *,
+        parent: str = "",
         marker_seconds: int = 0,
         first_event: bytes = b"",
     ) -> bool:
         """Make the record `name` if it is not there; whether it was made.
 
-        `places`: its lists, and its entry in each. `marker_seconds`: how long it is known that this id was
-        made, even if the record is deleted; 0: not at all. Raises `StoreUnavailable`.
+        `places`: its lists, and its entry in each. `parent`: a record without which this one is not made.
+        `marker_seconds`: how long it is known that this id was made, even if the record is deleted; 0: not at
+        all. Raises `StoreUnavailable`.
         """
-        names = [name, keys.made(record_id), keys.trail(record_id), *places]
+        names = [name, keys.made(record_id), keys.trail(record_id), parent or name, *places]
         with redis_errors("EVALSHA"):
             return bool(
                 self._put(names, [b"", record, marker_seconds, first_event, *places.values()])
@@ -100,7 +111,7 @@ class ListedRecords:
 
     def relist(self, name: str, record_id: str, record: bytes, places: Mapping[str, str]) -> bool:
         """List a record, if it still is as it was read. Raises `StoreUnavailable`."""
-        names = [name, keys.made(record_id), keys.trail(record_id), *places]
+        names = [name, keys.made(record_id), keys.trail(record_id), name, *places]
         with redis_errors("EVALSHA"):
             return bool(self._put(names, [record, b"", 0, b"", *places.values()]))
 
@@ -119,27 +130,28 @@ def read_page(
     Raises `StoreUnavailable`.
     """
     found: list[Item] = []
-    cursor, examined, size = query.cursor, 0, query.limit + 1
+    cursor, examined, size, unreadable = query.cursor, 0, query.limit + 1, 0
     while examined < _MOST_EXAMINED:
         entries = _entries(client, name, query, cursor, size)
         stale = []
-        for each, item in zip(entries, load([one[_TIME_DIGITS:] for one in entries]), strict=True):
+        for each, item in zip(entries, load([*map(record_id, entries)]), strict=True):
             if len(found) == query.limit:
                 break
             cursor = each
-            if item is None or (not isinstance(item, RecordUnreadable) and entry_of(item) != each):
+            if isinstance(item, RecordUnreadable):
+                unreadable += 1
+            elif item is None or entry_of(item) != each:
                 stale.append(each)
-            elif not isinstance(item, RecordUnreadable) and is_wanted(item):
+            elif is_wanted(item):
                 found.append(item)
-        _take_off(client, name, stale)
+        take_off(client, name, stale)
         is_all = len(entries) < size
-        if len(found) == query.limit:
-            return Page(found, None if is_all and cursor == entries[-1] else cursor)
-        if is_all:
-            return Page(found, None)
+        if is_all or len(found) == query.limit:
+            is_end = is_all and entries[-1:] in ([], [cursor])
+            return Page(found, None if is_end else cursor, unreadable)
         examined += len(entries)
         size = min(_CHUNK, _MOST_EXAMINED - examined)
-    return Page(found, cursor)
+    return Page(found, cursor, unreadable)
 
 
 def _entries(
@@ -155,7 +167,8 @@ def _entries(
     return [each.decode() for each in found]
 
 
-def _take_off(client: Redis, name: str, stale: list[str]) -> None:
+def take_off(client: Redis, name: str, stale: Sequence[str]) -> None:
+    """Take entries off the list `name`. Raises `StoreUnavailable`."""
     if stale:
         with redis_errors("ZREM"):
             client.zrem(name, *stale)

@@ -1,6 +1,7 @@
 """Projects, and the lists of what is in them. No request scans the keyspace."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
@@ -17,6 +18,8 @@ from store.lists import ListedRecords, Page, PageQuery
 
 Item = TypeVar("Item")
 
+_DELETE = Path(__file__).with_name("delete_project.lua").read_text()
+
 log = structlog.get_logger("store")
 
 
@@ -29,6 +32,7 @@ class ProjectStore:
     def __init__(self, client: Redis) -> None:
         self._client = client
         self._records = ListedRecords(client)
+        self._delete = client.register_script(_DELETE)
 
     def create(self, project: Project, marker_seconds: int = 0) -> bool:
         """Keep a new project and list it; whether it is new. `marker_seconds`: see `ListedRecords.create`."""
@@ -51,6 +55,13 @@ class ProjectStore:
         with redis_errors("GET"):
             raw = self._client.get(keys.project(project_id))
         return codec.load_project(project_id, raw) if raw else None
+
+    def delete(self, project: Project) -> bool:
+        """Delete a project, unless a job is listed in it; whether it is gone. No job is made in it any more."""
+        places = lists.lists_of_project(project)
+        names = [keys.project(project.id), keys.project_jobs(project.id), *places]
+        with redis_errors("EVALSHA"):
+            return bool(self._delete(names, [*places.values()]))
 
     def of_user(self, user: str, query: PageQuery) -> Page[Project]:
         """A page of a user's projects, by creation."""

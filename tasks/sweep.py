@@ -21,6 +21,7 @@ from domain.record import Decision, TaskKind
 from observability.metrics import sweeps, swept_claims, unreadable_records
 from store.errors import RecordUnreadable
 from store.jobs import JobStore
+from store.retention import Retention
 
 log = structlog.get_logger("tasks")
 
@@ -82,7 +83,7 @@ def _name(decision: Decision[None]) -> str:
 
 
 class Sweeper:
-    """Runs `sweep_once` every `interval`, in a thread of the worker process."""
+    """Runs `sweep_once`, and a step of `retention`, every `interval` in a thread of the worker process."""
 
     def __init__(
         self,
@@ -90,7 +91,9 @@ class Sweeper:
         policy: DispatchPolicy,
         interval: timedelta,
         now: Callable[[], datetime],
+        retention: Retention | None = None,
     ) -> None:
+        self._retention = retention
         self._store, self._policy = store, policy
         self._interval, self._now = interval, now
         self._name = str(uuid4())
@@ -125,3 +128,5 @@ class Sweeper:
             swept_claims.labels(result).inc(count)
         if done:
             log.info("sweep.done", **done)
+        if self._retention and (kept := self._retention.step(self._now())):
+            log.info("retention.done", **kept)

@@ -30,6 +30,7 @@ from settings import load_worker_settings, or_exit
 from store.client import make_client
 from store.jobs import JobStore
 from store.message_queue import MessageQueue
+from store.retention import Retention
 from tasks import message
 from tasks.app import app
 from tasks.circuit_breaker import CircuitBreaker
@@ -108,7 +109,8 @@ def _client() -> Redis:
 
 @lru_cache(maxsize=1)
 def _store() -> JobStore:
-    return JobStore(_client(), make_outbox(load_worker_settings()))
+    settings = load_worker_settings()
+    return JobStore(_client(), make_outbox(settings), settings.retention)
 
 
 @lru_cache(maxsize=1)
@@ -128,7 +130,9 @@ def _dispatcher() -> Dispatcher:
 def _sweeper() -> Sweeper:
     settings = load_worker_settings()
     interval = timedelta(seconds=settings.sweep_interval_seconds)
-    return Sweeper(_store(), dispatch_policy(settings), interval, _utc_now)
+    kept = settings.retention
+    retention = Retention(_client(), _store(), kept) if kept else None
+    return Sweeper(_store(), dispatch_policy(settings), interval, _utc_now, retention)
 
 
 @lru_cache(maxsize=1)

@@ -76,6 +76,7 @@ def create_job(project_id: str) -> Response:
     is_new = services().jobs.create(decision, marker_seconds)
     stands = decision.record if is_new else services().jobs.load(job_id)
     if stands is None:
+        _own_project(project_id)  # it may be gone by now
         raise IdempotencyKeyMismatch
     bind(job_id=job_id)
     return created_response(job_shape(stands), is_new=is_new)

@@ -18,6 +18,9 @@ sweep does, which may happen at any time here. A message that is put back is one
 again. So every sequence with a pause in it is one of those that are searched; that the pause holds is tested on
 the real store (`tests/integration/test_pause.py`).
 
+A job's time to live is: any job that a commit leaves at rest may expire at any moment after it. That is sooner
+than in the real store, where a day at least must pass.
+
 Two abstractions to know of:
 
 - The check of a worker's deadline and the first byte of its POST are one step here. In a real machine a

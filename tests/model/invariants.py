@@ -71,6 +71,16 @@ def _is_step(claim: Claim, after: JobStatus) -> bool:
     return claim.retry is not None and after in TRANSITIONS[claim.retry.resume_from_status]
 
 
+def of_an_end(stored: Record) -> tuple[str, ...]:
+    """No job's time ends while something may still come of it."""
+    claim, status = stored.claim, stored.job.status
+    ended = status in (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED)
+    is_settled = claim is None or claim.phase is Phase.SENT
+    is_awaited = claim is not None and claim.retry is not None and not claim.resumed
+    is_over = ended and is_settled and not (is_awaited and not (claim and claim.is_dead))
+    return _if(not is_over, "no job expires that is not at rest")
+
+
 def of_a_commit(
     stored: Record, read: Record, new: Record, token: "Token | None", request: str
 ) -> tuple[str, ...]:

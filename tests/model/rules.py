@@ -137,6 +137,10 @@ class Rules:
             }
         )
 
+    def is_at_rest(self, number: int) -> bool:
+        """Whether the commit that leaves this record gives its keys a time to live."""
+        return lifecycle.is_at_rest(self.records[number])
+
     def later(self, number: int) -> int:
         """The same record one unit of time on."""
         return self._once(("later", number), lambda: self._later(number))

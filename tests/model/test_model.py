@@ -7,6 +7,7 @@ import pytest
 from tests.model.explorer import Exploration, explore
 from tests.model.scenarios import (
     ASKED,
+    CANCEL,
     OWN_BROKER,
     RETRIES,
     RUNS,
@@ -65,6 +66,8 @@ def test_everything_that_can_happen_to_a_run_has_happened() -> None:
         (OWN_BROKER, "publish fails, and has landed"),
         (OWN_BROKER, "gives back"),
         (RETRIES, "retry b: commits"),
+        (RETRIES, "the job expires"),
+        (CANCEL, "the job expires"),
         (RETRIES, "callback TRANSCRIBING: commits"),
         (WINDOW, "worker holds"),
         (ASKED, "running counts"),

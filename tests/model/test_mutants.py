@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from domain import claim, claim_rules, reconcile, run, status_callback
+from domain import claim, claim_rules, lifecycle, reconcile, run, status_callback
 from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
+from domain.job_fsm import TERMINAL_STATUSES
 from domain.record import Decision, Record, TaskKind
 from tests.model.explorer import explore
 from tests.model.scenarios import (
@@ -26,6 +27,7 @@ from tests.model.world import Scenario
 
 ONE_POST = "at most one POST can start an execution"
 NOT_ANOTHERS = "nobody moves another's claim"
+NOT_AT_REST = "no job expires that is not at rest"
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -117,6 +119,10 @@ def with_any_dispatchs_answer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(reconcile, "answered", taken_for_the_present_one)
 
 
+def with_any_ended_job_at_rest(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(lifecycle, "is_at_rest", lambda record: record.job.status in TERMINAL_STATUSES)
+
+
 def as_it_is(patch: pytest.MonkeyPatch) -> None:
     """Nothing in production is changed; the scenario is."""
 
@@ -173,6 +179,12 @@ MUTANTS = [
         "a straggler proves a retry", with_stragglers_believed, RETRIES,
         "no retry is proved that was not begun",
     ),
+    Mutant(
+        "a time to live outlasts the retry that ends the rest", as_it_is,
+        replace(RETRIES, persists=False), NOT_AT_REST,
+    ),
+    Mutant("an open outcome counts as rest", with_any_ended_job_at_rest, CANCEL, NOT_AT_REST),
+    Mutant("a retry's end is not waited for", with_any_ended_job_at_rest, RETRIES, NOT_AT_REST),
 ]  # fmt: skip
 
 

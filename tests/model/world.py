@@ -46,9 +46,13 @@ _NO_POSTS = Posts()
 
 
 class State(NamedTuple):
-    """Everything that matters of one moment. A process at no point is idle, or dead: it is the same."""
+    """Everything that matters of one moment. A process at no point is idle, or dead: it is the same.
+
+    `expires`: the keys have a time to live.
+    """
 
     record: int
+    expires: bool = False
     queue: tuple[Token, ...] = ()
     workers: tuple[Point, ...] = ()
     clients: tuple[Point, ...] = ()
@@ -69,8 +73,9 @@ class Next(NamedTuple):
 class Scenario:
     """What is explored, and within which bounds.
 
-    `is_transactional` says that a message is pushed by the commit itself. The last two are switched off by
-    mutants: commits compare, and a worker's clock runs from before its intent is stored.
+    `is_transactional` says that a message is pushed by the commit itself. The last three are switched off by
+    mutants: commits compare, a commit takes the time to live away from what is not at rest, and a worker's
+    clock runs from before its intent is stored.
     """
 
     name: str
@@ -84,6 +89,7 @@ class Scenario:
     epochs: int = 2
     is_transactional: bool = True
     compares: bool = True
+    persists: bool = True
     clock_before_intent: bool = True
 
 
@@ -103,8 +109,10 @@ class World:
         if scenario.starts_failed:
             record = failed_record(rules)
             posts = (("run-job", Posts(1, begun=True, executed=True)),)
+        number = rules.number(record)
         return State(
-            rules.number(record),
+            number,
+            rules.is_at_rest(number),
             workers=(IDLE,) * scenario.workers,
             clients=(IDLE,) * scenario.clients,
             posts=posts,
@@ -113,6 +121,11 @@ class World:
     def next_states(self, state: State) -> Iterator[Next]:
         """Every step that can happen now."""
         yield self._tick(state)
+        if state.expires:
+            # Nothing happens to a job that is gone: each commit compares with its record. So no state follows.
+            yield Next(
+                "the job expires", state, invariants.of_an_end(self.rules.records[state.record])
+            )
         yield from self._queue_steps(state)
         for place, point in enumerate(state.workers):
             if self._can_go_on(state, state.workers, place):
@@ -405,7 +418,8 @@ class World:
     ) -> Next:
         records = self.rules.records
         stored, read, new = records[done.record], records[snap], records[after]
-        freed = done._replace(record=after)
+        keeps = not self.scenario.persists and done.expires
+        freed = done._replace(record=after, expires=keeps or self.rules.is_at_rest(after))
         freed = self._count_permit(freed, read, new, request)
         key = (done.record, snap, after, token, request)
         broken = self._judged.get(key)

@@ -1,0 +1,110 @@
+"""`takeone jobs export | erase`: what is kept of a user, a project or a job, written out and erased."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from api.responses import encode, event_shape, job_shape, project_shape
+from cli.setup import with_services
+from domain.record import Record
+from services.assembly import Services
+from services.erasure import Found, Selection
+
+
+def _selected(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` the selection that exactly one of JOB_ID, --user and --project makes."""
+
+    @click.argument("job_id", required=False)
+    @click.option("--user", help="All of a user's jobs and projects: the subject of their tokens.")
+    @click.option("--project", "project_id", help="A project and all jobs in it.")
+    @with_services
+    @wraps(command)
+    def selecting(services: Services, **options: Any) -> None:
+        named = {name: options.pop(name) for name in ("job_id", "user", "project_id")}
+        if len(list(filter(None, named.values()))) != 1:
+            raise click.UsageError("give one of JOB_ID, --user and --project")
+        command(services, Selection(**named), **options)
+
+    return selecting
+
+
+@click.command("export")
+@_selected
+def export(services: Services, selection: Selection) -> None:
+    """Write projects and jobs as JSON, one a line.
+
+    A job has its owner, all of its dispatches and its whole trail. What is written is all that the store
+    keeps of them: treat it as you treat the store.
+    """
+    found = Found()
+    for project in services.erasure.projects(selection, found):
+        _write({"project": project_shape(project), "owner": project.owner})
+    for record in services.erasure.records(selection, found):
+        job = record.job
+        claims = [*job.past_claims, *([record.claim] if record.claim else [])]
+        _write(
+            {
+                "job": job_shape(record),
+                "owner": job.owner,
+                "claims": [claim.model_dump(exclude_defaults=True) for claim in claims],
+                "trail": [event_shape(job, each) for each in services.erasure.trail(job.id)],
+            }
+        )
+    _refuse_unreadable(found)
+
+
+def _write(line: dict[str, Any]) -> None:
+    click.echo(encode(line))
+
+
+def _refuse_unreadable(found: Found) -> None:
+    if found.unreadable:
+        raise click.ClickException(f"{found.unreadable} records cannot be read by this release")
+
+
+@click.command("erase")
+@click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--wait", default=30.0, show_default=True, help="Seconds for jobs to come to rest in."
+)
+@_selected
+def erase(services: Services, selection: Selection, dry_run: bool, yes: bool, wait: float) -> None:
+    """Erase jobs and projects with all that the store keeps of them, for good.
+
+    A job that is not at rest is cancelled first, and the orchestrator told. What does not come to rest in
+    time is listed and left, with exit code 1: repeat the command. It looks again until it finds nothing; close
+    a user's account first, for who has a token can create. What stays behind: docs/privacy.md.
+    """
+    found = services.erasure.look(selection)
+    click.echo(
+        f"{found.jobs} jobs, {len(found.left)} of them not at rest; {found.projects} projects"
+    )
+    if dry_run:
+        _refuse_unreadable(found)
+        return
+    if found.left and not services.policy.engine:
+        raise click.ClickException(
+            "the settings here do not name the orchestrator, which has to be told of cancelled jobs: "
+            "use those of the workers"
+        )
+    if not yes:
+        click.confirm("Erase them? Running workflows are cancelled", abort=True)
+    done = services.erasure.erase(selection, wait)
+    click.echo(
+        f"erased: {done.jobs} jobs, {done.projects} projects; forgotten: {done.keys} idempotency keys"
+    )
+    for record in done.left:
+        click.echo(f"left: {_line(record)}", err=True)
+    _refuse_unreadable(done)
+    if not done.is_complete:
+        raise click.ClickException("some jobs did not come to rest: repeat it, or settle them")
+    click.echo("the last look found nothing")
+
+
+def _line(record: Record) -> str:
+    claim = record.claim
+    dispatch = f"{claim.dispatch_id}  {claim.phase}" if claim else "no dispatch"
+    return f"{record.job.id}  {record.job.status}  {dispatch}"

@@ -1,0 +1,189 @@
+"""What is kept of a user, a project or a job: exported, and erased at once.
+
+Erasing is done again until a look finds nothing: what is created meanwhile is found by the next look, and
+after a crash the same command goes on.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import TypeVar
+
+from domain import lifecycle
+from domain.audit import Actor, AuditEvent
+from domain.claim import DispatchPolicy
+from domain.errors import (
+    FsmTerminalImmutable,
+    JobAlreadyRunning,
+    NotTerminal,
+    ResourceNotFound,
+)
+from domain.job import Project
+from domain.record import Record
+from store.errors import QueueUnavailable
+from store.idempotency import IdempotencyKeys
+from store.jobs import JobStore
+from store.lists import Page, PageQuery
+from store.projects import ProjectStore
+
+Item = TypeVar("Item")
+
+_PAGE = 200
+_LOOK_AGAIN_SECONDS = 0.5
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """One of them is given: all of a user's, a project with its jobs, or one job."""
+
+    user: str | None = None
+    project_id: str | None = None
+    job_id: str | None = None
+
+
+@dataclass(slots=True)
+class Found:
+    """What a look found, or an erasure did. `left` is what is not erased because it is not at rest.
+
+    `unreadable` is how many records this release cannot read, `keys` how many idempotency keys were forgotten.
+    `is_complete`: the last look of an erasure found nothing.
+    """
+
+    jobs: int = 0
+    projects: int = 0
+    keys: int = 0
+    left: list[Record] = field(default_factory=list)
+    unreadable: int = 0
+    is_complete: bool = False
+
+
+class Erasure:
+    """The use cases. Each raises `StoreError` where the store does not serve."""
+
+    def __init__(
+        self,
+        jobs: JobStore,
+        projects: ProjectStore,
+        idempotency_keys: IdempotencyKeys,
+        policy: DispatchPolicy,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._jobs, self._projects, self._keys = jobs, projects, idempotency_keys
+        self._policy, self._now = policy, now
+
+    def look(self, selection: Selection) -> Found:
+        """Count what there is; `left` are the jobs that would first have to come to rest.
+
+        Raises `ResourceNotFound` for a job that is not there.
+        """
+        found = Found()
+        found.projects = sum(1 for _ in self.projects(selection, found))
+        for record in self.records(selection, found):
+            found.jobs += 1
+            if not lifecycle.is_at_rest(record):
+                found.left.append(record)
+        return found
+
+    def projects(self, selection: Selection, found: Found) -> Iterator[Project]:
+        """The selected projects. Counts in `found` what cannot be read."""
+        if selection.user is not None:
+            yield from _all(partial(self._projects.of_user, selection.user), found)
+        elif selection.project_id is not None:
+            project = self._projects.load(selection.project_id)
+            if project is not None:
+                yield project
+
+    def records(self, selection: Selection, found: Found) -> Iterator[Record]:
+        """The selected jobs. Counts in `found` what cannot be read. Raises as `look` does."""
+        if selection.user is not None:
+            yield from _all(partial(self._projects.jobs_of_user, selection.user), found)
+        elif selection.project_id is not None:
+            yield from _all(partial(self._projects.jobs, selection.project_id), found)
+        elif selection.job_id is not None:
+            record = self._jobs.load(selection.job_id)
+            if record is None:
+                raise ResourceNotFound
+            yield record
+
+    def trail(self, job_id: str) -> Iterator[AuditEvent]:
+        """All events of a job's trail that this release knows."""
+        start, more = 0, True
+        while more:
+            events, more = self._jobs.trail(job_id, start, _PAGE)
+            yield from events
+            start += _PAGE
+
+    def erase(self, selection: Selection, wait_seconds: float) -> Found:
+        """Cancel what is not at rest, and delete what is, until nothing is found.
+
+        Where a cancel has to be told, or an outcome is open, it waits `wait_seconds` for that; what does not
+        come to rest is left. A project goes with its last job. Of a user, idempotency keys are forgotten too.
+        """
+        done, erased, deadline = Found(), -1, time.monotonic() + wait_seconds
+        while True:
+            done.is_complete = not self._erase_found(selection, done)
+            is_stuck = done.jobs + done.projects == erased  # what is left must come to rest first
+            if done.is_complete or (is_stuck and time.monotonic() >= deadline):
+                break
+            time.sleep(_LOOK_AGAIN_SECONDS if is_stuck else 0)
+            erased = done.jobs + done.projects
+        if selection.user is not None:
+            done.keys = self._keys.forget(selection.user)
+            self._tidy(partial(self._projects.jobs_of_user, selection.user), after=_EPOCH)
+        return done
+
+    def _tidy(
+        self, read: Callable[[PageQuery], Page[Record]], after: datetime | None = None
+    ) -> None:
+        # Reading a list takes off what is gone: jobs whose time has ended.
+        for _ in _all(read, Found(), after):
+            pass
+
+    def _erase_found(self, selection: Selection, done: Found) -> bool:
+        """Erase what one look finds; whether it found anything."""
+        done.left, done.unreadable, is_found = [], 0, False
+        with suppress(ResourceNotFound):
+            for record in self.records(selection, done):
+                is_found = True
+                if self._erase(record.job.id):
+                    done.jobs += 1
+                else:
+                    done.left.append(self._jobs.load(record.job.id) or record)
+        for project in self.projects(selection, done):
+            is_found = True
+            self._tidy(partial(self._projects.jobs, project.id))
+            done.projects += self._projects.delete(project)
+        return is_found
+
+    def _erase(self, job_id: str) -> bool:
+        """Whether a job is gone by now. One that is not at rest is cancelled first."""
+        with suppress(ResourceNotFound):
+            with suppress(
+                FsmTerminalImmutable, QueueUnavailable
+            ):  # the sweep tells it all the same
+                now, policy = self._now(), self._policy
+                self._jobs.update(
+                    job_id, lambda record: lifecycle.cancel(record, now, policy, None, Actor.SYSTEM)
+                )
+            try:
+                self._jobs.delete(job_id, lifecycle.ensure_at_rest)
+            except (NotTerminal, JobAlreadyRunning):
+                return False
+        return True
+
+
+def _all(
+    read: Callable[[PageQuery], Page[Item]], found: Found, after: datetime | None = None
+) -> Iterator[Item]:
+    cursor = None
+    while True:
+        page = read(PageQuery(_PAGE, cursor, after=after))
+        found.unreadable += page.unreadable
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return
