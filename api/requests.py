@@ -25,7 +25,7 @@ _LONGEST_URI = 2048
 # nginx and others give up on an answer after 60 s by default, and the caller gets their error page.
 _LONGEST_WAIT_SECONDS = 55
 # White space and control characters, one by one: `\s` is another set in every regex dialect.
-_INVISIBLE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+INVISIBLE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 
 
 class ValidationError(TakeOneError):
@@ -156,7 +156,7 @@ def _status(**options: Any) -> fields.Enum[JobStatus]:
 _NOTHING = ma.Schema()
 _IS_NAME = [
     validate.Length(1, 200),
-    validate.Regexp(f"[{_INVISIBLE}]*[^{_INVISIBLE}]", error="Must not be blank."),
+    validate.Regexp(f"[{INVISIBLE}]*[^{INVISIBLE}]", error="Must not be blank."),
 ]
 
 
@@ -202,40 +202,41 @@ class Rfc3339(fields.AwareDateTime):
 
 
 _NO_CURSOR = "Not a cursor of ours."
+is_cursor = _pattern(r"[0-9]{16}[0-9a-f-]{36}", _NO_CURSOR)
+is_project_id = _pattern(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "Must be a UUID.")
 
 
-class TrailQuerySchema(ma.Schema):
+class LongPollSchema(ma.Schema):
+    wait = WholeNumber(load_default=0, validate=validate.Range(0, 60))
+
+    @ma.post_load
+    def _end_before_a_proxy_does(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {**data, "wait": min(data["wait"], _LONGEST_WAIT_SECONDS)}
+
+
+class TrailQuerySchema(LongPollSchema):
     limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
     cursor = fields.String(load_default="0", validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR))
+    after = fields.String(load_default=None, validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR))
 
 
 class PageQuerySchema(ma.Schema):
     limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
-    cursor = fields.String(
-        load_default=None, validate=_pattern(r"[0-9]{16}[0-9a-f-]{36}", _NO_CURSOR)
-    )
+    cursor = fields.String(load_default=None, validate=is_cursor)
 
 
 class JobPageQuerySchema(PageQuerySchema):
     status = _status(load_default=None)
 
 
-class OwnJobsQuerySchema(JobPageQuerySchema):
-    project_id = fields.String(
-        load_default=None,
-        validate=_pattern(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "Must be a UUID."),
-    )
+class OwnJobsQuerySchema(JobPageQuerySchema, LongPollSchema):
+    project_id = fields.String(load_default=None, validate=is_project_id)
     order = fields.String(load_default="desc", validate=validate.OneOf(["asc", "desc"]))
     updated_after = Rfc3339(load_default=None)
 
 
-class JobQuerySchema(ma.Schema):
-    wait = WholeNumber(load_default=0, validate=validate.Range(0, 60))
+class JobQuerySchema(LongPollSchema):
     status_not = _status(load_default=None)
-
-    @ma.post_load
-    def _end_before_a_proxy_does(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return {**data, "wait": min(data["wait"], _LONGEST_WAIT_SECONDS)}
 
 
 class ConfirmUploadSchema(ma.Schema):
@@ -243,7 +244,7 @@ class ConfirmUploadSchema(ma.Schema):
         required=True,
         validate=[
             validate.Length(1, _LONGEST_URI),
-            _pattern(rf"[A-Za-z][A-Za-z0-9+.\-]*:[^{_INVISIBLE}]+", "Must be a URI with a scheme."),
+            _pattern(rf"[A-Za-z][A-Za-z0-9+.\-]*:[^{INVISIBLE}]+", "Must be a URI with a scheme."),
         ],
     )
 

@@ -7,7 +7,7 @@ or for a claim that is no longer there is not an error.
 from dataclasses import replace
 from datetime import datetime
 
-from domain.audit import Actor, EventType
+from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import (
     Claim,
     ClaimEvent,
@@ -115,12 +115,13 @@ def settlement(
     now: datetime,
     policy: DispatchPolicy,
     shown: str | None = None,
+    act: OperatorAct | None = None,
 ) -> Decision[None]:
     """What `event` does to the claim; nothing if it changes no phase. `shown`: another reason for the trail."""
     settled = claim.after(event, now, policy, reason) if claim else None
     if settled is None:
         return unchanged(record)
-    change = Change(record, now, settled.correlation_id)
+    change = Change(record, now, settled.correlation_id, act)
     is_unknown = settled.phase is Phase.UNKNOWN
     event_type = EventType.UNKNOWN if is_unknown else _EVENT_TYPES.get(event, EventType.RELEASED)
     change.log(event_type, Actor.SYSTEM, claim=settled, reason=shown or reason)
@@ -139,6 +140,7 @@ def resend(
     policy: DispatchPolicy,
     actor: Actor,
     correlation_id: str | None = None,
+    act: OperatorAct | None = None,
 ) -> Decision[None]:
     """Claim an unknown dispatch afresh, under its own id and the next epoch."""
     claim = record.claim
@@ -157,14 +159,14 @@ def resend(
             "lease_until": now + policy.claim_lease,
         }
     )
-    change = Change(record, now, correlation_id or claim.correlation_id)
+    change = Change(record, now, correlation_id or claim.correlation_id, act)
     change.log(EventType.RESENT, actor, claim=again)
     change.set_claim(again)
     return change.decision(None, task=TaskKind.DISPATCH)
 
 
 def settle_by_operator(
-    record: Record, event: ClaimEvent, reason: str, now: datetime, policy: DispatchPolicy
+    record: Record, event: ClaimEvent, act: OperatorAct, now: datetime, policy: DispatchPolicy
 ) -> Decision[None]:
     """An operator's word on a dispatch (SETTLED_SENT or SETTLED_RELEASE), with their reason.
 
@@ -177,4 +179,4 @@ def settle_by_operator(
     awaited = claim.awaits_resume and wants_dispatch(record.job, claim)
     if claim.phase is Phase.SENT and not awaited:
         return unchanged(record)
-    return settlement(record, claim, event, event.value, now, policy, shown=reason)
+    return settlement(record, claim, event, event.value, now, policy, act.reason, act)

@@ -32,10 +32,13 @@ class Unauthorized(TakeOneError):
 
 
 class Forbidden(TakeOneError):
-    """The caller is known and is not an editor, on a route that names no resource."""
+    """The caller is known, and has not the role that the route asks for."""
 
     code = "FORBIDDEN"
-    message = "The editor role is required."
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self.message = f"The {role} role is required."
 
 
 class ResourceNotFound(TakeOneError):
@@ -81,6 +84,20 @@ class JobAlreadyRunning(TakeOneError):
     code = "JOB_ALREADY_RUNNING"
     message = "The job is already running."
     shows = ("current_status",)
+
+
+class CannotBeAsked(TakeOneError):
+    """No engine can be asked about this job's dispatch: none can be, or a worker holds it, or there is none."""
+
+    code = "CANNOT_BE_ASKED"
+    message = "There is no dispatch that the orchestrator can be asked about."
+
+
+class NothingToSettle(TakeOneError):
+    """The job's dispatch is not an operator's to settle so, or not any more."""
+
+    code = "NOTHING_TO_SETTLE"
+    message = "There is nothing to settle."
 
 
 class ClientRequestMismatch(TakeOneError):

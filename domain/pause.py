@@ -13,6 +13,7 @@ class Pause(Stored):
     reason: str
     resumed_at: datetime | None = None
     resumed_by: str | None = None
+    resumed_because: str | None = None
 
     @property
     def is_on(self) -> bool:

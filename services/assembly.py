@@ -18,6 +18,7 @@ from store.idempotency import IdempotencyKeys
 from store.jobs import JobStore, Outbox
 from store.notifier import Notifier
 from store.projects import ProjectStore
+from store.views import JobViews
 from store.write_limit import WriteLimit
 
 
@@ -50,14 +51,26 @@ def make_services(settings: Settings, outbox: Outbox) -> Services:
     projects, policy = ProjectStore(redis), dispatch_policy(settings)
     idempotency_keys = IdempotencyKeys(redis, settings.idempotency_key_seconds)
     slots, writes = WaitSlots(settings.web_wait_slots), WriteLimit(settings.write_limit, redis)
+    notifier = Notifier(redis)
+    runs = RunAndWait(jobs, notifier, policy, slots, writes, utc_now)
     return Services(
         settings=settings,
         redis=redis,
         jobs=jobs,
         projects=projects,
         idempotency_keys=idempotency_keys,
-        run_and_wait=RunAndWait(jobs, Notifier(redis), policy, slots, writes, utc_now),
-        operations=Operations(jobs, policy, utc_now),
+        run_and_wait=runs,
+        operations=Operations(
+            jobs,
+            projects,
+            JobViews(redis, projects.load_jobs),
+            runs,
+            notifier,
+            slots,
+            settings.run_wait_seconds,
+            policy,
+            utc_now,
+        ),
         erasure=Erasure(jobs, projects, idempotency_keys, policy, utc_now),
         writes=writes,
         policy=policy,

@@ -167,7 +167,8 @@ class Erasure:
             ):  # the sweep tells it all the same
                 now, policy = self._now(), self._policy
                 self._jobs.update(
-                    job_id, lambda record: lifecycle.cancel(record, now, policy, None, Actor.SYSTEM)
+                    job_id,
+                    lambda record: lifecycle.cancel(record, now, policy, None, actor=Actor.SYSTEM),
                 )
             try:
                 self._jobs.delete(job_id, lifecycle.ensure_at_rest)

@@ -1,27 +1,140 @@
-"""What an operator does to a dispatch: list what is open, and settle what no process can know."""
+"""What operators do: list what is open, silent or failed, of all users, and act on it.
 
+Every act has an operator's name, which only operators are shown, and a reason, which the owner is shown too.
+"""
+
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
+from domain import lifecycle
+from domain.audit import AuditEvent, OperatorAct
 from domain.claim import ClaimEvent, DispatchPolicy, Phase, RunState
 from domain.claim_rules import settle_by_operator
-from domain.errors import JobAlreadyRunning, ResourceNotFound
-from domain.reconcile import answered
+from domain.errors import (
+    CannotBeAsked,
+    JobAlreadyRunning,
+    NothingToSettle,
+    OrchestratorDispatchFailed,
+    ResourceNotFound,
+    ServiceUnavailable,
+    TakeOneError,
+)
+from domain.job_fsm import JobStatus, ensure_transition
+from domain.pause import Pause
+from domain.reconcile import NO_ANSWER, ask_by_operator, has_answered, word_of_engine
 from domain.record import Decision, Record
+from domain.retry import decide_retry, operator_request_id
+from domain.run import DispatchResult
+from services.run_and_wait import REREAD_SECONDS, RunAndWait
+from services.wait_slots import Wait, WaitSlots
 from store import keys
-from store.errors import RecordUnreadable
+from store.errors import QueueUnavailable, RecordUnreadable, StoreError
 from store.jobs import JobStore
+from store.lists import LISTED_STATES, Page, PageQuery
+from store.notifier import Notifier
+from store.projects import ProjectStore
+from store.views import JobViews, View
 
+_PAGE = 200
+_MOST_EVENTS = 1_000
 _EVENTS = {"sent": ClaimEvent.SETTLED_SENT, "release": ClaimEvent.SETTLED_RELEASE}
 SETTLEMENTS = tuple(_EVENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs are wanted; None: any. `reason`: see `reason_of`."""
+
+    project_id: str | None = None
+    owner: str | None = None
+    reason: str | None = None
+
+    def matches(self, record: Record) -> bool:
+        """Whether the job is wanted."""
+        job = record.job
+        found = (job.project_id, job.owner, reason_of(record))
+        wanted = (self.project_id, self.owner, self.reason)
+        return all(each in (None, is_) for each, is_ in zip(wanted, found, strict=True))
+
+
+EVERY_JOB = JobFilter()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A job after its engine was asked: what it said; None if the run reported by itself meanwhile."""
+
+    record: Record
+    state: RunState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What came of one job of a bulk retry: a dispatch, or the error that refused it."""
+
+    job_id: str
+    result: DispatchResult | None = None
+    error: TakeOneError | None = None
+
+
+def reason_of(record: Record) -> str | None:
+    """Why an operator sees a job: its failure's code, else its dispatch's reason or its engine's word."""
+    failure, claim = record.job.failure, record.shown_claim
+    if failure is not None:
+        return failure.code
+    return claim.reason or claim.run_state if claim else None
 
 
 class Operations:
     """The operator's use cases. Each raises `StoreError` where the store does not serve."""
 
-    def __init__(self, jobs: JobStore, policy: DispatchPolicy, now: Callable[[], datetime]) -> None:
-        self._jobs, self._policy, self._now = jobs, policy, now
+    def __init__(
+        self,
+        jobs: JobStore,
+        projects: ProjectStore,
+        views: JobViews,
+        runs: RunAndWait,
+        notifier: Notifier,
+        wait_slots: WaitSlots,
+        wait_seconds: float,
+        policy: DispatchPolicy,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._jobs, self._views, self._runs, self._policy = jobs, views, runs, policy
+        self._notifier, self._slots, self._wait_seconds = notifier, wait_slots, wait_seconds
+        self._projects, self._now = projects, now
+
+    def page(
+        self, view: View | JobStatus, query: PageQuery, wanted: JobFilter = EVERY_JOB
+    ) -> Page[Record]:
+        """A page of a view of all users' jobs, or of those in a state, oldest first."""
+        if isinstance(view, View):
+            return self._views.page(view, query, wanted.matches)
+        return self._views.in_state(view, query, wanted.matches)
+
+    def jobs(
+        self, status: JobStatus | None, owner: str | None, before: datetime
+    ) -> Iterator[Record]:
+        """The jobs of one user, or of all, that have been in their state since `before`, the oldest first.
+
+        Of all users without those in DONE or CANCELLED.
+        """
+        if owner is not None:
+            for record in _of_pages(
+                lambda query: self._projects.jobs_of_user(owner, query, status)
+            ):
+                if (record.job.status_since or record.job.updated_at) <= before:
+                    yield record
+            return
+        for each in LISTED_STATES if status is None else (status,):
+            yield from _of_pages(partial(self._since, each, before))
+
+    def _since(self, status: JobStatus, before: datetime, query: PageQuery) -> Page[Record]:
+        return self.page(status, replace(query, before=before))
 
     def open_dispatches(self, *, unknown_only: bool = False) -> Iterator[Record]:
         """The records whose dispatch has an open outcome, those with an unknown one first."""
@@ -64,31 +177,135 @@ class Operations:
             raise ResourceNotFound
         return record
 
-    def settle(
-        self, job_id: str, settlement: str, reason: str, ask: Callable[[str], RunState]
-    ) -> Decision[None]:
-        """Settle a dispatch as `sent` or `release`; nothing changes if there is nothing to settle.
+    def history(self, job_id: str) -> tuple[Record, list[AuditEvent], int]:
+        """Any user's job, the latest events of its trail, and how many came before them.
 
-        Before a release, `ask` asks the orchestrator about the dispatch, where it can be asked and the settings
-        name it: a dispatch that it has is settled as such. Raises `JobAlreadyRunning` while it runs there, and
-        `ResourceNotFound`.
+        Raises `ResourceNotFound`.
         """
-        event = _EVENTS[settlement]
-        if event is ClaimEvent.SETTLED_RELEASE:
-            self._ensure_not_running(job_id, ask)
+        return self.job(job_id), *self._jobs.latest_events(job_id, _MOST_EVENTS)
+
+    def ask(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Asked:
+        """Have a worker ask the orchestrator about the job's dispatch, and wait for what follows from that.
+
+        One that is being asked already is waited for. Raises `ResourceNotFound`, `CannotBeAsked`,
+        `NoWaitSlot`, and `OrchestratorDispatchFailed` if there is no answer within the wait of a run.
+        """
+        deadline = time.monotonic() + self._wait_seconds
         now = self._now()
-        return self._jobs.update(
-            job_id, lambda record: settle_by_operator(record, event, reason, now, self._policy)
+        with (
+            self._slots.taken(Wait.DISPATCH, act.operator),
+            self._notifier.subscribe(job_id) as subscription,
+        ):
+            asked = self._jobs.update(
+                job_id,
+                lambda record: ask_by_operator(record, act, now, self._policy, correlation_id),
+            )
+            while (left := deadline - time.monotonic()) > 0:
+                record = self.job(job_id)
+                if has_answered(record, asked.result):
+                    return Asked(record, word_of_engine(record, asked.result))
+                subscription.wait(min(left, REREAD_SECONDS))
+        raise OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
+
+    def settle(self, job_id: str, settlement: str, act: OperatorAct) -> Record:
+        """Settle a dispatch as `sent` or `release`.
+
+        Before a release, the orchestrator is asked, where it can be: a dispatch that it has is settled as such.
+        Raises `JobAlreadyRunning` while it runs there, `NothingToSettle`, and `ResourceNotFound`.
+        """
+        event, now = _EVENTS[settlement], self._now
+        if event is ClaimEvent.SETTLED_RELEASE:
+            asked = self._asked_if_it_can_be(job_id, act)
+            if asked is not None and asked.state is RunState.RUNNING:
+                raise JobAlreadyRunning(asked.record.job.status)
+        settled = self._jobs.update(
+            job_id, lambda record: settle_by_operator(record, event, act, now(), self._policy)
+        )
+        if not settled.changed:
+            raise NothingToSettle
+        return settled.record
+
+    def cancel(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
+        """Cancel any user's job. Raises `FsmTerminalImmutable` and `ResourceNotFound`."""
+        return self._stop(
+            job_id,
+            lambda record: lifecycle.cancel(record, self._now(), self._policy, correlation_id, act),
         )
 
-    def _ensure_not_running(self, job_id: str, ask: Callable[[str], RunState]) -> None:
-        asked, policy = self.job(job_id), self._policy
-        claim = asked.claim
-        if claim is None or not claim.is_askable(policy) or not policy.engine:
-            return
-        state = ask(claim.dispatch_id)
-        found = self._jobs.update(
-            job_id, lambda record: answered(record, asked, state, self._now(), policy)
+    def fail(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
+        """Fail any user's job, so that it can be retried, once the orchestrator was asked where it can be.
+
+        Raises `FsmTerminalImmutable`, `FsmTransitionInvalid` and `ResourceNotFound`.
+        """
+        ensure_transition(self.job(job_id).job.status, JobStatus.FAILED)
+        self._asked_if_it_can_be(job_id, act)
+        return self._stop(
+            job_id,
+            lambda record: lifecycle.fail(record, act, self._now(), self._policy, correlation_id),
         )
-        if state is RunState.RUNNING:
-            raise JobAlreadyRunning(found.record.job.status)
+
+    def _stop(self, job_id: str, rule: Callable[[Record], Decision[None]]) -> Record:
+        try:
+            return self._jobs.update(job_id, rule).record
+        except QueueUnavailable:
+            # It is stopped here, and the sweep has the orchestrator told.
+            return self.job(job_id)
+
+    def _asked_if_it_can_be(self, job_id: str, act: OperatorAct) -> Asked | None:
+        # Where it cannot be asked, or gives no answer, the operator's word counts.
+        with suppress(CannotBeAsked, OrchestratorDispatchFailed):
+            return self.ask(job_id, act)
+        return None
+
+    def retry_failed(
+        self,
+        query: PageQuery,
+        wanted: JobFilter,
+        model_profile: str,
+        act: OperatorAct,
+        *,
+        correlation_id: str | None = None,
+        dry_run: bool = False,
+    ) -> Page[Retried]:
+        """Start the failed jobs of a page again, each by itself; repeating it replays.
+
+        `dry_run`: only say what would come of it. The dispatches are not waited for.
+        """
+
+        def retry(record: Record) -> DispatchResult:
+            if dry_run:
+                request_id, now = operator_request_id(record), self._now()
+                decision = decide_retry(record, request_id, model_profile, now, self._policy)
+                return decision.result
+            return self._runs.retry_by_operator(record.job.id, model_profile, act, correlation_id)
+
+        page = self._views.page(View.FAILED, query, wanted.matches)
+        return Page([_retried(record, retry) for record in page.items], page.next_cursor)
+
+    def pause(self, act: OperatorAct) -> Pause:
+        """Pause dispatching; the pause that stands, which is an earlier one if one was on."""
+        return self._jobs.pauses.begin(act.operator, act.reason or "", self._now())
+
+    def resume(self, act: OperatorAct) -> Pause | None:
+        """Post dispatches again; the pause that this ended, None if none was on."""
+        return self._jobs.pauses.end(act.operator, self._now(), act.reason)
+
+
+def _retried(record: Record, retry: Callable[[Record], DispatchResult]) -> Retried:
+    try:
+        result = retry(record)
+    except TakeOneError as error:
+        return Retried(record.job.id, error=error)
+    except StoreError:
+        return Retried(record.job.id, error=ServiceUnavailable())
+    return Retried(record.job.id, result)
+
+
+def _of_pages(read: Callable[[PageQuery], Page[Record]]) -> Iterator[Record]:
+    query = PageQuery(_PAGE)
+    while True:
+        page = read(query)
+        yield from page.items
+        if page.next_cursor is None:
+            return
+        query = replace(query, cursor=page.next_cursor)

@@ -10,24 +10,29 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from typing import TypeVar
 
+from domain.audit import OperatorAct
 from domain.claim import ClaimEvent, DispatchPolicy, FencingToken
 from domain.claim_rules import settle
 from domain.errors import ResourceNotFound, ServiceUnavailable
 from domain.job_fsm import JobStatus
 from domain.record import Decision, Record, owned
+from domain.retry import decide_retry, operator_request_id
 from domain.run import DispatchResult, Outcome, outcome_of
 from observability.metrics import callers_waiting
 from services.wait_slots import NoWaitSlot, Wait, WaitSlots
 from store.errors import QueueUnavailable, StoreError
 from store.jobs import JobStore
-from store.notifier import Notifier, Subscription
+from store.lists import Page
+from store.notifier import Notifier, Subscription, changes_topic
 from store.write_limit import WriteLimit
 
 # A notification can be lost, so a waiter reads the record this often anyway.
-_REREAD_SECONDS = 1.0
+REREAD_SECONDS = 1.0
 # FAILED is not the end: a retry can leave it.
 _END_STATUSES = frozenset({JobStatus.DONE, JobStatus.CANCELLED})
+Seen = TypeVar("Seen")
 Rule = Callable[[Record], Decision[DispatchResult]]
 Decide = Callable[..., Decision[DispatchResult]]
 
@@ -81,30 +86,67 @@ class RunAndWait:
             decision = self._commit(job_id, user, rule, record)
             return self._wait(decision, subscription, deadline)
 
+    def retry_by_operator(
+        self, job_id: str, model_profile: str, act: OperatorAct, correlation_id: str | None
+    ) -> DispatchResult:
+        """Start any user's failed job again, and do not wait. Repeating it replays. Raises as `retry` does."""
+
+        def rule(record: Record) -> Decision[DispatchResult]:
+            request_id = operator_request_id(record)
+            now, policy = self._now(), self._policy
+            return decide_retry(record, request_id, model_profile, now, policy, correlation_id, act)
+
+        return self._commit(job_id, None, rule, self._load(job_id)).result
+
     def wait_for_change(
         self, job_id: str, user: str, known: JobStatus, wait_seconds: float
     ) -> Record:
-        """The job's record as soon as its state is not `known`, or when the wait is over.
+        """The job's record as soon as its state is not `known`; see `long_poll`."""
+        return self.long_poll(
+            job_id,
+            user,
+            lambda: owned(self._load(job_id), user),
+            lambda record: record.job.status is not known or known in _END_STATUSES,
+            wait_seconds,
+        )
 
-        Without a free slot it answers at once: a long poll may always end early.
+    def wait_for_jobs(
+        self, user: str, read: Callable[[], Page[Record]], wait_seconds: float
+    ) -> Page[Record]:
+        """What `read` finds of the user's own jobs, as soon as it finds any; see `long_poll`."""
+        topic = changes_topic(user)
+        return self.long_poll(topic, user, read, lambda page: bool(page.items), wait_seconds)
+
+    def long_poll(
+        self,
+        topic: str,
+        user: str,
+        read: Callable[[], Seen],
+        is_news: Callable[[Seen], bool],
+        wait_seconds: float,
+    ) -> Seen:
+        """What `read` sees, as soon as that is news, or when the wait is over.
+
+        `topic` is a job's id or a `changes_topic`. Without a free slot it answers at once: a long poll may
+        always end early.
         """
         deadline = time.monotonic() + wait_seconds
         try:
-            with self._waiting(Wait.LONG_POLL, job_id, user) as subscription:
+            with self._waiting(Wait.LONG_POLL, topic, user) as subscription:
                 while True:
-                    record = owned(self._load(job_id), user)
+                    seen = read()
                     left = deadline - time.monotonic()
-                    is_over = left <= 0 or self._stopping.is_set()
-                    if is_over or record.job.status is not known or known in _END_STATUSES:
-                        return record
-                    subscription.wait(min(left, _REREAD_SECONDS))
+                    if left <= 0 or self._stopping.is_set() or is_news(seen):
+                        return seen
+                    subscription.wait(min(left, REREAD_SECONDS))
         except NoWaitSlot:
-            return owned(self._load(job_id), user)
+            return read()
 
     def _commit(
-        self, job_id: str, user: str, rule: Rule, record: Record
+        self, job_id: str, user: str | None, rule: Rule, record: Record
     ) -> Decision[DispatchResult]:
-        count = partial(self._writes.count, user)
+        # Operators have no limit.
+        count = partial(self._writes.count, user) if user is not None else None
         try:
             return self._jobs.update(job_id, rule, known=record, before_write=count)
         except QueueUnavailable as error:
@@ -134,7 +176,7 @@ class RunAndWait:
             if settled is not None or left <= 0:
                 claim = settled or result.claim
                 return replace(result, claim=claim, status=record.job.status)
-            subscription.wait(min(left, _REREAD_SECONDS))
+            subscription.wait(min(left, REREAD_SECONDS))
             record = self._load(record.job.id)
 
     def _load(self, job_id: str) -> Record:
@@ -144,11 +186,11 @@ class RunAndWait:
         return record
 
     @contextmanager
-    def _waiting(self, kind: Wait, job_id: str, user: str) -> Iterator[Subscription]:
-        """A wait slot, and the job's notifications. Raises `NoWaitSlot`."""
+    def _waiting(self, kind: Wait, topic: str, user: str) -> Iterator[Subscription]:
+        """A wait slot, and the topic's notifications. Raises `NoWaitSlot`."""
         with (
             self._slots.taken(kind, user),
             callers_waiting.track_inprogress(),
-            self._notifier.subscribe(job_id) as subscription,
+            self._notifier.subscribe(topic) as subscription,
         ):
             yield subscription

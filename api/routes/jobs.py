@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flask import Blueprint, Response, request
 
@@ -34,7 +34,9 @@ from api.responses import (
 )
 from api.routes.metrics import count_refusals
 from domain import lifecycle
+from domain.audit import AuditEvent
 from domain.errors import ResourceNotFound
+from domain.job import Job
 from domain.record import Decision, Record, owned
 from domain.retry import decide_retry
 from domain.run import DispatchResult, decide_run
@@ -56,9 +58,15 @@ _JOB_QUERY, _TRAIL, _OWN_JOBS = JobQuerySchema(), TrailQuerySchema(), OwnJobsQue
 def list_own_jobs() -> Response:
     """List the caller's jobs, by creation, or by change those that changed after a moment."""
     query = read_query(_OWN_JOBS)
-    page = services().projects.jobs_of_user(
-        principal().editor(), page_query(query), query["status"], query["project_id"]
-    )
+    user, part = principal().editor(), page_query(query)
+
+    def read() -> Page[Record]:
+        return services().projects.jobs_of_user(user, part, query["status"], query["project_id"])
+
+    if query["wait"] and query["updated_after"]:
+        page = services().run_and_wait.wait_for_jobs(user, read, query["wait"])
+    else:
+        page = read()
     return page_response(page, job_shape)
 
 
@@ -120,9 +128,7 @@ def run_job(job_id: str) -> Response:
 def retry_job(job_id: str) -> Response:
     """Start a failed job's workflow again, from its furthest checkpoint."""
     body = read_json(_RETRY)
-    allowed = split_list(services().settings.model_profiles)
-    if body["model_profile"] not in allowed:
-        raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])
+    ensure_allowed_profile(body["model_profile"])
     return _dispatch("retry", job_id, partial(decide_retry, **body), retry_shape)
 
 
@@ -147,10 +153,24 @@ def list_job_events(job_id: str) -> Response:
     """Read a job's audit trail, oldest first."""
     query = read_query(_TRAIL)
     job = _own(job_id).job
+    if query["after"] is not None:
+        return _events_after(job, int(query["after"]), query)
     start, limit = int(query["cursor"]), query["limit"]
     events, more = services().jobs.trail(job.id, start, limit)
     page = Page(events, str(start + limit) if more else None)
     return page_response(page, partial(event_shape, job))
+
+
+def _events_after(job: Job, start: int, query: dict[str, Any]) -> Response:
+    def read() -> tuple[list[AuditEvent], int]:
+        _own(job.id)  # it may be deleted while the caller waits
+        return services().jobs.trail_after(job.id, start, query["limit"])
+
+    events, end = services().run_and_wait.long_poll(
+        job.id, job.owner, read, lambda seen: bool(seen[0]), query["wait"]
+    )
+    items = [event_shape(job, event) for event in events]
+    return json_response({"items": items, "next_cursor": str(end)})
 
 
 def _own(job_id: str) -> Record:
@@ -191,3 +211,10 @@ def _dispatch(
     if preference.applied:
         headers["Preference-Applied"] = preference.applied
     return json_response(shape(job_id, result), 202 if result.started else 200, headers)
+
+
+def ensure_allowed_profile(profile: str) -> None:
+    """Raise `ValidationError` for a profile that the settings do not allow."""
+    allowed = split_list(services().settings.model_profiles)
+    if profile not in allowed:
+        raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])

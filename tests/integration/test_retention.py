@@ -163,12 +163,13 @@ def test_a_job_whose_time_is_over_is_gone_and_is_never_dispatched_again(shelf: S
 def test_a_change_that_meets_the_end_of_the_time_makes_nothing(shelf: Shelf) -> None:
     job_id = failed(shelf)
     known = shelf.record(job_id)
-    for name in (keys.job(job_id), keys.claim(job_id), keys.trail(job_id)):
+    names = (keys.job(job_id), keys.claim(job_id), keys.trail(job_id))
+    for name in names:
         shelf.redis.pexpire(name, 1)
-    wait_until(lambda: shelf.jobs.load(job_id) is None, 5, "the job is gone")
+    wait_until(lambda: not shelf.redis.exists(*names), 30, "the job is gone")
     with pytest.raises(ResourceNotFound):
         shelf.jobs.update(job_id, lambda r: lifecycle.edit(r, {"name": "new"}, NOW), known=known)
-    assert not shelf.redis.exists(keys.job(job_id), keys.claim(job_id), keys.trail(job_id))
+    assert not shelf.redis.exists(*names)
 
 
 def gone_jobs(shelf: Shelf, number: int) -> list[str]:

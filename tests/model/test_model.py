@@ -8,6 +8,7 @@ from tests.model.explorer import Exploration, explore
 from tests.model.scenarios import (
     ASKED,
     CANCEL,
+    FAILED,
     OWN_BROKER,
     RETRIES,
     RUNS,
@@ -65,6 +66,8 @@ def test_everything_that_can_happen_to_a_run_has_happened() -> None:
         (RUNS, "callback AUDIO_READY: commits"),
         (OWN_BROKER, "publish fails, and has landed"),
         (OWN_BROKER, "gives back"),
+        (FAILED, "fail: commits"),
+        (FAILED, "retry a: commits"),
         (RETRIES, "retry b: commits"),
         (RETRIES, "the job expires"),
         (CANCEL, "the job expires"),

@@ -150,6 +150,7 @@ class World:
         later = self.rules.later
         after = State(
             later(state.record),
+            state.expires,
             state.queue,
             _sorted(map(self._older, state.workers)),
             _sorted(map(self._older, state.clients)),
@@ -438,6 +439,7 @@ class World:
 
         return State(
             after.record,
+            after.expires,
             after.queue,
             _sorted(map(keep, after.workers)),
             _sorted(map(keep, after.clients)),
