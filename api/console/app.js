@@ -58,8 +58,11 @@ function show() {
   if (view) view({ main, id: here.parts[1], query: here.query, signal: visit.signal });
   else if (view === undefined) main.append(h("h1", {}, "No such page"), h("p", {}, h("a", { href: "#/" }, "Overview")));
   else main.append(...roleNeeded(here));
-  const title = main.querySelector("h1")?.textContent;
-  document.title = `${title ? `${title} – ` : ""}Take One console`;
+  nameThePage();
+}
+
+function nameThePage() {
+  document.title = `${find("main").querySelector("h1").textContent} – Take One console`;
 }
 
 function roleNeeded(here) {
@@ -90,16 +93,17 @@ function entered(isAnother) {
   if (caller.isOperator) poll(readOverview, OVERVIEW_SECONDS, signedIn.signal);
   if (!isAnother) {
     showNavigation();
+    nameThePage();
     return dispatchEvent(new Event("input-again"));
   }
   closeAll();
-  if (!location.hash && mayTry() && !caller.isOperator) history.replaceState(null, "", "#/try");
+  if (!location.hash && mayTry()) history.replaceState(null, "", "#/try");
   show();
 }
 
 async function readOverview() {
   const overview = await get("/operations/overview", {}, { signal: signedIn.signal });
-  showPause(overview.paused);
+  showPause(overview.pause);
   dispatchEvent(new CustomEvent("overview", { detail: overview }));
 }
 
@@ -117,6 +121,7 @@ function leave(why) {
   signedIn.abort();
   setToken(null);
   for (const id of ["main", "nav", "session", "pause"]) find(id).hidden = true;
+  document.title = "Take One console";
   signIn(why, entered);
 }
 
@@ -139,7 +144,7 @@ find("sign-out").addEventListener("click", () => {
   signOut();
   visit.abort();
   closeAll();
-  find("main").replaceChildren();
+  for (const id of ["main", "nav", "who", "pause"]) find(id).replaceChildren();
   leave();
 });
 find("skip").addEventListener("click", (event) => {

@@ -33,6 +33,7 @@ export function field(label, input, hint) {
   return row;
 }
 
+/** A list to choose from: pairs of a value and its label. */
 export function select(name, choices, chosen) {
   return h("select", { name, id: `field-${name}` },
     choices.map(([value, label]) => h("option", { value, selected: value === chosen }, label)));

@@ -40,13 +40,14 @@ export function showJob({ main, id, signal }) {
 }
 
 function sections(job) {
-  const claims = job.claims ?? (job.dispatch ? [job.dispatch] : []);
+  const claims = job.claims.toReversed();
   return [
     facts([
       ["Name", job.name && text(job.name)],
       ["State", badge(job.status)],
       ["Silent since", moment(job.silent_since)],
-      ["Owner", job.owner && text(job.owner)],
+      ["Since", moment(job.status_since)],
+      ["Owner", text(job.owner)],
       ["Project", h("a", { href: `#/jobs?view=failed&project_id=${encodeURIComponent(job.project_id)}` }, code(job.project_id))],
       ["Created", moment(job.created_at)],
       ["Changed", moment(job.updated_at)],
@@ -54,7 +55,8 @@ function sections(job) {
     job.failure && section("Failure", failureFacts(job.failure)),
     section(claims.length > 1 ? "Dispatches, the latest first" : "Dispatch",
       claims.length ? claims.map(dispatchFacts) : h("p", { class: "hint" }, "None yet.")),
-    section("Timeline", timeline(job.events?.items ?? job.events ?? [])),
+    section("Timeline", job.earlier_events > 0 && h("p", { class: "hint" }, `${job.earlier_events} earlier events are not shown.`),
+      timeline(job.events)),
     section("Artifacts", artifacts(job.manifest)),
     Object.keys(job.metadata ?? {}).length > 0 && section("The owner's metadata", metadataFacts(job.metadata)),
   ];

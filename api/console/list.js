@@ -81,18 +81,13 @@ function row(job, view) {
     unknown: dispatch?.sent_at ?? dispatch?.claimed_at,
     silent: job.silent_since,
     in_flight: dispatch?.claimed_at,
-    failed: job.failed_at ?? job.updated_at,
+    failed: job.status_since,
   }[view];
   const cell = (label, ...content) => h("span", { class: "cell" }, h("span", { class: "cell-label" }, `${label}: `), content);
   return h("li", { class: "row" },
     cell("Job", h("a", { href: `#/jobs/${job.id}` }, job.name ? text(job.name) : code(job.id))),
     cell("State", badge(job.status), " ", dispatch && badge(dispatch.phase)),
-    cell("Owner", text(job.owner ?? "")),
+    cell("Owner", text(job.owner)),
     cell(COLUMNS[view], moment(since)),
-    cell("Why", why(job)));
-}
-
-function why({ failure, dispatch }) {
-  if (failure) return text([failure.code, failure.stage].filter(Boolean).join(" at ") || "no code given");
-  return dispatch?.reason ? text(dispatch.reason) : "–";
+    cell("Why", job.reason ? text(job.reason) : "–"));
 }

@@ -27,7 +27,7 @@ export function showOverview({ main, signal }) {
 
 function tilesOf(overview) {
   return Object.entries(VIEWS).map(([view, [label, meaning]]) => {
-    const count = overview[view];
+    const count = overview[view === "failed" ? "failed_last_24h" : view];
     return h("a", { class: "tile", href: `#/jobs?view=${view}`, "data-count": count,
       "data-kind": count && view !== "in_flight" ? "warning" : null },
     h("span", { class: "count" }, String(count ?? "–")), h("span", { class: "label" },
@@ -36,7 +36,7 @@ function tilesOf(overview) {
 }
 
 function counts(title, found) {
-  const rows = Object.entries(found ?? {});
+  const rows = Object.entries(found).filter(([, count]) => count);
   return h("section", {}, h("h2", {}, title), rows.length
     ? h("table", {}, h("tbody", {}, rows.map(([name, count]) =>
       h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(count))))))
@@ -52,8 +52,8 @@ function pauseAll() {
       "Runs are taken and wait. Callbacks, cancels and asks go on, and so does what is being posted now."],
     label: "Pause dispatching",
     perform: async (reason) => {
-      const { paused } = await post("/operations/pause", { reason });
-      return ["Dispatching is paused since ", moment(paused?.since), " by ", text(paused?.by ?? ""), "."];
+      const { pause } = await post("/operations/pause", { reason });
+      return ["Dispatching is paused since ", moment(pause.since), " by ", text(pause.by), "."];
     },
     after: reread,
   });
@@ -63,9 +63,9 @@ function pauseAll() {
 export function resume() {
   ask({
     title: "Resume dispatching?",
-    lines: ["Workers post dispatches again; what waited is sent first.", latest?.paused
-      && ["It is paused since ", moment(latest.paused.since), " by ", text(latest.paused.by), ": ",
-        text(latest.paused.reason)]],
+    lines: ["Workers post dispatches again; what waited is sent first.", latest?.pause
+      && ["It is paused since ", moment(latest.pause.since), " by ", text(latest.pause.by), ": ",
+        text(latest.pause.reason)]],
     label: "Resume dispatching",
     reason: "optional",
     perform: async (reason) => {

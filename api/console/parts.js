@@ -42,16 +42,19 @@ export function dispatchFacts(dispatch) {
   return facts([
     ["Dispatch", code(dispatch.dispatch_id)],
     ["Kind", dispatch.kind],
-    ["Epoch", dispatch.epoch === undefined ? null : String(dispatch.epoch)],
+    ["Epoch", dispatch.attempt && String(dispatch.attempt)],
+    ["Sends", dispatch.sends && String(dispatch.sends)],
+    ["Model profile", dispatch.model_profile],
+    ["Resumes from", dispatch.resume_from_status && badge(dispatch.resume_from_status)],
     ["Phase", badge(dispatch.phase)],
     ["Reason", dispatch.reason && text(dispatch.reason)],
     ["Claimed", moment(dispatch.claimed_at)],
     ["Sent", moment(dispatch.sent_at)],
     ["Settled", moment(dispatch.settled_at)],
-    ["Next look", moment(dispatch.lease_until, { age: false })],
+    ["Next look", moment(dispatch.due_at, { age: false })],
     ["The engine's run", dispatch.execution_id && code(dispatch.execution_id)],
-    ["The engine says", dispatch.run_state],
-    ["Asked", moment(dispatch.asked_at)],
+    ["The engine said", dispatch.run_state],
+    ["Cancel", dispatch.cancel_due && "the orchestrator is still to be told"],
   ]);
 }
 

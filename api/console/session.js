@@ -68,14 +68,16 @@ function remember(input, otherwise) {
   return input;
 }
 
+const ROLES = [["editor,operator", "editor and operator"], ["editor", "editor: has projects and jobs"],
+  ["operator", "operator: sees and settles all jobs"]];
+
 function nameInputs() {
   const name = remember(h("input", { name: "name", autocomplete: "off", autofocus: true }), "alice");
-  const role = remember(select("role", [["operator", "operator: sees and settles all jobs"],
-    ["editor", "editor: has projects and jobs"]], "operator"), "operator");
+  const role = remember(select("role", ROLES), ROLES[0][0]);
   return {
     rows: [field("Name", name, "This service runs for development: any name is accepted."), field("Role", role)],
     token: () => `test:${name.value.trim()}:${role.value}`,
-    name: () => `${name.value.trim()} (${role.value})`,
+    name: () => `${name.value.trim()} (${role.value.replace(",", ", ")})`,
   };
 }
 

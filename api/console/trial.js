@@ -4,6 +4,7 @@ import { ApiError, get, post } from "./api.js";
 import { announce, badge, button, code, facts, field, h, moment, replace, select, text } from "./dom.js";
 import { artifacts, dispatchFacts, failureFacts, timeline } from "./parts.js";
 import { poll } from "./polling.js";
+import { caller } from "./session.js";
 
 const WAIT_SECONDS = 20;
 const PAUSE_SECONDS = 0.5;
@@ -15,7 +16,7 @@ export function showTrial({ main, signal }) {
   const jobs = h("ul", { class: "rows" });
   const status = h("p", { class: "outcome", role: "status" });
   main.append(h("h1", {}, "Try Take One"),
-    h("p", {}, "You are an editor. Make a project, a job in it, and start the job’s workflow as often as you like: "
+    h("p", {}, "You are an editor. Make a project, a job in it, and start the job's workflow as often as you like: "
       + "the orchestrator gets one dispatch."),
     h("form", { class: "filters", "aria-label": "New project", onsubmit: acting(createProject) },
       field("New project", h("input", { name: "name", value: "Interviews", dir: "auto", autocomplete: "off" })),
@@ -82,6 +83,7 @@ export function showTrialJob({ main, id, signal }) {
   const body = h("div", {});
   const status = h("p", { class: "hint", role: "status" }, "Reading …");
   main.append(h("h1", {}, "Job ", code(id)), status, acts, answers, body);
+  if (caller.isOperator) main.append(h("p", {}, h("a", { href: `#/jobs/${id}` }, "See it as an operator")));
   let known = null;
 
   // A long poll: it is answered as soon as the state is another.
@@ -147,8 +149,8 @@ export function showTrialJob({ main, id, signal }) {
 
   function confirmForm() {
     const form = h("form", { class: "filters", "aria-label": "Upload" },
-      field("The video’s address", h("input", { name: "video_uri", value: "s3://uploads/interview.mp4", autocomplete: "off" }),
-        "Any URI: the demonstration’s orchestrator does not open it."),
+      field("The video's address", h("input", { name: "video_uri", value: "s3://uploads/interview.mp4", autocomplete: "off" }),
+        "Any URI: the demonstration's orchestrator does not open it."),
       field("Let its workflow", select("fault", FAULTS, "")),
       h("div", { class: "buttons" }, h("button", { type: "submit", class: "primary", id: "trial-confirm" }, "Confirm the upload")));
     form.addEventListener("submit", (event) => {

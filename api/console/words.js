@@ -25,6 +25,7 @@ const EVENTS = {
   "dispatch.released": "Dispatch given back",
   "dispatch.superseded": "Dispatch superseded",
   "dispatch.resent": "Dispatch to be sent again",
+  "dispatch.asked": "Orchestrator asked",
   "dispatch.settled": "Dispatch settled by hand",
   "orchestrator.cancel_notified": "Orchestrator told of the cancel",
   "orchestrator.run_failed": "The engine's run ended badly",

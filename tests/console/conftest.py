@@ -11,6 +11,8 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance import tokens
 from tests.conftest import NewStack
+from tests.console.night import SETTINGS, Night
+from tests.support.orchestrator import StubOrchestrator
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
 exceptions = pytest.importorskip("selenium.common.exceptions")
@@ -30,7 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         if "tests/console" in str(item.path):
-            item.add_marker(pytest.mark.skip(reason="chromium and chromium-driver are not installed"))
+            item.add_marker(
+                pytest.mark.skip(reason="chromium and chromium-driver are not installed")
+            )
 
 
 @pytest.fixture(scope="package")
@@ -110,7 +114,9 @@ class Console:
         def clicked() -> bool:
             element = self._shown(selector, text)
             if element is not None:
-                self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+                self.driver.execute_script(
+                    "arguments[0].scrollIntoView({block: 'center'})", element
+                )
                 element.click()
             return element is not None
 
@@ -201,3 +207,20 @@ def jwt_stack(new_stack: NewStack) -> Iterator[Stack]:
     }
     with new_stack(workers=0, **settings) as running:
         yield running
+
+
+@pytest.fixture(scope="package")
+def night(
+    new_stack: NewStack, orchestrator: StubOrchestrator, callback_secret: str
+) -> Iterator[Night]:
+    """A service with operators, at night."""
+    with new_stack(**SETTINGS) as running:
+        yield Night(running, orchestrator, callback_secret)
+
+
+@pytest.fixture
+def olga(night: Night, new_console: NewConsole) -> Iterator[Console]:
+    """Its console, with an operator signed in. The browser has nothing to complain of."""
+    shown = new_console(night.stack).load("/").sign_in("olga", "operator")
+    yield shown
+    assert shown.complaints() == []
