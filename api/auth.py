@@ -1,4 +1,4 @@
-"""Who is calling: editors by bearer token, the orchestrator by the callback secret."""
+"""Who is calling: editors and operators by bearer token, the orchestrator by the callback secret."""
 
 import hmac
 import time
@@ -14,6 +14,7 @@ from observability.logs import hashed
 from settings import Settings, split_list
 
 EDITOR_ROLE = "editor"
+OPERATOR_ROLE = "operator"
 _LONGEST_USER = 256
 _MOST_VERIFIED = 10_000
 
@@ -24,6 +25,7 @@ class Principal:
 
     user: str
     is_editor: bool
+    is_operator: bool = False
 
     @cached_property
     def pseudonym(self) -> str | None:
@@ -39,7 +41,13 @@ class Principal:
     def editor(self) -> str:
         """The user, for a route that names no resource. Raises `Forbidden` if they are no editor."""
         if not self.is_editor:
-            raise Forbidden
+            raise Forbidden(EDITOR_ROLE)
+        return self.user
+
+    def operator(self) -> str:
+        """The user, for an operator's route. Raises `Forbidden` if they are no operator."""
+        if not self.is_operator:
+            raise Forbidden(OPERATOR_ROLE)
         return self.user
 
 
@@ -101,16 +109,16 @@ class Authenticator:
 
 def _dev_principal(token: str) -> Principal:
     prefix, _, rest = token.partition(":")
-    user, _, role = rest.rpartition(":")
-    if prefix != "test" or not user or not role:
+    user, _, roles = rest.rpartition(":")
+    if prefix != "test" or not user or not roles:
         raise Unauthorized
-    return _principal(user, {role})
+    return _principal(user, set(roles.split(",")))
 
 
 def _principal(user: Any, roles: set[str]) -> Principal:
     if not isinstance(user, str) or not 0 < len(user) <= _LONGEST_USER or not _is_unicode(user):
         raise Unauthorized
-    return Principal(user, EDITOR_ROLE in roles)
+    return Principal(user, EDITOR_ROLE in roles, OPERATOR_ROLE in roles)
 
 
 def _is_unicode(text: str) -> bool:

@@ -215,6 +215,7 @@ class Rfc3339(fields.AwareDateTime):
 
 
 _NO_CURSOR = "Not a cursor of ours."
+is_project_id = _pattern(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "Must be a UUID.")
 
 
 class TrailQuerySchema(RequestSchema):
@@ -234,10 +235,7 @@ class JobPageQuerySchema(PageQuerySchema):
 
 
 class OwnJobsQuerySchema(JobPageQuerySchema):
-    project_id = fields.String(
-        load_default=None,
-        validate=_pattern(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "Must be a UUID."),
-    )
+    project_id = fields.String(load_default=None, validate=is_project_id)
     order = fields.String(load_default="desc", validate=validate.OneOf(["asc", "desc"]))
     updated_after = Rfc3339(load_default=None)
 

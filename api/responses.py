@@ -64,7 +64,7 @@ def job_shape(record: Record) -> Shape:
         "silent_since": job.silent_since,
         "created_at": job.created_at,
         "updated_at": job.updated_at,
-        "dispatch": _dispatch_shape(claim) if claim else None,
+        "dispatch": dispatch_shape(claim) if claim else None,
         "failure": _known_fields(job.failure) if job.failure else None,
     }
 
@@ -74,7 +74,8 @@ def _known_fields(stored: BaseModel) -> Shape:
     return stored.model_dump(include=set(type(stored).model_fields))
 
 
-def _dispatch_shape(claim: Claim) -> Shape:
+def dispatch_shape(claim: Claim) -> Shape:
+    """A Dispatch of the contract."""
     return {
         "kind": claim.kind,
         "dispatch_id": claim.dispatch_id,

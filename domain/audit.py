@@ -12,6 +12,7 @@ class Actor(StrEnum):
 
     EDITOR = "editor"
     ORCHESTRATOR = "orchestrator"
+    OPERATOR = "operator"
     SYSTEM = "system"
 
 
@@ -38,6 +39,15 @@ class EventType(StrEnum):
     RUN_FAILED = "orchestrator.run_failed"
     REPORTED_LATE = "orchestrator.reported_late"
     SILENT = "job.silent"
+    ASKED = "dispatch.asked"
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorAct:
+    """Which operator does something, and why. Editors are shown the reason, and operators the name too."""
+
+    operator: str
+    reason: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +55,8 @@ class AuditEvent:
     """One event of a job's trail, without the ids that the trail's key already holds.
 
     `from_status` and `to_status` differ only where the event changed the job's state. `reason` is a word of
-    our own or an operator's text; never a URI, an orchestrator's message or a secret.
+    our own or an operator's text; never a URI, an orchestrator's message or a secret. `operator` is the name of
+    the operator who did it.
     """
 
     event_type: EventType
@@ -59,3 +70,4 @@ class AuditEvent:
     epoch: int | None = None
     reason: str | None = None
     execution_id: str | None = None
+    operator: str | None = None

@@ -28,10 +28,13 @@ class Unauthorized(TakeOneError):
 
 
 class Forbidden(TakeOneError):
-    """The caller is known and is not an editor, on a route that names no resource."""
+    """The caller is known, and has not the role that the route asks for."""
 
     code = "FORBIDDEN"
-    message = "The editor role is required."
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self.message = f"The {role} role is required."
 
 
 class ResourceNotFound(TakeOneError):

@@ -85,7 +85,8 @@ class Job(BaseModel):
     `version` grows with every change, so that no two stored values of a job are ever equal.
     `reports` counts the callbacks that were applied under the current dispatch, `repeats` how often in a row
     they have reported the state that the job is in already. `reported_at` is when the last one was applied, by
-    our clock; `silent_since` is since when a callback that is due has not come.
+    our clock; `silent_since` is since when a callback that is due has not come. `status_since` is when the job
+    came into its state, or last failed; None where an earlier release did that.
 
     `past_claims` are the claims that are over, by epoch: those that a retry followed, and the latest one that
     was released. They recognise a replay or a late callback, and epochs count on from the last.
@@ -98,6 +99,7 @@ class Job(BaseModel):
     project_id: str
     owner: str
     status: JobStatus
+    status_since: datetime | None = None
     manifest: Manifest = Field(default_factory=Manifest)
     created_at: datetime
     updated_at: datetime

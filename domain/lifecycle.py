@@ -26,6 +26,7 @@ def create_job(
         project_id=project_id,
         owner=owner,
         status=JobStatus.CREATED,
+        status_since=now,
         created_at=now,
         updated_at=now,
         **(own or {}),

@@ -261,6 +261,7 @@ def _fail(change: Change, claim: Claim, state: RunState) -> None:
     """The run ended badly and will not report: a retry must be possible."""
     if change.job.status is JobStatus.FAILED:
         change.log(EventType.RUN_FAILED, Actor.SYSTEM, claim=claim, reason=state)
+        change.update_job(status_since=change.now)
     else:
         status = ensure_transition(change.job.status, JobStatus.FAILED)
         change.move(status, Actor.SYSTEM, EventType.RUN_FAILED)

@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
-from domain.audit import Actor, AuditEvent, EventType
+from domain.audit import Actor, AuditEvent, EventType, OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
     TOLD_AGAIN_AFTER,
@@ -146,12 +146,22 @@ def unchanged(record: Record) -> Decision[None]:
 
 
 class Change:
-    """A change in the making: collects new values, and the events that go with them."""
+    """A change in the making: collects new values, and the events that go with them.
 
-    def __init__(self, record: Record, now: datetime, correlation_id: str | None = None) -> None:
+    `act`: an operator makes it; each of its events then says so, whatever actor it is logged with.
+    """
+
+    def __init__(
+        self,
+        record: Record,
+        now: datetime,
+        correlation_id: str | None = None,
+        act: OperatorAct | None = None,
+    ) -> None:
         self.record = record
         self.now = now
         self._correlation_id = correlation_id
+        self._act = act
         self._events: list[AuditEvent] = []
         self._version = record.job.version + 1
 
@@ -172,10 +182,11 @@ class Change:
         execution_id: str | None = None,
     ) -> None:
         """Add an event; without `to_status` it says that the state stayed as it is."""
+        act = self._act
         self._events.append(
             AuditEvent(
                 event_type=event_type,
-                actor=actor,
+                actor=Actor.OPERATOR if act else actor,
                 from_status=self.job.status,
                 to_status=to_status or self.job.status,
                 occurred_at=occurred_at or self.now,
@@ -183,8 +194,9 @@ class Change:
                 correlation_id=self._correlation_id,
                 dispatch_id=claim.dispatch_id if claim else None,
                 epoch=claim.epoch if claim else None,
-                reason=reason,
+                reason=act.reason if act else reason,
                 execution_id=execution_id,
+                operator=act.operator if act else None,
             )
         )
 
@@ -197,7 +209,8 @@ class Change:
     ) -> None:
         """Change the job's state, which `ensure_transition` has allowed, and log it."""
         self.log(event_type, actor, to_status=to_status, occurred_at=occurred_at)
-        self.update_job(status=to_status)
+        since = self.job.status_since if to_status is self.job.status else self.now
+        self.update_job(status=to_status, status_since=since)
 
     def update_job(self, **fields: Any) -> None:
         """Give the job new values."""

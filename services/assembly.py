@@ -17,6 +17,7 @@ from store.idempotency import IdempotencyKeys
 from store.jobs import JobStore, Outbox
 from store.notifier import Notifier
 from store.projects import ProjectStore
+from store.views import JobViews
 from store.write_limit import WriteLimit
 
 
@@ -49,14 +50,15 @@ def make_services(
     jobs = JobStore(redis, outbox)
     policy = dispatch_policy(settings)
     slots, writes = WaitSlots(settings.web_wait_slots), WriteLimit(settings.write_limit, redis)
+    projects = ProjectStore(redis)
     return Services(
         settings=settings,
         redis=redis,
         jobs=jobs,
-        projects=ProjectStore(redis),
+        projects=projects,
         idempotency_keys=IdempotencyKeys(redis, settings.idempotency_key_seconds),
         run_and_wait=RunAndWait(jobs, Notifier(redis), policy, slots, writes, now),
-        operations=Operations(jobs, policy, now),
+        operations=Operations(jobs, JobViews(redis, projects.load_jobs), policy, now),
         writes=writes,
         policy=policy,
         now=now,

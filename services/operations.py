@@ -2,27 +2,70 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 
+from domain.audit import AuditEvent
 from domain.claim import ClaimEvent, DispatchPolicy, Phase, RunState
 from domain.claim_rules import settle_by_operator
 from domain.errors import JobAlreadyRunning, ResourceNotFound
+from domain.job_fsm import JobStatus
 from domain.reconcile import answered
 from domain.record import Decision, Record
 from store.errors import RecordUnreadable
 from store.jobs import JobStore
+from store.lists import Page, PageQuery
+from store.views import JobViews, View
 
 _PAGE = 200
+_MOST_EVENTS = 1_000
 _EVENTS = {"sent": ClaimEvent.SETTLED_SENT, "release": ClaimEvent.SETTLED_RELEASE}
 SETTLEMENTS = tuple(_EVENTS)
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs are wanted; None: any. `reason`: see `reason_of`."""
+
+    project_id: str | None = None
+    owner: str | None = None
+    reason: str | None = None
+
+    def matches(self, record: Record) -> bool:
+        """Whether the job is wanted."""
+        job = record.job
+        found = (job.project_id, job.owner, reason_of(record))
+        wanted = (self.project_id, self.owner, self.reason)
+        return all(each in (None, is_) for each, is_ in zip(wanted, found, strict=True))
+
+
+EVERY_JOB = JobFilter()
+
+
+def reason_of(record: Record) -> str | None:
+    """Why an operator sees a job: its failure's code, else its dispatch's reason or its engine's word."""
+    failure, claim = record.job.failure, record.shown_claim
+    if failure is not None:
+        return failure.code
+    return claim.reason or claim.run_state if claim else None
 
 
 class Operations:
     """The operator's use cases. Each raises `StoreError` where the store does not serve."""
 
-    def __init__(self, jobs: JobStore, policy: DispatchPolicy, now: Callable[[], datetime]) -> None:
-        self._jobs, self._policy, self._now = jobs, policy, now
+    def __init__(
+        self, jobs: JobStore, views: JobViews, policy: DispatchPolicy, now: Callable[[], datetime]
+    ) -> None:
+        self._jobs, self._views, self._policy, self._now = jobs, views, policy, now
+
+    def page(
+        self, view: View | JobStatus, query: PageQuery, wanted: JobFilter = EVERY_JOB
+    ) -> Page[Record]:
+        """A page of a view of all users' jobs, or of those in a state, oldest first."""
+        if isinstance(view, View):
+            return self._views.page(view, query, wanted.matches)
+        return self._views.in_state(view, query, wanted.matches)
 
     def open_dispatches(self, *, unknown_only: bool = False) -> Iterator[Record]:
         """The records whose dispatch has an open outcome, those with an unknown one first."""
@@ -65,6 +108,13 @@ class Operations:
         if record is None:
             raise ResourceNotFound
         return record
+
+    def history(self, job_id: str) -> tuple[Record, list[AuditEvent], int]:
+        """Any user's job, the latest events of its trail, and how many came before them.
+
+        Raises `ResourceNotFound`.
+        """
+        return self.job(job_id), *self._jobs.latest_events(job_id, _MOST_EVENTS)
 
     def settle(
         self, job_id: str, settlement: str, reason: str, ask: Callable[[str], RunState]

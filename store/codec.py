@@ -21,7 +21,7 @@ from store.errors import RecordUnreadable
 FORM: Final = 1
 
 # The fields at an event's end that may be left out; a later release may add more of them.
-_KNOWN_DETAILS = 5
+_KNOWN_DETAILS = 6
 
 
 def load_record(job_id: str, job: bytes, claim: bytes, seen: bytes | None = None) -> Record:
@@ -117,6 +117,7 @@ def dump_event(event: AuditEvent) -> bytes:
         event.epoch,
         event.reason,
         event.execution_id,
+        event.operator,
     ]
     while fields[-1] is None:
         fields.pop()

@@ -2,7 +2,8 @@
 -- Knows no states: it compares, writes, and says whether it did.
 --
 -- KEYS[1] job  [2] claim  [3] trail  [4] callbacks  [5..8] indexes
---      [9] pause  [10] the owner's jobs by change  [11..] queues (may be absent)
+--      [9] pause  [10] the owner's jobs by change  [11] jobs in the state before  [12] in the state after
+--      [13..] queues (may be absent)
 -- ARGV[1] the job as it was read
 -- ARGV[2] the claim as it was read   ('' = there was none)
 -- ARGV[3] the new job                ('' = unchanged)
@@ -13,7 +14,8 @@
 -- ARGV[13] message for the shortest of the queues ('' = none)
 -- ARGV[14] '1': not while dispatching is paused
 -- ARGV[15] the job's place by change as it was, [16] as it is if the job is new
--- ARGV[17..] events for the trail
+-- ARGV[17] its place in its state's list as it was, [18] as it is if the job is new     ('' = has no list)
+-- ARGV[19..] events for the trail
 -- returns 1 if committed, 0 if job or claim had changed, 2 if dispatching is paused
 
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end
@@ -37,16 +39,22 @@ if ARGV[3] ~= '' then
   redis.call('SET', KEYS[1], ARGV[3])
   redis.call('ZREM', KEYS[10], ARGV[15])
   redis.call('ZADD', KEYS[10], 0, ARGV[16])
+  if ARGV[17] ~= '' then redis.call('ZREM', KEYS[11], ARGV[17]) end
+  if ARGV[18] ~= '' then
+    redis.call('ZADD', KEYS[12], 0, ARGV[18])
+    -- Failed jobs may lie in the store for ever: the oldest leave the list.
+    redis.call('ZREMRANGEBYRANK', KEYS[12], 0, -100001)
+  end
 end
 if ARGV[11] ~= '' then redis.call('HSET', KEYS[4], ARGV[11], ARGV[12]) end
 -- A job that is tried for weeks would fill the store with its trail: the oldest events go.
 local most_events = 10000
-if #ARGV > 16 and redis.call('RPUSH', KEYS[3], unpack(ARGV, 17)) > most_events then
+if #ARGV > 18 and redis.call('RPUSH', KEYS[3], unpack(ARGV, 19)) > most_events then
   redis.call('LTRIM', KEYS[3], -most_events, -1)
 end
 if ARGV[13] ~= '' then
-  local shortest = KEYS[11]
-  for i = 12, #KEYS do
+  local shortest = KEYS[13]
+  for i = 14, #KEYS do
     if redis.call('LLEN', KEYS[i]) < redis.call('LLEN', shortest) then shortest = KEYS[i] end
   end
   redis.call('LPUSH', shortest, ARGV[13])

@@ -15,7 +15,7 @@ from store import codec, keys
 from store.client import execute, redis_errors
 from store.due_index import INDEXES, DueIndex, scores
 from store.errors import DispatchingPaused, StoreContended
-from store.lists import ListedRecords, change_entry, lists_of_job
+from store.lists import ListedRecords, change_entry, lists_of_job, state_entry
 from store.pauses import PauseStore
 
 Result = TypeVar("Result")
@@ -157,6 +157,14 @@ class JobStore:
         events = [codec.load_event(line) for line in lines[:limit]]
         return [event for event in events if event is not None], len(lines) > limit
 
+    def latest_events(self, job_id: str, limit: int) -> tuple[list[AuditEvent], int]:
+        """Read the last `limit` events of a trail, oldest first, and how many there are before them."""
+        name = keys.trail(job_id)
+        pipeline = self._client.pipeline(transaction=False)
+        lines, length = execute(pipeline.lrange(name, -limit, -1).llen(name), "LRANGE LLEN")
+        events = [codec.load_event(line) for line in lines]
+        return [event for event in events if event is not None], max(0, length - limit)
+
     def _write(self, before: Record, decision: Decision[Any]) -> Record | None:
         """Write the decision if the record is still as `before` has it; None if it is not."""
         after = _with_revision(before, decision.record)
@@ -168,6 +176,7 @@ class JobStore:
             )
         job_id = after.job.id
         names = [*_names(job_id), *INDEXES, keys.PAUSE, keys.user_changes(after.job.owner)]
+        names += [keys.jobs_in(before.job.status), keys.jobs_in(after.job.status)]
         names += message[0] if message else []
         with redis_errors("EVALSHA"):
             committed = self._commit(names, self._arguments(before, after, decision, message))
@@ -203,6 +212,8 @@ class JobStore:
             b"1" if decision.unless_paused else b"",
             change_entry(before.job),
             change_entry(after.job),
+            state_entry(before.job),
+            state_entry(after.job),
             *(codec.dump_event(event) for event in decision.events),
         ]
 

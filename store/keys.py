@@ -44,6 +44,11 @@ def callbacks(job_id: str) -> str:
     return f"{PREFIX}{{{job_id}}}:callbacks"
 
 
+def jobs_in(status: str) -> str:
+    """The jobs in a state, by when they came into it. What is in it: `store/lists.py`."""
+    return f"{PREFIX}jobs:in:{status}"
+
+
 def made(record_id: str) -> str:
     """Says that the job or project was made by an idempotency key; outlives the record, as long as the key."""
     return f"{PREFIX}{{{record_id}}}:made"

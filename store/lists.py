@@ -14,15 +14,21 @@ from typing import Generic, TypeVar
 from redis import Redis
 
 from domain.job import Job, Project
+from domain.job_fsm import JobStatus
 from store import keys
 from store.client import redis_errors
 from store.errors import RecordUnreadable
 
 Item = TypeVar("Item")
+ReadEntries = Callable[[Redis, str, "PageQuery", str | None, int], list[str]]
 
 _PUT = Path(__file__).with_name("put.lua").read_text()
-_TIME_DIGITS = 16
+TIME_DIGITS = 16
 _CHUNK = 200
+# Jobs that are done or cancelled concern no operator any more.
+LISTED_STATES = tuple(
+    each for each in JobStatus if each not in (JobStatus.DONE, JobStatus.CANCELLED)
+)
 # How many entries one page looks at, at the most, when it filters: a page may then be short, or empty, and
 # still have a cursor to go on from.
 _MOST_EXAMINED = 1_000
@@ -30,12 +36,13 @@ _MOST_EXAMINED = 1_000
 
 @dataclass(frozen=True, slots=True)
 class PageQuery:
-    """Which part of a list to read: `limit` items behind `cursor`, and only those later than `after`."""
+    """Which part of a list to read: `limit` items behind `cursor`, later than `after` and up to `before`."""
 
     limit: int
     cursor: str | None = None
     newest_first: bool = False
     after: datetime | None = None
+    before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class Page(Generic[Item]):
 
 def entry(moment: datetime, record_id: str) -> str:
     """What stands for a record in a list."""
-    return f"{round(moment.timestamp() * 1_000_000):0{_TIME_DIGITS}d}{record_id}"
+    return f"{round(moment.timestamp() * 1_000_000):0{TIME_DIGITS}d}{record_id}"
 
 
 def change_entry(job: Job) -> str:
@@ -56,10 +63,16 @@ def change_entry(job: Job) -> str:
     return entry(job.updated_at, job.id)
 
 
+def state_entry(job: Job) -> str:
+    """What stands for a job in the list of those in its state; empty if its state has no list."""
+    return entry(job.status_since or job.updated_at, job.id) if job.status in LISTED_STATES else ""
+
+
 def lists_of_job(job: Job) -> dict[str, str]:
     """Every list that a job is in, and its entry there."""
     created = entry(job.created_at, job.id)
-    return {
+    in_state = {keys.jobs_in(job.status): state_entry(job)} if state_entry(job) else {}
+    return in_state | {
         keys.project_jobs(job.project_id): created,
         keys.user_jobs(job.owner): created,
         keys.user_changes(job.owner): change_entry(job),
@@ -112,8 +125,11 @@ def read_page(
     load: Callable[[list[str]], Sequence[Item | RecordUnreadable | None]],
     entry_of: Callable[[Item], str],
     is_wanted: Callable[[Item], bool] = lambda _: True,
+    read_entries: ReadEntries | None = None,
 ) -> Page[Item]:
     """Read a page of the list `name`; `load` reads records by their ids, None for one that is gone.
+
+    `read_entries` reads what is no such list, but has entries like those of one.
 
     Entries of records that are gone, or that stand elsewhere in the list by now, are passed over and taken off.
     Raises `StoreUnavailable`.
@@ -121,9 +137,9 @@ def read_page(
     found: list[Item] = []
     cursor, examined, size = query.cursor, 0, query.limit + 1
     while examined < _MOST_EXAMINED:
-        entries = _entries(client, name, query, cursor, size)
+        entries = (read_entries or _entries)(client, name, query, cursor, size)
         stale = []
-        for each, item in zip(entries, load([one[_TIME_DIGITS:] for one in entries]), strict=True):
+        for each, item in zip(entries, load([one[TIME_DIGITS:] for one in entries]), strict=True):
             if len(found) == query.limit:
                 break
             cursor = each
@@ -147,11 +163,14 @@ def _entries(
 ) -> list[str]:
     behind = f"({cursor}" if cursor else None
     least = "-" if query.after is None else f"[{entry(query.after + timedelta(microseconds=1), '')}"
+    most = (
+        "+" if query.before is None else f"({entry(query.before + timedelta(microseconds=1), '')}"
+    )
     with redis_errors("ZRANGE"):
         if query.newest_first:
-            found = client.zrevrangebylex(name, behind or "+", least, start=0, num=size)
+            found = client.zrevrangebylex(name, behind or most, least, start=0, num=size)
         else:
-            found = client.zrangebylex(name, behind or least, "+", start=0, num=size)
+            found = client.zrangebylex(name, behind or least, most, start=0, num=size)
     return [each.decode() for each in found]
 
 

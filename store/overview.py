@@ -4,17 +4,21 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from redis import Redis
 
 from domain.claim import Claim, Phase
+from domain.job_fsm import TERMINAL_STATUSES, JobStatus
 from store import codec, keys
 from store.client import execute, redis_errors
 from store.errors import RecordUnreadable
+from store.lists import entry
 
 # Looking at each claim is for a handful of them; in a crisis there may be many more.
 _MOST_CLAIMS = 1_000
+OPEN_STATES = tuple(status for status in JobStatus if status not in TERMINAL_STATUSES)
+LATELY = timedelta(hours=24)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +26,20 @@ class Overview:
     """Claims and queues at one moment; ages in seconds, 0 where there is nothing.
 
     `phases` and `oldest_claim_age` are of the 1,000 oldest claims in flight; `silent` counts jobs.
+    `jobs` counts those in each state that is not terminal, up to 100,000 each; `failed_lately` those that
+    failed in the last 24 hours.
     """
 
     in_flight: int
+    unknown: int
     phases: dict[Phase, int]
     oldest_claim_age: float
     oldest_unknown_age: float
     silent: int
     paused: bool
     queue_lengths: list[int]
+    jobs: dict[JobStatus, int]
+    failed_lately: int
 
 
 def overview(client: Redis, queues: Sequence[str], now: datetime) -> Overview:
@@ -39,15 +48,19 @@ def overview(client: Redis, queues: Sequence[str], now: datetime) -> Overview:
     pipeline.zcard(keys.IN_FLIGHT).zrange(keys.IN_FLIGHT, 0, _MOST_CLAIMS - 1)
     pipeline.zcard(keys.UNKNOWN).zrange(keys.UNKNOWN, 0, 0, withscores=True)
     pipeline.zcard(keys.SILENT).exists(keys.PAUSE)
+    pipeline.zlexcount(keys.jobs_in(JobStatus.FAILED), f"[{entry(now - LATELY, '')}", "+")
+    for status in OPEN_STATES:
+        pipeline.zcard(keys.jobs_in(status))
     for queue in queues:
         pipeline.llen(queue)
-    found = execute(pipeline, "ZCARD ZRANGE EXISTS LLEN")
-    in_flight, due, unknown, oldest, silent, paused, *lengths = found
+    found = execute(pipeline, "ZCARD ZRANGE EXISTS ZLEXCOUNT LLEN")
+    in_flight, due, unknown, oldest, silent, paused, failed, *counts = found
     claims = _open_claims(client, [job_id.decode() for job_id in due])
     phases = Counter(claim.phase for claim in claims)
     since = min((claim.claimed_at for claim in claims), default=now)
     return Overview(
         in_flight=in_flight,
+        unknown=unknown,
         # All of them: an unknown outcome that is held for ever is due at no time.
         phases={
             Phase.CLAIMED: phases[Phase.CLAIMED],
@@ -58,7 +71,9 @@ def overview(client: Redis, queues: Sequence[str], now: datetime) -> Overview:
         oldest_unknown_age=max(0.0, now.timestamp() - oldest[0][1]) if oldest else 0.0,
         silent=silent,
         paused=bool(paused),
-        queue_lengths=lengths,
+        queue_lengths=counts[len(OPEN_STATES) :],
+        jobs=dict(zip(OPEN_STATES, counts, strict=False)),
+        failed_lately=failed,
     )
 
 

@@ -97,7 +97,7 @@ class ProjectStore:
                 project_id is None or record.job.project_id == project_id
             )
 
-        return lists.read_page(self._client, name, query, self._load_jobs, entry_of, is_wanted)
+        return lists.read_page(self._client, name, query, self.load_jobs, entry_of, is_wanted)
 
     def _load_projects(self, ids: list[str]) -> list[Project | RecordUnreadable | None]:
         raws = self._pipelined([[keys.project(each)] for each in ids])
@@ -106,7 +106,8 @@ class ProjectStore:
             for each, raw in zip(ids, raws, strict=True)
         ]
 
-    def _load_jobs(self, ids: list[str]) -> list[Record | RecordUnreadable | None]:
+    def load_jobs(self, ids: list[str]) -> list[Record | RecordUnreadable | None]:
+        """Read jobs with their claims; None for one that is gone, an error for one that cannot be read."""
         raws = self._pipelined([[keys.job(each), keys.claim(each)] for each in ids])
         return [
             _readable(codec.load_record, "job_id", each, *raw)

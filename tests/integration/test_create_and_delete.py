@@ -190,7 +190,7 @@ def test_of_a_deleted_job_nothing_is_left(shelf: Shelf) -> None:
     assert shelf.jobs.load(job_id) is None
     with pytest.raises(ResourceNotFound):
         shelf.jobs.delete(job_id, lifecycle.ensure_at_rest)
-    assert len(traces(shelf, kept)) == 5
+    assert len(traces(shelf, kept)) == 6
 
 
 def test_a_job_that_is_not_at_rest_stays_whole(shelf: Shelf) -> None:
