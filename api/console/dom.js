@@ -41,7 +41,7 @@ export function select(name, choices, chosen) {
 
 /** Terms and what they are; those that are null are left out. */
 export function facts(pairs) {
-  const shown = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const shown = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false);
   return h("dl", { class: "facts" }, shown.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
 }
 
@@ -60,8 +60,14 @@ export function moment(value, { age = true } = {}) {
   if (!value) return null;
   const date = new Date(value);
   const shown = h("time", { datetime: value, title: date.toISOString() }, local(date));
-  return age ? [shown, " ", h("span", { class: "age" }, `${duration(Date.now() - date)} ago`)] : shown;
+  return age ? [shown, " ", h("span", { class: "age", "data-since": value }, ago(value))] : shown;
 }
+
+const ago = (value) => `${duration(Date.now() - new Date(value))} ago`;
+
+setInterval(() => {
+  for (const age of document.querySelectorAll("[data-since]")) age.textContent = ago(age.dataset.since);
+}, 5_000);
 
 function local(date) {
   const two = (number) => String(number).padStart(2, "0");

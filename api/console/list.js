@@ -86,7 +86,7 @@ function row(job, view) {
   const cell = (label, ...content) => h("span", { class: "cell" }, h("span", { class: "cell-label" }, `${label}: `), content);
   return h("li", { class: "row" },
     cell("Job", h("a", { href: `#/jobs/${job.id}` }, job.name ? text(job.name) : code(job.id))),
-    cell("State", badge(job.status), " ", dispatch && badge(dispatch.phase)),
+    cell("State", badge(job.status), " ", dispatch && dispatch.phase !== "SENT" && badge(dispatch.phase)),
     cell("Owner", text(job.owner)),
     cell(COLUMNS[view], moment(since)),
     cell("Why", job.reason ? text(job.reason) : "–"));

@@ -4,7 +4,7 @@ export const VIEWS = {
   unknown: ["Unknown", "Sent, and no answer came: whether the orchestrator has them is not known."],
   silent: ["Silent", "Started, and the next report is overdue."],
   in_flight: ["In flight", "Claimed or being sent, or of unknown outcome."],
-  failed: ["Failed", "Failed, and not retried yet."],
+  failed: ["Failed", "Failed; those whose retry has not reported yet are among them."],
 };
 
 const EVENTS = {
