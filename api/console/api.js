@@ -1,6 +1,8 @@
 // Calls of the API. The token is in this module's memory alone: it is gone when the page is.
 
 const PATIENCE = 15_000;
+/** Milliseconds for a call that may wait as long as a run does: TAKEONE_RUN_WAIT_SECONDS may be a minute. */
+export const LONG_PATIENCE = 75_000;
 
 let token = null;
 const listeners = { unauthorized: () => {}, reached: () => {} };

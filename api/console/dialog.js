@@ -28,7 +28,8 @@ export function ask({ title, lines, label, reason = "required", isDangerous = fa
 
   async function submit(event) {
     event.preventDefault();
-    const given = why.value.trim();
+    // It is shown on terminals too, as one line.
+    const given = why.value.trim().replace(/\s+/g, " ");
     if (reason === "required" && !given) {
       why.setAttribute("aria-invalid", "true");
       why.focus();

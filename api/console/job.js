@@ -1,10 +1,11 @@
 // One job, as an operator sees it: who and what, its claims and its trail; and what an operator may do about it.
 
-import { ApiError, get, post } from "./api.js";
+import { ApiError, LONG_PATIENCE, get, post } from "./api.js";
 import { ask } from "./dialog.js";
 import { announce, badge, button, code, facts, h, moment, replace, text } from "./dom.js";
 import { artifacts, dispatchFacts, failureFacts, metadataFacts, timeline } from "./parts.js";
 import { poll } from "./polling.js";
+import { addressOfRetries } from "./retries.js";
 import { TERMINAL, WORKING } from "./words.js";
 
 const SECONDS = 3;
@@ -77,13 +78,14 @@ function actsOf(job, after) {
     isUnknown && act("sent", "Settle as sent …", () => settling(job, "sent")),
     (isUnknown || (dispatch?.phase === "SENT" && dispatch.kind === "retry"))
       && act("release", "Settle as not arrived …", () => settling(job, "release")),
-    status === "FAILED" && act("retry", "Retry …", () => retrying(job)),
+    status === "FAILED" && h("a", { class: "button", id: "act-retry", href: addressOfRetries(job) }, "Retry …"),
     WORKING.includes(status) && act("fail", "Fail …", () => failing(job)),
     !hasEnded && act("cancel", "Cancel …", () => cancelling(job)),
   ];
 }
 
-const path = (job, act) => `/operations/jobs/${job.id}/${act}`;
+/** Some acts ask the orchestrator first, and wait for it. */
+const perform = (job, act, body) => post(`/operations/jobs/${job.id}/${act}`, body, { patience: LONG_PATIENCE });
 
 function stands(job) {
   return ["The job is ", badge(job.status), job.dispatch ? [", its dispatch ", badge(job.dispatch.phase)] : "", "."];
@@ -93,11 +95,12 @@ function asking(job) {
   return {
     title: "Ask the orchestrator?",
     lines: [["A worker asks it for the dispatch ", code(job.dispatch.dispatch_id), "."],
-      "What it says settles the dispatch. Nothing is started or sent again by the question itself."],
+      "One that it has is settled by what it says. One that it has not is sent again under the same id, if that is safe."],
     label: "Ask",
+    reason: "optional",
     perform: async (reason) => {
-      const answer = await post(path(job, "ask"), { reason });
-      return ["The orchestrator says: ", badge(String(answer.run_state)), ". ", ...stands(answer.job)];
+      const { state, job: now } = await perform(job, "ask", reason ? { reason } : {});
+      return [state ? ["The orchestrator says: ", badge(state), ". "] : "The run reported by itself meanwhile. ", stands(now)];
     },
   };
 }
@@ -114,7 +117,7 @@ function settling(job, as) {
         "An orchestrator that can be asked is asked first.", SEEN_BY_OWNER],
     label: isSent ? "Settle as sent" : "Settle as not arrived",
     isDangerous: !isSent,
-    perform: async (reason) => stands(await post(path(job, "settle"), { as, reason })),
+    perform: async (reason) => stands(await perform(job, "settle", { as, reason })),
   };
 }
 
@@ -126,7 +129,7 @@ function cancelling(job) {
       SEEN_BY_OWNER],
     label: "Cancel the job",
     isDangerous: true,
-    perform: async (reason) => stands(await post(path(job, "cancel"), { reason })),
+    perform: async (reason) => stands(await perform(job, "cancel", { reason })),
   };
 }
 
@@ -134,9 +137,10 @@ function failing(job) {
   return {
     title: "Fail the job?",
     lines: ["The job is FAILED; it can be retried from its furthest checkpoint.",
-      "What runs at the orchestrator is not stopped by this, and its later reports are refused.", SEEN_BY_OWNER],
+      "The orchestrator is asked first and told to stop the run, where it can be. A run that goes on all the same is "
+        + "refused at its next report.", SEEN_BY_OWNER],
     label: "Fail the job",
     isDangerous: true,
-    perform: async (reason) => stands(await post(path(job, "fail"), { reason })),
+    perform: async (reason) => stands(await perform(job, "fail", { reason })),
   };
 }

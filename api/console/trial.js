@@ -1,6 +1,6 @@
 // For development: a project, a job, its upload, two runs and one dispatch, as an editor.
 
-import { ApiError, get, post } from "./api.js";
+import { ApiError, LONG_PATIENCE, get, post } from "./api.js";
 import { announce, badge, button, code, facts, field, h, moment, replace, select, text } from "./dom.js";
 import { artifacts, dispatchFacts, failureFacts, timeline } from "./parts.js";
 import { poll } from "./polling.js";
@@ -8,8 +8,6 @@ import { caller } from "./session.js";
 
 const WAIT_SECONDS = 20;
 const PAUSE_SECONDS = 0.5;
-// TAKEONE_RUN_WAIT_SECONDS may be a minute.
-const LONGEST_RUN = 75_000;
 
 export function showTrial({ main, signal }) {
   const projects = h("select", { name: "project_id", id: "field-project_id" });
@@ -135,7 +133,7 @@ export function showTrialJob({ main, id, signal }) {
   function actsOf(job) {
     const cancel = button("Cancel", () => act("Cancel", () => post(`${path}/cancel`, undefined, { whole: true }), () => "The job is cancelled."),
       { id: "trial-cancel" });
-    const run = button("Run", () => act("Run", () => post(`${path}/run`, undefined, { whole: true, patience: LONGEST_RUN }), dispatched),
+    const run = button("Run", () => act("Run", () => post(`${path}/run`, undefined, { whole: true, patience: LONG_PATIENCE }), dispatched),
       { id: "trial-run", class: "primary" });
     if (["CREATED", "UPLOADING"].includes(job.status)) return [confirmForm(), h("div", { class: "buttons" }, cancel)];
     if (job.status === "FAILED") return [retryForm()];
@@ -171,7 +169,7 @@ export function showTrialJob({ main, id, signal }) {
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const body = { model_profile: new FormData(form).get("model_profile"), client_request_id: wish };
-      act("Retry", () => post(`${path}/retry`, body, { whole: true, patience: LONGEST_RUN }), dispatched);
+      act("Retry", () => post(`${path}/retry`, body, { whole: true, patience: LONG_PATIENCE }), dispatched);
     });
     return form;
   }
