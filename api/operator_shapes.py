@@ -6,7 +6,7 @@ from domain.claim import Claim
 from domain.job import Job
 from domain.pause import Pause
 from domain.record import Record
-from services.operations import reason_of
+from services.operations import Retried, reason_of
 from store.overview import Overview
 
 
@@ -50,6 +50,17 @@ def job_history_shape(record: Record, events: list[AuditEvent], earlier_events: 
         "claims": [claim_shape(claim) for claim in claims],
         "events": [operator_event_shape(record.job, event) for event in events],
         "earlier_events": earlier_events,
+    }
+
+
+def retried_shape(retried: Retried) -> Shape:
+    """A RetriedJob of the contract."""
+    result, error = retried.result, retried.error
+    return {
+        "job_id": retried.job_id,
+        "outcome": result.outcome if result else "refused",
+        "dispatch_id": result.claim.dispatch_id if result else None,
+        "code": error.code if error else None,
     }
 
 

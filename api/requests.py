@@ -24,7 +24,7 @@ _LONGEST_URI = 2048
 # nginx and others give up on an answer after 60 s by default, and the caller gets their error page.
 _LONGEST_WAIT_SECONDS = 55
 # White space and control characters, one by one: `\s` is another set in every regex dialect.
-_INVISIBLE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+INVISIBLE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 
 is_status = validate.OneOf([status.value for status in JobStatus])
 
@@ -169,7 +169,7 @@ _NOTHING = RequestSchema()
 
 _IS_NAME = [
     validate.Length(1, 200),
-    validate.Regexp(f"[{_INVISIBLE}]*[^{_INVISIBLE}]", error="Must not be blank."),
+    validate.Regexp(f"[{INVISIBLE}]*[^{INVISIBLE}]", error="Must not be blank."),
 ]
 
 
@@ -215,6 +215,7 @@ class Rfc3339(fields.AwareDateTime):
 
 
 _NO_CURSOR = "Not a cursor of ours."
+is_cursor = _pattern(r"[0-9]{16}[0-9a-f-]{36}", _NO_CURSOR)
 is_project_id = _pattern(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "Must be a UUID.")
 
 
@@ -225,9 +226,7 @@ class TrailQuerySchema(RequestSchema):
 
 class PageQuerySchema(RequestSchema):
     limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
-    cursor = fields.String(
-        load_default=None, validate=_pattern(r"[0-9]{16}[0-9a-f-]{36}", _NO_CURSOR)
-    )
+    cursor = fields.String(load_default=None, validate=is_cursor)
 
 
 class JobPageQuerySchema(PageQuerySchema):
@@ -254,7 +253,7 @@ class ConfirmUploadSchema(RequestSchema):
         required=True,
         validate=[
             validate.Length(1, _LONGEST_URI),
-            _pattern(rf"[A-Za-z][A-Za-z0-9+.\-]*:[^{_INVISIBLE}]+", "Must be a URI with a scheme."),
+            _pattern(rf"[A-Za-z][A-Za-z0-9+.\-]*:[^{INVISIBLE}]+", "Must be a URI with a scheme."),
         ],
     )
 

@@ -5,14 +5,11 @@ from datetime import datetime
 import click
 
 from cli.pause import said
-from cli.setup import one_line, with_services
-from domain.audit import AuditEvent
-from domain.claim import Claim, RunState
-from domain.errors import JobAlreadyRunning
+from cli.setup import by_option, reason_option, with_services
+from domain.audit import AuditEvent, OperatorAct
+from domain.claim import Claim
+from domain.errors import JobAlreadyRunning, NothingToSettle
 from domain.record import Record
-from orchestrators.client import OrchestratorClient
-from orchestrators.engine import Engine
-from orchestrators.registry import make_adapter
 from services.assembly import Services
 from services.operations import SETTLEMENTS
 
@@ -85,6 +82,7 @@ def _event_line(event: AuditEvent) -> str:
     )
     words = [_time(event.recorded_at), f"{event.event_type:24}", event.actor, step]
     words += [f"epoch {event.epoch}"] if event.epoch is not None else []
+    words += [f"by {event.operator}"] if event.operator else []
     words += [event.reason] if event.reason else []
     return "  ".join(words)
 
@@ -92,33 +90,26 @@ def _event_line(event: AuditEvent) -> str:
 @dispatches.command("settle")
 @click.argument("job_id")
 @click.option("--as", "settlement", type=click.Choice(SETTLEMENTS), required=True)
-@click.option(
-    "--reason",
-    required=True,
-    callback=one_line,
-    help="How you know; it is kept on the job's trail.",
-)
+@reason_option
+@by_option
 @with_services
-def settle_dispatch(services: Services, job_id: str, settlement: str, reason: str) -> None:
+def settle_dispatch(services: Services, job_id: str, settlement: str, reason: str, by: str) -> None:
     """Settle a job's dispatch by hand.
 
     `sent`: the orchestrator has it. `release`: it has not, and the next run sends it again. You settle a
     dispatch whose outcome is unknown; or, by `release`, an accepted retry that never called back. An
-    orchestrator that can be asked is asked before a release, if the settings here name it.
+    orchestrator that can be asked is asked by a worker before a release, if the settings here name it.
     """
-
-    def ask(dispatch_id: str) -> RunState:
-        settings = services.settings
-        return Engine(OrchestratorClient(settings), make_adapter(settings)).ask(dispatch_id).state
-
+    operations = services.operations
     try:
-        decision = services.operations.settle(job_id, settlement, reason, ask)
+        record = operations.settle(job_id, settlement, OperatorAct(by, reason))
     except JobAlreadyRunning:
         message = "not released: the orchestrator says that this dispatch is running"
         raise click.ClickException(message) from None
-    if not decision.changed:
-        raise click.ClickException(f"nothing to settle as {settlement}: {_state(decision.record)}")
-    click.echo(f"settled as {settlement}: {_state(decision.record)}")
+    except NothingToSettle:
+        state = _state(operations.job(job_id))
+        raise click.ClickException(f"nothing to settle as {settlement}: {state}") from None
+    click.echo(f"settled as {settlement}: {_state(record)}")
 
 
 def _state(record: Record) -> str:

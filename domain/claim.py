@@ -193,9 +193,9 @@ class Claim(BaseModel):
     `messages` counts what was enqueued for this epoch, `sends` the posts of this dispatch under any epoch,
     `first_sent_at` is the time of the first. `engine` is the digest of the engine that it was first sent to.
     `asked_at` is set while a worker asks the engine, `asks` counts the asks since the last send. `run_state`
-    is the engine's last word, `ended_at` since when it says that the run ended badly. `is_dead`: it was
-    concluded that it did. `cancel_due`: the engine must still be told of a cancel. `resumed`: the first
-    callback of a retry has come.
+    is the engine's last word and `run_state_at` when it gave it, `ended_at` since when it says that the run
+    ended badly. `is_dead`: it was concluded that it did. `cancel_due`: the engine must still be told to stop.
+    `resumed`: the first callback of a retry has come.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow")
@@ -214,6 +214,7 @@ class Claim(BaseModel):
     asked_at: datetime | None = None
     asks: int = 0
     run_state: RunState | None = None
+    run_state_at: datetime | None = None
     ended_at: datetime | None = None
     is_dead: bool = False
     cancel_due: bool = False
@@ -266,6 +267,10 @@ class Claim(BaseModel):
         if self.engine is None:
             return self.sends > 0 and policy.can_be_asked
         return bool(policy.engine) and self.engine != policy.engine
+
+    def must_be_stopped(self, policy: DispatchPolicy) -> bool:
+        """Whether the engine is still to be told to stop it, and can be."""
+        return self.cancel_due and policy.can_cancel and not self.is_elsewhere(policy)
 
     def is_askable(self, policy: DispatchPolicy) -> bool:
         """Whether the engine can be asked about it, and its answer would count."""

@@ -7,7 +7,7 @@ or for a claim that is no longer there is not an error.
 from dataclasses import replace
 from datetime import datetime
 
-from domain.audit import Actor, EventType
+from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import (
     WINDOW_OVER,
     Claim,
@@ -122,11 +122,12 @@ def settlement(
     reason: str | None,
     now: datetime,
     policy: DispatchPolicy,
+    act: OperatorAct | None = None,
 ) -> Decision[None]:
     """The change that makes the claim `settled`; none if that is None."""
     if settled is None:
         return unchanged(record)
-    change = Change(record, now, settled.correlation_id)
+    change = Change(record, now, settled.correlation_id, act)
     is_unknown = settled.phase is Phase.UNKNOWN
     event_type = EventType.UNKNOWN if is_unknown else _EVENT_TYPES[event]
     change.log(event_type, Actor.SYSTEM, claim=settled, reason=reason)
@@ -145,6 +146,7 @@ def resend(
     policy: DispatchPolicy,
     actor: Actor,
     correlation_id: str | None = None,
+    act: OperatorAct | None = None,
 ) -> Decision[None]:
     """Claim an unknown dispatch afresh, under its own id and the next epoch."""
     claim = record.claim
@@ -164,14 +166,14 @@ def resend(
             "lease_until": now + policy.claim_lease,
         }
     )
-    change = Change(record, now, correlation_id or claim.correlation_id)
+    change = Change(record, now, correlation_id or claim.correlation_id, act)
     change.log(EventType.RESENT, actor, claim=again)
     change.set_claim(again)
     return change.decision(None, task=TaskKind.DISPATCH)
 
 
 def settle_by_operator(
-    record: Record, event: ClaimEvent, reason: str, now: datetime, policy: DispatchPolicy
+    record: Record, event: ClaimEvent, act: OperatorAct, now: datetime, policy: DispatchPolicy
 ) -> Decision[None]:
     """An operator's word on a dispatch (SETTLED_SENT or SETTLED_RELEASE), with their reason.
 
@@ -185,4 +187,4 @@ def settle_by_operator(
     if claim.phase is Phase.SENT and not awaited:
         return unchanged(record)
     settled = claim.after(event, now, policy, event.value)
-    return settlement(record, settled, event, reason, now, policy)
+    return settlement(record, settled, event, act.reason, now, policy, act)

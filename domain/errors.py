@@ -104,6 +104,20 @@ class JobAlreadyRunning(TakeOneError):
         super().__init__(current_status=current)
 
 
+class CannotBeAsked(TakeOneError):
+    """No engine can be asked about this job's dispatch: none can be, or a worker holds it, or there is none."""
+
+    code = "CANNOT_BE_ASKED"
+    message = "There is no dispatch that the orchestrator can be asked about."
+
+
+class NothingToSettle(TakeOneError):
+    """The job's dispatch is not an operator's to settle so, or not any more."""
+
+    code = "NOTHING_TO_SETTLE"
+    message = "There is nothing to settle."
+
+
 class ClientRequestMismatch(TakeOneError):
     """The same client_request_id came with another body."""
 

@@ -67,10 +67,12 @@ class Manifest(BaseModel):
 
 # The failure that the service itself finds: the engine says that the run ended badly.
 RUN_FAILED = "ORCHESTRATOR_RUN_FAILED"
+# The failure of a job that an operator has failed.
+FAILED_BY_OPERATOR = "FAILED_BY_OPERATOR"
 
 
 class Failure(BaseModel):
-    """Why a job is FAILED, as the orchestrator reported it, or `RUN_FAILED` where it did not."""
+    """Why a job is FAILED: as the orchestrator reported it, or a code of our own."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 

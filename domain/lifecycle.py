@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from domain.audit import Actor, AuditEvent, EventType
+from domain.audit import Actor, AuditEvent, EventType, OperatorAct
 from domain.claim import TOLD_AGAIN_AFTER, ClaimEvent, DispatchPolicy, FencingToken, Phase
 from domain.errors import JobAlreadyRunning, NotTerminal, VideoUriConflict
-from domain.job import Job
+from domain.job import FAILED_BY_OPERATOR, Failure, Job
 from domain.job_fsm import TERMINAL_STATUSES, JobStatus, ensure_not_terminal, ensure_transition
 from domain.record import Change, Decision, Record, TaskKind, unchanged
 
@@ -86,9 +86,13 @@ def ensure_at_rest(record: Record) -> None:
 
 
 def cancel(
-    record: Record, now: datetime, policy: DispatchPolicy, correlation_id: str | None
+    record: Record,
+    now: datetime,
+    policy: DispatchPolicy,
+    correlation_id: str | None,
+    act: OperatorAct | None = None,
 ) -> Decision[None]:
-    """Cancel the job, whatever its dispatch is doing.
+    """Cancel the job, whatever its dispatch is doing; `act`: an operator does it.
 
     A claim that no worker has begun to send leaves CLAIMED in the same commit, so that none can begin it any
     more: it is freed, or unknown if an earlier send of it is unresolved. One that may have been received
@@ -96,7 +100,7 @@ def cancel(
     """
     ensure_not_terminal(record.job.status, JobStatus.CANCELLED)
     status = ensure_transition(record.job.status, JobStatus.CANCELLED)
-    change = Change(record, now, correlation_id)
+    change = Change(record, now, correlation_id, act)
     change.move(status, Actor.EDITOR, EventType.JOB_CANCELLED)
     event = ClaimEvent.CANCELLED
     stopped = record.claim.after(event, now, policy, event.value) if record.claim else None
@@ -105,7 +109,31 @@ def cancel(
         event_type = EventType.RELEASED if is_freed else EventType.UNKNOWN
         change.log(event_type, Actor.EDITOR, claim=stopped, reason=event.value)
         change.set_claim(stopped)
-    claim = change.record.claim
+    return _stopped_at_the_engine(change, policy)
+
+
+def fail(
+    record: Record,
+    act: OperatorAct,
+    now: datetime,
+    policy: DispatchPolicy,
+    correlation_id: str | None = None,
+) -> Decision[None]:
+    """Fail the job on an operator's word, so that it can be retried; its run is stopped where it can be.
+
+    A run that goes on all the same is refused at its next callback. Raises what the FSM raises: a job that has
+    not begun to run does not fail.
+    """
+    change = Change(record, now, correlation_id, act)
+    change.move(ensure_transition(record.job.status, JobStatus.FAILED), Actor.OPERATOR)
+    failure = Failure(code=FAILED_BY_OPERATOR, message=act.reason)
+    change.update_job(failure=failure, silent_since=None)
+    return _stopped_at_the_engine(change, policy)
+
+
+def _stopped_at_the_engine(change: Change, policy: DispatchPolicy) -> Decision[None]:
+    """The finished decision, with the word to the engine that it is to stop, where it takes one."""
+    claim, now = change.record.claim, change.now
     if claim is None or not policy.can_cancel:
         change.set_next_look(policy)
         return change.decision(None)

@@ -15,6 +15,7 @@ class Pause(BaseModel):
     reason: str
     resumed_at: datetime | None = None
     resumed_by: str | None = None
+    resumed_because: str | None = None
 
     @property
     def is_on(self) -> bool:

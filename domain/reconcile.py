@@ -7,7 +7,7 @@ only for the record that it was asked about, but for "it is there", which is tru
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from domain.audit import Actor, EventType
+from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
     ENDED_BADLY,
@@ -22,10 +22,14 @@ from domain.claim import (
     RunState,
 )
 from domain.claim_rules import resend, settle, settlement, wants_dispatch
+from domain.errors import CannotBeAsked, OrchestratorDispatchFailed
 from domain.job import RUN_FAILED, Failure
 from domain.job_fsm import DRAFTING_STATUSES, JobStatus, ensure_transition
 from domain.record import Change, Decision, Record, TaskKind, unchanged
 
+NO_ANSWER = "The orchestrator gave no answer."
+# Before and after, a worker holds the claim.
+_ASKED_BY_OPERATORS = frozenset({Phase.UNKNOWN, Phase.SENT})
 LONGEST_CLAIM_LEASE = timedelta(minutes=10)
 # An ask without an answer for so long is not under way any more: its worker died, or its message was lost.
 ASK_LEASE = timedelta(seconds=30)
@@ -140,12 +144,57 @@ def start_ask(
     now: datetime,
     policy: DispatchPolicy,
     correlation_id: str | None = None,
+    act: OperatorAct | None = None,
 ) -> Decision[None]:
     """Have a worker ask the engine about the dispatch; nothing if one is being asked, or none can be."""
     claim = record.claim
     if claim is None or not claim.is_askable(policy) or is_asked(claim, now):
         return unchanged(record)
-    return _asking(Change(record, now, correlation_id or claim.correlation_id), claim, now)
+    change = Change(record, now, correlation_id or claim.correlation_id, act)
+    if act is not None:
+        change.log(EventType.ASKED, Actor.OPERATOR, claim=claim)
+    return _asking(change, claim, now)
+
+
+def ask_by_operator(
+    record: Record,
+    act: OperatorAct,
+    now: datetime,
+    policy: DispatchPolicy,
+    correlation_id: str | None = None,
+) -> Decision[Claim]:
+    """Have a worker ask about a dispatch that no worker holds; nothing changes if one is being asked.
+
+    The result is the claim as it is being asked about. Raises `CannotBeAsked`.
+    """
+    claim = record.claim
+    if claim is None or claim.phase not in _ASKED_BY_OPERATORS or not claim.is_askable(policy):
+        raise CannotBeAsked
+    asking = start_ask(record, now, policy, correlation_id, act)
+    return asking.with_result(asking.record.claim or claim)
+
+
+def has_answered(record: Record, asked: Claim) -> bool:
+    """Whether the ask that `asked` waits for is over, or its claim is."""
+    claim = record.claim
+    return claim is None or (claim.epoch, claim.asked_at) != (asked.epoch, asked.asked_at)
+
+
+def word_of_engine(record: Record, asked: Claim) -> RunState | None:
+    """What the engine said when it was asked about `asked`; None if a callback came first.
+
+    Raises `OrchestratorDispatchFailed` if it said nothing.
+    """
+    claim, since = record.standing(asked.dispatch_id), asked.asked_at
+    if claim is None or since is None or claim.epoch != asked.epoch:
+        return RunState.NOT_FOUND  # only its absence frees a claim, or has it sent again
+    reported_at = record.job.reported_at
+    if reported_at is not None and reported_at >= since:
+        return claim.run_state
+    is_word = claim.run_state_at is not None and claim.run_state_at >= since
+    if claim.run_state in (None, RunState.NO_ANSWER) or not is_word:
+        raise OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
+    return claim.run_state
 
 
 def _asking(change: Change, claim: Claim, now: datetime) -> Decision[None]:
@@ -198,7 +247,8 @@ def _absent(
         if is_wanted and claim.is_recognised(now, policy):
             return resend(record, now, policy, Actor.SYSTEM)
     change = Change(record, now, claim.correlation_id)
-    change.update_claim(asked_at=None, run_state=state, lease_until=claim.next_try(now, policy))
+    due = claim.next_try(now, policy)
+    change.update_claim(asked_at=None, run_state=state, run_state_at=now, lease_until=due)
     return change.decision(None)
 
 
@@ -237,7 +287,7 @@ def _note_state(change: Change, state: RunState, policy: DispatchPolicy) -> None
         pause = LAST_REPORT if claim.ended_at else _silent_pause(policy)
         change.update_claim(asked_at=None, lease_until=change.now + pause)
         return
-    change.update_claim(asked_at=None, run_state=state, ended_at=None)
+    change.update_claim(asked_at=None, run_state=state, run_state_at=change.now, ended_at=None)
     if claim.cancel_due:
         change.set_next_look(policy)
     elif state in ENDED_BADLY and _may_fail(change.record):
@@ -266,4 +316,5 @@ def _fail(change: Change, claim: Claim, state: RunState) -> None:
         status = ensure_transition(change.job.status, JobStatus.FAILED)
         change.move(status, Actor.SYSTEM, EventType.RUN_FAILED)
     change.update_job(failure=Failure(code=RUN_FAILED), silent_since=None)
-    change.update_claim(asked_at=None, run_state=state, is_dead=True, lease_until=None)
+    change.update_claim(asked_at=None, run_state=state, run_state_at=change.now)
+    change.update_claim(is_dead=True, lease_until=None)

@@ -3,6 +3,7 @@
 from datetime import datetime
 from hashlib import sha256
 
+from domain.audit import OperatorAct
 from domain.claim import DispatchKind, DispatchPolicy, Phase, RetryTerms
 from domain.errors import ClientRequestMismatch, JobAlreadyRunning, RetryNotAllowedState
 from domain.job import Job
@@ -34,8 +35,9 @@ def decide_retry(
     now: datetime,
     policy: DispatchPolicy,
     correlation_id: str | None = None,
+    act: OperatorAct | None = None,
 ) -> Decision[DispatchResult]:
-    """Claim, join or replay a retry.
+    """Claim, join or replay a retry; `act`: an operator's.
 
     Raises `ClientRequestMismatch`, `JobAlreadyRunning`, `RetryNotAllowedState`, or
     `OrchestratorDispatchFailed` while the outcome of an earlier try is unknown and held.
@@ -46,15 +48,27 @@ def decide_retry(
     if standing is not None:
         if standing.retry is None or standing.retry.model_profile != model_profile:
             raise ClientRequestMismatch
-        return decide_again(record, standing, now, policy, correlation_id)
-    _ensure_retryable(record)
+        return decide_again(record, standing, now, policy, correlation_id, act)
+    _ensure_retryable(record, policy)
     terms = _retry_terms(job, model_profile)
-    return start(record, DispatchKind.RETRY, dispatch_id, now, policy, correlation_id, terms)
+    return start(record, DispatchKind.RETRY, dispatch_id, now, policy, correlation_id, terms, act)
 
 
-def _ensure_retryable(record: Record) -> None:
+def operator_request_id(record: Record) -> str:
+    """The client request id of an operator's retry: the same until the job's present failure is over.
+
+    It holds the epoch of the dispatch that failed. The retry's own claim has later ones.
+    """
+    claims = [*record.job.past_claims, *([record.claim] if record.claim else [])]
+    ended = [each for each in claims if each.phase is Phase.SENT and not each.awaits_resume]
+    return f"operator-{record.job.id}-{ended[-1].epoch if ended else 0}"
+
+
+def _ensure_retryable(record: Record, policy: DispatchPolicy) -> None:
     job, claim = record.job, record.claim
-    awaited = claim is not None and (claim.in_flight or claim.awaits_resume)
+    awaited = claim is not None and (
+        claim.in_flight or claim.awaits_resume or claim.must_be_stopped(policy)
+    )
     if job.status in RUNNING_STATUSES or awaited:
         raise JobAlreadyRunning(job.status)
     if job.status is not JobStatus.FAILED:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from domain.audit import Actor, EventType
+from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import (
     OUTCOME_UNKNOWN,
     Claim,
@@ -83,6 +83,7 @@ def start(
     policy: DispatchPolicy,
     correlation_id: str | None,
     retry: RetryTerms | None = None,
+    act: OperatorAct | None = None,
 ) -> Decision[DispatchResult]:
     """Claim a dispatch that the caller has checked to be allowed, and ask for a worker."""
     claim = Claim(
@@ -95,7 +96,7 @@ def start(
         correlation_id=correlation_id,
         retry=retry,
     )
-    change = Change(record, now, correlation_id)
+    change = Change(record, now, correlation_id, act)
     change.log(EventType.CLAIMED, Actor.EDITOR, claim=claim)
     if record.claim is not None:
         change.add_past_claim(record.claim)
@@ -105,7 +106,12 @@ def start(
 
 
 def decide_again(
-    record: Record, claim: Claim, now: datetime, policy: DispatchPolicy, correlation_id: str | None
+    record: Record,
+    claim: Claim,
+    now: datetime,
+    policy: DispatchPolicy,
+    correlation_id: str | None,
+    act: OperatorAct | None = None,
 ) -> Decision[DispatchResult]:
     """Replay a dispatch that stands, join one that is under way, or send an unknown one again.
 
@@ -116,11 +122,11 @@ def decide_again(
         return Decision(DispatchResult(Outcome.REPLAYED, claim, status), record)
     if claim.phase is not Phase.UNKNOWN or is_asked(claim, now):
         return Decision(DispatchResult(Outcome.JOINED, claim, status), record)
-    asked = start_ask(record, now, policy, correlation_id)
+    asked = start_ask(record, now, policy, correlation_id, act)
     if asked.changed and asked.record.claim is not None:
         return asked.with_result(DispatchResult(Outcome.JOINED, asked.record.claim, status))
     if claim.is_recognised(now, policy) or hold_is_over(claim, now, policy):
-        sent = resend(record, now, policy, Actor.EDITOR, correlation_id)
+        sent = resend(record, now, policy, Actor.EDITOR, correlation_id, act)
         if sent.changed and sent.record.claim is not None:
             # This call makes a dispatch, so it starts it; the call before was answered 502.
             return sent.with_result(DispatchResult(Outcome.STARTED, sent.record.claim, status))

@@ -50,15 +50,25 @@ def make_services(
     jobs = JobStore(redis, outbox)
     policy = dispatch_policy(settings)
     slots, writes = WaitSlots(settings.web_wait_slots), WriteLimit(settings.write_limit, redis)
-    projects = ProjectStore(redis)
+    projects, notifier = ProjectStore(redis), Notifier(redis)
+    runs = RunAndWait(jobs, notifier, policy, slots, writes, now)
     return Services(
         settings=settings,
         redis=redis,
         jobs=jobs,
         projects=projects,
         idempotency_keys=IdempotencyKeys(redis, settings.idempotency_key_seconds),
-        run_and_wait=RunAndWait(jobs, Notifier(redis), policy, slots, writes, now),
-        operations=Operations(jobs, JobViews(redis, projects.load_jobs), policy, now),
+        run_and_wait=runs,
+        operations=Operations(
+            jobs,
+            JobViews(redis, projects.load_jobs),
+            runs,
+            notifier,
+            slots,
+            settings.run_wait_seconds,
+            policy,
+            now,
+        ),
         writes=writes,
         policy=policy,
         now=now,

@@ -1,21 +1,40 @@
-"""What an operator does to a dispatch: list what is open, and settle what no process can know."""
+"""What operators do: list what is open, silent or failed, of all users, and act on it.
 
+Every act has an operator's name, which only operators are shown, and a reason, which the owner is shown too.
+"""
+
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count
 
-from domain.audit import AuditEvent
+from domain import lifecycle
+from domain.audit import AuditEvent, OperatorAct
 from domain.claim import ClaimEvent, DispatchPolicy, Phase, RunState
 from domain.claim_rules import settle_by_operator
-from domain.errors import JobAlreadyRunning, ResourceNotFound
-from domain.job_fsm import JobStatus
-from domain.reconcile import answered
+from domain.errors import (
+    CannotBeAsked,
+    JobAlreadyRunning,
+    NothingToSettle,
+    OrchestratorDispatchFailed,
+    ResourceNotFound,
+    ServiceUnavailable,
+    TakeOneError,
+)
+from domain.job_fsm import JobStatus, ensure_transition
+from domain.pause import Pause
+from domain.reconcile import NO_ANSWER, ask_by_operator, has_answered, word_of_engine
 from domain.record import Decision, Record
-from store.errors import RecordUnreadable
+from domain.retry import decide_retry, operator_request_id
+from domain.run import DispatchResult
+from services.run_and_wait import REREAD_SECONDS, RunAndWait
+from services.wait_slots import Wait, WaitSlots
+from store.errors import QueueUnavailable, RecordUnreadable, StoreError
 from store.jobs import JobStore
 from store.lists import Page, PageQuery
+from store.notifier import Notifier
 from store.views import JobViews, View
 
 _PAGE = 200
@@ -43,6 +62,23 @@ class JobFilter:
 EVERY_JOB = JobFilter()
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A job after its engine was asked: what it said; None if the run reported by itself meanwhile."""
+
+    record: Record
+    state: RunState | None
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What came of one job of a bulk retry: a dispatch, or the error that refused it."""
+
+    job_id: str
+    result: DispatchResult | None = None
+    error: TakeOneError | None = None
+
+
 def reason_of(record: Record) -> str | None:
     """Why an operator sees a job: its failure's code, else its dispatch's reason or its engine's word."""
     failure, claim = record.job.failure, record.shown_claim
@@ -55,9 +91,19 @@ class Operations:
     """The operator's use cases. Each raises `StoreError` where the store does not serve."""
 
     def __init__(
-        self, jobs: JobStore, views: JobViews, policy: DispatchPolicy, now: Callable[[], datetime]
+        self,
+        jobs: JobStore,
+        views: JobViews,
+        runs: RunAndWait,
+        notifier: Notifier,
+        wait_slots: WaitSlots,
+        wait_seconds: float,
+        policy: DispatchPolicy,
+        now: Callable[[], datetime],
     ) -> None:
-        self._jobs, self._views, self._policy, self._now = jobs, views, policy, now
+        self._jobs, self._views, self._runs, self._policy = jobs, views, runs, policy
+        self._notifier, self._slots, self._wait_seconds = notifier, wait_slots, wait_seconds
+        self._now = now
 
     def page(
         self, view: View | JobStatus, query: PageQuery, wanted: JobFilter = EVERY_JOB
@@ -116,34 +162,121 @@ class Operations:
         """
         return self.job(job_id), *self._jobs.latest_events(job_id, _MOST_EVENTS)
 
-    def settle(
-        self, job_id: str, settlement: str, reason: str, ask: Callable[[str], RunState]
-    ) -> Decision[None]:
-        """Settle a dispatch as `sent` or `release`; nothing changes if there is nothing to settle.
+    def ask(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Asked:
+        """Have a worker ask the orchestrator about the job's dispatch, and wait for what follows from that.
 
-        Before a release, `ask` asks the orchestrator about the dispatch, where it can be asked and the settings
-        name it: a dispatch that it has is settled as such. Raises `JobAlreadyRunning` while it runs there, and
-        `ResourceNotFound`.
+        One that is being asked already is waited for. Raises `ResourceNotFound`, `CannotBeAsked`,
+        `NoWaitSlot`, and `OrchestratorDispatchFailed` if there is no answer within the wait of a run.
         """
-        event = _EVENTS[settlement]
-        if event is ClaimEvent.SETTLED_RELEASE:
-            self._ensure_not_running(job_id, ask)
+        deadline = time.monotonic() + self._wait_seconds
         now = self._now()
-        return self._jobs.update(
-            job_id, lambda record: settle_by_operator(record, event, reason, now, self._policy)
+        with (
+            self._slots.taken(Wait.DISPATCH, act.operator),
+            self._notifier.subscribe(job_id) as subscription,
+        ):
+            asked = self._jobs.update(
+                job_id,
+                lambda record: ask_by_operator(record, act, now, self._policy, correlation_id),
+            )
+            while (left := deadline - time.monotonic()) > 0:
+                record = self.job(job_id)
+                if has_answered(record, asked.result):
+                    return Asked(record, word_of_engine(record, asked.result))
+                subscription.wait(min(left, REREAD_SECONDS))
+        raise OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
+
+    def settle(self, job_id: str, settlement: str, act: OperatorAct) -> Record:
+        """Settle a dispatch as `sent` or `release`.
+
+        Before a release, the orchestrator is asked, where it can be: a dispatch that it has is settled as such.
+        Raises `JobAlreadyRunning` while it runs there, `NothingToSettle`, and `ResourceNotFound`.
+        """
+        event, now = _EVENTS[settlement], self._now
+        if event is ClaimEvent.SETTLED_RELEASE:
+            asked = self._asked_if_it_can_be(job_id, act)
+            if asked is not None and asked.state is RunState.RUNNING:
+                raise JobAlreadyRunning(asked.record.job.status)
+        settled = self._jobs.update(
+            job_id, lambda record: settle_by_operator(record, event, act, now(), self._policy)
+        )
+        if not settled.changed:
+            raise NothingToSettle
+        return settled.record
+
+    def cancel(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
+        """Cancel any user's job. Raises `FsmTerminalImmutable` and `ResourceNotFound`."""
+        return self._stop(
+            job_id,
+            lambda record: lifecycle.cancel(record, self._now(), self._policy, correlation_id, act),
         )
 
-    def _ensure_not_running(self, job_id: str, ask: Callable[[str], RunState]) -> None:
-        asked, policy = self.job(job_id), self._policy
-        claim = asked.claim
-        if claim is None or not claim.is_askable(policy) or not policy.engine:
-            return
-        state = ask(claim.dispatch_id)
-        found = self._jobs.update(
-            job_id, lambda record: answered(record, asked, state, self._now(), policy)
+    def fail(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
+        """Fail any user's job, so that it can be retried, once the orchestrator was asked where it can be.
+
+        Raises `FsmTerminalImmutable`, `FsmTransitionInvalid` and `ResourceNotFound`.
+        """
+        ensure_transition(self.job(job_id).job.status, JobStatus.FAILED)
+        self._asked_if_it_can_be(job_id, act)
+        return self._stop(
+            job_id,
+            lambda record: lifecycle.fail(record, act, self._now(), self._policy, correlation_id),
         )
-        if state is RunState.RUNNING:
-            raise JobAlreadyRunning(found.record.job.status)
+
+    def _stop(self, job_id: str, rule: Callable[[Record], Decision[None]]) -> Record:
+        try:
+            return self._jobs.update(job_id, rule).record
+        except QueueUnavailable:
+            # It is stopped here, and the sweep has the orchestrator told.
+            return self.job(job_id)
+
+    def _asked_if_it_can_be(self, job_id: str, act: OperatorAct) -> Asked | None:
+        # Where it cannot be asked, or gives no answer, the operator's word counts.
+        with suppress(CannotBeAsked, OrchestratorDispatchFailed):
+            return self.ask(job_id, act)
+        return None
+
+    def retry_failed(
+        self,
+        query: PageQuery,
+        wanted: JobFilter,
+        model_profile: str,
+        act: OperatorAct,
+        *,
+        correlation_id: str | None = None,
+        dry_run: bool = False,
+    ) -> Page[Retried]:
+        """Start the failed jobs of a page again, each by itself; repeating it replays.
+
+        `dry_run`: only say what would come of it. The dispatches are not waited for.
+        """
+
+        def retry(record: Record) -> DispatchResult:
+            if dry_run:
+                request_id, now = operator_request_id(record), self._now()
+                decision = decide_retry(record, request_id, model_profile, now, self._policy)
+                return decision.result
+            return self._runs.retry_by_operator(record.job.id, model_profile, act, correlation_id)
+
+        page = self._views.page(View.FAILED, query, wanted.matches)
+        return Page([_retried(record, retry) for record in page.items], page.next_cursor)
+
+    def pause(self, act: OperatorAct) -> Pause:
+        """Pause dispatching; the pause that stands, which is an earlier one if one was on."""
+        return self._jobs.pauses.begin(act.operator, act.reason or "", self._now())
+
+    def resume(self, act: OperatorAct) -> Pause | None:
+        """Post dispatches again; the pause that this ended, None if none was on."""
+        return self._jobs.pauses.end(act.operator, self._now(), act.reason)
+
+
+def _retried(record: Record, retry: Callable[[Record], DispatchResult]) -> Retried:
+    try:
+        result = retry(record)
+    except TakeOneError as error:
+        return Retried(record.job.id, error=error)
+    except StoreError:
+        return Retried(record.job.id, error=ServiceUnavailable())
+    return Retried(record.job.id, result)
 
 
 def _all_of(read: Callable[[int, int], list[str]]) -> Iterator[str]:

@@ -10,12 +10,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 
+from domain.audit import OperatorAct
 from domain.claim import ClaimEvent, DispatchPolicy, FencingToken
 from domain.claim_rules import settle
 from domain.errors import ResourceNotFound, ServiceUnavailable
 from domain.job_fsm import JobStatus
 from domain.record import Decision, Record, owned
-from domain.retry import decide_retry
+from domain.retry import decide_retry, operator_request_id
 from domain.run import DispatchResult, Outcome, decide_run, ensure_known, outcome_of
 from observability.metrics import callers_waiting
 from services.wait_slots import NoWaitSlot, Wait, WaitSlots
@@ -25,7 +26,7 @@ from store.notifier import Notifier, Subscription
 from store.write_limit import WriteLimit
 
 # A notification can be lost, so a waiter reads the record this often anyway.
-_REREAD_SECONDS = 1.0
+REREAD_SECONDS = 1.0
 
 
 Rule = Callable[[Record], Decision[DispatchResult]]
@@ -83,6 +84,18 @@ class RunAndWait:
 
         return self._dispatch(job_id, user, rule, wait_seconds)
 
+    def retry_by_operator(
+        self, job_id: str, model_profile: str, act: OperatorAct, correlation_id: str | None
+    ) -> DispatchResult:
+        """Start any user's failed job again, and do not wait. Repeating it replays. Raises as `retry` does."""
+
+        def rule(record: Record) -> Decision[DispatchResult]:
+            request_id = operator_request_id(record)
+            now, policy = self._now(), self._policy
+            return decide_retry(record, request_id, model_profile, now, policy, correlation_id, act)
+
+        return self._commit(job_id, None, rule, self._load(job_id)).result
+
     def wait_for_change(
         self, job_id: str, user: str, known: JobStatus, wait_seconds: float
     ) -> Record:
@@ -99,7 +112,7 @@ class RunAndWait:
                     is_over = left <= 0 or self._stopping.is_set()
                     if is_over or record.job.status is not known or _has_ended(record):
                         return record
-                    subscription.wait(min(left, _REREAD_SECONDS))
+                    subscription.wait(min(left, REREAD_SECONDS))
         except NoWaitSlot:
             return owned(self._load(job_id), user)
 
@@ -118,10 +131,11 @@ class RunAndWait:
             return self._wait(decision, subscription, deadline)
 
     def _commit(
-        self, job_id: str, user: str, rule: Rule, record: Record
+        self, job_id: str, user: str | None, rule: Rule, record: Record
     ) -> Decision[DispatchResult]:
         def count() -> None:
-            self._writes.count(user)
+            if user is not None:  # operators have no limit
+                self._writes.count(user)
 
         try:
             return self._jobs.update(job_id, rule, known=record, before_write=count)
@@ -155,7 +169,7 @@ class RunAndWait:
             if left <= 0:
                 ensure_known(record, result.claim, self._now())
                 return replace(result, status=record.job.status)
-            subscription.wait(min(left, _REREAD_SECONDS))
+            subscription.wait(min(left, REREAD_SECONDS))
             record = self._load(record.job.id)
 
     def _load(self, job_id: str) -> Record:

@@ -38,7 +38,7 @@ class PauseStore:
             is_new = self._client.set(keys.PAUSE, pause.model_dump_json(), nx=True)
         return pause if is_new else self.latest() or pause
 
-    def end(self, by: str, now: datetime) -> Pause | None:
+    def end(self, by: str, now: datetime, reason: str | None = None) -> Pause | None:
         """Resume dispatching; return the pause that this ended, None if none was on."""
 
         def write(pipeline: Pipeline) -> Pause | None:
@@ -47,7 +47,9 @@ class PauseStore:
             if not raw:
                 return None
             pause = Pause.model_validate_json(raw)
-            ended = pause.model_copy(update={"resumed_at": now, "resumed_by": by})
+            ended = pause.model_copy(
+                update={"resumed_at": now, "resumed_by": by, "resumed_because": reason}
+            )
             pipeline.set(keys.LAST_PAUSE, ended.model_dump_json())
             pipeline.delete(keys.PAUSE)
             return ended

@@ -119,13 +119,15 @@ class Dispatcher:
         return "accepted"
 
     def tell_cancelled(self, token: FencingToken) -> None:
-        """Tell the orchestrator that a job which it may have received is cancelled; note the result."""
+        """Tell the orchestrator to stop a job which it may have received; note the result."""
         record = self.store.load(token.job_id)
         claim = record.shown_claim if record else None
         if record is None or claim is None or not self.policy.can_cancel:
             return
         # A message can be forged by anyone who may write to the broker: only the record counts.
-        if record.job.status is not JobStatus.CANCELLED or not claim.holds(token):
+        is_failed = record.job.status is JobStatus.FAILED and claim.cancel_due
+        is_ended = record.job.status is JobStatus.CANCELLED or is_failed
+        if not is_ended or not claim.holds(token):
             log.warning("cancel.not_wanted", **_ids(token))
             return
         if claim.is_elsewhere(self.policy):

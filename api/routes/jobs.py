@@ -126,7 +126,7 @@ def run_job(job_id: str) -> Response:
 def retry_job(job_id: str) -> Response:
     """Start a failed job's workflow again, from its furthest checkpoint."""
     body = read_json(_RETRY)
-    _ensure_allowed_profile(body["model_profile"])
+    ensure_allowed_profile(body["model_profile"])
     preference = _preference()
     user = principal().owner_of_a_resource()
 
@@ -207,7 +207,8 @@ def _preference() -> WaitPreference:
     return parse_prefer(request.headers.get("Prefer"), services().settings.run_wait_seconds)
 
 
-def _ensure_allowed_profile(profile: str) -> None:
+def ensure_allowed_profile(profile: str) -> None:
+    """Raise `ValidationError` for a profile that the settings do not allow."""
     allowed = split_list(services().settings.model_profiles)
     if profile not in allowed:
         raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])

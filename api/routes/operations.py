@@ -4,13 +4,36 @@ from dataclasses import replace
 from datetime import timedelta
 
 from flask import Blueprint, Response
+from marshmallow import Schema
 
 from api.context import authenticate, principal, services
-from api.operator_requests import JobViewQuerySchema
-from api.operator_shapes import job_history_shape, operator_job_shape, overview_shape
-from api.requests import page_query, read_query, refuse_query_and_body
+from api.operator_requests import (
+    ActSchema,
+    JobViewQuerySchema,
+    OptionalReasonSchema,
+    RetriesSchema,
+    SettleSchema,
+)
+from api.operator_shapes import (
+    job_history_shape,
+    operator_job_shape,
+    overview_shape,
+    retried_shape,
+)
+from api.request_log import bind, request_id
+from api.requests import (
+    page_query,
+    read_json,
+    read_optional_json,
+    read_query,
+    refuse_query,
+    refuse_query_and_body,
+)
 from api.responses import json_response, page_response
+from api.routes.jobs import ensure_allowed_profile
+from domain.audit import OperatorAct
 from services.operations import JobFilter
+from store.lists import PageQuery
 from store.overview import overview
 from store.views import View
 from tasks.queues import queue_keys, queue_names
@@ -18,7 +41,10 @@ from tasks.queues import queue_keys, queue_names
 blueprint = Blueprint("operations", __name__, url_prefix="/api/v1/operations")
 blueprint.before_request(authenticate)
 
-_VIEW = JobViewQuerySchema()
+_VIEW, _RETRIES = JobViewQuerySchema(), RetriesSchema()
+_ACT, _OPTIONAL_REASON, _SETTLE = ActSchema(), OptionalReasonSchema(), SettleSchema()
+# A list is read from behind a moment on.
+_ONE_BEFORE = timedelta(microseconds=1)
 
 
 @blueprint.before_request
@@ -50,6 +76,77 @@ def get_operator_job(job_id: str) -> Response:
     """Show any user's job with its claims and its trail."""
     refuse_query_and_body()
     return json_response(job_history_shape(*services().operations.history(job_id)))
+
+
+@blueprint.post("/jobs/<job_id>/ask")
+def ask_about_job(job_id: str) -> Response:
+    """Ask the orchestrator about the job's dispatch, and show what followed from its answer."""
+    asked = services().operations.ask(job_id, _act(job_id, _OPTIONAL_REASON), request_id())
+    return json_response({"state": asked.state, "job": operator_job_shape(asked.record)})
+
+
+@blueprint.post("/jobs/<job_id>/settle")
+def settle_job(job_id: str) -> Response:
+    """Settle the job's dispatch as sent, or release it."""
+    act, settlement = _act(job_id, _SETTLE), read_json(_SETTLE)["settlement"]
+    return json_response(operator_job_shape(services().operations.settle(job_id, settlement, act)))
+
+
+@blueprint.post("/jobs/<job_id>/cancel")
+def cancel_operator_job(job_id: str) -> Response:
+    """Cancel any user's job."""
+    record = services().operations.cancel(job_id, _act(job_id, _ACT), request_id())
+    return json_response(operator_job_shape(record))
+
+
+@blueprint.post("/jobs/<job_id>/fail")
+def fail_job(job_id: str) -> Response:
+    """Fail any user's job, so that it can be retried."""
+    record = services().operations.fail(job_id, _act(job_id, _ACT), request_id())
+    return json_response(operator_job_shape(record))
+
+
+@blueprint.post("/retries")
+def retry_failed_jobs() -> Response:
+    """Start failed jobs again, each by itself."""
+    refuse_query()
+    body = read_json(_RETRIES)
+    ensure_allowed_profile(body["model_profile"])
+    part = PageQuery(body["limit"], body["cursor"], after=body["failed_since"] - _ONE_BEFORE)
+    page = services().operations.retry_failed(
+        part,
+        JobFilter(body["project_id"], reason=body["failure_code"]),
+        body["model_profile"],
+        OperatorAct(principal().operator(), body["reason"]),
+        correlation_id=request_id(),
+        dry_run=body["dry_run"],
+    )
+    return page_response(page, retried_shape)
+
+
+@blueprint.post("/pause")
+def pause_dispatching() -> Response:
+    """Post no dispatch, from any worker."""
+    services().operations.pause(_act(None, _ACT))
+    return _overview()
+
+
+@blueprint.post("/resume")
+def resume_dispatching() -> Response:
+    """Post dispatches again."""
+    services().operations.resume(_act(None, _OPTIONAL_REASON))
+    return _overview()
+
+
+def _act(job_id: str | None, schema: Schema) -> OperatorAct:
+    """Who acts, and why: the reason in the body, which only some acts can be without."""
+    refuse_query()
+    read = read_optional_json if schema is _OPTIONAL_REASON else read_json
+    reason = read(schema)["reason"]
+    if job_id is not None:
+        services().operations.job(job_id)  # a job that is not there gets no line in the log
+        bind(job_id=job_id)
+    return OperatorAct(principal().operator(), reason)
 
 
 def _overview() -> Response:

@@ -222,7 +222,7 @@ def test_without_the_option_the_systems_user_is_who_did_it(service: Stack) -> No
 
 @pytest.mark.parametrize(
     "arguments",
-    ["pause", "pause --reason ''", f"pause --reason {'x' * 201}", "pause --reason why --by ' '"],
+    ["pause", "pause --reason ''", f"pause --reason {'x' * 501}", "pause --reason why --by ' '"],
 )
 def test_a_pause_has_a_reason_and_a_name(arguments: str, service: Stack) -> None:
     said = call(arguments, service.settings)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from domain import claim_rules as steps
 from domain import lifecycle, reconcile
+from domain.audit import OperatorAct
 from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
 from domain.errors import TakeOneError
 from domain.job import Failure, Job, Manifest
@@ -22,6 +23,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 # A worker that began this long ago, or longer, is past its deadline and past its lease.
 OLDEST = 2
 _MOST_COUNTED = 2
+ACT = OperatorAct("olga", "says the operator")
 OLDEST_SEND = 2
 _TIMES = ("sent_at", "first_sent_at", "settled_at", "asked_at", "ended_at")
 
@@ -97,6 +99,7 @@ class Rules:
                 "messages": min(claim.messages, _MOST_COUNTED),
                 "sends": min(claim.sends, _MOST_COUNTED),
                 "asks": 0,
+                "run_state_at": None,
                 **{name: self._since(getattr(claim, name), oldest.get(name, 0)) for name in _TIMES},
             }
         )
@@ -132,6 +135,7 @@ class Rules:
                 "repeats": 0,
                 "latest_occurred_at": NOW if job.latest_occurred_at else None,
                 "reported_at": None,
+                "status_since": None,
                 "silent_since": NOW if job.silent_since else None,
                 "past_claims": past,
             }
@@ -208,12 +212,12 @@ class Rules:
             return decide_run(record, NOW, self.policy)
         if name == "retry":
             return decide_retry(record, rest, "standard", NOW, self.policy)
+        if name == "fail":
+            return lifecycle.fail(record, ACT, NOW, self.policy)
         if name == "cancel":
             return lifecycle.cancel(record, NOW, self.policy, None)
         if name == "operator":
-            return steps.settle_by_operator(
-                record, ClaimEvent(rest), "says the operator", NOW, self.policy
-            )
+            return steps.settle_by_operator(record, ClaimEvent(rest), ACT, NOW, self.policy)
         return apply_callback(record, _callback(rest), NOW, self.policy)
 
     def _step(self, key: tuple[Any, ...], rule: Callable[[Record], Decision[Any]]) -> Step | None:

@@ -13,6 +13,10 @@ CANCEL = Scenario("run and cancel", policy(), ("run", "cancel"), workers=1, queu
 OPERATED = Scenario(
     "run and an operator, held for ever", policy(hold=None), ("run", *OPERATOR), workers=1, queue=1
 )
+FAILED = Scenario(
+    "an operator fails the job, and retries it", policy(), ("run", "fail", "retry a"),
+    (("run-job", "AUDIO_READY"), (_RETRY_A, "AUDIO_EXTRACTING")), workers=1, clients=1, queue=1,
+)  # fmt: skip
 DEDUPLICATED = Scenario(
     "run and cancel, the orchestrator deduplicates", policy(window=FOR_EVER), ("run", "cancel"),
     workers=1, queue=1,
@@ -52,7 +56,7 @@ RETRIES_ASKED = Scenario(
     ("retry a", "retry b"), (), starts_failed=True, workers=1, clients=1, queue=1,
 )  # fmt: skip
 SCENARIOS = (
-    TWO_WORKERS, RUNS, CANCEL, OPERATED, DEDUPLICATED, WINDOW, ASKED, SILENT, OWN_BROKER, RETRIES,
+    TWO_WORKERS, RUNS, CANCEL, OPERATED, FAILED, DEDUPLICATED, WINDOW, ASKED, SILENT, OWN_BROKER, RETRIES,
     RETRIES_ASKED,
 )  # fmt: skip
 

@@ -7,6 +7,7 @@ import pytest
 from tests.model.explorer import Exploration, explore
 from tests.model.scenarios import (
     ASKED,
+    FAILED,
     OWN_BROKER,
     RETRIES,
     RUNS,
@@ -64,6 +65,8 @@ def test_everything_that_can_happen_to_a_run_has_happened() -> None:
         (RUNS, "callback AUDIO_READY: commits"),
         (OWN_BROKER, "publish fails, and has landed"),
         (OWN_BROKER, "gives back"),
+        (FAILED, "fail: commits"),
+        (FAILED, "retry a: commits"),
         (RETRIES, "retry b: commits"),
         (RETRIES, "callback TRANSCRIBING: commits"),
         (WINDOW, "worker holds"),
