@@ -2,7 +2,7 @@
 
 import { ApiError, get, listen, setToken } from "./api.js";
 import { closeAll } from "./dialog.js";
-import { announce, h, moment, replace, text } from "./dom.js";
+import { announce, button, h, moment, replace, text } from "./dom.js";
 import { showJob } from "./job.js";
 import { showList } from "./list.js";
 import { resume, showOverview } from "./overview.js";
@@ -108,12 +108,15 @@ async function readOverview() {
 }
 
 function showPause(pause) {
-  const banner = find("pause");
+  const banner = find("pause"), now = JSON.stringify(pause);
   banner.hidden = !pause;
-  if (pause) {
-    replace(banner, h("p", {}, h("strong", {}, "Dispatching is paused"), " since ", moment(pause.since), " by ",
-      text(pause.by), ": ", text(pause.reason)), h("button", { type: "button", id: "resume", onclick: resume }, "Resume …"));
-  }
+  // What stands there already is not read out again.
+  if (banner.dataset.pause === now) return;
+  banner.dataset.pause = now;
+  replace(banner, pause && [
+    h("p", {}, h("strong", {}, "Dispatching is paused"), " since ", moment(pause.since, { age: false }), " by ",
+      text(pause.by), ": ", text(pause.reason)),
+    button("Resume …", resume, { id: "resume" })]);
 }
 
 /** Ask who is here. What was entered stays in the page, unseen, for the one who comes back. */
@@ -145,6 +148,7 @@ find("sign-out").addEventListener("click", () => {
   visit.abort();
   closeAll();
   for (const id of ["main", "nav", "who", "pause"]) find(id).replaceChildren();
+  delete find("pause").dataset.pause;
   leave();
 });
 find("skip").addEventListener("click", (event) => {

@@ -98,7 +98,12 @@ export function replace(place, ...content) {
   if (selector) place.querySelector(selector)?.focus({ preventScroll: true });
 }
 
+/** Give an element a text. One that it has already is not read out again. */
+export function setText(element, value) {
+  if (element.textContent !== value) element.textContent = value;
+}
+
 /** Tell those who do not see the page. */
 export function announce(message) {
-  document.getElementById("announcer").textContent = message;
+  setText(document.getElementById("announcer"), message);
 }

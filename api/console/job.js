@@ -2,7 +2,7 @@
 
 import { ApiError, LONG_PATIENCE, get, post } from "./api.js";
 import { ask } from "./dialog.js";
-import { announce, badge, button, code, facts, h, moment, replace, text } from "./dom.js";
+import { announce, badge, button, code, facts, h, moment, replace, setText, text } from "./dom.js";
 import { artifacts, dispatchFacts, failureFacts, metadataFacts, timeline } from "./parts.js";
 import { poll } from "./polling.js";
 import { addressOfRetries } from "./retries.js";
@@ -22,7 +22,7 @@ export function showJob({ main, id, signal }) {
     try {
       const job = await get(`/operations/jobs/${encodeURIComponent(id)}`, {}, { signal });
       const now = JSON.stringify(job);
-      status.textContent = "";
+      setText(status, "");
       if (now === known) return;
       if (lastStatus && lastStatus !== job.status) announce(`The job is ${job.status} now.`);
       [known, lastStatus] = [now, job.status];
@@ -30,11 +30,11 @@ export function showJob({ main, id, signal }) {
       replace(body, sections(job));
     } catch (error) {
       if (error.status === 404) {
-        status.textContent = "There is no such job.";
+        setText(status, "There is no such job.");
         replace(acts);
         replace(body);
         known = "";
-      } else if (error instanceof ApiError && error.status) status.textContent = error.words;
+      } else if (error instanceof ApiError && error.status) setText(status, error.words);
       throw error;
     }
   }, SECONDS, signal);

@@ -1,7 +1,7 @@
 // A list of jobs; its filters and its page are in the address.
 
 import { ApiError, get } from "./api.js";
-import { badge, button, code, facts, field, h, moment, replace, select, text } from "./dom.js";
+import { badge, button, code, field, h, moment, replace, select, setText, text } from "./dom.js";
 import { poll } from "./polling.js";
 import { VIEWS } from "./words.js";
 
@@ -28,14 +28,14 @@ export function showList({ main, query, signal }) {
   poll(async () => {
     try {
       const page = await get("/operations/jobs", asked, { signal });
-      status.textContent = countOf(page);
+      setText(status, countOf(page));
       replace(rows, page.items.map((job) => row(job, view)));
       replace(pages,
         asked.cursor && h("a", { class: "button", id: "first-page", href: addressOf({ ...asked, cursor: "" }) }, "First page"),
         page.next_cursor
           && h("a", { class: "button", id: "next-page", href: addressOf({ ...asked, cursor: page.next_cursor }) }, "Next page"));
     } catch (error) {
-      if (error instanceof ApiError && error.status) status.textContent = error.words;
+      if (error instanceof ApiError && error.status) setText(status, error.words);
       throw error;
     }
   }, SECONDS, signal);

@@ -53,7 +53,7 @@ function pauseAll() {
     label: "Pause dispatching",
     perform: async (reason) => {
       const { pause } = await post("/operations/pause", { reason });
-      return ["Dispatching is paused since ", moment(pause.since), " by ", text(pause.by), "."];
+      return ["Dispatching is paused since ", moment(pause.since, { age: false }), " by ", text(pause.by), "."];
     },
     after: reread,
   });

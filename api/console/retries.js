@@ -103,7 +103,7 @@ function localInput(moment) {
 function outcomes(title, items) {
   return items.length > 0 && [h("h2", {}, title), h("ul", { class: "rows" }, items.map((item) =>
     h("li", { class: "row outcome-row" }, h("a", { href: `#/jobs/${item.job_id}` }, code(item.job_id)),
-      badge(item.outcome), item.code && text(item.code), item.dispatch_id && code(item.dispatch_id))))];
+      badge(item.outcome), item.dispatch_id ? code(item.dispatch_id) : text(item.code))))];
 }
 
 function summary(items) {
