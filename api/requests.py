@@ -219,9 +219,18 @@ is_cursor = _pattern(r"[0-9]{16}[0-9a-f-]{36}", _NO_CURSOR)
 is_project_id = _pattern(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "Must be a UUID.")
 
 
-class TrailQuerySchema(RequestSchema):
+class LongPollSchema(RequestSchema):
+    wait = WholeNumber(load_default=0, validate=validate.Range(0, 60))
+
+    @ma.post_load
+    def _end_before_a_proxy_does(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return {**data, "wait": min(data["wait"], _LONGEST_WAIT_SECONDS)}
+
+
+class TrailQuerySchema(LongPollSchema):
     limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
     cursor = fields.String(load_default="0", validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR))
+    after = fields.String(load_default=None, validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR))
 
 
 class PageQuerySchema(RequestSchema):
@@ -233,19 +242,14 @@ class JobPageQuerySchema(PageQuerySchema):
     status = fields.String(load_default=None, validate=is_status)
 
 
-class OwnJobsQuerySchema(JobPageQuerySchema):
+class OwnJobsQuerySchema(JobPageQuerySchema, LongPollSchema):
     project_id = fields.String(load_default=None, validate=is_project_id)
     order = fields.String(load_default="desc", validate=validate.OneOf(["asc", "desc"]))
     updated_after = Rfc3339(load_default=None)
 
 
-class JobQuerySchema(RequestSchema):
-    wait = WholeNumber(load_default=0, validate=validate.Range(0, 60))
+class JobQuerySchema(LongPollSchema):
     status_not = fields.String(load_default=None, validate=is_status)
-
-    @ma.post_load
-    def _end_before_a_proxy_does(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        return {**data, "wait": min(data["wait"], _LONGEST_WAIT_SECONDS)}
 
 
 class ConfirmUploadSchema(RequestSchema):

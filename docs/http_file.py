@@ -9,7 +9,7 @@ import yaml
 
 from devstack.processes import ROOT
 
-HEAD = """# Every call of Take One's API, from spec/api/openapi.yaml (`make docs`).
+HEAD = """# Every call of Take One's API but the operators', from spec/api/openapi.yaml (`make docs`).
 # For httpYac (in VS Code, or `npx httpyac send docs/takeone.http --all`); from top to bottom, one video's way.
 # The secret is TAKEONE_CALLBACK_SECRET's default in development; `make up` has one of its own.
 
@@ -44,7 +44,7 @@ def _position(name: str) -> int:
 def _operations(spec: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for path, operations in spec["paths"].items():
         for method, operation in operations.items():
-            if "operationId" in operation:
+            if "operationId" in operation and "Operations" not in operation["tags"]:
                 security = operation["security"]
                 yield operation["operationId"], _request(method, path, operation, security)
 

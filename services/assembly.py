@@ -61,6 +61,7 @@ def make_services(
         run_and_wait=runs,
         operations=Operations(
             jobs,
+            projects,
             JobViews(redis, projects.load_jobs),
             runs,
             notifier,

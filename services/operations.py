@@ -6,8 +6,9 @@ Every act has an operator's name, which only operators are shown, and a reason, 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import count
 
 from domain import lifecycle
@@ -33,8 +34,9 @@ from services.run_and_wait import REREAD_SECONDS, RunAndWait
 from services.wait_slots import Wait, WaitSlots
 from store.errors import QueueUnavailable, RecordUnreadable, StoreError
 from store.jobs import JobStore
-from store.lists import Page, PageQuery
+from store.lists import LISTED_STATES, Page, PageQuery
 from store.notifier import Notifier
+from store.projects import ProjectStore
 from store.views import JobViews, View
 
 _PAGE = 200
@@ -93,6 +95,7 @@ class Operations:
     def __init__(
         self,
         jobs: JobStore,
+        projects: ProjectStore,
         views: JobViews,
         runs: RunAndWait,
         notifier: Notifier,
@@ -103,7 +106,7 @@ class Operations:
     ) -> None:
         self._jobs, self._views, self._runs, self._policy = jobs, views, runs, policy
         self._notifier, self._slots, self._wait_seconds = notifier, wait_slots, wait_seconds
-        self._now = now
+        self._projects, self._now = projects, now
 
     def page(
         self, view: View | JobStatus, query: PageQuery, wanted: JobFilter = EVERY_JOB
@@ -112,6 +115,26 @@ class Operations:
         if isinstance(view, View):
             return self._views.page(view, query, wanted.matches)
         return self._views.in_state(view, query, wanted.matches)
+
+    def jobs(
+        self, status: JobStatus | None, owner: str | None, before: datetime
+    ) -> Iterator[Record]:
+        """The jobs of one user, or of all, that have been in their state since `before`, the oldest first.
+
+        Of all users without those in DONE or CANCELLED.
+        """
+        if owner is not None:
+            for record in _of_pages(
+                lambda query: self._projects.jobs_of_user(owner, query, status)
+            ):
+                if (record.job.status_since or record.job.updated_at) <= before:
+                    yield record
+            return
+        for each in LISTED_STATES if status is None else (status,):
+            yield from _of_pages(partial(self._since, each, before))
+
+    def _since(self, status: JobStatus, before: datetime, query: PageQuery) -> Page[Record]:
+        return self.page(status, replace(query, before=before))
 
     def open_dispatches(self, *, unknown_only: bool = False) -> Iterator[Record]:
         """The records whose dispatch has an open outcome, those with an unknown one first."""
@@ -277,6 +300,16 @@ def _retried(record: Record, retry: Callable[[Record], DispatchResult]) -> Retri
     except StoreError:
         return Retried(record.job.id, error=ServiceUnavailable())
     return Retried(record.job.id, result)
+
+
+def _of_pages(read: Callable[[PageQuery], Page[Record]]) -> Iterator[Record]:
+    query = PageQuery(_PAGE)
+    while True:
+        page = read(query)
+        yield from page.items
+        if page.next_cursor is None:
+            return
+        query = replace(query, cursor=page.next_cursor)
 
 
 def _all_of(read: Callable[[int, int], list[str]]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
+from typing import TypeVar
 
 from domain.audit import OperatorAct
 from domain.claim import ClaimEvent, DispatchPolicy, FencingToken
@@ -22,13 +23,14 @@ from observability.metrics import callers_waiting
 from services.wait_slots import NoWaitSlot, Wait, WaitSlots
 from store.errors import QueueUnavailable, StoreError
 from store.jobs import JobStore
-from store.notifier import Notifier, Subscription
+from store.lists import Page
+from store.notifier import Notifier, Subscription, changes_topic
 from store.write_limit import WriteLimit
 
 # A notification can be lost, so a waiter reads the record this often anyway.
 REREAD_SECONDS = 1.0
 
-
+Seen = TypeVar("Seen")
 Rule = Callable[[Record], Decision[DispatchResult]]
 
 
@@ -99,22 +101,46 @@ class RunAndWait:
     def wait_for_change(
         self, job_id: str, user: str, known: JobStatus, wait_seconds: float
     ) -> Record:
-        """The job's record as soon as its state is not `known`, or when the wait is over.
+        """The job's record as soon as its state is not `known`; see `long_poll`."""
+        return self.long_poll(
+            job_id,
+            user,
+            lambda: owned(self._load(job_id), user),
+            lambda record: record.job.status is not known or _has_ended(record),
+            wait_seconds,
+        )
 
-        Without a free slot it answers at once: a long poll may always end early.
+    def wait_for_jobs(
+        self, user: str, read: Callable[[], Page[Record]], wait_seconds: float
+    ) -> Page[Record]:
+        """What `read` finds of the user's own jobs, as soon as it finds any; see `long_poll`."""
+        topic = changes_topic(user)
+        return self.long_poll(topic, user, read, lambda page: bool(page.items), wait_seconds)
+
+    def long_poll(
+        self,
+        topic: str,
+        user: str,
+        read: Callable[[], Seen],
+        is_news: Callable[[Seen], bool],
+        wait_seconds: float,
+    ) -> Seen:
+        """What `read` sees, as soon as that is news, or when the wait is over.
+
+        `topic` is a job's id or a `changes_topic`. Without a free slot it answers at once: a long poll may
+        always end early.
         """
         deadline = time.monotonic() + wait_seconds
         try:
-            with self._waiting(Wait.LONG_POLL, job_id, user) as subscription:
+            with self._waiting(Wait.LONG_POLL, topic, user) as subscription:
                 while True:
-                    record = owned(self._load(job_id), user)
+                    seen = read()
                     left = deadline - time.monotonic()
-                    is_over = left <= 0 or self._stopping.is_set()
-                    if is_over or record.job.status is not known or _has_ended(record):
-                        return record
+                    if left <= 0 or self._stopping.is_set() or is_news(seen):
+                        return seen
                     subscription.wait(min(left, REREAD_SECONDS))
         except NoWaitSlot:
-            return owned(self._load(job_id), user)
+            return read()
 
     def _dispatch(self, job_id: str, user: str, rule: Rule, wait_seconds: float) -> DispatchResult:
         deadline = time.monotonic() + wait_seconds
@@ -179,12 +205,12 @@ class RunAndWait:
         return record
 
     @contextmanager
-    def _waiting(self, kind: Wait, job_id: str, user: str) -> Iterator[Subscription]:
-        """A wait slot, and the job's notifications. Raises `NoWaitSlot`."""
+    def _waiting(self, kind: Wait, topic: str, user: str) -> Iterator[Subscription]:
+        """A wait slot, and the topic's notifications. Raises `NoWaitSlot`."""
         with (
             self._slots.taken(kind, user),
             callers_waiting.track_inprogress(),
-            self._notifier.subscribe(job_id) as subscription,
+            self._notifier.subscribe(topic) as subscription,
         ):
             yield subscription
 

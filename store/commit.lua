@@ -59,5 +59,9 @@ if ARGV[13] ~= '' then
   end
   redis.call('LPUSH', shortest, ARGV[13])
 end
-if ARGV[10] ~= '' then redis.call('PUBLISH', ARGV[10], ARGV[5]) end
+if ARGV[10] ~= '' then
+  redis.call('PUBLISH', ARGV[10], ARGV[5])
+  -- The topic of those who wait for any of the owner's jobs.
+  if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[10], KEYS[10]) end
+end
 return 1

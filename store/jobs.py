@@ -157,6 +157,13 @@ class JobStore:
         events = [codec.load_event(line) for line in lines[:limit]]
         return [event for event in events if event is not None], len(lines) > limit
 
+    def trail_after(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], int]:
+        """Read `limit` events of a trail from event `start`, and where to go on, also if there are none yet."""
+        with redis_errors("LRANGE"):
+            lines = self._client.lrange(keys.trail(job_id), start, start + limit - 1)
+        events = [codec.load_event(line) for line in lines]
+        return [event for event in events if event is not None], start + len(lines)
+
     def latest_events(self, job_id: str, limit: int) -> tuple[list[AuditEvent], int]:
         """Read the last `limit` events of a trail, oldest first, and how many there are before them."""
         name = keys.trail(job_id)

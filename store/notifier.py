@@ -1,7 +1,7 @@
 """The notifier: one Redis subscription per process wakes the threads that wait for a job to change.
 
-A notification names a job and nothing else. It can be lost, late or forged, so a waiter that is woken reads
-the record, and reads it now and then anyway.
+A notification names a topic and nothing else: a job by its id, or all jobs of a user. It can be lost, late or
+forged, so a waiter that is woken reads the record, and reads it now and then anyway.
 """
 
 import threading
@@ -18,6 +18,11 @@ log = structlog.get_logger("store")
 
 _POLL_SECONDS = 0.5
 _RECONNECT_SECONDS = 0.2
+
+
+def changes_topic(user: str) -> str:
+    """The topic of whatever changes among a user's jobs. New ones are not notified."""
+    return keys.user_changes(user)
 
 
 class Subscription:
@@ -48,20 +53,20 @@ class Notifier:
         self._closed = threading.Event()
 
     @contextmanager
-    def subscribe(self, job_id: str) -> Iterator[Subscription]:
-        """A subscription to the job's changes from now on."""
+    def subscribe(self, topic: str) -> Iterator[Subscription]:
+        """A subscription to the changes of a job, by its id, or to a `changes_topic`, from now on."""
         subscription = Subscription()
         with self._lock:
-            self._subscriptions.setdefault(job_id, set()).add(subscription)
+            self._subscriptions.setdefault(topic, set()).add(subscription)
             self._ensure_started()
         try:
             yield subscription
         finally:
             with self._lock:
-                others = self._subscriptions[job_id]
+                others = self._subscriptions[topic]
                 others.discard(subscription)
                 if not others:
-                    del self._subscriptions[job_id]
+                    del self._subscriptions[topic]
 
     def close(self) -> None:
         """End the connection."""

@@ -7,7 +7,9 @@ import { poll } from "./polling.js";
 import { caller } from "./session.js";
 
 const WAIT_SECONDS = 20;
+const WAIT_PATIENCE = (WAIT_SECONDS + 15) * 1000;
 const PAUSE_SECONDS = 0.5;
+const LONG_AGO = "2000-01-01T00:00:00Z";
 
 export function showTrial({ main, signal }) {
   const projects = h("select", { name: "project_id", id: "field-project_id" });
@@ -58,12 +60,17 @@ export function showTrial({ main, signal }) {
   }
 
   readProjects().catch((error) => tell(status, "danger", error.words ?? ""));
+  // A long poll: one request, answered as soon as any of the caller's jobs has changed.
+  let latest = "";
   poll(async () => {
+    const follow = { order: "desc", limit: 1, updated_after: latest, wait: WAIT_SECONDS };
+    const changed = latest ? (await get("/jobs", follow, { signal, patience: WAIT_PATIENCE })).items : [];
     const { items } = await get("/jobs", { limit: 20 }, { signal });
+    latest = [...items, ...changed].reduce((most, { updated_at: at }) => (at > most ? at : most), latest || LONG_AGO);
     replace(jobs, items.map((job) => h("li", { class: "row" },
       h("a", { href: `#/try/${job.id}` }, job.name ? text(job.name) : code(job.id)), badge(job.status),
       h("span", {}, moment(job.created_at)))));
-  }, 5, signal);
+  }, PAUSE_SECONDS, signal);
 }
 
 function tell(status, kind, message) {
@@ -88,7 +95,7 @@ export function showTrialJob({ main, id, signal }) {
   const again = poll(async () => {
     const query = known ? { wait: WAIT_SECONDS, status_not: known.status } : {};
     try {
-      await show(await get(path, query, { signal, patience: (WAIT_SECONDS + 15) * 1000 }));
+      await show(await get(path, query, { signal, patience: WAIT_PATIENCE }));
     } catch (error) {
       if (error instanceof ApiError && error.status) status.textContent = error.status === 404 ? "There is no such job." : error.words;
       if (error.status === 404) return false;

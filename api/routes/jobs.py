@@ -1,7 +1,7 @@
 """Routes of jobs: list, show, edit and delete, confirm the upload, run, retry and cancel, read the trail."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from flask import Blueprint, Response, request
 
@@ -34,12 +34,15 @@ from api.responses import (
 )
 from api.routes.metrics import counted
 from domain import lifecycle
+from domain.audit import AuditEvent
 from domain.errors import ResourceNotFound
+from domain.job import Job
 from domain.job_fsm import JobStatus
 from domain.record import Decision, Record, owned
 from domain.run import DispatchResult
 from settings import split_list
 from store.errors import QueueUnavailable
+from store.lists import Page
 
 Result = TypeVar("Result")
 
@@ -55,9 +58,15 @@ def list_own_jobs() -> Response:
     """List the caller's jobs, by creation, or by change those that changed after a moment."""
     query = read_query(_OWN_JOBS)
     status = JobStatus(query["status"]) if query["status"] else None
-    page = services().projects.jobs_of_user(
-        principal().editor(), page_query(query), status, query["project_id"]
-    )
+    user, part = principal().editor(), page_query(query)
+
+    def read() -> Page[Record]:
+        return services().projects.jobs_of_user(user, part, status, query["project_id"])
+
+    if query["wait"] and query["updated_after"]:
+        page = services().run_and_wait.wait_for_jobs(user, read, query["wait"])
+    else:
+        page = read()
     return page_response(page, job_shape)
 
 
@@ -164,7 +173,10 @@ def cancel_job(job_id: str) -> Response:
 def list_job_events(job_id: str) -> Response:
     """Read a job's audit trail, oldest first."""
     query = read_query(_TRAIL)
-    job = _own(job_id, principal().owner_of_a_resource()).job
+    user = principal().owner_of_a_resource()
+    job = _own(job_id, user).job
+    if query["after"] is not None:
+        return _events_after(job, user, int(query["after"]), query)
     start, limit = int(query["cursor"]), query["limit"]
     events, more = services().jobs.trail(job.id, start, limit)
     return json_response(
@@ -173,6 +185,18 @@ def list_job_events(job_id: str) -> Response:
             "next_cursor": str(start + limit) if more else None,
         }
     )
+
+
+def _events_after(job: Job, user: str, start: int, query: dict[str, Any]) -> Response:
+    def read() -> tuple[list[AuditEvent], int]:
+        _own(job.id, user)  # it may be deleted while the caller waits
+        return services().jobs.trail_after(job.id, start, query["limit"])
+
+    events, end = services().run_and_wait.long_poll(
+        job.id, user, read, lambda seen: bool(seen[0]), query["wait"]
+    )
+    items = [event_shape(job, event) for event in events]
+    return json_response({"items": items, "next_cursor": str(end)})
 
 
 def _own(job_id: str, user: str) -> Record:

@@ -122,6 +122,16 @@ def test_what_runs_there_is_not_released(
     assert of(handle, engine.starts) == [handle.run_id]
 
 
+def test_a_fail_that_the_state_forbids_asks_nothing(
+    olga: ApiClient, handle: JobHandle, engine: Restate
+) -> None:
+    lose(handle, engine)
+    answer = olga.post(f"/operations/jobs/{handle.id}/fail", REASON)
+    assert refusal(answer)[:2] == (409, "FSM_TRANSITION_INVALID")
+    assert "dispatch.asked" not in handle.event_types()
+    engine.is_deaf = False
+
+
 def test_a_job_that_is_failed_while_it_runs_is_stopped_there_before_it_is_retried(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from devstack.local_stack import LocalStack
 from tests.console.conftest import Console, NewConsole
+from tests.support.client import ApiClient
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +59,21 @@ def test_a_job_fails_and_is_retried(console: Console) -> None:
     console.click("#trial-retry")
     console.see(".answers li", "Retry: 202 This call made the dispatch: retry-")
     console.see(".facts .badge", "DRAFT_READY")
+
+
+def test_the_list_of_own_jobs_follows_what_changes(console: Console, local: LocalStack) -> None:
+    newcomer = ApiClient(local.service.api_url, "newcomer")
+    console.see("h1", "Try Take One")
+    job_id = newcomer.uploaded_job()["id"]
+    console.see("li.row", job_id)
+    newcomer.run(job_id)
+    for status in ("TRANSCRIBING", "DRAFT_READY"):
+        console.wait(lambda wanted=status: wanted in console.text("li.row"), status)
+    ApiClient(local.service.api_url, "another").uploaded_job()
+    calls = "return performance.getEntriesByType('resource').filter((e) => e.name.includes('wait=')).length"
+    before = console.driver.execute_script(calls)
+    newcomer.cancel(job_id)
+    console.see("li.row", "CANCELLED")
+    assert console.driver.execute_script(calls) <= before + 2, (
+        "another's job wakes no wait of one's own"
+    )

@@ -1,11 +1,19 @@
 """What an operator may say of a dispatch."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import pytest
 
-from domain.audit import Actor, OperatorAct
+from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import ClaimEvent, Phase
 from domain.claim_rules import settle_by_operator
-from domain.job_fsm import JobStatus
+from domain.errors import CannotBeAsked, FsmTerminalImmutable, FsmTransitionInvalid
+from domain.job import Failure
+from domain.job_fsm import TRANSITIONS, JobStatus
+from domain.lifecycle import fail
+from domain.reconcile import ask_by_operator
+from domain.record import TaskKind
 from tests.unit.records import NOW, POLICY, a_claim, a_record, a_retry_claim
 
 SENT, RELEASE = ClaimEvent.SETTLED_SENT, ClaimEvent.SETTLED_RELEASE
@@ -59,3 +67,47 @@ def test_a_retry_that_called_back_and_failed_again_is_not_released() -> None:
 def test_a_run_that_failed_is_not_released() -> None:
     record = a_record(JobStatus.FAILED, a_claim(Phase.SENT))
     assert not settle_by_operator(record, RELEASE, said("wrong"), NOW, POLICY).changed
+
+
+ASKED = replace(POLICY, can_be_asked=True, window=timedelta.max, engine="it")
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_an_operator_has_asked_about_what_no_worker_holds(phase: Phase) -> None:
+    record = a_record(JobStatus.UPLOADED, a_claim(phase, sent_at=NOW, sends=1, engine="it"))
+    if phase in (Phase.UNKNOWN, Phase.SENT):
+        change = ask_by_operator(record, said("its owner asks"), NOW, ASKED)
+        assert [(each.event_type, each.operator) for each in change.events] == [
+            (EventType.ASKED, "olga")
+        ]
+        again = ask_by_operator(change.record, said("another"), NOW, ASKED)
+        assert not again.changed, "the ask that is under way is joined"
+        return
+    with pytest.raises(CannotBeAsked):
+        ask_by_operator(record, said("impatient"), NOW, ASKED)
+
+
+def test_only_what_was_sent_to_this_engine_is_asked_about() -> None:
+    unsent = a_record(JobStatus.UPLOADED, a_claim(Phase.UNKNOWN, sends=0))
+    sent = a_record(JobStatus.UPLOADED, a_claim(Phase.UNKNOWN, sent_at=NOW, sends=1))
+    for record, policy in ((unsent, ASKED), (sent, POLICY), (a_record(JobStatus.UPLOADED), ASKED)):
+        with pytest.raises(CannotBeAsked):
+            ask_by_operator(record, said("impatient"), NOW, policy)
+
+
+@pytest.mark.parametrize("status", list(JobStatus))
+def test_an_operator_fails_what_the_table_lets_fail(status: JobStatus) -> None:
+    record = a_record(status, a_claim(Phase.SENT, sent_at=NOW, sends=1))
+    if JobStatus.FAILED not in TRANSITIONS[status]:
+        with pytest.raises((FsmTerminalImmutable, FsmTransitionInvalid)):
+            fail(record, said("stuck"), NOW, POLICY)
+        return
+    change = fail(record, said("stuck"), NOW, replace(POLICY, can_cancel=True))
+    job, claim = change.record.job, change.record.claim
+    assert (job.status, job.failure) == (
+        JobStatus.FAILED,
+        Failure(code="FAILED_BY_OPERATOR", message="stuck"),
+    )
+    assert claim is not None
+    assert claim.cancel_due
+    assert change.task is TaskKind.TELL_CANCELLED

@@ -1,0 +1,146 @@
+"""Progress without asking: a trail, or all of the caller's jobs, followed by long poll."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import requests
+
+from devstack.stack import Stack
+from tests.support.client import ApiClient
+from tests.support.job_handle import JobHandle, refusal
+
+SOON = 0.8  # sooner than a waiter reads again by itself
+
+
+@pytest.fixture
+def editor(stack: Stack) -> ApiClient:
+    """An editor whom no other test knows."""
+    return ApiClient(stack.api_url, f"editor-{uuid4()}", timeout_seconds=30)
+
+
+@pytest.fixture
+def handle(editor: ApiClient, callback_secret: str) -> JobHandle:
+    """A job in UPLOADED."""
+    return JobHandle.uploaded(editor, callback_secret)
+
+
+@contextmanager
+def waiting(client: ApiClient, path: str) -> Iterator[Future[requests.Response]]:
+    """A caller who waits for the answer."""
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(client.get, path)
+        # Until then the caller may not yet have begun to wait, which only makes the test easier.
+        with pytest.raises(TimeoutError):
+            answer.result(0.4)
+        yield answer
+
+
+def answered_soon(answer: Future[requests.Response]) -> dict[str, Any]:
+    began = time.monotonic()
+    found = answer.result(20)
+    assert time.monotonic() - began < SOON
+    assert found.status_code == 200
+    body: dict[str, Any] = found.json()
+    return body
+
+
+def events(client: ApiClient, job_id: str, after: str, wait: int = 0) -> dict[str, Any]:
+    answer = client.get(f"/jobs/{job_id}/events?after={after}&wait={wait}")
+    assert answer.status_code == 200
+    body: dict[str, Any] = answer.json()
+    return body
+
+
+def test_a_trail_is_followed_without_a_gap_or_a_repeat(handle: JobHandle) -> None:
+    seen, after = [], "0"
+    for step in ("AUDIO_EXTRACTING", "AUDIO_READY", "TRANSCRIBING", "TRANSCRIPT_READY"):
+        if step == "AUDIO_EXTRACTING":
+            handle.lead_to(step)
+        else:
+            handle.reported(step)
+        found = events(handle.client, handle.id, after, wait=10)
+        assert found["items"]
+        seen, after = seen + found["items"], found["next_cursor"]
+    assert seen == handle.trail()
+    assert events(handle.client, handle.id, after) == {"items": [], "next_cursor": after}
+    one = events(handle.client, handle.id, "1")
+    assert one["items"] == seen[1:]
+
+
+def test_who_waits_for_an_event_has_it_at_once(handle: JobHandle) -> None:
+    handle.lead_to("AUDIO_EXTRACTING")
+    after = events(handle.client, handle.id, "0")["next_cursor"]
+    with waiting(handle.client, f"/jobs/{handle.id}/events?after={after}&wait=20") as answer:
+        handle.reported("AUDIO_READY")
+        (line,) = answered_soon(answer)["items"]
+    assert line["new_status"] == "AUDIO_READY"
+
+
+def test_a_wait_ends_empty_and_a_deleted_job_ends_it(handle: JobHandle) -> None:
+    began = time.monotonic()
+    after = events(handle.client, handle.id, "0")["next_cursor"]
+    assert events(handle.client, handle.id, after, wait=1)["items"] == []
+    assert time.monotonic() - began >= 1
+    assert handle.client.cancel(handle.id).status_code == 200
+    after = events(handle.client, handle.id, "0")["next_cursor"]
+    with waiting(handle.client, f"/jobs/{handle.id}/events?after={after}&wait=20") as answer:
+        assert handle.client.delete_job(handle.id).status_code == 204
+        assert answer.result(5).status_code == 404
+
+
+def test_another_users_trail_is_not_followed(handle: JobHandle, bob: ApiClient) -> None:
+    answer = bob.get(f"/jobs/{handle.id}/events?after=0&wait=20")
+    assert refusal(answer) == (404, "RESOURCE_NOT_FOUND", None)
+
+
+@pytest.mark.parametrize("query", ["after=x", "after=-1", "after=0&wait=61", "wait=x"])
+def test_it_is_read_strictly(handle: JobHandle, query: str) -> None:
+    assert handle.client.get(f"/jobs/{handle.id}/events?{query}").status_code == 400
+    assert handle.client.get("/jobs?wait=61").status_code == 400
+
+
+def last_change(client: ApiClient) -> str:
+    items = client.get("/jobs?limit=200").json()["items"]
+    return max(str(each["updated_at"]) for each in items)
+
+
+def test_one_request_waits_for_all_of_the_callers_jobs(handle: JobHandle) -> None:
+    jobs = [JobHandle.uploaded(handle.client, handle.secret) for _ in range(3)]
+    seen = last_change(handle.client)
+    for job, act in ((jobs[1], "run"), (jobs[0], "edit")):
+        with waiting(handle.client, f"/jobs?updated_after={seen}&wait=20") as answer:
+            if act == "run":
+                assert job.client.run(job.id).status_code == 202
+            else:
+                assert job.client.edit_job(job.id, name="New").status_code == 200
+            items = answered_soon(answer)["items"]
+        assert [each["id"] for each in items] == [job.id]
+        seen = last_change(handle.client)
+    assert handle.client.get(f"/jobs?updated_after={seen}&wait=1").json()["items"] == []
+
+
+def test_changes_of_others_do_not_count(handle: JobHandle, stack: Stack) -> None:
+    seen = last_change(handle.client)
+    other = ApiClient(stack.api_url, f"other-{uuid4()}")
+    with waiting(handle.client, f"/jobs?updated_after={seen}&wait=2") as answer:
+        other.uploaded_job()
+        assert answer.result(10).json()["items"] == []
+
+
+def test_a_new_job_is_seen_too(handle: JobHandle) -> None:
+    seen = last_change(handle.client)
+    with waiting(handle.client, f"/jobs?updated_after={seen}&wait=20") as answer:
+        made = handle.client.create_job(handle.shown()["project_id"]).json()
+        assert [each["id"] for each in answer.result(5).json()["items"]] == [made["id"]]
+
+
+def test_without_a_moment_or_a_place_nothing_waits(handle: JobHandle) -> None:
+    began = time.monotonic()
+    assert handle.client.get("/jobs?wait=20").status_code == 200
+    assert handle.client.get(f"/jobs/{handle.id}/events?wait=20").status_code == 200
+    assert time.monotonic() - began < 5
