@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from selenium import webdriver
+from selenium.common import exceptions
 
 from devstack.processes import ROOT
 from devstack.stack import Stack
@@ -13,9 +15,6 @@ from tests.acceptance import tokens
 from tests.conftest import NewStack
 from tests.console.night import SETTINGS, Night
 from tests.support.orchestrator import StubOrchestrator
-
-webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
-exceptions = pytest.importorskip("selenium.common.exceptions")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
@@ -38,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="package")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chrome"]:
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     """A headless Chromium that keeps nothing and calls no other host."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
@@ -58,7 +57,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chro
 class Console:
     """The page of a service, in the browser."""
 
-    def __init__(self, driver: "webdriver.Chrome", url: str) -> None:
+    def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver, self.url = driver, url
 
     def load(self, place: str = "") -> "Console":
@@ -173,7 +172,7 @@ NewConsole = Callable[[Stack], Console]
 
 
 @pytest.fixture
-def new_console(driver: "webdriver.Chrome") -> NewConsole:
+def new_console(driver: webdriver.Chrome) -> NewConsole:
     """The console of a service, of a desk's size and in light colours."""
 
     def make(stack: Stack) -> Console:

@@ -5,7 +5,7 @@ from typing import Any
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
-from tests.support.behaviours import refuse, reset_after_read
+from tests.support.behaviours import reset_after_read
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
@@ -34,13 +34,6 @@ class Night:
         """A job whose dispatch was sent and never answered."""
         handle = self.job(user, **fields)
         self.orchestrator.behaviours[handle.id] = reset_after_read()
-        assert handle.client.run(handle.id).status_code == 502
-        return handle
-
-    def refused(self, user: str = "alice") -> JobHandle:
-        """A job whose dispatch was refused."""
-        handle = self.job(user)
-        self.orchestrator.behaviours[handle.id] = refuse(500)
         assert handle.client.run(handle.id).status_code == 502
         return handle
 

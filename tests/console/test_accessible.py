@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from selenium.webdriver import Keys
 
-from tests.console.conftest import Console, webdriver
+from tests.console.conftest import Console
 from tests.console.night import Night
 from tests.openapi.test_openapi import install, node_version
 
 HERE = Path(__file__).parent
-Keys = webdriver.Keys
 
 
 @pytest.fixture(scope="module")

@@ -36,3 +36,22 @@ def test_the_page_says_so_and_goes_on_by_itself(fragile: Stack, new_console: New
     console.wait(lambda: count_of(console, "UPLOADED") == "2", "it is read again")
     assert not console.see("main").find_elements("css selector", "#connection:not([hidden])")
     console.go(f"/jobs/{job_id}").see(".facts .badge", "UPLOADED")
+
+
+def test_a_page_that_is_not_seen_asks_for_nothing(olga: Console) -> None:
+    olga.see("h1", "Overview")
+    driver, first = olga.driver, olga.driver.current_window_handle
+    driver.execute_script(
+        "window.unseen = 0; new PerformanceObserver((list) => "
+        "{ if (document.hidden) unseen += list.getEntries().length }).observe({type: 'resource'})"
+    )
+    driver.switch_to.new_window("tab")
+    try:
+        olga.load("/").sign_in("oleg", "operator")
+        entries = "performance.getEntriesByType('resource')"
+        calls = f"return {entries}.filter((e) => e.name.includes('overview')).length"
+        olga.wait(lambda: driver.execute_script(calls) >= 4, "a page that is seen asks again")
+    finally:
+        driver.close()
+        driver.switch_to.window(first)
+    assert driver.execute_script("return unseen") <= 1, "but for what was on its way"
