@@ -318,10 +318,256 @@ export interface paths {
          * @description Everything that happened to the job, in the order in which it was recorded: every change of state
          *     once, and every step of every dispatch. A replay leaves no event. Never holds a secret, a URI or
          *     the text of a failure. Of more than 10,000 events the newest are kept.
+         *
+         *     To follow a trail, send `after=0` and `wait`, and then each answer's `next_cursor` as `after`: the answer comes
+         *     as soon as there is an event behind it, or without one when the wait is over. With `after`, `next_cursor` is
+         *     never `null`.
          */
         get: operations["listJobEvents"];
         put?: never;
         post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/overview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Show what is going on, in numbers
+         * @description The whole service at one moment, whatever the number of jobs.
+         */
+        get: operations["getOverview"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/jobs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * List what is unknown, silent, in flight or failed
+         * @description The jobs of all users, oldest first. With a filter, a page looks at 1,000 jobs at the most, and may hold none
+         *     and still have a next one. Of failed jobs the 100,000 latest are listed.
+         */
+        get: operations["listOperatorJobs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/jobs/{jobId}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
+                 */
+                jobId: components["parameters"]["jobId"];
+            };
+            cookie?: never;
+        };
+        /**
+         * Show any user's job, with its claims and its trail
+         * @description The trail's latest 1,000 events, oldest first, with the operators' names.
+         */
+        get: operations["getOperatorJob"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/jobs/{jobId}/ask": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
+                 */
+                jobId: components["parameters"]["jobId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Ask the orchestrator about a job's dispatch
+         * @description A worker asks, and the answer comes when what follows from its word is done: a dispatch of unknown outcome is
+         *     settled if it is there, and sent again under its id if it is not and that is safe. An ask that is under way is joined.
+         *     The call waits as long as `run` does, 10 seconds by default.
+         */
+        post: operations["askAboutJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/jobs/{jobId}/settle": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
+                 */
+                jobId: components["parameters"]["jobId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Say what became of a job's dispatch
+         * @description `sent`: the orchestrator has it. `release`: it has not, and the next run or retry sends it again. For a dispatch of
+         *     unknown outcome or, by `release`, an accepted retry that has never called back. An orchestrator that can be asked is
+         *     asked before a release: what it has is settled so, and what runs there is not released.
+         */
+        post: operations["settleJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/jobs/{jobId}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
+                 */
+                jobId: components["parameters"]["jobId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Cancel any user's job
+         * @description As the job's owner would: for good, whatever its dispatch is doing.
+         */
+        post: operations["cancelOperatorJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/jobs/{jobId}/fail": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
+                 */
+                jobId: components["parameters"]["jobId"];
+            };
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Fail any user's job, so that it can be retried
+         * @description For a job whose run is dead or goes wrong. The orchestrator is asked first, where it can be, and told to stop the
+         *     run, where it can be; until it is told, the job cannot be retried. A run that goes on all the same is refused at its
+         *     next callback. The failure's code is `FAILED_BY_OPERATOR`.
+         */
+        post: operations["failJob"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/retries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Start failed jobs again
+         * @description The jobs that failed at `failed_since` or later, the earliest first, at most 100 at a time; send `next_cursor` as `cursor`
+         *     for more. Each is started, or refused, by itself, from its furthest checkpoint. Repeating the call starts nothing twice:
+         *     what it has started before is `replayed` until the retry's first callback. The dispatches are not waited for.
+         *
+         *     With `dry_run`, nothing is started, and the answer says what would come of each.
+         */
+        post: operations["retryFailedJobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Pause dispatching
+         * @description No dispatch is posted, by any worker, until it is resumed. Runs and retries are taken and wait; asks, cancels and
+         *     callbacks go on. Repeating it changes nothing.
+         */
+        post: operations["pauseDispatching"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/operations/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Resume dispatching
+         * @description What waits is posted. Repeating it changes nothing.
+         */
+        post: operations["resumeDispatching"];
         delete?: never;
         options?: never;
         head?: never;
@@ -492,7 +738,7 @@ export interface components {
          * @description What went wrong, for programs to branch on. The table at the top says what each means.
          * @enum {string}
          */
-        ErrorCode: "VALIDATION_ERROR" | "UNAUTHORIZED" | "FORBIDDEN" | "RESOURCE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "FSM_TRANSITION_INVALID" | "FSM_TERMINAL_IMMUTABLE" | "VIDEO_URI_CONFLICT" | "RETRY_NOT_ALLOWED_STATE" | "JOB_ALREADY_RUNNING" | "CLIENT_REQUEST_MISMATCH" | "IDEMPOTENCY_KEY_MISMATCH" | "NOT_TERMINAL" | "EVENT_ID_PAYLOAD_MISMATCH" | "MANIFEST_FULL" | "CALLBACK_OUT_OF_ORDER" | "EXECUTION_SUPERSEDED" | "INTERNAL_ERROR" | "ORCHESTRATOR_DISPATCH_FAILED" | "RATE_LIMITED" | "SERVICE_UNAVAILABLE";
+        ErrorCode: "VALIDATION_ERROR" | "UNAUTHORIZED" | "FORBIDDEN" | "RESOURCE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "FSM_TRANSITION_INVALID" | "FSM_TERMINAL_IMMUTABLE" | "VIDEO_URI_CONFLICT" | "RETRY_NOT_ALLOWED_STATE" | "JOB_ALREADY_RUNNING" | "CANNOT_BE_ASKED" | "NOTHING_TO_SETTLE" | "CLIENT_REQUEST_MISMATCH" | "IDEMPOTENCY_KEY_MISMATCH" | "NOT_TERMINAL" | "EVENT_ID_PAYLOAD_MISMATCH" | "MANIFEST_FULL" | "CALLBACK_OUT_OF_ORDER" | "EXECUTION_SUPERSEDED" | "INTERNAL_ERROR" | "ORCHESTRATOR_DISPATCH_FAILED" | "RATE_LIMITED" | "SERVICE_UNAVAILABLE";
         /** @description A folder of jobs, owned by the editor who made it. */
         Project: {
             /**
@@ -520,8 +766,8 @@ export interface components {
             /** @description Send it as `cursor` for the next page; `null` on the last one. */
             next_cursor: string | null;
         };
-        /** @description One video's way through the workflow. */
-        Job: {
+        /** @description What owners and operators alike are shown of a job. */
+        JobRecord: {
             /**
              * Format: uuid
              * @description The job's id.
@@ -558,11 +804,14 @@ export interface components {
              * @description When the job last changed.
              */
             updated_at: string;
-            /** @description The job's latest dispatch; `null` before the first. */
-            dispatch: components["schemas"]["Dispatch"] | null;
             /** @description Why the job is `FAILED`; `null` otherwise. */
             failure: components["schemas"]["Failure"] | null;
         };
+        /** @description One video's way through the workflow. */
+        Job: {
+            /** @description The job's latest dispatch; `null` before the first. */
+            dispatch: components["schemas"]["Dispatch"] | null;
+        } & components["schemas"]["JobRecord"];
         /** @description What the owner of a job may say of it. */
         JobEdit: {
             /** @description At least one visible character; `null` takes the name away. */
@@ -635,7 +884,10 @@ export interface components {
             /** @description The orchestrator's execution that counts, if it named one. */
             execution_id: string | null;
         };
-        /** @description Why the job failed, in the orchestrator's words. */
+        /**
+         * @description Why the job failed, in the orchestrator's words. The service's own codes are `ORCHESTRATOR_RUN_FAILED`, where
+         *     the orchestrator says that the run ended badly, and `FAILED_BY_OPERATOR`, with the operator's reason.
+         */
         Failure: {
             /** @description The orchestrator's `failure_code`. */
             code: string | null;
@@ -825,7 +1077,7 @@ export interface components {
              * @description What happened.
              * @enum {string}
              */
-            event_type: "job.created" | "job.upload_confirmed" | "job.status_changed" | "job.cancelled" | "dispatch.claimed" | "dispatch.sent" | "dispatch.accepted" | "dispatch.refused" | "dispatch.not_started" | "dispatch.unknown" | "dispatch.proved" | "dispatch.released" | "dispatch.superseded" | "dispatch.resent" | "dispatch.settled" | "orchestrator.cancel_notified" | "orchestrator.run_failed" | "orchestrator.reported_late" | "dispatch.found" | "job.silent";
+            event_type: "job.created" | "job.upload_confirmed" | "job.status_changed" | "job.cancelled" | "dispatch.claimed" | "dispatch.sent" | "dispatch.accepted" | "dispatch.refused" | "dispatch.not_started" | "dispatch.unknown" | "dispatch.proved" | "dispatch.released" | "dispatch.superseded" | "dispatch.resent" | "dispatch.settled" | "orchestrator.cancel_notified" | "orchestrator.run_failed" | "orchestrator.reported_late" | "dispatch.found" | "job.silent" | "dispatch.asked";
             /**
              * Format: uuid
              * @description The job.
@@ -840,7 +1092,7 @@ export interface components {
              * @description Who caused it.
              * @enum {string}
              */
-            actor_type: "editor" | "orchestrator" | "system";
+            actor_type: "editor" | "orchestrator" | "operator" | "system";
             /** @description The state before; `null` for `job.created`. */
             prev_status: components["schemas"]["JobStatus"] | null;
             /** @description The state after; the same as `prev_status` where the event changed none. */
@@ -861,11 +1113,206 @@ export interface components {
             dispatch_id?: string;
             /** @description Which of the job's claims it was, counted from 1; absent if it concerns none. */
             attempt?: number;
-            /** @description A safe word, or what an operator wrote; absent if there is none. */
+            /** @description A safe word, or what an operator wrote (`actor_type` is `operator`); absent if there is none. */
             reason?: string;
             /** @description The orchestrator's execution, where it named one; absent otherwise. */
             execution_id?: string;
         };
+        /** @description Why an operator does something. It is kept on the trail of the job, whose owner is shown it. */
+        Act: {
+            /** @description A line of text that is not blank. Never a secret. */
+            reason: string;
+        };
+        /** @description Why an operator does something, if there is something to say. */
+        OptionalReason: {
+            /** @description A line of text that is not blank; `null` if there is nothing to say. Never a secret. */
+            reason?: string | null;
+        };
+        /** @description What became of a dispatch, and how the operator knows. */
+        Settlement: {
+            /**
+             * @description Whether the orchestrator has it.
+             * @enum {string}
+             */
+            as: "sent" | "release";
+            /** @description A line of text that is not blank. Never a secret. */
+            reason: string;
+        };
+        /** @description Which failed jobs to start again, and how. */
+        RetriesRequest: {
+            /**
+             * Format: date-time
+             * @description Jobs that failed then or later.
+             */
+            failed_since: string;
+            /**
+             * @description One of the profiles that the service's settings allow; these are the default ones.
+             * @enum {string}
+             */
+            model_profile: "standard" | "fast" | "quality";
+            /** @description Only jobs that failed with this code. */
+            failure_code?: string | null;
+            /** @description Only jobs of this project. */
+            project_id?: string | null;
+            /**
+             * @description How many jobs at most.
+             * @default 100
+             */
+            limit: number;
+            /** @description The `next_cursor` of the answer before. */
+            cursor?: string | null;
+            /**
+             * @description Start nothing, and say what would come of each job.
+             * @default false
+             */
+            dry_run: boolean;
+            /** @description A line of text that is not blank; `null` if there is nothing to say. Never a secret. */
+            reason?: string | null;
+        };
+        /** @description What came of one job. */
+        RetriedJob: {
+            /**
+             * Format: uuid
+             * @description The job.
+             */
+            job_id: string;
+            /**
+             * @description `started`: this call made the retry's dispatch. `joined`: another did, and its outcome is open.
+             *     `replayed`: it stands already. `refused`: see `code`.
+             * @enum {string}
+             */
+            outcome: "started" | "joined" | "replayed" | "refused";
+            /** @description The retry's dispatch; `null` if it was refused. */
+            dispatch_id: string | null;
+            /** @description Why it was refused; `null` if it was not. */
+            code: components["schemas"]["ErrorCode"] | null;
+        };
+        /** @description What came of each job of one page. */
+        RetriedJobPage: {
+            /** @description The earliest failure first. */
+            items: components["schemas"]["RetriedJob"][];
+            /** @description Send it as `cursor` for the next page; `null` on the last one. */
+            next_cursor: string | null;
+        };
+        /** @description What the orchestrator says of a dispatch, and what followed. */
+        AskResult: {
+            /**
+             * @description The orchestrator's word; `null` if the run reported by itself before it came.
+             * @enum {string|null}
+             */
+            state: "running" | "succeeded" | "failed" | "cancelled" | "not_found" | null;
+            /** @description The job as it is then. */
+            job: components["schemas"]["OperatorJob"];
+        };
+        /** @description The service in numbers. Ages are in seconds, 0 where there is nothing. */
+        Overview: {
+            /** @description How many jobs are in each state that is not terminal, counted up to 100,000. */
+            jobs: {
+                [key: string]: number;
+            };
+            /**
+             * @description How many dispatches with an open outcome are in each phase: `CLAIMED` and `SENDING` of the 1,000 oldest,
+             *     `UNKNOWN` of all.
+             */
+            claims: {
+                [key: string]: number;
+            };
+            /** @description How many dispatches have an open outcome. */
+            in_flight: number;
+            /** @description How many dispatches have an unknown outcome. */
+            unknown: number;
+            /** @description Of how many jobs a report is overdue. */
+            silent: number;
+            /** @description How many jobs are `FAILED`, and failed in the last 24 hours. */
+            failed_last_24h: number;
+            /** @description For how long the oldest dispatch with an open outcome has been so. */
+            oldest_claim_age: number;
+            /** @description For how long the oldest unknown outcome has been so. */
+            oldest_unknown_age: number;
+            /** @description How many messages wait in each queue; empty where they lie in another broker than the store. */
+            queues: {
+                [key: string]: number;
+            };
+            /** @description Whether dispatching is paused. */
+            paused: boolean;
+            /** @description The pause that is on; `null` if none is. */
+            pause: components["schemas"]["Pause"] | null;
+        };
+        /** @description Since when, by whom and why no dispatch is posted. */
+        Pause: {
+            /**
+             * Format: date-time
+             * @description When it began.
+             */
+            since: string;
+            /** @description The operator's name. */
+            by: string;
+            /** @description As the operator wrote it. */
+            reason: string;
+        };
+        /** @description A job as operators see it. */
+        OperatorJob: {
+            /** @description The user whose job it is. */
+            owner: string;
+            /**
+             * Format: date-time
+             * @description When the job came into its state, or last failed.
+             */
+            status_since: string;
+            /** @description Of a failed job the failure's code, else the reason of its dispatch, or what the engine said of it last. */
+            reason: string | null;
+            /** @description The job's latest dispatch; `null` before the first. */
+            dispatch: components["schemas"]["Claim"] | null;
+        } & components["schemas"]["JobRecord"];
+        /** @description One page of jobs. */
+        OperatorJobPage: {
+            /** @description Oldest first. */
+            items: components["schemas"]["OperatorJob"][];
+            /** @description Send it as `cursor` for the next page; `null` on the last one. */
+            next_cursor: string | null;
+        };
+        /** @description A dispatch as operators see it. */
+        Claim: {
+            /** @description Which of the job's claims it is, counted from 1; the fencing epoch. */
+            attempt: number;
+            /** @description How often it was posted. */
+            sends: number;
+            /**
+             * Format: date-time
+             * @description When it was first posted, if it was.
+             */
+            first_sent_at: string | null;
+            /**
+             * Format: date-time
+             * @description When the sweep looks at it again; `null` for never.
+             */
+            due_at: string | null;
+            /**
+             * @description What the engine said of it when it was last asked; `null` if it was not since the last report.
+             * @enum {string|null}
+             */
+            run_state: "running" | "succeeded" | "failed" | "cancelled" | "not_found" | "no_answer" | null;
+            /** @description Whether the engine is still to be told to stop it. */
+            cancel_due: boolean;
+            /** @description Of a retry, as it was asked for. */
+            model_profile: string | null;
+            /** @description Of a retry, where it resumes. */
+            resume_from_status: components["schemas"]["ResumeFromStatus"] | null;
+        } & components["schemas"]["Dispatch"];
+        /** @description A job with all that is known of its dispatches. */
+        JobHistory: {
+            /** @description The dispatches that the orchestrator took, the latest that was given back, and the present one. */
+            claims: components["schemas"]["Claim"][];
+            /** @description The latest 1,000 events of the trail, oldest first. */
+            events: components["schemas"]["OperatorEvent"][];
+            /** @description How many events came before them. */
+            earlier_events: number;
+        } & components["schemas"]["OperatorJob"];
+        /** @description An event as operators see it. */
+        OperatorEvent: {
+            /** @description The name of the operator who did it; absent if none did. */
+            operator?: string;
+        } & components["schemas"]["AuditEvent"];
         /** @description One page of a job's trail. */
         AuditTrail: {
             /** @description In the order in which they were recorded. */
@@ -974,6 +1421,16 @@ export interface components {
         };
         /** @description The token is valid, but not an editor's. */
         Forbidden: {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
+        /** @description The token is valid, but not an operator's. */
+        NoOperator: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
                 [name: string]: unknown;
@@ -1494,6 +1951,11 @@ export interface operations {
                 order?: "asc" | "desc";
                 /** @description Only jobs whose `updated_at` is later than this. */
                 updated_after?: string;
+                /**
+                 * @description How many seconds to wait at most for one of the caller's jobs to have changed. Counts only together with
+                 *     `updated_after`; more than 55 count as 55. A job that is made meanwhile is seen within a second.
+                 */
+                wait?: number;
                 /** @description How many items a page holds at most. */
                 limit?: components["parameters"]["limit"];
                 /** @description The `next_cursor` of the page before. Take it as it is; do not build one. */
@@ -2037,8 +2499,8 @@ export interface operations {
             404: components["responses"]["NotFound"];
             /**
              * @description Nothing was dispatched. `JOB_ALREADY_RUNNING`: the job is in `AUDIO_EXTRACTING`, `TRANSCRIBING`,
-             *     `GENERATING`, `REGENERATING` or `EXPORTING`, another dispatch of it is in flight, or an accepted
-             *     retry has not called back yet.
+             *     `GENERATING`, `REGENERATING` or `EXPORTING`, another dispatch of it is in flight, an accepted
+             *     retry has not called back yet, or the orchestrator is still to be told that an operator has failed it.
              *     `RETRY_NOT_ALLOWED_STATE`: it is in another state than `FAILED`, has no artifact to resume
              *     from, or has had 100 retries that the orchestrator took. `CLIENT_REQUEST_MISMATCH`: this `client_request_id` came before with another body.
              */
@@ -2065,6 +2527,13 @@ export interface operations {
                 limit?: components["parameters"]["limit"];
                 /** @description The `next_cursor` of the page before. Take it as it is; do not build one. */
                 cursor?: components["parameters"]["trailCursor"];
+                /** @description In place of `cursor`, and may lie behind the last event. */
+                after?: string;
+                /**
+                 * @description How many seconds to wait at most for an event. Counts only together with `after`; more than 55 count as
+                 *     55.
+                 */
+                wait?: number;
             };
             header?: never;
             path: {
@@ -2122,6 +2591,895 @@ export interface operations {
             400: components["responses"]["InvalidQuery"];
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NotFound"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    getOverview: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The overview. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "jobs": {
+                     *         "CREATED": 3,
+                     *         "UPLOADING": 0,
+                     *         "UPLOADED": 2,
+                     *         "AUDIO_EXTRACTING": 4,
+                     *         "AUDIO_READY": 0,
+                     *         "TRANSCRIBING": 11,
+                     *         "TRANSCRIPT_READY": 0,
+                     *         "GENERATING": 1,
+                     *         "DRAFT_READY": 7,
+                     *         "EDITING": 5,
+                     *         "REGENERATING": 0,
+                     *         "EXPORTING": 0
+                     *       },
+                     *       "claims": {
+                     *         "CLAIMED": 1,
+                     *         "SENDING": 0,
+                     *         "UNKNOWN": 1
+                     *       },
+                     *       "in_flight": 2,
+                     *       "unknown": 1,
+                     *       "silent": 0,
+                     *       "failed_last_24h": 6,
+                     *       "oldest_claim_age": 31.4,
+                     *       "oldest_unknown_age": 31.2,
+                     *       "queues": {
+                     *         "dispatch.0": 1,
+                     *         "dispatch.1": 0
+                     *       },
+                     *       "paused": true,
+                     *       "pause": {
+                     *         "since": "2026-03-02T09:30:00.000000Z",
+                     *         "by": "olga",
+                     *         "reason": "The engine is upgraded."
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Overview"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["NoOperator"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    listOperatorJobs: {
+        parameters: {
+            query: {
+                /**
+                 * @description `unknown`: dispatches of unknown outcome, by when they were sent. `silent`: jobs whose report is overdue,
+                 *     by since when. `in_flight`: dispatches with an open outcome, by when they were asked for. `failed`: by
+                 *     when they failed.
+                 */
+                view: "unknown" | "silent" | "in_flight" | "failed";
+                /** @description Only jobs of this project. */
+                project_id?: string;
+                /** @description Only jobs of this user. */
+                owner?: string;
+                /** @description Only jobs with this `reason`. */
+                reason?: string;
+                /** @description Only what has been so for at least so many seconds. */
+                older_than?: number;
+                /** @description How many items a page holds at most. */
+                limit?: components["parameters"]["limit"];
+                /** @description The `next_cursor` of the page before. Take it as it is; do not build one. */
+                cursor?: components["parameters"]["cursor"];
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description One page of jobs. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "id": "8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *           "project_id": "3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10",
+                     *           "name": "Interview 7",
+                     *           "metadata": {
+                     *             "language": "en"
+                     *           },
+                     *           "status": "UPLOADED",
+                     *           "manifest": {
+                     *             "video_uri": "s3://uploads/interview-07.mp4",
+                     *             "audio_uri": null,
+                     *             "transcript_uri": null,
+                     *             "draft_uri": null,
+                     *             "exports": []
+                     *           },
+                     *           "silent_since": null,
+                     *           "created_at": "2026-03-02T09:16:00.000000Z",
+                     *           "updated_at": "2026-03-02T09:19:30.000000Z",
+                     *           "dispatch": {
+                     *             "kind": "run",
+                     *             "dispatch_id": "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *             "phase": "UNKNOWN",
+                     *             "claimed_at": "2026-03-02T09:20:00.010000Z",
+                     *             "sent_at": "2026-03-02T09:20:00.030000Z",
+                     *             "settled_at": null,
+                     *             "reason": "outcome_unknown",
+                     *             "execution_id": null,
+                     *             "attempt": 1,
+                     *             "sends": 1,
+                     *             "first_sent_at": "2026-03-02T09:20:00.030000Z",
+                     *             "due_at": "2026-03-02T09:21:00.030000Z",
+                     *             "run_state": "not_found",
+                     *             "cancel_due": false,
+                     *             "model_profile": null,
+                     *             "resume_from_status": null
+                     *           },
+                     *           "failure": null,
+                     *           "owner": "alice",
+                     *           "status_since": "2026-03-02T09:19:30.000000Z",
+                     *           "reason": "outcome_unknown"
+                     *         }
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OperatorJobPage"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["NoOperator"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    getOperatorJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
+                 */
+                jobId: components["parameters"]["jobId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description The job. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *       "project_id": "3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10",
+                     *       "name": "Interview 7",
+                     *       "metadata": {
+                     *         "language": "en"
+                     *       },
+                     *       "status": "UPLOADED",
+                     *       "manifest": {
+                     *         "video_uri": "s3://uploads/interview-07.mp4",
+                     *         "audio_uri": null,
+                     *         "transcript_uri": null,
+                     *         "draft_uri": null,
+                     *         "exports": []
+                     *       },
+                     *       "silent_since": null,
+                     *       "created_at": "2026-03-02T09:16:00.000000Z",
+                     *       "updated_at": "2026-03-02T09:19:30.000000Z",
+                     *       "dispatch": {
+                     *         "kind": "run",
+                     *         "dispatch_id": "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *         "phase": "UNKNOWN",
+                     *         "claimed_at": "2026-03-02T09:20:00.010000Z",
+                     *         "sent_at": "2026-03-02T09:20:00.030000Z",
+                     *         "settled_at": null,
+                     *         "reason": "outcome_unknown",
+                     *         "execution_id": null,
+                     *         "attempt": 1,
+                     *         "sends": 1,
+                     *         "first_sent_at": "2026-03-02T09:20:00.030000Z",
+                     *         "due_at": "2026-03-02T09:21:00.030000Z",
+                     *         "run_state": "not_found",
+                     *         "cancel_due": false,
+                     *         "model_profile": null,
+                     *         "resume_from_status": null
+                     *       },
+                     *       "failure": null,
+                     *       "owner": "alice",
+                     *       "status_since": "2026-03-02T09:19:30.000000Z",
+                     *       "reason": "outcome_unknown",
+                     *       "claims": [
+                     *         {
+                     *           "kind": "run",
+                     *           "dispatch_id": "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *           "phase": "UNKNOWN",
+                     *           "claimed_at": "2026-03-02T09:20:00.010000Z",
+                     *           "sent_at": "2026-03-02T09:20:00.030000Z",
+                     *           "settled_at": null,
+                     *           "reason": "outcome_unknown",
+                     *           "execution_id": null,
+                     *           "attempt": 1,
+                     *           "sends": 1,
+                     *           "first_sent_at": "2026-03-02T09:20:00.030000Z",
+                     *           "due_at": "2026-03-02T09:21:00.030000Z",
+                     *           "run_state": "not_found",
+                     *           "cancel_due": false,
+                     *           "model_profile": null,
+                     *           "resume_from_status": null
+                     *         }
+                     *       ],
+                     *       "events": [
+                     *         {
+                     *           "event_type": "dispatch.asked",
+                     *           "job_id": "8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *           "project_id": "3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10",
+                     *           "actor_type": "operator",
+                     *           "prev_status": "UPLOADED",
+                     *           "new_status": "UPLOADED",
+                     *           "occurred_at": "2026-03-02T09:25:00.000000Z",
+                     *           "recorded_at": "2026-03-02T09:25:00.000000Z",
+                     *           "correlation_id": "5c1d0a7e9b3f4d22",
+                     *           "dispatch_id": "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *           "attempt": 1,
+                     *           "reason": "Alice asks where her interview is.",
+                     *           "operator": "olga"
+                     *         }
+                     *       ],
+                     *       "earlier_events": 0
+                     *     }
+                     */
+                    "application/json": components["schemas"]["JobHistory"];
+                };
+            };
+            400: components["responses"]["InvalidQuery"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["NoOperator"];
+            404: components["responses"]["NotFound"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    askAboutJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
+                 */
+                jobId: components["parameters"]["jobId"];
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "Alice asks where her interview is."
+                 *     }
+                 */
+                "application/json": components["schemas"]["OptionalReason"];
+            };
+        };
+        responses: {
+            /** @description What the orchestrator says, and the job as it is then. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "state": "running",
+                     *       "job": {
+                     *         "id": "8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *         "project_id": "3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10",
+                     *         "name": "Interview 7",
+                     *         "metadata": {
+                     *           "language": "en"
+                     *         },
+                     *         "status": "AUDIO_EXTRACTING",
+                     *         "manifest": {
+                     *           "video_uri": "s3://uploads/interview-07.mp4",
+                     *           "audio_uri": null,
+                     *           "transcript_uri": null,
+                     *           "draft_uri": null,
+                     *           "exports": []
+                     *         },
+                     *         "silent_since": null,
+                     *         "created_at": "2026-03-02T09:16:00.000000Z",
+                     *         "updated_at": "2026-03-02T09:26:00.000000Z",
+                     *         "dispatch": {
+                     *           "kind": "run",
+                     *           "dispatch_id": "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *           "phase": "UNKNOWN",
+                     *           "claimed_at": "2026-03-02T09:20:00.010000Z",
+                     *           "sent_at": "2026-03-02T09:20:00.030000Z",
+                     *           "settled_at": null,
+                     *           "reason": "outcome_unknown",
+                     *           "execution_id": null,
+                     *           "attempt": 1,
+                     *           "sends": 1,
+                     *           "first_sent_at": "2026-03-02T09:20:00.030000Z",
+                     *           "due_at": "2026-03-02T09:21:00.030000Z",
+                     *           "run_state": "not_found",
+                     *           "cancel_due": false,
+                     *           "model_profile": null,
+                     *           "resume_from_status": null
+                     *         },
+                     *         "failure": null,
+                     *         "owner": "alice",
+                     *         "status_since": "2026-03-02T09:26:00.000000Z",
+                     *         "reason": null
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["AskResult"];
+                };
+            };
+            400: components["responses"]["ValidationError"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["NoOperator"];
+            404: components["responses"]["NotFound"];
+            /** @description Nothing was asked: the orchestrator cannot be asked, a worker holds the dispatch, or there is none. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            /**
+             * @description The orchestrator gave no answer, or none came in time; `details.reason` is `no_answer`. It is asked again by
+             *     itself.
+             */
+            502: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    "Retry-After": components["headers"]["RetryAfter"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    settleJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
+                 */
+                jobId: components["parameters"]["jobId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "as": "sent",
+                 *       "reason": "It is in the log of the orchestrator."
+                 *     }
+                 */
+                "application/json": components["schemas"]["Settlement"];
+            };
+        };
+        responses: {
+            /** @description The job, with its dispatch settled. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *       "project_id": "3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10",
+                     *       "name": "Interview 7",
+                     *       "metadata": {
+                     *         "language": "en"
+                     *       },
+                     *       "status": "AUDIO_EXTRACTING",
+                     *       "manifest": {
+                     *         "video_uri": "s3://uploads/interview-07.mp4",
+                     *         "audio_uri": null,
+                     *         "transcript_uri": null,
+                     *         "draft_uri": null,
+                     *         "exports": []
+                     *       },
+                     *       "silent_since": null,
+                     *       "created_at": "2026-03-02T09:16:00.000000Z",
+                     *       "updated_at": "2026-03-02T09:26:00.000000Z",
+                     *       "dispatch": {
+                     *         "kind": "run",
+                     *         "dispatch_id": "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *         "phase": "SENT",
+                     *         "claimed_at": "2026-03-02T09:20:00.010000Z",
+                     *         "sent_at": "2026-03-02T09:20:00.030000Z",
+                     *         "settled_at": "2026-03-02T09:26:00.000000Z",
+                     *         "reason": "settled_sent",
+                     *         "execution_id": null,
+                     *         "attempt": 1,
+                     *         "sends": 1,
+                     *         "first_sent_at": "2026-03-02T09:20:00.030000Z",
+                     *         "due_at": "2026-03-02T10:26:00.000000Z",
+                     *         "run_state": "not_found",
+                     *         "cancel_due": false,
+                     *         "model_profile": null,
+                     *         "resume_from_status": null
+                     *       },
+                     *       "failure": null,
+                     *       "owner": "alice",
+                     *       "status_since": "2026-03-02T09:26:00.000000Z",
+                     *       "reason": "settled_sent"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OperatorJob"];
+                };
+            };
+            400: components["responses"]["ValidationError"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["NoOperator"];
+            404: components["responses"]["NotFound"];
+            /**
+             * @description Nothing was settled. `NOTHING_TO_SETTLE`: the dispatch is not an operator's to settle, or is settled.
+             *     `JOB_ALREADY_RUNNING`: it is not released, because the orchestrator says that it runs.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    cancelOperatorJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
+                 */
+                jobId: components["parameters"]["jobId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "The customer has left."
+                 *     }
+                 */
+                "application/json": components["schemas"]["Act"];
+            };
+        };
+        responses: {
+            /** @description The job, now `CANCELLED`. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *       "project_id": "3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10",
+                     *       "name": "Interview 7",
+                     *       "metadata": {
+                     *         "language": "en"
+                     *       },
+                     *       "status": "CANCELLED",
+                     *       "manifest": {
+                     *         "video_uri": "s3://uploads/interview-07.mp4",
+                     *         "audio_uri": null,
+                     *         "transcript_uri": null,
+                     *         "draft_uri": null,
+                     *         "exports": []
+                     *       },
+                     *       "silent_since": null,
+                     *       "created_at": "2026-03-02T09:16:00.000000Z",
+                     *       "updated_at": "2026-03-02T09:26:00.000000Z",
+                     *       "dispatch": {
+                     *         "kind": "run",
+                     *         "dispatch_id": "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *         "phase": "SENT",
+                     *         "claimed_at": "2026-03-02T09:20:00.010000Z",
+                     *         "sent_at": "2026-03-02T09:20:00.030000Z",
+                     *         "settled_at": "2026-03-02T09:26:00.000000Z",
+                     *         "reason": "settled_sent",
+                     *         "execution_id": null,
+                     *         "attempt": 1,
+                     *         "sends": 1,
+                     *         "first_sent_at": "2026-03-02T09:20:00.030000Z",
+                     *         "due_at": "2026-03-02T10:26:00.000000Z",
+                     *         "run_state": "not_found",
+                     *         "cancel_due": false,
+                     *         "model_profile": null,
+                     *         "resume_from_status": null
+                     *       },
+                     *       "failure": null,
+                     *       "owner": "alice",
+                     *       "status_since": "2026-03-02T09:26:00.000000Z",
+                     *       "reason": "settled_sent"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OperatorJob"];
+                };
+            };
+            400: components["responses"]["ValidationError"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["NoOperator"];
+            404: components["responses"]["NotFound"];
+            /** @description The job has already ended. */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    failJob: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /**
+                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
+                 */
+                jobId: components["parameters"]["jobId"];
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "The transcriber has crashed."
+                 *     }
+                 */
+                "application/json": components["schemas"]["Act"];
+            };
+        };
+        responses: {
+            /** @description The job, now `FAILED`. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "id": "8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *       "project_id": "3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10",
+                     *       "name": "Interview 7",
+                     *       "metadata": {
+                     *         "language": "en"
+                     *       },
+                     *       "status": "FAILED",
+                     *       "manifest": {
+                     *         "video_uri": "s3://uploads/interview-07.mp4",
+                     *         "audio_uri": null,
+                     *         "transcript_uri": null,
+                     *         "draft_uri": null,
+                     *         "exports": []
+                     *       },
+                     *       "silent_since": null,
+                     *       "created_at": "2026-03-02T09:16:00.000000Z",
+                     *       "updated_at": "2026-03-02T09:26:00.000000Z",
+                     *       "dispatch": {
+                     *         "kind": "run",
+                     *         "dispatch_id": "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *         "phase": "SENT",
+                     *         "claimed_at": "2026-03-02T09:20:00.010000Z",
+                     *         "sent_at": "2026-03-02T09:20:00.030000Z",
+                     *         "settled_at": "2026-03-02T09:26:00.000000Z",
+                     *         "reason": "settled_sent",
+                     *         "execution_id": null,
+                     *         "attempt": 1,
+                     *         "sends": 1,
+                     *         "first_sent_at": "2026-03-02T09:20:00.030000Z",
+                     *         "due_at": "2026-03-02T10:26:00.000000Z",
+                     *         "run_state": "not_found",
+                     *         "cancel_due": false,
+                     *         "model_profile": null,
+                     *         "resume_from_status": null
+                     *       },
+                     *       "failure": {
+                     *         "code": "FAILED_BY_OPERATOR",
+                     *         "message": "The transcriber has crashed.",
+                     *         "stage": null
+                     *       },
+                     *       "owner": "alice",
+                     *       "status_since": "2026-03-02T09:26:00.000000Z",
+                     *       "reason": "FAILED_BY_OPERATOR"
+                     *     }
+                     */
+                    "application/json": components["schemas"]["OperatorJob"];
+                };
+            };
+            400: components["responses"]["ValidationError"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["NoOperator"];
+            404: components["responses"]["NotFound"];
+            /**
+             * @description Nothing was written. `FSM_TERMINAL_IMMUTABLE`: the job has already ended. `FSM_TRANSITION_INVALID`: it has not
+             *     begun to run.
+             */
+            409: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Error"];
+                };
+            };
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    retryFailedJobs: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "failed_since": "2026-03-02T00:00:00Z",
+                 *       "failure_code": "ASR_TIMEOUT",
+                 *       "model_profile": "standard",
+                 *       "dry_run": true
+                 *     }
+                 */
+                "application/json": components["schemas"]["RetriesRequest"];
+            };
+        };
+        responses: {
+            /** @description What came of each job. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "items": [
+                     *         {
+                     *           "job_id": "8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+                     *           "outcome": "started",
+                     *           "dispatch_id": "retry-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2-9c41e07ab2d35f68",
+                     *           "code": null
+                     *         },
+                     *         {
+                     *           "job_id": "0b7a2c1e-8d6f-4f53-9a55-61f1f4a0c7d2",
+                     *           "outcome": "refused",
+                     *           "dispatch_id": null,
+                     *           "code": "JOB_ALREADY_RUNNING"
+                     *         }
+                     *       ],
+                     *       "next_cursor": null
+                     *     }
+                     */
+                    "application/json": components["schemas"]["RetriedJobPage"];
+                };
+            };
+            400: components["responses"]["ValidationError"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["NoOperator"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    pauseDispatching: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "The engine is upgraded."
+                 *     }
+                 */
+                "application/json": components["schemas"]["Act"];
+            };
+        };
+        responses: {
+            /** @description The overview. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "jobs": {
+                     *         "CREATED": 3,
+                     *         "UPLOADING": 0,
+                     *         "UPLOADED": 2,
+                     *         "AUDIO_EXTRACTING": 4,
+                     *         "AUDIO_READY": 0,
+                     *         "TRANSCRIBING": 11,
+                     *         "TRANSCRIPT_READY": 0,
+                     *         "GENERATING": 1,
+                     *         "DRAFT_READY": 7,
+                     *         "EDITING": 5,
+                     *         "REGENERATING": 0,
+                     *         "EXPORTING": 0
+                     *       },
+                     *       "claims": {
+                     *         "CLAIMED": 1,
+                     *         "SENDING": 0,
+                     *         "UNKNOWN": 1
+                     *       },
+                     *       "in_flight": 2,
+                     *       "unknown": 1,
+                     *       "silent": 0,
+                     *       "failed_last_24h": 6,
+                     *       "oldest_claim_age": 31.4,
+                     *       "oldest_unknown_age": 31.2,
+                     *       "queues": {
+                     *         "dispatch.0": 1,
+                     *         "dispatch.1": 0
+                     *       },
+                     *       "paused": true,
+                     *       "pause": {
+                     *         "since": "2026-03-02T09:30:00.000000Z",
+                     *         "by": "olga",
+                     *         "reason": "The engine is upgraded."
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Overview"];
+                };
+            };
+            400: components["responses"]["ValidationError"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["NoOperator"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    resumeDispatching: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                /**
+                 * @example {
+                 *       "reason": "The engine is back."
+                 *     }
+                 */
+                "application/json": components["schemas"]["OptionalReason"];
+            };
+        };
+        responses: {
+            /** @description The overview. */
+            200: {
+                headers: {
+                    "X-Request-Id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "jobs": {
+                     *         "CREATED": 3,
+                     *         "UPLOADING": 0,
+                     *         "UPLOADED": 2,
+                     *         "AUDIO_EXTRACTING": 4,
+                     *         "AUDIO_READY": 0,
+                     *         "TRANSCRIBING": 11,
+                     *         "TRANSCRIPT_READY": 0,
+                     *         "GENERATING": 1,
+                     *         "DRAFT_READY": 7,
+                     *         "EDITING": 5,
+                     *         "REGENERATING": 0,
+                     *         "EXPORTING": 0
+                     *       },
+                     *       "claims": {
+                     *         "CLAIMED": 1,
+                     *         "SENDING": 0,
+                     *         "UNKNOWN": 1
+                     *       },
+                     *       "in_flight": 2,
+                     *       "unknown": 1,
+                     *       "silent": 0,
+                     *       "failed_last_24h": 6,
+                     *       "oldest_claim_age": 31.4,
+                     *       "oldest_unknown_age": 31.2,
+                     *       "queues": {
+                     *         "dispatch.0": 1,
+                     *         "dispatch.1": 0
+                     *       },
+                     *       "paused": true,
+                     *       "pause": {
+                     *         "since": "2026-03-02T09:30:00.000000Z",
+                     *         "by": "olga",
+                     *         "reason": "The engine is upgraded."
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["Overview"];
+                };
+            };
+            400: components["responses"]["ValidationError"];
+            401: components["responses"]["Unauthorized"];
+            403: components["responses"]["NoOperator"];
+            413: components["responses"]["BodyTooLarge"];
+            415: components["responses"]["UnsupportedMediaType"];
             503: components["responses"]["ServiceUnavailable"];
         };
     };
