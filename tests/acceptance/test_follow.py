@@ -14,7 +14,8 @@ from devstack.stack import Stack
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, refusal
 
-SOON = 0.8  # sooner than a waiter reads again by itself
+SOON = 0.6  # sooner than a waiter reads again by itself, which it has just done
+JUST_READ = 1.1
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def waiting(client: ApiClient, path: str) -> Iterator[Future[requests.Response]]
         answer = pool.submit(client.get, path)
         # Until then the caller may not yet have begun to wait, which only makes the test easier.
         with pytest.raises(TimeoutError):
-            answer.result(0.4)
+            answer.result(JUST_READ)
         yield answer
 
 
