@@ -68,8 +68,8 @@ client: ## write the TypeScript client's types anew from the specification (need
 bench: install ## measure against the barest program for the same work (needs a quiet machine, 5 minutes)
 	$(BIN)/python -m bench
 
-test-more: install ## Sentinel, TLS, RabbitMQ (where it is installed), the image's steps, and load
-	$(BIN)/python -m pytest tests/deploy tests/load
+test-more: install ## Sentinel, TLS, RabbitMQ (where it is installed), the image's steps, load, the console in Chromium
+	$(BIN)/python -m pytest tests/deploy tests/load tests/console
 
 ENGINES ?= gateway n8n_example restate temporal step_functions prefect airflow
 
@@ -94,6 +94,6 @@ imports: install
 	$(BIN)/lint-imports --no-logo
 
 clean: ## remove what the targets above made
-	rm -rf tests/openapi/node_modules tests/openapi/build .engines
+	rm -rf tests/console/node_modules tests/openapi/node_modules tests/openapi/build .engines
 	rm -rf clients/typescript/node_modules clients/typescript/build clients/typescript/test/build
 	rm -rf .venv .venv-previous .takeone artifacts build *.egg-info .mypy_cache .ruff_cache .pytest_cache

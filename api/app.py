@@ -7,7 +7,7 @@ from api.context import Context
 from api.errors import register_error_handlers
 from api.request_log import log_requests
 from api.requests import leave_no_body_unread
-from api.routes import callbacks, docs, health, jobs, metrics, operations, projects
+from api.routes import callbacks, console, docs, health, jobs, metrics, operations, projects
 from api.security import secure
 from observability import tracing
 from observability.logs import configure_logging
@@ -38,7 +38,7 @@ def create_app() -> Flask:
     tracing.trace_requests(app)
     app.after_request(leave_no_body_unread)
     secure(app, settings)
-    for routes in (projects, jobs, operations, callbacks, health, metrics, docs):
+    for routes in (projects, jobs, operations, callbacks, health, metrics, docs, console):
         app.register_blueprint(routes.blueprint)
     register_error_handlers(app)
     return app

@@ -15,7 +15,7 @@ from devstack.processes import ROOT, ProcessFailedError
 WATCHED = (
     "api", "domain", "observability", "orchestrators", "services", "settings", "spec", "store", "tasks",
 )  # fmt: skip
-CODE = (".py", ".lua", ".yaml")
+CODE = (".py", ".lua", ".yaml", ".html")
 
 
 def main() -> int:

@@ -84,6 +84,7 @@ def greet(console: Console, stack: LocalStack) -> None:
     lines = [
         f"[bold]Take One is up.[/]  Ctrl-C stops it; logs and data are in {DIRECTORY}",
         "",
+        f"Console       {api}/console",
         f"API docs      {api}/docs",
         f"Flower        {stack.flower_address()}",
         f"Orchestrator  {stack.orchestrator.url}/executions",

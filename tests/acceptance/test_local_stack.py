@@ -57,6 +57,9 @@ def test_it_serves_this_machine_with_the_callers_settings_and_what_it_prints_wor
     running: Process,
 ) -> None:
     assert listening(running) == {"127.0.0.1"}
+    addresses = re.findall(r"http://\S+", running.log())
+    assert addresses[0] == f"{running.url}/console"
+    assert requests.get(addresses[0], timeout=5).status_code == 200
     alice = ApiClient(running.url, "alice")
     preflight = requests.options(f"{running.url}/api/v1/projects", headers=ORIGIN, timeout=5)
     assert preflight.headers["Access-Control-Allow-Origin"] == PAGE

@@ -59,6 +59,8 @@ def preflight(stack: Stack, path: str, origin: str) -> requests.Response:
         ("GET", "/openapi.json"),
         ("GET", "/docs"),
         ("GET", "/docs/swagger-ui-bundle.js"),
+        ("GET", "/console"),
+        ("GET", "/console/app.js"),
     ],
 )
 def test_every_answer_carries_the_headers_for_browsers(

@@ -75,6 +75,7 @@ NEEDED = (
     "flowerconfig.py",
     "spec/api/openapi.yaml",
     "api/app.py",
+    "api/console/index.html",
     "store/commit.lua",
     "constraints.txt",
 )

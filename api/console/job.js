@@ -1,0 +1,146 @@
+// One job, as an operator sees it: who and what, its claims and its trail; and what an operator may do about it.
+
+import { ApiError, LONG_PATIENCE, get, post } from "./api.js";
+import { ask } from "./dialog.js";
+import { announce, badge, button, code, facts, h, moment, replace, setText, text } from "./dom.js";
+import { artifacts, dispatchFacts, failureFacts, metadataFacts, timeline } from "./parts.js";
+import { poll } from "./polling.js";
+import { addressOfRetries } from "./retries.js";
+import { TERMINAL, WORKING } from "./words.js";
+
+const SECONDS = 3;
+
+export function showJob({ main, id, signal }) {
+  const status = h("p", { class: "hint", role: "status" }, "Reading …");
+  const acts = h("div", { class: "buttons", role: "group", "aria-label": "Acts" });
+  const body = h("div", {});
+  const title = h("h1", {}, "Job ", code(id));
+  main.append(title, status, acts, body);
+  let known = "", lastStatus = "";
+
+  const again = poll(async () => {
+    try {
+      const job = await get(`/operations/jobs/${encodeURIComponent(id)}`, {}, { signal });
+      const now = JSON.stringify(job);
+      setText(status, "");
+      if (now === known) return;
+      if (lastStatus && lastStatus !== job.status) announce(`The job is ${job.status} now.`);
+      [known, lastStatus] = [now, job.status];
+      replace(acts, actsOf(job, again));
+      replace(body, sections(job));
+    } catch (error) {
+      if (error.status === 404) {
+        setText(status, "There is no such job.");
+        replace(acts);
+        replace(body);
+        known = "";
+      } else if (error instanceof ApiError && error.status) setText(status, error.words);
+      throw error;
+    }
+  }, SECONDS, signal);
+}
+
+function sections(job) {
+  const claims = job.claims.toReversed();
+  return [
+    facts([
+      ["Name", job.name && text(job.name)],
+      ["State", badge(job.status)],
+      ["Silent since", moment(job.silent_since)],
+      ["Since", moment(job.status_since)],
+      ["Owner", text(job.owner)],
+      ["Project", h("a", { href: `#/jobs?view=failed&project_id=${encodeURIComponent(job.project_id)}` }, code(job.project_id))],
+      ["Created", moment(job.created_at)],
+      ["Changed", moment(job.updated_at)],
+    ]),
+    job.failure && section("Failure", failureFacts(job.failure)),
+    section(claims.length > 1 ? "Dispatches, the latest first" : "Dispatch",
+      claims.length ? claims.map(dispatchFacts) : h("p", { class: "hint" }, "None yet.")),
+    section("Timeline", job.earlier_events > 0 && h("p", { class: "hint" }, `${job.earlier_events} earlier events are not shown.`),
+      timeline(job.events)),
+    section("Artifacts", artifacts(job.manifest)),
+    Object.keys(job.metadata ?? {}).length > 0 && section("The owner's metadata", metadataFacts(job.metadata)),
+  ];
+}
+
+const section = (title, ...content) => h("section", {}, h("h2", {}, title), content);
+
+const SEEN_BY_OWNER = "The owner sees that an operator did it and why, not who.";
+
+/** The acts that make sense for a job as it stands. What the API refuses all the same is shown by the question. */
+function actsOf(job, after) {
+  const { status, dispatch } = job;
+  const hasEnded = TERMINAL.includes(status);
+  const isUnknown = dispatch?.phase === "UNKNOWN";
+  const act = (id, label, question) => button(label, () => ask({ after, ...question() }), { id: `act-${id}` });
+  return [
+    dispatch && (isUnknown || !hasEnded) && act("ask", "Ask the orchestrator …", () => asking(job)),
+    isUnknown && act("sent", "Settle as sent …", () => settling(job, "sent")),
+    (isUnknown || (dispatch?.phase === "SENT" && dispatch.kind === "retry"))
+      && act("release", "Settle as not arrived …", () => settling(job, "release")),
+    status === "FAILED" && h("a", { class: "button", id: "act-retry", href: addressOfRetries(job) }, "Retry …"),
+    WORKING.includes(status) && act("fail", "Fail …", () => failing(job)),
+    !hasEnded && act("cancel", "Cancel …", () => cancelling(job)),
+  ];
+}
+
+/** Some acts ask the orchestrator first, and wait for it. */
+const perform = (job, act, body) => post(`/operations/jobs/${job.id}/${act}`, body, { patience: LONG_PATIENCE });
+
+function stands(job) {
+  return ["The job is ", badge(job.status), job.dispatch ? [", its dispatch ", badge(job.dispatch.phase)] : "", "."];
+}
+
+function asking(job) {
+  return {
+    title: "Ask the orchestrator?",
+    lines: [["A worker asks it for the dispatch ", code(job.dispatch.dispatch_id), "."],
+      "One that it has is settled by what it says. One that it has not is sent again under the same id, if that is safe."],
+    label: "Ask",
+    reason: "optional",
+    perform: async (reason) => {
+      const { state, job: now } = await perform(job, "ask", reason ? { reason } : {});
+      return [state ? ["The orchestrator says: ", badge(state), ". "] : "The run reported by itself meanwhile. ", stands(now)];
+    },
+  };
+}
+
+function settling(job, as) {
+  const isSent = as === "sent";
+  return {
+    title: isSent ? "Settle as sent?" : "Settle as not arrived?",
+    lines: isSent
+      ? ["You know that the orchestrator has this dispatch. Nothing is sent.",
+        "The job goes on as if the orchestrator had accepted it, and waits for its reports.", SEEN_BY_OWNER]
+      : ["You know that the orchestrator does not have this dispatch, or that its run is dead.",
+        "The next run or retry sends again. If the orchestrator has it after all, the work is done twice.",
+        "An orchestrator that can be asked is asked first.", SEEN_BY_OWNER],
+    label: isSent ? "Settle as sent" : "Settle as not arrived",
+    isDangerous: !isSent,
+    perform: async (reason) => stands(await perform(job, "settle", { as, reason })),
+  };
+}
+
+function cancelling(job) {
+  return {
+    title: "Cancel the job?",
+    lines: ["The job is CANCELLED for good: it can be neither run nor retried.",
+      "A dispatch that was not posted is never posted; the orchestrator is told of the cancel if it may have one.",
+      SEEN_BY_OWNER],
+    label: "Cancel the job",
+    isDangerous: true,
+    perform: async (reason) => stands(await perform(job, "cancel", { reason })),
+  };
+}
+
+function failing(job) {
+  return {
+    title: "Fail the job?",
+    lines: ["The job is FAILED; it can be retried from its furthest checkpoint.",
+      "The orchestrator is asked first and told to stop the run, where it can be. A run that goes on all the same is "
+        + "refused at its next report.", SEEN_BY_OWNER],
+    label: "Fail the job",
+    isDangerous: true,
+    perform: async (reason) => stands(await perform(job, "fail", { reason })),
+  };
+}

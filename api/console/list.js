@@ -1,0 +1,93 @@
+// A list of jobs; its filters and its page are in the address.
+
+import { ApiError, get } from "./api.js";
+import { badge, button, code, field, h, moment, replace, select, setText, text } from "./dom.js";
+import { poll } from "./polling.js";
+import { VIEWS } from "./words.js";
+
+const SECONDS = 10;
+const AGES = [["", "any time"], ["60", "a minute"], ["600", "10 minutes"], ["3600", "an hour"], ["21600", "6 hours"],
+  ["86400", "a day"], ["604800", "a week"]];
+const FILTERS = ["project_id", "owner", "reason", "older_than"];
+
+export function showList({ main, query, signal }) {
+  const view = Object.hasOwn(VIEWS, query.get("view") ?? "") ? query.get("view") : "unknown";
+  const asked = { view, cursor: query.get("cursor") ?? "" };
+  for (const name of FILTERS) asked[name] = query.get(name) ?? "";
+
+  const status = h("p", { class: "hint", role: "status" }, "Reading …");
+  const rows = h("ul", { class: "rows" });
+  const pages = h("nav", { class: "buttons", "aria-label": "Pages of the list" });
+  main.append(
+    h("h1", {}, `${VIEWS[view][0]} jobs`),
+    h("nav", { class: "tabs", "aria-label": "Lists" }, Object.entries(VIEWS).map(([name, [label]]) =>
+      h("a", { href: addressOf({ ...asked, view: name, cursor: "" }), "aria-current": name === view && "page" }, label))),
+    h("p", { class: "hint" }, `${VIEWS[view][1]} The oldest come first.`),
+    filters(asked), status, head(view), rows, pages);
+
+  poll(async () => {
+    try {
+      const page = await get("/operations/jobs", asked, { signal });
+      setText(status, countOf(page));
+      replace(rows, page.items.map((job) => row(job, view)));
+      replace(pages,
+        asked.cursor && h("a", { class: "button", id: "first-page", href: addressOf({ ...asked, cursor: "" }) }, "First page"),
+        page.next_cursor
+          && h("a", { class: "button", id: "next-page", href: addressOf({ ...asked, cursor: page.next_cursor }) }, "Next page"));
+    } catch (error) {
+      if (error instanceof ApiError && error.status) setText(status, error.words);
+      throw error;
+    }
+  }, SECONDS, signal);
+}
+
+function countOf({ items, next_cursor: next }) {
+  if (!items.length) return next ? "None on this page; there may be more on the next." : "No job.";
+  return `${items.length} ${items.length === 1 ? "job" : "jobs"}${next ? ", and more on the next page" : ""}.`;
+}
+
+function addressOf(asked) {
+  const given = Object.entries(asked).filter(([, value]) => value);
+  return `#/jobs?${new URLSearchParams(given)}`;
+}
+
+function filters(asked) {
+  const ages = AGES.some(([value]) => value === asked.older_than) ? AGES
+    : [...AGES, [asked.older_than, `${asked.older_than} seconds`]];
+  const text = (name) => h("input", { name, value: asked[name], autocomplete: "off", dir: "auto" });
+  const form = h("form", { class: "filters", "aria-label": "Filters" },
+    field("Owner", text("owner")), field("Project", text("project_id")), field("Reason", text("reason")),
+    field("Older than", select("older_than", ages, asked.older_than)),
+    h("div", { class: "buttons" }, h("button", { type: "submit" }, "Filter"),
+      button("Clear", () => { location.hash = addressOf({ view: asked.view }); })));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    const given = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, value.trim()]));
+    location.hash = addressOf({ view: asked.view, ...given });
+  });
+  return form;
+}
+
+const COLUMNS = { unknown: "Sent", silent: "Silent since", in_flight: "Claimed", failed: "Failed" };
+
+function head(view) {
+  return h("div", { class: "row head", "aria-hidden": "true" },
+    ["Job", "State", "Owner", COLUMNS[view], "Why"].map((label) => h("span", {}, label)));
+}
+
+function row(job, view) {
+  const { dispatch } = job;
+  const since = {
+    unknown: dispatch?.sent_at ?? dispatch?.claimed_at,
+    silent: job.silent_since,
+    in_flight: dispatch?.claimed_at,
+    failed: job.status_since,
+  }[view];
+  const cell = (label, ...content) => h("span", { class: "cell" }, h("span", { class: "cell-label" }, `${label}: `), content);
+  return h("li", { class: "row" },
+    cell("Job", h("a", { href: `#/jobs/${job.id}` }, job.name ? text(job.name) : code(job.id))),
+    cell("State", badge(job.status), " ", dispatch && dispatch.phase !== "SENT" && badge(dispatch.phase)),
+    cell("Owner", text(job.owner)),
+    cell(COLUMNS[view], moment(since)),
+    cell("Why", job.reason ? text(job.reason) : "–"));
+}

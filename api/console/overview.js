@@ -1,0 +1,77 @@
+// How many jobs stand where, read again every few seconds; and the pause.
+
+import { post } from "./api.js";
+import { ask } from "./dialog.js";
+import { button, h, moment, replace, text } from "./dom.js";
+import { VIEWS } from "./words.js";
+
+let latest = null;
+addEventListener("overview", ({ detail }) => { latest = detail; });
+
+export function showOverview({ main, signal }) {
+  const tiles = h("div", { class: "tiles", "aria-live": "off" });
+  const tables = h("div", { class: "columns" });
+  const pause = h("div", { class: "buttons" });
+  main.append(h("h1", {}, "Overview"), tiles, pause, tables);
+  const show = (overview) => {
+    replace(tiles, tilesOf(overview));
+    replace(pause, overview.paused
+      ? button("Resume dispatching …", resume, { id: "toggle-pause" })
+      : button("Pause dispatching …", pauseAll, { id: "toggle-pause" }));
+    replace(tables, counts("Jobs that have not ended", overview.jobs), counts("Claims by phase", overview.claims),
+      counts("Messages waiting in queues", overview.queues));
+  };
+  if (latest) show(latest);
+  addEventListener("overview", ({ detail }) => show(detail), { signal });
+}
+
+function tilesOf(overview) {
+  return Object.entries(VIEWS).map(([view, [label, meaning]]) => {
+    const count = overview[view === "failed" ? "failed_last_24h" : view];
+    return h("a", { class: "tile", href: `#/jobs?view=${view}`, "data-count": count,
+      "data-kind": count && view !== "in_flight" ? "warning" : null },
+    h("span", { class: "count" }, String(count ?? "–")), h("span", { class: "label" },
+      view === "failed" ? "Failed in 24 hours" : label), h("span", { class: "hint" }, meaning));
+  });
+}
+
+function counts(title, found) {
+  const rows = Object.entries(found).filter(([, count]) => count);
+  return h("section", {}, h("h2", {}, title), rows.length
+    ? h("table", {}, h("tbody", {}, rows.map(([name, count]) =>
+      h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(count))))))
+    : h("p", { class: "hint" }, "None."));
+}
+
+const reread = () => dispatchEvent(new Event("overview-stale"));
+
+function pauseAll() {
+  ask({
+    title: "Pause dispatching?",
+    lines: ["No worker posts a dispatch any more, in the whole fleet, until dispatching is resumed.",
+      "Runs are taken and wait. Callbacks, cancels and asks go on, and so does what is being posted now."],
+    label: "Pause dispatching",
+    perform: async (reason) => {
+      const { pause } = await post("/operations/pause", { reason });
+      return ["Dispatching is paused since ", moment(pause.since, { age: false }), " by ", text(pause.by), "."];
+    },
+    after: reread,
+  });
+}
+
+/** Ask whether to resume dispatching. */
+export function resume() {
+  ask({
+    title: "Resume dispatching?",
+    lines: ["Workers post dispatches again; what waited is sent first.", latest?.pause
+      && ["It is paused since ", moment(latest.pause.since), " by ", text(latest.pause.by), ": ",
+        text(latest.pause.reason)]],
+    label: "Resume dispatching",
+    reason: "optional",
+    perform: async (reason) => {
+      await post("/operations/resume", reason ? { reason } : {});
+      return "Dispatching goes on.";
+    },
+    after: reread,
+  });
+}

@@ -1,0 +1,28 @@
+"""The page where the orchestrator can be asked: what it says, and what followed from that."""
+
+from devstack.stack import Stack
+from tests.acceptance.test_asking import Restate, asking, engine, handle, stub
+from tests.console.conftest import NewConsole
+from tests.support.job_handle import JobHandle
+
+__all__ = ["asking", "engine", "handle", "stub"]
+
+
+def test_what_the_orchestrator_has_is_settled_by_its_word(
+    asking: Stack, engine: Restate, handle: JobHandle, new_console: NewConsole
+) -> None:
+    engine.is_deaf = True
+    engine.on_start[handle.run_id] = "arrived, and the answer lost"
+    assert handle.client.run(handle.id).status_code == 502
+    console = new_console(asking).load(f"/jobs/{handle.id}").sign_in("olga", "operator")
+    console.see(".facts .badge", "UNKNOWN")
+    engine.is_deaf = False
+    console.click("#act-ask")
+    console.click("dialog.act button[type=submit]")
+    console.see(
+        "dialog.act [role=status]", "The orchestrator says: running. The job is AUDIO_EXTRACTING"
+    )
+    console.click("dialog.act button", "Close")
+    console.see(".timeline li", "operator olga")
+    console.see(".facts dd", "running")
+    assert console.complaints() == []

@@ -1,0 +1,65 @@
+"""Names, reasons and messages that are HTML, of another direction or very long: all of it stays text."""
+
+from tests.console.conftest import PHONE, Console, NewConsole
+from tests.console.night import Night
+
+HTML = (
+    "<img src=x onerror=\"document.title='gone'\"><script>document.title='gone'</script><b>bold</b>"
+)
+RIGHT_TO_LEFT = "\u202e\u05e9\u05dc\u05d5\u05dd\u2066 REVERSED"
+LONG = "x" * 200
+INJECTED = "img, iframe, object, embed, b, i, u, svg, style, main script, base, meta[http-equiv]"
+
+
+def assert_is_text(console: Console, *texts: str) -> None:
+    shown = console.driver.execute_script("return document.body.textContent")
+    assert [each for each in texts if each not in shown] == []
+    assert (
+        console.driver.execute_script(f"return document.body.querySelector('{INJECTED}')") is None
+    )
+    assert "gone" not in console.driver.title
+    for each in console.all("bdi.free"):
+        assert each.get_attribute("innerHTML").count("<") == 0
+
+
+def test_what_editors_and_orchestrators_wrote_is_shown_as_text(olga: Console, night: Night) -> None:
+    names = (HTML, RIGHT_TO_LEFT, LONG)
+    jobs = [night.job(HTML, name=name, metadata={"<b>key</b>": HTML}) for name in names]
+    for handle in jobs:
+        handle.lead_to("AUDIO_EXTRACTING")
+        handle.reported(
+            "FAILED", failure_code=HTML[:100], failure_message=HTML * 10, failed_stage="<b>ASR</b>"
+        )
+    olga.go("/jobs?view=failed")
+    olga.see("li.row", "REVERSED")
+    assert_is_text(olga, *names, HTML[:100])
+    for handle, name in zip(jobs, names, strict=True):
+        olga.go(f"/jobs/{handle.id}").see("dd", "ASR")
+        assert_is_text(olga, name, HTML, "<b>ASR</b>", "<b>key</b>")
+        olga.resize(PHONE)
+        assert olga.driver.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
+        olga.resize((1280, 900))
+    olga.photograph("hostile_text")
+
+
+def test_an_address_and_a_name_are_text_too(olga: Console, night: Night) -> None:
+    olga.go(f"/jobs?view=failed&owner={HTML}&older_than=<b>7</b>").see(
+        "main > [role=status]", "older_than"
+    )
+    assert_is_text(olga, "<b>7</b> seconds")
+    olga.go("/jobs/<b>x<%2Fb>").see("main > [role=status]", "no such job")
+    assert_is_text(olga, "<b>x</b>")
+
+
+def test_an_editors_own_text_is_text(night: Night, new_console: NewConsole) -> None:
+    console = new_console(night.stack).load("/try").sign_in("<b>ed</b>", "editor")
+    console.fill("input[name=name]", HTML)
+    console.click("form[aria-label='New project'] button")
+    console.see("#field-project_id option", "<b>bold</b>")
+    console.fill("#field-job_name", RIGHT_TO_LEFT)
+    console.click("form[aria-label='New job'] button")
+    console.see("dd", "REVERSED")
+    assert_is_text(console, RIGHT_TO_LEFT, "<b>ed</b>")
+    console.driver.back()
+    console.see("#field-project_id option", "<b>bold</b>")
+    assert_is_text(console, HTML)

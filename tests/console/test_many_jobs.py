@@ -1,0 +1,89 @@
+"""Ten thousand unknown outcomes: the page shows them a page at a time, and finds the one that is asked for."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from devstack.stack import Stack
+from domain import claim_rules, lifecycle
+from domain.claim import ClaimEvent
+from domain.job import Project
+from domain.record import Decision, Record
+from domain.run import decide_run
+from store.jobs import JobStore
+from store.projects import ProjectStore
+from tasks.outbox import TransactionalOutbox
+from tests.conftest import NewStack
+from tests.console.conftest import Console, NewConsole
+from tests.support.stores import client_of
+from tests.unit.records import POLICY
+
+JOBS = 10_000
+RARE = 2_500
+BEGAN = datetime.now(UTC) - timedelta(hours=1)
+
+
+def unknown_since(record: Record, now: datetime) -> Decision[None]:
+    """A run that was sent at a moment and never answered, in one step."""
+    uploaded = lifecycle.confirm_upload(record, "s3://video", now, None).record
+    claimed = decide_run(uploaded, now, POLICY).record
+    sending = claim_rules.begin(claimed, claimed.token, now, POLICY).record
+    event = ClaimEvent.LOST
+    lost = claim_rules.settle(sending, sending.token, event, "outcome_unknown", now, POLICY)
+    return replace(lost, task=None)
+
+
+@pytest.fixture(scope="module")
+def crisis(new_stack: NewStack) -> Iterator[Stack]:
+    """A service without workers, whose store has the jobs by the store's own code."""
+    with new_stack(workers=0) as running:
+        with client_of(running.redis.url, timeout_seconds=5) as client:
+            jobs, projects = JobStore(client, TransactionalOutbox(["unused"])), ProjectStore(client)
+            for number in range(JOBS):
+                owner = "rare" if number == RARE else "frequent"
+                now = BEGAN + timedelta(milliseconds=number)
+                project = Project(id=str(uuid4()), name="Many", owner=owner, created_at=now)
+                if number in (0, RARE):
+                    projects.create(project)
+                job_id = str(uuid4())
+                jobs.create(lifecycle.create_job(job_id, project.id, owner, now, None))
+                jobs.update(job_id, lambda record, now=now: unknown_since(record, now))
+        yield running
+
+
+def ids(console: Console) -> list[str]:
+    return [each.get_attribute("href").rpartition("/")[2] for each in console.all("li.row a")]
+
+
+@pytest.mark.timeout(300)
+def test_they_are_counted_paged_and_found(crisis: Stack, new_console: NewConsole) -> None:
+    console = new_console(crisis).load("/").sign_in("olga", "operator")
+    console.see(".tile[href='#/jobs?view=unknown'] .count", str(JOBS))
+    console.click(".tile", "Unknown")
+    console.see("main > [role=status]", "50 jobs, and more on the next page.")
+    seen = ids(console)
+    for _ in range(3):
+        last = seen[-1]
+        console.click("#next-page")
+        console.wait(lambda last=last: ids(console) and last not in ids(console), "the next page")
+        seen += ids(console)
+    assert len(seen) == len(set(seen)) == 200
+    console.photograph("many_jobs")
+    console.driver.back()
+    console.wait(lambda: ids(console) == seen[100:150], "the page before")
+    console.click("#first-page")
+    console.wait(lambda: ids(console) == seen[:50], "the first page")
+
+    console.fill("input[name=owner]", "rare")
+    console.click("form button[type=submit]")
+    console.see("main > [role=status]", "None on this page; there may be more on the next.")
+    while not ids(console):
+        before = console.driver.current_url
+        console.click("#next-page")
+        console.wait(lambda url=before: console.driver.current_url != url, "another page")
+        console.wait(lambda: "Reading" not in console.text("main > [role=status]"), "it is read")
+    assert "rare" in console.text("li.row")
+    assert console.complaints() == []
