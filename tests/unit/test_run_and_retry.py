@@ -209,6 +209,16 @@ def test_a_waiter_waits_on_while_the_dispatch_is_under_way(phase: Phase) -> None
     assert outcome_of(a_record(UPLOADED, a_claim(phase)), a_claim(), NOW) is None
 
 
+def test_a_waiter_waits_while_the_engine_is_asked_and_is_told_that_it_is_unknown_at_its_end() -> (
+    None
+):
+    asked = a_record(UPLOADED, a_claim(Phase.UNKNOWN, asked_at=NOW))
+    assert outcome_of(asked, a_claim(), NOW) is None
+    with pytest.raises(OrchestratorDispatchFailed) as failed:
+        outcome_of(asked, a_claim(), NOW, is_last=True)
+    assert failed.value.details == {"reason": "outcome_unknown"}
+
+
 @pytest.mark.parametrize(
     ("claim", "reason"),
     [
