@@ -15,6 +15,7 @@ from domain.errors import (
     FsmTransitionInvalid,
     JobAlreadyRunning,
     OrchestratorDispatchFailed,
+    RetriedTooOften,
     RetryNotAllowedState,
 )
 from domain.job import Manifest
@@ -181,6 +182,28 @@ def test_no_retry_is_admitted_while_another_dispatch_is_awaited(
             retry(a_record(FAILED, claim), "another")
     else:
         assert retry(a_record(FAILED, claim), "another").result.outcome is Outcome.STARTED
+
+
+def test_a_job_is_retried_so_often_and_no_more_and_what_was_released_does_not_count() -> None:
+    past = tuple(a_retry_claim(dispatch_id=f"retry-{number}", resumed=True) for number in range(99))
+    released = a_retry_claim(Phase.RELEASED, dispatch_id="retry-released")
+    last = retry(a_record(FAILED, past_claims=(*past, released)))
+    assert last.result.outcome is Outcome.STARTED
+    full = a_record(FAILED, past_claims=(*past, a_claim(Phase.SENT)))
+    with pytest.raises(RetriedTooOften) as refused:
+        retry(full)
+    assert refused.value.details == {
+        "current_status": FAILED,
+        "attempted_status": JobStatus.REGENERATING,
+    }
+
+
+def test_of_the_released_claims_only_the_latest_is_kept_and_what_stood_for_good() -> None:
+    run, first = a_claim(Phase.SENT), a_retry_claim(Phase.RELEASED, dispatch_id="retry-1")
+    record = a_record(FAILED, a_retry_claim(Phase.SENDING, epoch=3), past_claims=(run, first))
+    refused = settle(record, record.token, ClaimEvent.REFUSED, "refused", NOW, POLICY).record
+    kept = [(claim.phase, claim.epoch) for claim in refused.job.past_claims]
+    assert kept == [(Phase.SENT, 1), (Phase.RELEASED, 3)]
 
 
 @pytest.mark.parametrize("status", JobStatus)
