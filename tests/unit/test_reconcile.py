@@ -16,7 +16,11 @@ from domain.claim import (
     RunState,
 )
 from domain.claim_rules import begin, settle, still_wanted
-from domain.errors import ExecutionSuperseded, FsmTerminalImmutable
+from domain.errors import (
+    ExecutionSuperseded,
+    FsmTerminalImmutable,
+    OrchestratorDispatchFailed,
+)
 from domain.job import RUN_FAILED, Failure
 from domain.job_fsm import JobStatus
 from domain.lifecycle import cancel, cancel_notified
@@ -133,6 +137,15 @@ def test_another_engine_is_neither_asked_nor_told_nor_sent_to_nor_believed() -> 
     assert look(sent, NOW, other).task is None
     due = standing(look(record, NOW, other).record).lease_until
     assert due == NOW + timedelta(hours=1)
+
+
+def test_the_end_of_the_hold_sends_nothing_to_another_engine() -> None:
+    record, later = a_record(UPLOADED, unknown()), NOW + seconds(60)
+    assert (
+        decide_run(record, later, replace(POLICY, engine="here")).result.outcome is Outcome.STARTED
+    )
+    with pytest.raises(OrchestratorDispatchFailed):
+        decide_run(record, later, replace(POLICY, engine="there"))
 
 
 def test_a_process_whose_settings_do_not_say_where_the_engine_is_cannot_tell_it_from_another() -> (
