@@ -392,6 +392,21 @@ def test_absence_closes_the_claim_of_a_cancelled_job_a_day_after_the_last_send_a
     assert standing(answered(uploaded, uploaded, S.NOT_FOUND, later, ASKED).record)
 
 
+@pytest.mark.parametrize("policy", [POLICY, ASKED, TELLING])
+def test_a_cancel_puts_off_no_look_that_is_due_earlier(policy: DispatchPolicy) -> None:
+    soon = unknown(lease_until=NOW + seconds(2))
+    cancelled = cancel(a_record(UPLOADED, soon), NOW, policy, None).record
+    assert standing(cancelled).lease_until == NOW + seconds(2)
+    sending = unknown(phase=Phase.SENDING, lease_until=NOW + seconds(71))
+    cancelled = cancel(a_record(UPLOADED, sending), NOW, policy, None).record
+    lost = settle(cancelled, cancelled.token, ClaimEvent.LOST, None, NOW, policy).record
+    first = standing(cancelled).after(ClaimEvent.LOST, NOW, policy)
+    assert first is not None
+    assert first.lease_until is not None
+    latest = NOW + (TOLD_AGAIN_AFTER if policy.can_cancel else ABANDONED_AFTER)
+    assert standing(lost).lease_until == min(first.lease_until, latest)
+
+
 @pytest.mark.parametrize("policy", ways())
 @pytest.mark.parametrize("status", [UPLOADED, CANCELLED])
 def test_no_unknown_claim_is_without_a_next_look(policy: DispatchPolicy, status: JobStatus) -> None:
