@@ -24,6 +24,7 @@ from domain.errors import (
 from domain.job import RUN_FAILED, Failure
 from domain.job_fsm import JobStatus
 from domain.lifecycle import cancel, cancel_notified
+from domain.pause import Pause
 from domain.reconcile import ASK_LEASE, LAST_REPORT, answered, look
 from domain.record import Record, TaskKind
 from domain.retry import decide_retry
@@ -441,3 +442,22 @@ def test_one_ask_at_a_time_and_a_lost_one_is_over_after_its_lease() -> None:
     assert (second.changed, second.result.outcome) == (False, Outcome.JOINED)
     assert not look(first.record, NOW + ASK_LEASE - seconds(1), ASKED).changed
     assert look(first.record, NOW + ASK_LEASE, ASKED).task is TaskKind.ASK
+
+
+# Rule 17: a pause
+
+
+def test_a_claim_that_waited_through_a_pause_has_its_whole_lease_after_it() -> None:
+    pause = Pause(paused_at=NOW, by="olga", reason="an upgrade", resumed_at=NOW + seconds(100))
+    policy = replace(POLICY, pause=pause)
+    for messages, lease in ((1, seconds(15)), (2, seconds(30)), (4, seconds(120))):
+        over = NOW + seconds(100) + lease
+        record = a_record(UPLOADED, a_claim(messages=messages, lease_until=NOW + seconds(101)))
+        waits = look(record, NOW + seconds(101), policy)
+        assert (waits.task, standing(waits.record).messages) == (None, messages)
+        assert standing(waits.record).lease_until == over
+        sent_again = look(waits.record, over, policy)
+        assert (sent_again.task, standing(sent_again.record).messages) == (
+            TaskKind.DISPATCH,
+            messages + 1,
+        )
