@@ -110,6 +110,7 @@ def delete_job(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/confirm-upload")
 def confirm_upload(job_id: str) -> Response:
     """Say where the uploaded video is."""
+    refuse_query()
     video_uri, now = read_json(_CONFIRM)["video_uri"], services().now()
     decision = _update(
         job_id, lambda record: lifecycle.confirm_upload(record, video_uri, now, request_id())
@@ -127,6 +128,7 @@ def run_job(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
     """Start a failed job's workflow again, from its furthest checkpoint."""
+    refuse_query()
     body = read_json(_RETRY)
     ensure_allowed_profile(body["model_profile"])
     return _dispatch("retry", job_id, partial(decide_retry, **body), retry_shape)

@@ -36,6 +36,7 @@ _PAGE, _JOB_PAGE = PageQuerySchema(), JobPageQuerySchema()
 @blueprint.post("/projects")
 def create_project() -> Response:
     """Create a project."""
+    refuse_query()
     body = read_json(_CREATE)
     user = principal().editor()
     project_id, marker_seconds = _new_id(user, "projects", body)

@@ -9,6 +9,7 @@ import pytest
 
 from domain import lifecycle
 from domain.claim import ClaimEvent
+from domain.claim_rules import begin
 from domain.job_fsm import JobStatus
 from domain.record import AppliedEvent, Change, Decision, Record
 from domain.run import DispatchResult, Outcome, decide_run
@@ -106,6 +107,19 @@ def test_a_commit_on_a_claim_that_changed_since_writes_nothing(shelf: Shelf) -> 
     assert not shelf.jobs.update(job_id, _meanwhile(shelf, lambda: shelf.run(job_id))).changed
     assert shelf.claim(job_id).epoch == 1
     assert shelf.messages() == 1
+
+
+def test_of_two_workers_that_have_read_the_same_claim_one_begins(shelf: Shelf) -> None:
+    token = shelf.run(shelf.uploaded())
+    others = [lambda: shelf.begin(token)]
+
+    def rule(record: Record) -> Decision[bool]:
+        if others:
+            assert others.pop()()
+        return begin(record, token, NOW, POLICY)
+
+    assert not shelf.jobs.update(token.job_id, rule).result
+    assert shelf.claim(token.job_id).sends == 1
 
 
 def test_a_commit_writes_job_claim_trail_callback_and_message_together(shelf: Shelf) -> None:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from devstack.processes import Process
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from domain.audit import EventType
 from domain.claim import ClaimEvent, Phase
 from domain.record import Record
 from orchestrators.client import OrchestratorClient
@@ -19,6 +21,7 @@ from orchestrators.signatures import Signer
 from orchestrators.webhook import Webhook
 from services.assembly import utc_now
 from settings import Settings
+from store.errors import StoreUnavailable
 from store.jobs import JobStore
 from tasks.circuit_breaker import CircuitBreaker
 from tasks.dispatch import Dispatcher, DispatchFailed
@@ -29,7 +32,7 @@ from tests.support.behaviours import accept, hang
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.stores import POLICY, QUEUES, Shelf, seconds
+from tests.support.stores import POLICY, QUEUES, Shelf, client_of, seconds
 from tests.support.tcp_proxy import TcpProxy
 
 ASYNC = {"headers": {"Prefer": "respond-async"}}
@@ -264,6 +267,92 @@ class OvertakenStore(JobStore):
             return rule(record)
 
         return super().update(job_id, overtaken, **options)
+
+
+class AwayStore(JobStore):
+    """Loses its server, once the record is read, at the first write out of each of some phases."""
+
+    def __init__(
+        self, url: str, lose: Callable[[], None], find: Callable[[], None], *phases: Phase
+    ) -> None:
+        super().__init__(client_of(url), TransactionalOutbox(QUEUES))
+        self.lose, self.find = lose, find
+        self.losses = 0
+        self._phases = set(phases)
+
+    def update(self, job_id: str, rule: Callable[[Record], Any], **options: Any) -> Any:
+        """Write what `rule` decides, or lose the server before the write."""
+
+        def lost(record: Record) -> Any:
+            if record.claim is not None and record.claim.phase in self._phases:
+                self._phases.remove(record.claim.phase)
+                self.lose()
+            return rule(record)
+
+        try:
+            return super().update(job_id, lost, **options)
+        except StoreUnavailable:
+            self.losses += 1
+            raise
+        finally:
+            self.find()
+
+
+@pytest.fixture
+def proxy(shelf: Shelf) -> Iterator[TcpProxy]:
+    """What stands between a worker and the shelf's server."""
+    with TcpProxy(int(urlsplit(shelf.url).port or 0)) as running:
+        yield running
+
+
+def _through(proxy: TcpProxy, shelf: Shelf) -> str:
+    return f"redis://127.0.0.1:{proxy.port}{urlsplit(shelf.url).path}"
+
+
+@pytest.mark.parametrize("fault", [TcpProxy.refuse, TcpProxy.stall_answers])
+def test_a_worker_whose_store_goes_at_each_of_its_writes_posts_once_and_settles(
+    fault: Callable[[TcpProxy], None], shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
+) -> None:
+    """The write is not made, or it is made and its answer is lost."""
+    token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
+    store = AwayStore(url, lambda: fault(proxy), proxy.restore, Phase.CLAIMED, Phase.SENDING)
+    assert _dispatcher(store, stub, 2).dispatch(token) == "accepted"
+    assert store.losses == 2
+    assert len(stub.requests) == 1
+    record = shelf.record(token.job_id)
+    assert (shelf.claim(token.job_id).phase, record.job.status) == (Phase.SENT, "AUDIO_EXTRACTING")
+    events, _ = shelf.jobs.trail(token.job_id, 0, 100)
+    kinds = [event.event_type for event in events if event.dispatch_id]
+    assert kinds == [EventType.CLAIMED, EventType.SENT, EventType.ACCEPTED]
+
+
+def test_a_worker_whose_store_goes_while_another_begins_leaves_the_post_to_it(
+    shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
+) -> None:
+    token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
+
+    def be_overtaken() -> None:
+        assert shelf.begin(token)
+        proxy.refuse()
+
+    store = AwayStore(url, be_overtaken, proxy.restore, Phase.CLAIMED)
+    assert _dispatcher(store, stub, 2).dispatch(token) == "nothing_to_do"
+    assert store.losses == 1
+    assert stub.requests == []
+
+
+@pytest.mark.timeout(30)
+def test_a_worker_whose_store_stays_away_gives_up_after_its_lease(
+    shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
+) -> None:
+    token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
+    store = AwayStore(url, proxy.refuse, lambda: None, Phase.SENDING)
+    policy = replace(POLICY, send_lease=seconds(1))
+    with pytest.raises(StoreUnavailable):
+        replace(_dispatcher(store, stub, 2), policy=policy).dispatch(token)
+    assert store.losses > 1
+    assert len(stub.requests) == 1
+    assert shelf.claim(token.job_id).phase is Phase.SENDING, "the sweep calls it unknown"
 
 
 def test_a_worker_that_sleeps_between_its_intent_and_its_post_does_not_post(

@@ -102,6 +102,23 @@ def test_only_an_unknown_dispatch_is_sent_again_under_its_id_and_the_next_epoch(
         assert (again.reason, again.lease_until) == (None, NOW + POLICY.claim_lease)
 
 
+def test_a_resend_needs_an_engine_that_recognises_it_and_a_job_that_wants_it() -> None:
+    claim = a_claim(Phase.UNKNOWN, sends=1, first_sent_at=NOW, engine="here")
+    policy = replace(POLICY, window=seconds(60), engine="here")
+
+    def is_sent_again(
+        age: float, status: JobStatus = JobStatus.UPLOADED, engine: str = "here"
+    ) -> bool:
+        present = replace(policy, engine=engine)
+        decision = resend(a_record(status, claim), NOW + seconds(age), present, Actor.SYSTEM)
+        return decision.changed
+
+    assert is_sent_again(59)
+    assert not is_sent_again(60)
+    assert not is_sent_again(59, engine="there")
+    assert not is_sent_again(59, JobStatus.CANCELLED)
+
+
 @pytest.mark.parametrize("phase", Phase)
 def test_only_a_claimed_dispatch_is_delivered_again(phase: Phase) -> None:
     record = a_record(JobStatus.UPLOADED, a_claim(phase, lease_until=NOW))

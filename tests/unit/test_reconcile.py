@@ -16,10 +16,15 @@ from domain.claim import (
     RunState,
 )
 from domain.claim_rules import begin, settle, still_wanted
-from domain.errors import ExecutionSuperseded, FsmTerminalImmutable
+from domain.errors import (
+    ExecutionSuperseded,
+    FsmTerminalImmutable,
+    OrchestratorDispatchFailed,
+)
 from domain.job import RUN_FAILED, Failure
 from domain.job_fsm import JobStatus
 from domain.lifecycle import cancel, cancel_notified
+from domain.pause import Pause
 from domain.reconcile import ASK_LEASE, LAST_REPORT, answered, look
 from domain.record import Record, TaskKind
 from domain.retry import decide_retry
@@ -133,6 +138,15 @@ def test_another_engine_is_neither_asked_nor_told_nor_sent_to_nor_believed() -> 
     assert look(sent, NOW, other).task is None
     due = standing(look(record, NOW, other).record).lease_until
     assert due == NOW + timedelta(hours=1)
+
+
+def test_the_end_of_the_hold_sends_nothing_to_another_engine() -> None:
+    record, later = a_record(UPLOADED, unknown()), NOW + seconds(60)
+    assert (
+        decide_run(record, later, replace(POLICY, engine="here")).result.outcome is Outcome.STARTED
+    )
+    with pytest.raises(OrchestratorDispatchFailed):
+        decide_run(record, later, replace(POLICY, engine="there"))
 
 
 def test_a_process_whose_settings_do_not_say_where_the_engine_is_cannot_tell_it_from_another() -> (
@@ -379,6 +393,21 @@ def test_absence_closes_the_claim_of_a_cancelled_job_a_day_after_the_last_send_a
     assert standing(answered(uploaded, uploaded, S.NOT_FOUND, later, ASKED).record)
 
 
+@pytest.mark.parametrize("policy", [POLICY, ASKED, TELLING])
+def test_a_cancel_puts_off_no_look_that_is_due_earlier(policy: DispatchPolicy) -> None:
+    soon = unknown(lease_until=NOW + seconds(2))
+    cancelled = cancel(a_record(UPLOADED, soon), NOW, policy, None).record
+    assert standing(cancelled).lease_until == NOW + seconds(2)
+    sending = unknown(phase=Phase.SENDING, lease_until=NOW + seconds(71))
+    cancelled = cancel(a_record(UPLOADED, sending), NOW, policy, None).record
+    lost = settle(cancelled, cancelled.token, ClaimEvent.LOST, None, NOW, policy).record
+    first = standing(cancelled).after(ClaimEvent.LOST, NOW, policy)
+    assert first is not None
+    assert first.lease_until is not None
+    latest = NOW + (TOLD_AGAIN_AFTER if policy.can_cancel else ABANDONED_AFTER)
+    assert standing(lost).lease_until == min(first.lease_until, latest)
+
+
 @pytest.mark.parametrize("policy", ways())
 @pytest.mark.parametrize("status", [UPLOADED, CANCELLED])
 def test_no_unknown_claim_is_without_a_next_look(policy: DispatchPolicy, status: JobStatus) -> None:
@@ -413,3 +442,22 @@ def test_one_ask_at_a_time_and_a_lost_one_is_over_after_its_lease() -> None:
     assert (second.changed, second.result.outcome) == (False, Outcome.JOINED)
     assert not look(first.record, NOW + ASK_LEASE - seconds(1), ASKED).changed
     assert look(first.record, NOW + ASK_LEASE, ASKED).task is TaskKind.ASK
+
+
+# Rule 17: a pause
+
+
+def test_a_claim_that_waited_through_a_pause_has_its_whole_lease_after_it() -> None:
+    pause = Pause(paused_at=NOW, by="olga", reason="an upgrade", resumed_at=NOW + seconds(100))
+    policy = replace(POLICY, pause=pause)
+    for messages, lease in ((1, seconds(15)), (2, seconds(30)), (4, seconds(120))):
+        over = NOW + seconds(100) + lease
+        record = a_record(UPLOADED, a_claim(messages=messages, lease_until=NOW + seconds(101)))
+        waits = look(record, NOW + seconds(101), policy)
+        assert (waits.task, standing(waits.record).messages) == (None, messages)
+        assert standing(waits.record).lease_until == over
+        sent_again = look(waits.record, over, policy)
+        assert (sent_again.task, standing(sent_again.record).messages) == (
+            TaskKind.DISPATCH,
+            messages + 1,
+        )

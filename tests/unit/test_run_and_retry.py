@@ -15,6 +15,7 @@ from domain.errors import (
     FsmTransitionInvalid,
     JobAlreadyRunning,
     OrchestratorDispatchFailed,
+    RetriedTooOften,
     RetryNotAllowedState,
 )
 from domain.job import Manifest
@@ -183,6 +184,28 @@ def test_no_retry_is_admitted_while_another_dispatch_is_awaited(
         assert retry(a_record(FAILED, claim), "another").result.outcome is Outcome.STARTED
 
 
+def test_a_job_is_retried_so_often_and_no_more_and_what_was_released_does_not_count() -> None:
+    past = tuple(a_retry_claim(dispatch_id=f"retry-{number}", resumed=True) for number in range(99))
+    released = a_retry_claim(Phase.RELEASED, dispatch_id="retry-released")
+    last = retry(a_record(FAILED, past_claims=(*past, released)))
+    assert last.result.outcome is Outcome.STARTED
+    full = a_record(FAILED, past_claims=(*past, a_claim(Phase.SENT)))
+    with pytest.raises(RetriedTooOften) as refused:
+        retry(full)
+    assert refused.value.details == {
+        "current_status": FAILED,
+        "attempted_status": JobStatus.REGENERATING,
+    }
+
+
+def test_of_the_released_claims_only_the_latest_is_kept_and_what_stood_for_good() -> None:
+    run, first = a_claim(Phase.SENT), a_retry_claim(Phase.RELEASED, dispatch_id="retry-1")
+    record = a_record(FAILED, a_retry_claim(Phase.SENDING, epoch=3), past_claims=(run, first))
+    refused = settle(record, record.token, ClaimEvent.REFUSED, "refused", NOW, POLICY).record
+    kept = [(claim.phase, claim.epoch) for claim in refused.job.past_claims]
+    assert kept == [(Phase.SENT, 1), (Phase.RELEASED, 3)]
+
+
 @pytest.mark.parametrize("status", JobStatus)
 def test_a_retry_that_stands_is_known_in_every_state_and_only_with_its_body(
     status: JobStatus,
@@ -207,6 +230,16 @@ def test_a_waiter_is_told_of_what_stands() -> None:
 @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING])
 def test_a_waiter_waits_on_while_the_dispatch_is_under_way(phase: Phase) -> None:
     assert outcome_of(a_record(UPLOADED, a_claim(phase)), a_claim(), NOW) is None
+
+
+def test_a_waiter_waits_while_the_engine_is_asked_and_is_told_that_it_is_unknown_at_its_end() -> (
+    None
+):
+    asked = a_record(UPLOADED, a_claim(Phase.UNKNOWN, asked_at=NOW))
+    assert outcome_of(asked, a_claim(), NOW) is None
+    with pytest.raises(OrchestratorDispatchFailed) as failed:
+        outcome_of(asked, a_claim(), NOW, is_last=True)
+    assert failed.value.details == {"reason": "outcome_unknown"}
 
 
 @pytest.mark.parametrize(

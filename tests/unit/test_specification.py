@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from domain import errors
 from domain.claim import Claim
 from domain.job import Job
 from domain.job_fsm import JobStatus
@@ -110,6 +111,21 @@ def test_the_examples_are_as_their_schemas_say() -> None:
             assert "schema" in node, path
             openapi.check_schema(node["schema"], example)
     assert count > 50
+
+
+def test_a_refusal_shows_what_the_examples_of_its_code_show_in_their_order() -> None:
+    described = {
+        (example["value"]["code"], tuple(example["value"].get("details", ())))
+        for _, node in nodes(openapi.document())
+        for example in node.get("examples", {}).values()
+        if "code" in example["value"] and example["value"]["code"] != "VALIDATION_ERROR"
+    }
+    raised = {
+        (each.code, each.shows)
+        for each in vars(errors).values()
+        if isinstance(each, type) and issubclass(each, errors.TakeOneError) and each.code
+    }
+    assert raised == described
 
 
 def the_job() -> Job:

@@ -244,6 +244,15 @@ def test_a_superseded_execution_leaves_one_line_and_nothing_else() -> None:
     assert not again.changed
 
 
+def test_so_many_superseded_executions_are_noted_and_all_are_told_to_stop() -> None:
+    record = a_record(S.AUDIO_EXTRACTING, SENT)
+    for number in range(20):
+        decision = decide(record, S.AUDIO_READY, execution_id=f"other-{number}")
+        assert isinstance(decision.error, ExecutionSuperseded)
+        assert (decision.changed, len(decision.events)) == ((True, 1) if number < 8 else (False, 0))
+        record = decision.record
+
+
 def test_the_execution_before_a_retry_is_superseded_also_before_the_retry_reports() -> None:
     record = a_record(S.FAILED, a_retry_claim(), past_claims=(SENT,))
     decision = decide(record, S.TRANSCRIBING, execution_id="one")

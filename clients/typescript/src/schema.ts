@@ -1368,7 +1368,7 @@ export interface components {
             };
             content?: never;
         };
-        /** @description The body is not JSON, or not as described; `details` says what is wrong, field by field. */
+        /** @description The body is not JSON or not as described, or a query parameter is not known; `details` says what is wrong. */
         ValidationError: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
@@ -2485,7 +2485,7 @@ export interface operations {
                     "application/json": components["schemas"]["RetryJobResponse"];
                 };
             };
-            /** @description The body is not valid; nothing was dispatched. */
+            /** @description The body or the query is not valid; nothing was dispatched. */
             400: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
