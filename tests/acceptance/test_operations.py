@@ -15,7 +15,9 @@ from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, refusal
 from tests.support.orchestrator import StubOrchestrator
 
-READS = ("/overview", "/jobs?view=unknown", f"/jobs/{uuid4()}")
+# No job has it.
+SOME_ID = "0c9a6e4e-3f0b-4a51-9d6c-5a0c8f3f7f10"
+READS = ("/overview", "/jobs?view=unknown", f"/jobs/{SOME_ID}")
 OTHER_ROLES = ("editor", "viewer", "operators", "Operator")
 
 
@@ -100,7 +102,7 @@ def test_an_operator_is_no_editor_unless_the_token_says_both(
         "/jobs?view=unknown&project_id=x",
         "/jobs?view=unknown&cursor=x",
         "/jobs?view=unknown&status=FAILED",
-        f"/jobs/{uuid4()}?x=1",
+        f"/jobs/{SOME_ID}?x=1",
     ],
 )
 def test_a_query_is_read_strictly(olga: ApiClient, path: str) -> None:
@@ -177,7 +179,7 @@ def test_a_job_is_shown_to_operators_with_its_claims_and_its_trail(
     assert "owner" not in own
 
 
-@pytest.mark.parametrize("job_id", [str(uuid4()), "nothing"])
+@pytest.mark.parametrize("job_id", [SOME_ID, "nothing"])
 def test_a_job_that_is_not_there_is_404(olga: ApiClient, job_id: str) -> None:
     assert refusal(olga.get(f"/operations/jobs/{job_id}")) == (404, "RESOURCE_NOT_FOUND", None)
 
