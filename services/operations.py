@@ -6,7 +6,7 @@ Every act has an operator's name, which only operators are shown, and a reason, 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -34,7 +34,7 @@ from services.wait_slots import Wait, WaitSlots
 from store import keys
 from store.errors import QueueUnavailable, RecordUnreadable, StoreError
 from store.jobs import JobStore
-from store.lists import LISTED_STATES, Page, PageQuery
+from store.lists import LISTED_STATES, Page, PageQuery, every_page
 from store.notifier import Notifier
 from store.projects import ProjectStore
 from store.views import JobViews, View
@@ -116,44 +116,31 @@ class Operations:
             return self._views.page(view, query, wanted.matches)
         return self._views.in_state(view, query, wanted.matches)
 
+    def every(self, view: View | JobStatus, before: datetime | None = None) -> Iterator[Record]:
+        """All that `page` has, of those that have been there since `before`."""
+        for page in every_page(partial(self.page, view), PageQuery(_PAGE, before=before)):
+            yield from page.items
+
     def jobs(
         self, status: JobStatus | None, owner: str | None, before: datetime
     ) -> Iterator[Record]:
-        """The jobs of one user, or of all, that have been in their state since `before`, the oldest first.
+        """The jobs of one user, or of all, that have been in their state since `before`.
 
-        Of all users without those in DONE or CANCELLED.
+        Of all users without those in DONE or CANCELLED, state by state, the oldest first.
         """
-        if owner is not None:
-            for record in _of_pages(
-                lambda query: self._projects.jobs_of_user(owner, query, status)
-            ):
-                if (record.job.status_since or record.job.updated_at) <= before:
-                    yield record
+        if owner is None:
+            for each in LISTED_STATES if status is None else (status,):
+                yield from self.every(each, before)
             return
-        for each in LISTED_STATES if status is None else (status,):
-            yield from _of_pages(partial(self._since, each, before))
+        of_owner = partial(self._projects.jobs_of_user, owner, status=status)
+        for page in every_page(of_owner, PageQuery(_PAGE)):
+            yield from (each for each in page.items if each.job.in_state_since <= before)
 
-    def _since(self, status: JobStatus, before: datetime, query: PageQuery) -> Page[Record]:
-        return self.page(status, replace(query, before=before))
-
-    def open_dispatches(self, *, unknown_only: bool = False) -> Iterator[Record]:
+    def open_dispatches(self) -> Iterator[Record]:
         """The records whose dispatch has an open outcome, those with an unknown one first."""
-        seen: set[str] = set()
-        for index in [keys.UNKNOWN] if unknown_only else [keys.UNKNOWN, keys.IN_FLIGHT]:
-            for job_id in self._jobs.index.listed(index):
-                record = None if job_id in seen else self._readable(job_id)
-                seen.add(job_id)
-                # The index can be ahead of the claim, or behind it: what counts is the claim.
-                claim = record.claim if record else None
-                unknown = claim is not None and claim.phase is Phase.UNKNOWN
-                if record and claim and claim.in_flight and (unknown or not unknown_only):
-                    yield record
-
-    def silent_jobs(self) -> Iterator[Record]:
-        """The records whose next callback is overdue, the longest silent first."""
-        for job_id in self._jobs.index.listed(keys.SILENT):
-            record = self._readable(job_id)
-            if record is not None and record.job.silent_since is not None:
+        yield from self.every(View.UNKNOWN)
+        for record in self.every(View.IN_FLIGHT):
+            if record.claim and record.claim.phase is not Phase.UNKNOWN:
                 yield record
 
     def unreadable(self) -> Iterator[str]:
@@ -164,11 +151,6 @@ class Operations:
                 self._jobs.load(job_id)
             except RecordUnreadable:
                 yield job_id
-
-    def _readable(self, job_id: str) -> Record | None:
-        with suppress(RecordUnreadable):  # `takeone doctor` names it
-            return self._jobs.load(job_id)
-        return None
 
     def job(self, job_id: str) -> Record:
         """The record of any user's job. Raises `ResourceNotFound`."""
@@ -299,13 +281,3 @@ def _retried(record: Record, retry: Callable[[Record], DispatchResult]) -> Retri
     except StoreError:
         return Retried(record.job.id, error=ServiceUnavailable())
     return Retried(record.job.id, result)
-
-
-def _of_pages(read: Callable[[PageQuery], Page[Record]]) -> Iterator[Record]:
-    query = PageQuery(_PAGE)
-    while True:
-        page = read(query)
-        yield from page.items
-        if page.next_cursor is None:
-            return
-        query = replace(query, cursor=page.next_cursor)
