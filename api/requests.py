@@ -343,10 +343,8 @@ class SettleSchema(ActSchema):
 
 class RetriesSchema(OptionalReasonSchema):
     failed_since = Rfc3339(required=True)
-    model_profile = fields.String(required=True, validate=validate.Length(1, 100))
-    failure_code = fields.String(
-        load_default=None, allow_none=True, validate=validate.Length(0, 100)
-    )
+    model_profile = _text(100, required=True)
+    failure_code = _optional_text(100, least=0)
     project_id = fields.String(load_default=None, allow_none=True, validate=is_project_id)
     limit = fields.Integer(strict=True, load_default=100, validate=validate.Range(1, 100))
     cursor = fields.String(load_default=None, allow_none=True, validate=is_cursor)
@@ -356,8 +354,8 @@ class RetriesSchema(OptionalReasonSchema):
 class JobViewQuerySchema(PageQuerySchema):
     view = fields.String(required=True, validate=validate.OneOf([view.value for view in View]))
     project_id = fields.String(load_default=None, validate=is_project_id)
-    owner = fields.String(load_default=None, validate=validate.Length(1, 256))
-    reason = fields.String(load_default=None, validate=validate.Length(1, 500))
+    owner = _text(256, load_default=None)
+    reason = _text(500, load_default=None)
     older_than = WholeNumber(load_default=0, validate=validate.Range(0, _LONGEST_AGE))
 
 

@@ -162,9 +162,8 @@ def operator_job_shape(record: Record) -> Shape:
 
 def job_history_shape(record: Record, events: list[AuditEvent], earlier_events: int) -> Shape:
     """A JobHistory of the contract: the job, its claims and its trail."""
-    claims = [*record.job.past_claims, *([record.claim] if record.claim else [])]
     return operator_job_shape(record) | {
-        "claims": [claim_shape(claim) for claim in claims],
+        "claims": [claim_shape(claim) for claim in record.claims],
         "events": [operator_event_shape(record.job, event) for event in events],
         "earlier_events": earlier_events,
     }

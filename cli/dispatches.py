@@ -67,7 +67,7 @@ def settle_dispatch(services: Services, job_id: str, settlement: str, reason: st
         message = "not released: the orchestrator says that this dispatch is running"
         raise click.ClickException(message) from None
     except NothingToSettle:
-        state = _state(operations.job(job_id))
+        state = _state(services.jobs.get(job_id))
         raise click.ClickException(f"nothing to settle as {settlement}: {state}") from None
     click.echo(f"settled as {settlement}: {_state(record)}")
 

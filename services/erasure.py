@@ -104,10 +104,7 @@ class Erasure:
         elif selection.project_id is not None:
             yield from _counted(partial(self._projects.jobs, selection.project_id), found)
         elif selection.job_id is not None:
-            record = self._jobs.load(selection.job_id)
-            if record is None:
-                raise ResourceNotFound
-            yield record
+            yield self._jobs.get(selection.job_id)
 
     def trail(self, job_id: str) -> Iterator[AuditEvent]:
         """All events of a job's trail that this release knows."""

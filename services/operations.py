@@ -19,7 +19,6 @@ from domain.errors import (
     JobAlreadyRunning,
     NothingToSettle,
     OrchestratorDispatchFailed,
-    ResourceNotFound,
     ServiceUnavailable,
     TakeOneError,
 )
@@ -29,13 +28,12 @@ from domain.reconcile import NO_ANSWER, ask_by_operator, has_answered, word_of_e
 from domain.record import Decision, Record
 from domain.retry import decide_retry, operator_request_id
 from domain.run import DispatchResult
-from services.run_and_wait import REREAD_SECONDS, RunAndWait
-from services.wait_slots import Wait, WaitSlots
+from services.run_and_wait import RunAndWait, watch
+from services.wait_slots import Wait
 from store import keys
 from store.errors import QueueUnavailable, RecordUnreadable, StoreError
 from store.jobs import JobStore
 from store.lists import LISTED_STATES, Page, PageQuery, every_page
-from store.notifier import Notifier
 from store.projects import ProjectStore
 from store.views import JobViews, View
 
@@ -98,23 +96,18 @@ class Operations:
         projects: ProjectStore,
         views: JobViews,
         runs: RunAndWait,
-        notifier: Notifier,
-        wait_slots: WaitSlots,
         wait_seconds: float,
         policy: DispatchPolicy,
         now: Callable[[], datetime],
     ) -> None:
         self._jobs, self._views, self._runs, self._policy = jobs, views, runs, policy
-        self._notifier, self._slots, self._wait_seconds = notifier, wait_slots, wait_seconds
-        self._projects, self._now = projects, now
+        self._projects, self._wait_seconds, self._now = projects, wait_seconds, now
 
     def page(
         self, view: View | JobStatus, query: PageQuery, wanted: JobFilter = EVERY_JOB
     ) -> Page[Record]:
         """A page of a view of all users' jobs, or of those in a state, oldest first."""
-        if isinstance(view, View):
-            return self._views.page(view, query, wanted.matches)
-        return self._views.in_state(view, query, wanted.matches)
+        return self._views.page(view, query, wanted.matches)
 
     def every(self, view: View | JobStatus, before: datetime | None = None) -> Iterator[Record]:
         """All that `page` has, of those that have been there since `before`."""
@@ -152,19 +145,12 @@ class Operations:
             except RecordUnreadable:
                 yield job_id
 
-    def job(self, job_id: str) -> Record:
-        """The record of any user's job. Raises `ResourceNotFound`."""
-        record = self._jobs.load(job_id)
-        if record is None:
-            raise ResourceNotFound
-        return record
-
     def history(self, job_id: str) -> tuple[Record, list[AuditEvent], int]:
         """Any user's job, the latest events of its trail, and how many came before them.
 
         Raises `ResourceNotFound`.
         """
-        return self.job(job_id), *self._jobs.latest_events(job_id, _MOST_EVENTS)
+        return self._jobs.get(job_id), *self._jobs.latest_events(job_id, _MOST_EVENTS)
 
     def ask(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Asked:
         """Have a worker ask the orchestrator about the job's dispatch, and wait for what follows from that.
@@ -174,19 +160,19 @@ class Operations:
         """
         deadline = time.monotonic() + self._wait_seconds
         now = self._now()
-        with (
-            self._slots.taken(Wait.DISPATCH, act.operator),
-            self._notifier.subscribe(job_id) as subscription,
-        ):
+        with self._runs.waiting(Wait.DISPATCH, job_id, act.operator) as subscription:
             asked = self._jobs.update(
                 job_id,
                 lambda record: ask_by_operator(record, act, now, self._policy, correlation_id),
+            ).result
+            record = watch(
+                subscription,
+                lambda: self._jobs.get(job_id),
+                lambda record: has_answered(record, asked),
+                deadline,
             )
-            while (left := deadline - time.monotonic()) > 0:
-                record = self.job(job_id)
-                if has_answered(record, asked.result):
-                    return Asked(record, word_of_engine(record, asked.result))
-                subscription.wait(min(left, REREAD_SECONDS))
+        if has_answered(record, asked):
+            return Asked(record, word_of_engine(record, asked))
         raise OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
 
     def settle(self, job_id: str, settlement: str, act: OperatorAct) -> Record:
@@ -219,7 +205,7 @@ class Operations:
 
         Raises `FsmTerminalImmutable`, `FsmTransitionInvalid` and `ResourceNotFound`.
         """
-        ensure_transition(self.job(job_id).job.status, JobStatus.FAILED)
+        ensure_transition(self._jobs.get(job_id).job.status, JobStatus.FAILED)
         self._asked_if_it_can_be(job_id, act)
         return self._stop(
             job_id,
@@ -231,7 +217,7 @@ class Operations:
             return self._jobs.update(job_id, rule).record
         except QueueUnavailable:
             # It is stopped here, and the sweep has the orchestrator told.
-            return self.job(job_id)
+            return self._jobs.get(job_id)
 
     def _asked_if_it_can_be(self, job_id: str, act: OperatorAct) -> Asked | None:
         # Where it cannot be asked, or gives no answer, the operator's word counts.

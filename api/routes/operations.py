@@ -143,7 +143,7 @@ def _act(job_id: str | None, schema: Schema) -> OperatorAct:
     read = read_optional_json if schema is _OPTIONAL_REASON else read_json
     reason = read(schema)["reason"]
     if job_id is not None:
-        services().operations.job(job_id)  # a job that is not there gets no line in the log
+        services().jobs.get(job_id)  # a job that is not there gets no line in the log
         bind(job_id=job_id)
     return OperatorAct(principal().operator(), reason)
 
