@@ -7,8 +7,6 @@ from cli.pause import said
 from cli.setup import by_option, reason_option, with_services
 from domain.audit import OperatorAct
 from domain.claim import Claim
-from domain.errors import JobAlreadyRunning, NothingToSettle
-from domain.record import Record
 from services.assembly import Services
 from services.operations import SETTLEMENTS
 from store.views import View
@@ -58,23 +56,8 @@ def settle_dispatch(services: Services, job_id: str, settlement: str, reason: st
 
     `sent`: the orchestrator has it. `release`: it has not, and the next run sends it again. You settle a
     dispatch whose outcome is unknown; or, by `release`, an accepted retry that never called back. An
-    orchestrator that can be asked is asked by a worker before a release, if the settings here name it.
+    orchestrator that can be asked is asked by a worker before a release, if the settings here name it: what
+    runs there is not released (JOB_ALREADY_RUNNING).
     """
-    operations = services.operations
-    try:
-        record = operations.settle(job_id, settlement, OperatorAct(by, reason))
-    except JobAlreadyRunning:
-        message = "not released: the orchestrator says that this dispatch is running"
-        raise click.ClickException(message) from None
-    except NothingToSettle:
-        state = _state(services.jobs.get(job_id))
-        raise click.ClickException(f"nothing to settle as {settlement}: {state}") from None
-    click.echo(f"settled as {settlement}: {_state(record)}")
-
-
-def _state(record: Record) -> str:
-    claim = record.shown_claim
-    dispatch = (
-        f"its dispatch {claim.dispatch_id} is {claim.phase}" if claim else "it has no dispatch"
-    )
-    return f"the job is {record.job.status}, {dispatch}"
+    record = services.operations.settle(job_id, settlement, OperatorAct(by, reason))
+    click.echo(f"settled as {settlement}: the job is {record.job.status}")
