@@ -26,7 +26,6 @@ from domain.job_fsm import JobStatus, ensure_transition
 from domain.pause import Pause
 from domain.reconcile import NO_ANSWER, ask_by_operator, has_answered, word_of_engine
 from domain.record import Decision, Record
-from domain.retry import decide_retry, operator_request_id
 from domain.run import DispatchResult
 from services.run_and_wait import RunAndWait, watch
 from services.wait_slots import Wait
@@ -240,15 +239,18 @@ class Operations:
         `dry_run`: only say what would come of it. The dispatches are not waited for.
         """
 
-        def retry(record: Record) -> DispatchResult:
-            if dry_run:
-                request_id, now = operator_request_id(record), self._now()
-                decision = decide_retry(record, request_id, model_profile, now, self._policy)
-                return decision.result
-            return self._runs.retry_by_operator(record.job.id, model_profile, act, correlation_id)
+        def retry(job_id: str) -> Retried:
+            start = self._runs.retry_by_operator
+            try:
+                result = start(job_id, model_profile, act, correlation_id, dry_run=dry_run)
+            except TakeOneError as error:
+                return Retried(job_id, error=error)
+            except StoreError:
+                return Retried(job_id, error=ServiceUnavailable())
+            return Retried(job_id, result)
 
-        page = self._views.page(View.FAILED, query, wanted.matches)
-        return Page([_retried(record, retry) for record in page.items], page.next_cursor)
+        page = self.page(View.FAILED, query, wanted)
+        return Page([retry(record.job.id) for record in page.items], page.next_cursor)
 
     def pause(self, act: OperatorAct) -> Pause:
         """Pause dispatching; the pause that stands, which is an earlier one if one was on."""
@@ -257,13 +259,3 @@ class Operations:
     def resume(self, act: OperatorAct) -> Pause | None:
         """Post dispatches again; the pause that this ended, None if none was on."""
         return self._jobs.pauses.end(act.operator, self._now(), act.reason)
-
-
-def _retried(record: Record, retry: Callable[[Record], DispatchResult]) -> Retried:
-    try:
-        result = retry(record)
-    except TakeOneError as error:
-        return Retried(record.job.id, error=error)
-    except StoreError:
-        return Retried(record.job.id, error=ServiceUnavailable())
-    return Retried(record.job.id, result)

@@ -87,16 +87,26 @@ class RunAndWait:
             return self._wait(decision, subscription, deadline)
 
     def retry_by_operator(
-        self, job_id: str, model_profile: str, act: OperatorAct, correlation_id: str | None
+        self,
+        job_id: str,
+        model_profile: str,
+        act: OperatorAct,
+        correlation_id: str | None,
+        *,
+        dry_run: bool,
     ) -> DispatchResult:
-        """Start any user's failed job again, and do not wait. Repeating it replays. Raises as `retry` does."""
+        """Start any user's failed job again, and do not wait. Repeating it replays. Raises as `retry` does.
+
+        `dry_run`: only say what would come of it.
+        """
 
         def rule(record: Record) -> Decision[DispatchResult]:
             request_id = operator_request_id(record)
             now, policy = self._now(), self._policy
             return decide_retry(record, request_id, model_profile, now, policy, correlation_id, act)
 
-        return self._commit(job_id, None, rule, self._jobs.get(job_id)).result
+        record = self._jobs.get(job_id)
+        return (rule(record) if dry_run else self._commit(job_id, None, rule, record)).result
 
     def wait_for_change(
         self, job_id: str, user: str, known: JobStatus, wait_seconds: float
