@@ -16,12 +16,15 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from domain.errors import TakeOneError
 from domain.job_fsm import JobStatus
+from services.operations import SETTLEMENTS
 from store.lists import PageQuery
+from store.views import View
 
 _MOST_ARTIFACTS = 64
 _SINGLE_ARTIFACTS = ("video_uri", "audio_uri", "transcript_uri", "draft_uri")
 _MOST_DISCARDED = 1 << 20
 _LONGEST_URI = 2048
+_LONGEST_AGE = 10 * 365 * 86_400
 # nginx and others give up on an answer after 60 s by default, and the caller gets their error page.
 _LONGEST_WAIT_SECONDS = 55
 # White space and control characters, one by one: `\s` is another set in every regex dialect.
@@ -307,6 +310,53 @@ class StatusCallbackSchema(ma.Schema):
     def _say_the_defaults(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         actor, artifacts = data["actor_type"] or "orchestrator", data["artifact_updates"] or {}
         return {**data, "actor_type": actor, "artifact_updates": artifacts}
+
+
+# It is shown on terminals too, so it has no control characters.
+_NO_CONTROL = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
+_IS_REASON = [
+    validate.Length(1, 500),
+    validate.Regexp(
+        rf"{_NO_CONTROL}[^{INVISIBLE}]{_NO_CONTROL}\Z",
+        error="A line of text that is not blank.",
+    ),
+]
+
+
+def _is_true_or_false(value: Any) -> None:
+    # JSON's own: marshmallow's Boolean takes `1`, `"yes"` and `"off"` too.
+    if not isinstance(value, bool):
+        raise ma.ValidationError("Must be true or false.")
+
+
+class ActSchema(ma.Schema):
+    reason = fields.String(required=True, validate=_IS_REASON)
+
+
+class OptionalReasonSchema(ma.Schema):
+    reason = fields.String(load_default=None, allow_none=True, validate=_IS_REASON)
+
+
+class SettleSchema(ActSchema):
+    settlement = fields.String(data_key="as", required=True, validate=validate.OneOf(SETTLEMENTS))
+
+
+class RetriesSchema(OptionalReasonSchema):
+    failed_since = Rfc3339(required=True)
+    model_profile = _text(100, required=True)
+    failure_code = _optional_text(100, least=0)
+    project_id = fields.String(load_default=None, allow_none=True, validate=is_project_id)
+    limit = fields.Integer(strict=True, load_default=100, validate=validate.Range(1, 100))
+    cursor = fields.String(load_default=None, allow_none=True, validate=is_cursor)
+    dry_run = fields.Raw(load_default=False, validate=_is_true_or_false)
+
+
+class JobViewQuerySchema(PageQuerySchema):
+    view = fields.String(required=True, validate=validate.OneOf([view.value for view in View]))
+    project_id = fields.String(load_default=None, validate=is_project_id)
+    owner = _text(256, load_default=None)
+    reason = _text(500, load_default=None)
+    older_than = WholeNumber(load_default=0, validate=validate.Range(0, _LONGEST_AGE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,12 +43,11 @@ def export(services: Services, selection: Selection) -> None:
         _write({"project": project_shape(project), "owner": project.owner})
     for record in services.erasure.records(selection, found):
         job = record.job
-        claims = [*job.past_claims, *([record.claim] if record.claim else [])]
         _write(
             {
                 "job": job_shape(record),
                 "owner": job.owner,
-                "claims": [claim.model_dump(exclude_defaults=True) for claim in claims],
+                "claims": [claim.model_dump(exclude_defaults=True) for claim in record.claims],
                 "trail": [event_shape(job, each) for each in services.erasure.trail(job.id)],
             }
         )

@@ -10,7 +10,7 @@ from itertools import islice
 import click
 import orjson
 
-from api.operator_shapes import job_history_shape
+from api.responses import job_history_shape
 from cli.setup import by_option, one_line, reason_option, refused, settings_of, with_services
 from domain.audit import OperatorAct
 from domain.job_fsm import JobStatus
@@ -21,6 +21,7 @@ from services.operations import JobFilter
 from settings import load_store_settings, split_list
 from store.lists import LISTED_STATES, PageQuery
 from store.relist import relist
+from store.views import View
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600}
 
@@ -68,7 +69,7 @@ def list_jobs(
 
 def _line(record: Record) -> str:
     job = record.job
-    since = (job.status_since or job.updated_at).isoformat(timespec="seconds")
+    since = job.in_state_since.isoformat(timespec="seconds")
     return f"{job.id}  {job.status:16}  since {since}  {job.owner!r}"
 
 
@@ -160,7 +161,7 @@ def retry(
 @with_services
 def silent_jobs(services: Services) -> None:
     """List the jobs whose workflow was started and reports nothing, one a line, the longest silent first."""
-    for record in services.operations.silent_jobs():
+    for record in services.operations.every(View.SILENT):
         job, claim = record.job, record.claim
         if claim is not None and job.silent_since is not None:
             since = job.silent_since.isoformat(timespec="seconds")

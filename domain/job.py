@@ -106,3 +106,7 @@ class Job(Stored):
     past_claims: tuple[Claim, ...] = ()
     name: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def in_state_since(self) -> datetime:
+        return self.status_since or self.updated_at

@@ -47,6 +47,11 @@ class Record:
         return self.claim or next(reversed(self.job.past_claims), None)
 
     @property
+    def claims(self) -> tuple[Claim, ...]:
+        """All claims that are kept, by epoch."""
+        return (*self.job.past_claims, *([self.claim] if self.claim else []))
+
+    @property
     def followed(self) -> tuple[Claim, ...]:
         """The dispatches that stood until a retry followed them."""
         past = self.job.past_claims

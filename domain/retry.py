@@ -59,8 +59,7 @@ def operator_request_id(record: Record) -> str:
 
     It holds the epoch of the dispatch that failed. The retry's own claim has later ones.
     """
-    claims = [*record.job.past_claims, *([record.claim] if record.claim else [])]
-    ended = [each for each in claims if each.phase is Phase.SENT and not each.awaits_resume]
+    ended = [each for each in record.claims if each.phase is Phase.SENT and not each.awaits_resume]
     return f"operator-{record.job.id}-{ended[-1].epoch if ended else 0}"
 
 

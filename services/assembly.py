@@ -51,8 +51,7 @@ def make_services(settings: Settings, outbox: Outbox) -> Services:
     projects, policy = ProjectStore(redis), dispatch_policy(settings)
     idempotency_keys = IdempotencyKeys(redis, settings.idempotency_key_seconds)
     slots, writes = WaitSlots(settings.web_wait_slots), WriteLimit(settings.write_limit, redis)
-    notifier = Notifier(redis)
-    runs = RunAndWait(jobs, notifier, policy, slots, writes, utc_now)
+    runs = RunAndWait(jobs, Notifier(redis), policy, slots, writes, utc_now)
     return Services(
         settings=settings,
         redis=redis,
@@ -65,8 +64,6 @@ def make_services(settings: Settings, outbox: Outbox) -> Services:
             projects,
             JobViews(redis, projects.load_jobs),
             runs,
-            notifier,
-            slots,
             settings.run_wait_seconds,
             policy,
             utc_now,

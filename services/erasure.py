@@ -26,7 +26,7 @@ from domain.record import Record
 from store.errors import QueueUnavailable
 from store.idempotency import IdempotencyKeys
 from store.jobs import JobStore
-from store.lists import Page, PageQuery
+from store.lists import Page, PageQuery, every_page
 from store.projects import ProjectStore
 
 Item = TypeVar("Item")
@@ -91,7 +91,7 @@ class Erasure:
     def projects(self, selection: Selection, found: Found) -> Iterator[Project]:
         """The selected projects. Counts in `found` what cannot be read."""
         if selection.user is not None:
-            yield from _all(partial(self._projects.of_user, selection.user), found)
+            yield from _counted(partial(self._projects.of_user, selection.user), found)
         elif selection.project_id is not None:
             project = self._projects.load(selection.project_id)
             if project is not None:
@@ -100,14 +100,11 @@ class Erasure:
     def records(self, selection: Selection, found: Found) -> Iterator[Record]:
         """The selected jobs. Counts in `found` what cannot be read. Raises as `look` does."""
         if selection.user is not None:
-            yield from _all(partial(self._projects.jobs_of_user, selection.user), found)
+            yield from _counted(partial(self._projects.jobs_of_user, selection.user), found)
         elif selection.project_id is not None:
-            yield from _all(partial(self._projects.jobs, selection.project_id), found)
+            yield from _counted(partial(self._projects.jobs, selection.project_id), found)
         elif selection.job_id is not None:
-            record = self._jobs.load(selection.job_id)
-            if record is None:
-                raise ResourceNotFound
-            yield record
+            yield self._jobs.get(selection.job_id)
 
     def trail(self, job_id: str) -> Iterator[AuditEvent]:
         """All events of a job's trail that this release knows."""
@@ -133,15 +130,9 @@ class Erasure:
             erased = done.jobs + done.projects
         if selection.user is not None:
             done.keys = self._keys.forget(selection.user)
-            self._tidy(partial(self._projects.jobs_of_user, selection.user), after=_EPOCH)
+            by_change = PageQuery(_PAGE, after=_EPOCH)
+            _tidy(every_page(partial(self._projects.jobs_of_user, selection.user), by_change))
         return done
-
-    def _tidy(
-        self, read: Callable[[PageQuery], Page[Record]], after: datetime | None = None
-    ) -> None:
-        # Reading a list takes off what is gone: jobs whose time has ended.
-        for _ in _all(read, Found(), after):
-            pass
 
     def _erase_found(self, selection: Selection, done: Found) -> bool:
         """Erase what one look finds; whether it found anything."""
@@ -155,16 +146,15 @@ class Erasure:
                     done.left.append(self._jobs.load(record.job.id) or record)
         for project in self.projects(selection, done):
             is_found = True
-            self._tidy(partial(self._projects.jobs, project.id))
+            _tidy(every_page(partial(self._projects.jobs, project.id), PageQuery(_PAGE)))
             done.projects += self._projects.delete(project)
         return is_found
 
     def _erase(self, job_id: str) -> bool:
         """Whether a job is gone by now. One that is not at rest is cancelled first."""
         with suppress(ResourceNotFound):
-            with suppress(
-                FsmTerminalImmutable, QueueUnavailable
-            ):  # the sweep tells it all the same
+            # Where the queue is away, the sweep tells it all the same.
+            with suppress(FsmTerminalImmutable, QueueUnavailable):
                 now, policy = self._now(), self._policy
                 self._jobs.update(
                     job_id,
@@ -177,14 +167,13 @@ class Erasure:
         return True
 
 
-def _all(
-    read: Callable[[PageQuery], Page[Item]], found: Found, after: datetime | None = None
-) -> Iterator[Item]:
-    cursor = None
-    while True:
-        page = read(PageQuery(_PAGE, cursor, after=after))
+def _counted(read: Callable[[PageQuery], Page[Item]], found: Found) -> Iterator[Item]:
+    for page in every_page(read, PageQuery(_PAGE)):
         found.unreadable += page.unreadable
         yield from page.items
-        cursor = page.next_cursor
-        if cursor is None:
-            return
+
+
+def _tidy(pages: Iterator[Page[Record]]) -> None:
+    # Reading a list takes off what is gone: jobs whose time has ended.
+    for _ in pages:
+        pass

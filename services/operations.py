@@ -6,7 +6,7 @@ Every act has an operator's name, which only operators are shown, and a reason, 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
@@ -19,7 +19,6 @@ from domain.errors import (
     JobAlreadyRunning,
     NothingToSettle,
     OrchestratorDispatchFailed,
-    ResourceNotFound,
     ServiceUnavailable,
     TakeOneError,
 )
@@ -27,15 +26,13 @@ from domain.job_fsm import JobStatus, ensure_transition
 from domain.pause import Pause
 from domain.reconcile import NO_ANSWER, ask_by_operator, has_answered, word_of_engine
 from domain.record import Decision, Record
-from domain.retry import decide_retry, operator_request_id
 from domain.run import DispatchResult
-from services.run_and_wait import REREAD_SECONDS, RunAndWait
-from services.wait_slots import Wait, WaitSlots
+from services.run_and_wait import RunAndWait, watch
+from services.wait_slots import Wait
 from store import keys
 from store.errors import QueueUnavailable, RecordUnreadable, StoreError
 from store.jobs import JobStore
-from store.lists import LISTED_STATES, Page, PageQuery
-from store.notifier import Notifier
+from store.lists import LISTED_STATES, Page, PageQuery, every_page
 from store.projects import ProjectStore
 from store.views import JobViews, View
 
@@ -98,62 +95,44 @@ class Operations:
         projects: ProjectStore,
         views: JobViews,
         runs: RunAndWait,
-        notifier: Notifier,
-        wait_slots: WaitSlots,
         wait_seconds: float,
         policy: DispatchPolicy,
         now: Callable[[], datetime],
     ) -> None:
         self._jobs, self._views, self._runs, self._policy = jobs, views, runs, policy
-        self._notifier, self._slots, self._wait_seconds = notifier, wait_slots, wait_seconds
-        self._projects, self._now = projects, now
+        self._projects, self._wait_seconds, self._now = projects, wait_seconds, now
 
     def page(
         self, view: View | JobStatus, query: PageQuery, wanted: JobFilter = EVERY_JOB
     ) -> Page[Record]:
         """A page of a view of all users' jobs, or of those in a state, oldest first."""
-        if isinstance(view, View):
-            return self._views.page(view, query, wanted.matches)
-        return self._views.in_state(view, query, wanted.matches)
+        return self._views.page(view, query, wanted.matches)
+
+    def every(self, view: View | JobStatus, before: datetime | None = None) -> Iterator[Record]:
+        """All that `page` has, of those that have been there since `before`."""
+        for page in every_page(partial(self.page, view), PageQuery(_PAGE, before=before)):
+            yield from page.items
 
     def jobs(
         self, status: JobStatus | None, owner: str | None, before: datetime
     ) -> Iterator[Record]:
-        """The jobs of one user, or of all, that have been in their state since `before`, the oldest first.
+        """The jobs of one user, or of all, that have been in their state since `before`.
 
-        Of all users without those in DONE or CANCELLED.
+        Of all users without those in DONE or CANCELLED, state by state, the oldest first.
         """
-        if owner is not None:
-            for record in _of_pages(
-                lambda query: self._projects.jobs_of_user(owner, query, status)
-            ):
-                if (record.job.status_since or record.job.updated_at) <= before:
-                    yield record
+        if owner is None:
+            for each in LISTED_STATES if status is None else (status,):
+                yield from self.every(each, before)
             return
-        for each in LISTED_STATES if status is None else (status,):
-            yield from _of_pages(partial(self._since, each, before))
+        of_owner = partial(self._projects.jobs_of_user, owner, status=status)
+        for page in every_page(of_owner, PageQuery(_PAGE)):
+            yield from (each for each in page.items if each.job.in_state_since <= before)
 
-    def _since(self, status: JobStatus, before: datetime, query: PageQuery) -> Page[Record]:
-        return self.page(status, replace(query, before=before))
-
-    def open_dispatches(self, *, unknown_only: bool = False) -> Iterator[Record]:
+    def open_dispatches(self) -> Iterator[Record]:
         """The records whose dispatch has an open outcome, those with an unknown one first."""
-        seen: set[str] = set()
-        for index in [keys.UNKNOWN] if unknown_only else [keys.UNKNOWN, keys.IN_FLIGHT]:
-            for job_id in self._jobs.index.listed(index):
-                record = None if job_id in seen else self._readable(job_id)
-                seen.add(job_id)
-                # The index can be ahead of the claim, or behind it: what counts is the claim.
-                claim = record.claim if record else None
-                unknown = claim is not None and claim.phase is Phase.UNKNOWN
-                if record and claim and claim.in_flight and (unknown or not unknown_only):
-                    yield record
-
-    def silent_jobs(self) -> Iterator[Record]:
-        """The records whose next callback is overdue, the longest silent first."""
-        for job_id in self._jobs.index.listed(keys.SILENT):
-            record = self._readable(job_id)
-            if record is not None and record.job.silent_since is not None:
+        yield from self.every(View.UNKNOWN)
+        for record in self.every(View.IN_FLIGHT):
+            if record.claim and record.claim.phase is not Phase.UNKNOWN:
                 yield record
 
     def unreadable(self) -> Iterator[str]:
@@ -165,24 +144,12 @@ class Operations:
             except RecordUnreadable:
                 yield job_id
 
-    def _readable(self, job_id: str) -> Record | None:
-        with suppress(RecordUnreadable):  # `takeone doctor` names it
-            return self._jobs.load(job_id)
-        return None
-
-    def job(self, job_id: str) -> Record:
-        """The record of any user's job. Raises `ResourceNotFound`."""
-        record = self._jobs.load(job_id)
-        if record is None:
-            raise ResourceNotFound
-        return record
-
     def history(self, job_id: str) -> tuple[Record, list[AuditEvent], int]:
         """Any user's job, the latest events of its trail, and how many came before them.
 
         Raises `ResourceNotFound`.
         """
-        return self.job(job_id), *self._jobs.latest_events(job_id, _MOST_EVENTS)
+        return self._jobs.get(job_id), *self._jobs.latest_events(job_id, _MOST_EVENTS)
 
     def ask(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Asked:
         """Have a worker ask the orchestrator about the job's dispatch, and wait for what follows from that.
@@ -192,19 +159,19 @@ class Operations:
         """
         deadline = time.monotonic() + self._wait_seconds
         now = self._now()
-        with (
-            self._slots.taken(Wait.DISPATCH, act.operator),
-            self._notifier.subscribe(job_id) as subscription,
-        ):
+        with self._runs.waiting(Wait.DISPATCH, job_id, act.operator) as subscription:
             asked = self._jobs.update(
                 job_id,
                 lambda record: ask_by_operator(record, act, now, self._policy, correlation_id),
+            ).result
+            record = watch(
+                subscription,
+                lambda: self._jobs.get(job_id),
+                lambda record: has_answered(record, asked),
+                deadline,
             )
-            while (left := deadline - time.monotonic()) > 0:
-                record = self.job(job_id)
-                if has_answered(record, asked.result):
-                    return Asked(record, word_of_engine(record, asked.result))
-                subscription.wait(min(left, REREAD_SECONDS))
+        if has_answered(record, asked):
+            return Asked(record, word_of_engine(record, asked))
         raise OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
 
     def settle(self, job_id: str, settlement: str, act: OperatorAct) -> Record:
@@ -237,7 +204,7 @@ class Operations:
 
         Raises `FsmTerminalImmutable`, `FsmTransitionInvalid` and `ResourceNotFound`.
         """
-        ensure_transition(self.job(job_id).job.status, JobStatus.FAILED)
+        ensure_transition(self._jobs.get(job_id).job.status, JobStatus.FAILED)
         self._asked_if_it_can_be(job_id, act)
         return self._stop(
             job_id,
@@ -249,7 +216,7 @@ class Operations:
             return self._jobs.update(job_id, rule).record
         except QueueUnavailable:
             # It is stopped here, and the sweep has the orchestrator told.
-            return self.job(job_id)
+            return self._jobs.get(job_id)
 
     def _asked_if_it_can_be(self, job_id: str, act: OperatorAct) -> Asked | None:
         # Where it cannot be asked, or gives no answer, the operator's word counts.
@@ -272,15 +239,18 @@ class Operations:
         `dry_run`: only say what would come of it. The dispatches are not waited for.
         """
 
-        def retry(record: Record) -> DispatchResult:
-            if dry_run:
-                request_id, now = operator_request_id(record), self._now()
-                decision = decide_retry(record, request_id, model_profile, now, self._policy)
-                return decision.result
-            return self._runs.retry_by_operator(record.job.id, model_profile, act, correlation_id)
+        def retry(job_id: str) -> Retried:
+            start = self._runs.retry_by_operator
+            try:
+                result = start(job_id, model_profile, act, correlation_id, dry_run=dry_run)
+            except TakeOneError as error:
+                return Retried(job_id, error=error)
+            except StoreError:
+                return Retried(job_id, error=ServiceUnavailable())
+            return Retried(job_id, result)
 
-        page = self._views.page(View.FAILED, query, wanted.matches)
-        return Page([_retried(record, retry) for record in page.items], page.next_cursor)
+        page = self.page(View.FAILED, query, wanted)
+        return Page([retry(record.job.id) for record in page.items], page.next_cursor)
 
     def pause(self, act: OperatorAct) -> Pause:
         """Pause dispatching; the pause that stands, which is an earlier one if one was on."""
@@ -289,23 +259,3 @@ class Operations:
     def resume(self, act: OperatorAct) -> Pause | None:
         """Post dispatches again; the pause that this ended, None if none was on."""
         return self._jobs.pauses.end(act.operator, self._now(), act.reason)
-
-
-def _retried(record: Record, retry: Callable[[Record], DispatchResult]) -> Retried:
-    try:
-        result = retry(record)
-    except TakeOneError as error:
-        return Retried(record.job.id, error=error)
-    except StoreError:
-        return Retried(record.job.id, error=ServiceUnavailable())
-    return Retried(record.job.id, result)
-
-
-def _of_pages(read: Callable[[PageQuery], Page[Record]]) -> Iterator[Record]:
-    query = PageQuery(_PAGE)
-    while True:
-        page = read(query)
-        yield from page.items
-        if page.next_cursor is None:
-            return
-        query = replace(query, cursor=page.next_cursor)

@@ -15,7 +15,7 @@ from typing import TypeVar
 from domain.audit import OperatorAct
 from domain.claim import ClaimEvent, DispatchPolicy, FencingToken
 from domain.claim_rules import settle
-from domain.errors import ResourceNotFound, ServiceUnavailable
+from domain.errors import ServiceUnavailable
 from domain.job_fsm import JobStatus
 from domain.record import Decision, Record, owned
 from domain.retry import decide_retry, operator_request_id
@@ -29,7 +29,7 @@ from store.notifier import Notifier, Subscription, changes_topic
 from store.write_limit import WriteLimit
 
 # A notification can be lost, so a waiter reads the record this often anyway.
-REREAD_SECONDS = 1.0
+_REREAD_SECONDS = 1.0
 # FAILED is not the end: a retry can leave it.
 _END_STATUSES = frozenset({JobStatus.DONE, JobStatus.CANCELLED})
 Seen = TypeVar("Seen")
@@ -74,7 +74,7 @@ class RunAndWait:
             return decide(mine, now=now, policy=policy, correlation_id=correlation_id)
 
         deadline = time.monotonic() + wait_seconds
-        record = self._load(job_id)
+        record = self._jobs.get(job_id)
         # Asked first, so that a replay or a refusal takes no wait slot.
         result = rule(record).result
         if result.outcome is Outcome.REPLAYED:
@@ -82,21 +82,31 @@ class RunAndWait:
         if not wait_seconds:
             return self._commit(job_id, user, rule, record).result
         # Before the commit: no notification is missed, and without a free slot nothing is claimed.
-        with self._waiting(Wait.DISPATCH, job_id, user) as subscription:
+        with self.waiting(Wait.DISPATCH, job_id, user) as subscription:
             decision = self._commit(job_id, user, rule, record)
             return self._wait(decision, subscription, deadline)
 
     def retry_by_operator(
-        self, job_id: str, model_profile: str, act: OperatorAct, correlation_id: str | None
+        self,
+        job_id: str,
+        model_profile: str,
+        act: OperatorAct,
+        correlation_id: str | None,
+        *,
+        dry_run: bool,
     ) -> DispatchResult:
-        """Start any user's failed job again, and do not wait. Repeating it replays. Raises as `retry` does."""
+        """Start any user's failed job again, and do not wait. Repeating it replays. Raises as `retry` does.
+
+        `dry_run`: only say what would come of it.
+        """
 
         def rule(record: Record) -> Decision[DispatchResult]:
             request_id = operator_request_id(record)
             now, policy = self._now(), self._policy
             return decide_retry(record, request_id, model_profile, now, policy, correlation_id, act)
 
-        return self._commit(job_id, None, rule, self._load(job_id)).result
+        record = self._jobs.get(job_id)
+        return (rule(record) if dry_run else self._commit(job_id, None, rule, record)).result
 
     def wait_for_change(
         self, job_id: str, user: str, known: JobStatus, wait_seconds: float
@@ -105,7 +115,7 @@ class RunAndWait:
         return self.long_poll(
             job_id,
             user,
-            lambda: owned(self._load(job_id), user),
+            lambda: owned(self._jobs.get(job_id), user),
             lambda record: record.job.status is not known or known in _END_STATUSES,
             wait_seconds,
         )
@@ -132,13 +142,13 @@ class RunAndWait:
         """
         deadline = time.monotonic() + wait_seconds
         try:
-            with self._waiting(Wait.LONG_POLL, topic, user) as subscription:
-                while True:
-                    seen = read()
-                    left = deadline - time.monotonic()
-                    if left <= 0 or self._stopping.is_set() or is_news(seen):
-                        return seen
-                    subscription.wait(min(left, REREAD_SECONDS))
+            with self.waiting(Wait.LONG_POLL, topic, user) as subscription:
+                return watch(
+                    subscription,
+                    read,
+                    lambda seen: self._stopping.is_set() or is_news(seen),
+                    deadline,
+                )
         except NoWaitSlot:
             return read()
 
@@ -176,17 +186,11 @@ class RunAndWait:
             if settled is not None or left <= 0:
                 claim = settled or result.claim
                 return replace(result, claim=claim, status=record.job.status)
-            subscription.wait(min(left, REREAD_SECONDS))
-            record = self._load(record.job.id)
-
-    def _load(self, job_id: str) -> Record:
-        record = self._jobs.load(job_id)
-        if record is None:
-            raise ResourceNotFound
-        return record
+            subscription.wait(min(left, _REREAD_SECONDS))
+            record = self._jobs.get(record.job.id)
 
     @contextmanager
-    def _waiting(self, kind: Wait, topic: str, user: str) -> Iterator[Subscription]:
+    def waiting(self, kind: Wait, topic: str, user: str) -> Iterator[Subscription]:
         """A wait slot, and the topic's notifications. Raises `NoWaitSlot`."""
         with (
             self._slots.taken(kind, user),
@@ -194,3 +198,18 @@ class RunAndWait:
             self._notifier.subscribe(topic) as subscription,
         ):
             yield subscription
+
+
+def watch(
+    subscription: Subscription,
+    read: Callable[[], Seen],
+    is_news: Callable[[Seen], bool],
+    deadline: float,
+) -> Seen:
+    """What `read` sees, as soon as that is news, or at `deadline` (of the monotonic clock)."""
+    while True:
+        seen = read()
+        left = deadline - time.monotonic()
+        if left <= 0 or is_news(seen):
+            return seen
+        subscription.wait(min(left, _REREAD_SECONDS))

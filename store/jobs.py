@@ -75,6 +75,13 @@ class JobStore:
             return None
         return codec.load_record(job_id, job, claim or b"", seen)
 
+    def get(self, job_id: str, event_id: str | None = None) -> Record:
+        """Read as `load` does. Raises `ResourceNotFound` if there is no such job."""
+        record = self.load(job_id, event_id)
+        if record is None:
+            raise ResourceNotFound
+        return record
+
     def update(
         self,
         job_id: str,
@@ -93,9 +100,7 @@ class JobStore:
         committed but its message could not be sent.
         """
         for _ in range(_MOST_TRIES):
-            is_guess, record, known = known is not None, known or self.load(job_id, event_id), None
-            if record is None:
-                raise ResourceNotFound
+            is_guess, record, known = known is not None, known or self.get(job_id, event_id), None
             decision = rule(record)
             if is_guess and not decision.changed:
                 continue
@@ -151,9 +156,7 @@ class JobStore:
         `before_write`: see `update`. Raises `ResourceNotFound` if there is no such job, and `StoreContended`.
         """
         for _ in range(_MOST_TRIES):
-            record = self.load(job_id)
-            if record is None:
-                raise ResourceNotFound
+            record = self.get(job_id)
             rule(record)
             if before_write is not None:
                 before_write()
@@ -171,23 +174,20 @@ class JobStore:
         """
         with redis_errors("LRANGE"):
             lines = self._client.lrange(keys.trail(job_id), start, start + limit)
-        events = [codec.load_event(line) for line in lines[:limit]]
-        return [event for event in events if event is not None], len(lines) > limit
+        return _known_events(lines[:limit]), len(lines) > limit
 
     def trail_after(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], int]:
         """Read `limit` events of a trail from event `start`, and where to go on, also if there are none yet."""
         with redis_errors("LRANGE"):
             lines = self._client.lrange(keys.trail(job_id), start, start + limit - 1)
-        events = [codec.load_event(line) for line in lines]
-        return [event for event in events if event is not None], start + len(lines)
+        return _known_events(lines), start + len(lines)
 
     def latest_events(self, job_id: str, limit: int) -> tuple[list[AuditEvent], int]:
         """Read the last `limit` events of a trail, oldest first, and how many there are before them."""
         name = keys.trail(job_id)
         pipeline = self._client.pipeline(transaction=False)
         lines, length = execute(pipeline.lrange(name, -limit, -1).llen(name), "LRANGE LLEN")
-        events = [codec.load_event(line) for line in lines]
-        return [event for event in events if event is not None], max(0, length - limit)
+        return _known_events(lines), max(0, length - limit)
 
     def _write(self, before: Record, decision: Decision[Any]) -> Record | None:
         """Write the decision if the record is still as `before` has it; None if it is not."""
@@ -241,6 +241,10 @@ class JobStore:
             self._milliseconds if is_at_rest(after) else b"",
             *(codec.dump_event(event) for event in decision.events),
         ]
+
+
+def _known_events(lines: list[bytes]) -> list[AuditEvent]:
+    return [event for event in map(codec.load_event, lines) if event is not None]
 
 
 def _names(job_id: str) -> list[str]:

@@ -5,8 +5,8 @@ microseconds, then the id. An entry is a page's cursor: where the reader goes on
 was added or deleted meanwhile, and costs the same anywhere in a list of any length.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -74,7 +74,7 @@ def change_entry(job: Job) -> str:
 
 def state_entry(job: Job) -> str:
     """What stands for a job in the list of those in its state; empty if its state has no list."""
-    return entry(job.status_since or job.updated_at, job.id) if job.status in LISTED_STATES else ""
+    return entry(job.in_state_since, job.id) if job.status in LISTED_STATES else ""
 
 
 def lists_of_job(job: Job) -> dict[str, str]:
@@ -184,6 +184,16 @@ def _entries(
         else:
             found = client.zrangebylex(name, behind or least, most, start=0, num=size)
     return [each.decode() for each in found]
+
+
+def every_page(read: Callable[[PageQuery], Page[Item]], query: PageQuery) -> Iterator[Page[Item]]:
+    """A whole list, from `query` on."""
+    while True:
+        page = read(query)
+        yield page
+        if page.next_cursor is None:
+            return
+        query = replace(query, cursor=page.next_cursor)
 
 
 def take_off(client: Redis, name: str, stale: Sequence[str]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from pathlib import Path
 
 from redis import Redis
 
@@ -17,7 +16,6 @@ from store.lists import TIME_DIGITS, Page, PageQuery, read_page, state_entry
 LoadJobs = Callable[[list[str]], Sequence[Record | RecordUnreadable | None]]
 IsWanted = Callable[[Record], bool]
 
-_RANGE = Path(__file__).with_name("range.lua").read_text()
 _MICROSECONDS = 1_000_000
 
 
@@ -38,12 +36,14 @@ class JobViews:
 
     def __init__(self, client: Redis, load: LoadJobs) -> None:
         self._client, self._load = client, load
-        self._range = client.register_script(_RANGE)
 
-    def page(self, view: View, query: PageQuery, is_wanted: IsWanted) -> Page[Record]:
-        """A page of a view. `query.after` is for failed jobs alone."""
-        if view is View.FAILED:
-            return self.in_state(JobStatus.FAILED, query, is_wanted)
+    def page(self, view: View | JobStatus, query: PageQuery, is_wanted: IsWanted) -> Page[Record]:
+        """A page of a view, or of the jobs in a state by when they came into it (none of DONE and CANCELLED).
+
+        `query.after` is for states alone, and View.FAILED is one.
+        """
+        if not isinstance(view, View) or view is View.FAILED:
+            return self._in_state(JobStatus(view.upper()), query, is_wanted)
         index = _INDEX_OF[view]
         number = INDEXES.index(index)
 
@@ -53,9 +53,7 @@ class JobViews:
 
         return read_page(self._client, index, query, self._load, entry_of, is_wanted, self._entries)
 
-    def in_state(self, status: JobStatus, query: PageQuery, is_wanted: IsWanted) -> Page[Record]:
-        """A page of the jobs in a state, by when they came into it; none of DONE and CANCELLED."""
-
+    def _in_state(self, status: JobStatus, query: PageQuery, is_wanted: IsWanted) -> Page[Record]:
         def entry_of(record: Record) -> str:
             return state_entry(record.job) if record.job.status is status else ""
 
@@ -65,15 +63,20 @@ class JobViews:
     def _entries(
         self, _: Redis, index: str, query: PageQuery, cursor: str | None, size: int
     ) -> list[str]:
-        score, job_id = "", ""
-        if cursor is not None:
-            score = repr(int(cursor[:TIME_DIGITS]) / _MICROSECONDS)
-            job_id = cursor[TIME_DIGITS:]
-        most = repr(query.before.timestamp()) if query.before else "+inf"
-        with redis_errors("EVALSHA"):
-            found = self._range([index], [score, job_id, most, size])
-        members, at = found[::2], found[1::2]
-        return [_entry(each.decode(), when) for each, when in zip(members, at, strict=True)]
+        least = int(cursor[:TIME_DIGITS]) / _MICROSECONDS if cursor else "-inf"
+        most = query.before.timestamp() if query.before else "+inf"
+        count = size + 1  # the cursor's own entry may still be there
+        while True:
+            # Anew each time, and not from an offset on: what leaves meanwhile would shift that.
+            with redis_errors("ZRANGEBYSCORE"):
+                found = self._client.zrangebyscore(
+                    index, least, most, start=0, num=count, withscores=True
+                )
+            entries = [_entry(each.decode(), score) for each, score in found]
+            behind = [each for each in entries if cursor is None or each > cursor]
+            if len(behind) >= size or len(found) < count:
+                return behind[:size]
+            count *= 2  # many of one moment
 
 
 def _entry(job_id: str, score: str | bytes) -> str:

@@ -35,7 +35,6 @@ from api.responses import (
 from api.routes.metrics import count_refusals
 from domain import lifecycle
 from domain.audit import AuditEvent
-from domain.errors import ResourceNotFound
 from domain.job import Job
 from domain.record import Decision, Record, owned
 from domain.retry import decide_retry
@@ -177,10 +176,7 @@ def _events_after(job: Job, start: int, query: dict[str, Any]) -> Response:
 
 def _own(job_id: str) -> Record:
     user = principal().owner_of_a_resource()
-    record = services().jobs.load(job_id)
-    if record is None:
-        raise ResourceNotFound
-    return owned(record, user)
+    return owned(services().jobs.get(job_id), user)
 
 
 def _update(job_id: str, rule: Callable[[Record], Decision[Result]]) -> Decision[Result]:

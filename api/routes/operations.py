@@ -7,21 +7,13 @@ from flask import Blueprint, Response
 from marshmallow import Schema
 
 from api.context import authenticate, principal, services
-from api.operator_requests import (
+from api.request_log import bind, request_id
+from api.requests import (
     ActSchema,
     JobViewQuerySchema,
     OptionalReasonSchema,
     RetriesSchema,
     SettleSchema,
-)
-from api.operator_shapes import (
-    job_history_shape,
-    operator_job_shape,
-    overview_shape,
-    retried_shape,
-)
-from api.request_log import bind, request_id
-from api.requests import (
     page_query,
     read_json,
     read_optional_json,
@@ -29,7 +21,14 @@ from api.requests import (
     refuse_query,
     refuse_query_and_body,
 )
-from api.responses import json_response, page_response
+from api.responses import (
+    job_history_shape,
+    json_response,
+    operator_job_shape,
+    overview_shape,
+    page_response,
+    retried_shape,
+)
 from api.routes.jobs import ensure_allowed_profile
 from domain.audit import OperatorAct
 from services.operations import JobFilter
@@ -144,7 +143,7 @@ def _act(job_id: str | None, schema: Schema) -> OperatorAct:
     read = read_optional_json if schema is _OPTIONAL_REASON else read_json
     reason = read(schema)["reason"]
     if job_id is not None:
-        services().operations.job(job_id)  # a job that is not there gets no line in the log
+        services().jobs.get(job_id)  # a job that is not there gets no line in the log
         bind(job_id=job_id)
     return OperatorAct(principal().operator(), reason)
 

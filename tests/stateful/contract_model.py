@@ -73,6 +73,8 @@ class Dispatch:
     superseded: set[str] = field(default_factory=set)
     terms: dict[str, str] = field(default_factory=dict)
     resumed: bool = False
+    epoch: int = 0
+    is_sent: bool = True
 
     @property
     def awaits_resume(self) -> bool:
@@ -130,6 +132,8 @@ class JobModel:
         self.events: dict[str, tuple[dict[str, Any], str]] = {}  # payload and dispatch
         self.latest: str | None = None
         self.posts = 0
+        self.epochs = 0
+        self.arrived: set[str] = set()  # what an orchestrator that is asked says that it has
         self.trail: list[tuple[str, str | None, str]] = [("job.created", None, "CREATED")]
 
     def note(self, event_type: str) -> None:
@@ -160,6 +164,67 @@ class JobModel:
             return forbidden(self.status, "CANCELLED")
         self.move("CANCELLED", "job.cancelled")
         return Answer(200, {"status": "CANCELLED"})
+
+    @unless_deleted
+    def fail(self, reason: str) -> Answer:
+        """An operator's word that the run is lost."""
+        if "FAILED" not in STEPS[self.status]:
+            return forbidden(self.status, "FAILED")
+        self.move("FAILED")
+        self.failure = {"code": "FAILED_BY_OPERATOR", "message": reason, "stage": None}
+        return Answer(200, {"status": "FAILED"})
+
+    @unless_deleted
+    def ask(self, orchestrator: str) -> Answer:
+        """An operator's question to the orchestrator; it says of what it has that it has ended well."""
+        shown = self.shown
+        if not self.asks or shown is None or shown.phase == "RELEASED" or not shown.is_sent:
+            return error(409, "CANNOT_BE_ASKED")
+        if orchestrator == "is_down" or shown.name not in self.arrived:
+            return error(502, "ORCHESTRATOR_DISPATCH_FAILED", reason="no_answer")
+        return Answer(200, {"state": "succeeded"})
+
+    @unless_deleted
+    def settle(self, settlement: str) -> Answer:
+        """An operator's word on the dispatch."""
+        shown = self.shown
+        if shown is None or not self._is_to_settle(shown, settlement):
+            return error(409, "NOTHING_TO_SETTLE")
+        if settlement == "release":
+            self.note("dispatch.released")
+            shown.phase, shown.reason = "RELEASED", "settled_release"
+            del self.standing[shown.name]
+        else:
+            self.note("dispatch.settled")
+            shown.phase, shown.reason = "SENT", "settled_sent"
+            if shown.name == "run" and self.status == "UPLOADED":
+                self.move("AUDIO_EXTRACTING")
+        return Answer(200, {"status": self.status})
+
+    def _is_to_settle(self, shown: Dispatch, settlement: str) -> bool:
+        if shown.phase != "SENT":
+            return shown.phase == "UNKNOWN"
+        return settlement == "release" and shown.awaits_resume and self.status == "FAILED"
+
+    @property
+    def is_failed(self) -> bool:
+        return self.status == "FAILED" and not self.is_deleted
+
+    def retry_by_operator(self, orchestrator: str) -> tuple[str, str | None] | None:
+        """What a bulk retry says of the job, and the code of a refusal; None if it has not failed."""
+        if not self.is_failed:
+            return None
+        over = [each for each in self.standing.values() if each.phase == "SENT"]
+        epoch = max((each.epoch for each in over if not each.awaits_resume), default=0)
+        name = f"operator-{self.id}-{epoch}"
+        known = self.standing.get(name)
+        if self.asks and known is not None and known.phase == "UNKNOWN":
+            return "joined", None
+        answer = self.retry(name, "standard", orchestrator)
+        if answer.status == 200:
+            return "replayed", None
+        is_refused = known is not None or answer.status == 409
+        return ("refused", answer.body["code"]) if is_refused else ("started", None)
 
     @unless_deleted
     def edit(self, own: dict[str, Any]) -> Answer:
@@ -222,7 +287,13 @@ class JobModel:
         return Answer(200, {"replayed": True, "status": self.status, **dispatch.terms})
 
     def _dispatch(self, dispatch: Dispatch, orchestrator: str) -> Answer:
+        if orchestrator in ("accepts", "hints_and_accepts", "is_lost"):
+            self.arrived.add(dispatch.name)
+        if self.asks and OUTCOMES[orchestrator] is UNKNOWN and dispatch.name in self.arrived:
+            orchestrator = "is_lost"  # it has an earlier send, which an operator has released
         received, phase, word, reason = OUTCOMES[orchestrator]
+        self.epochs += 1
+        dispatch.epoch = self.epochs
         for step in ("claimed", "sent", word):
             self.note(f"dispatch.{step}")
         self.posts += received
@@ -299,7 +370,7 @@ class JobModel:
             return False
         if self.status != "FAILED" or shown is None or not shown.awaits_resume:
             return False
-        return shown.phase != "RELEASED" or shown.reason == "refused"
+        return shown.phase != "RELEASED" or shown.reason in ("refused", "settled_release")
 
     def _judged_from(self, body: dict[str, Any], attempted: str) -> str:
         if self._resumes(body) and self.shown is not None:
@@ -316,12 +387,16 @@ class JobModel:
             self._prove(self.shown)
             self.shown.resumed, self.failure = True, None
         elif was_uploaded and (self.shown or attempted == "AUDIO_EXTRACTING"):
-            self.shown = self.shown or Dispatch("run", "RELEASED")
+            self.shown = self.shown or self._begun_elsewhere()
             self._prove(self.shown)
             if attempted not in ("AUDIO_EXTRACTING", "CANCELLED"):
                 self.move("AUDIO_EXTRACTING")
         self.move(attempted)
         self._keep(body, attempted)
+
+    def _begun_elsewhere(self) -> Dispatch:
+        self.epochs += 1
+        return Dispatch("run", "RELEASED", epoch=self.epochs, is_sent=False)
 
     def _prove(self, dispatch: Dispatch) -> None:
         if dispatch.phase != "SENT":

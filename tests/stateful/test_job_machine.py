@@ -1,4 +1,7 @@
-"""Random lives of jobs against the real service, each answer compared with the model of the contract."""
+"""Random lives of jobs against the real service, each answer compared with the model of the contract.
+
+An editor, an operator and the orchestrator act on them.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -81,6 +84,7 @@ OWN = st.fixed_dictionaries(
         "metadata": st.sampled_from([{}, {"a": "1"}, {"a": "1", "b": "2"}]),
     },
 )
+WHY = "An operator looked at it."
 FAILURES = {"failure_code": "F", "failure_message": "it failed", "failed_stage": "S"}
 
 
@@ -121,6 +125,7 @@ class World:
     stack: Stack
     orchestrator: StubOrchestrator
     client: ApiClient
+    operator: ApiClient
     project: dict[str, Any]
     secret: str
     asks: bool
@@ -150,7 +155,7 @@ class World:
 
 
 class Machine(RuleBasedStateMachine):
-    """Every call that editor and orchestrator can make, right and wrong, in any order."""
+    """Every call that editor, operator and orchestrator can make, right and wrong, in any order."""
 
     jobs = Bundle("jobs")
 
@@ -161,6 +166,7 @@ class Machine(RuleBasedStateMachine):
         self.moments = 0
         self.models: list[JobModel] = []
         self.name = str(uuid4())
+        self.began = datetime.now(UTC)
         self.keys: dict[str, tuple[dict[str, Any], JobModel]] = {}
         world.let_orchestrator("accepts")
 
@@ -234,7 +240,9 @@ class Machine(RuleBasedStateMachine):
     @rule(data=st.data())
     def change_the_orchestrator(self, data: st.DataObject) -> None:
         lost = ["is_lost", "is_lost"] if self.world.asks else []
-        mode = data.draw(st.sampled_from([*MODES, *lost]))
+        self.let_orchestrator(data.draw(st.sampled_from([*MODES, *lost])))
+
+    def let_orchestrator(self, mode: str) -> None:
         if mode != self.mode:
             self.mode = mode
             self.world.let_orchestrator(mode)
@@ -266,6 +274,77 @@ class Machine(RuleBasedStateMachine):
     def cancel(self, model: JobModel, sure: int) -> None:
         if sure == 3:  # seldom, so that jobs live long enough to be worth it
             self.compare(model, self.world.client.cancel(model.id), model.cancel())
+
+    @precondition(lambda self: any(model.shown for model in self.models))
+    @rule(model=jobs)
+    def ask(self, model: JobModel) -> None:
+        self.compare(model, self.act(model, "ask"), model.ask(self.mode))
+
+    @rule(
+        model=jobs,
+        settlement=st.sampled_from(["sent", "release", "release"]),
+        mode=st.sampled_from(["accepts", "is_silent", "is_silent"]),
+        again=st.booleans(),
+    )
+    def start_and_settle(self, model: JobModel, settlement: str, mode: str, again: bool) -> None:
+        self.let_orchestrator(mode)
+        for _ in range(1 + again):
+            if model.status == "FAILED":
+                self.retry(model, "r1", "standard")
+            else:
+                self.run(model)
+            self.settle(model, settlement)
+            self.let_orchestrator("accepts")
+
+    @precondition(lambda self: any(model.shown for model in self.models))
+    @rule(model=jobs, settlement=st.sampled_from(["sent", "release", "release"]))
+    def settle(self, model: JobModel, settlement: str) -> None:
+        answer = self.act(model, "settle", **{"as": settlement})
+        self.compare(model, answer, model.settle(settlement))
+
+    @rule(model=jobs, sure=st.integers(0, 3))
+    def cancel_as_an_operator(self, model: JobModel, sure: int) -> None:
+        if sure == 3:
+            self.compare(model, self.act(model, "cancel"), model.cancel())
+
+    @rule(model=jobs, retried=st.integers(0, 2))
+    def fail_as_an_operator(self, model: JobModel, retried: int) -> None:
+        self.compare(model, self.act(model, "fail"), model.fail(WHY))
+        for _ in range(retried):
+            self.retry_as_an_operator()
+        if retried and (likely := next_steps(model)):
+            self.report(model, likely[0], {}, "own")
+
+    def act(self, model: JobModel, act: str, **body: str) -> requests.Response:
+        path = f"/operations/jobs/{model.id}/{act}"
+        return self.world.operator.post(path, {"reason": WHY, **body})
+
+    @precondition(lambda self: any(each.is_failed for each in self.models))
+    @rule()
+    def retry_as_an_operator(self) -> None:
+        body = {
+            "failed_since": self.began.isoformat(),
+            "model_profile": "standard",
+            "project_id": self.world.project["id"],
+        }
+        answer = self.world.operator.post("/operations/retries", body)
+        assert answer.status_code == 200, answer.text
+        found = {each["job_id"]: (each["outcome"], each["code"]) for each in answer.json()["items"]}
+        expected = {each.id: each.retry_by_operator(self.mode) for each in self.models}
+        assert found == {job_id: word for job_id, word in expected.items() if word}
+        for model in self.models:
+            if model.id in found:
+                self.wait_for_the_dispatch(model)
+                self.compare_job(model)
+
+    def wait_for_the_dispatch(self, model: JobModel) -> None:
+        handle = JobHandle(self.world.client, model.id, self.world.secret)
+
+        def is_settled() -> bool:
+            phase = (handle.dispatch or {}).get("phase")
+            return bool(model.shown is None or phase == model.shown.phase)
+
+        wait_until(is_settled, 10, "the dispatch that nothing waits for is settled")
 
     @rule(
         model=jobs,
@@ -406,7 +485,9 @@ class Machine(RuleBasedStateMachine):
         seen = {name: dispatch.get(name) for name in ("phase", "reason", "execution_id")}
         assert seen == {name: getattr(shown, name, None) for name in seen}
         lines = handle.trail()
-        trail = [(line["event_type"], line["prev_status"], line["new_status"]) for line in lines]
+        # Whether an operator's ask joins the sweep's depends on time.
+        steps = [line for line in lines if line["event_type"] != "dispatch.asked"]
+        trail = [(line["event_type"], line["prev_status"], line["new_status"]) for line in steps]
         assert trail == model.trail
 
     def teardown(self) -> None:
@@ -441,7 +522,8 @@ def world(
     ):
         client = ApiClient(stack.api_url, "alice")
         project = client.create_project().json()
-        yield World(stack, orchestrator, client, project, callback_secret, asks)
+        operator = ApiClient(stack.api_url, "olga", "operator")
+        yield World(stack, orchestrator, client, operator, project, callback_secret, asks)
 
 
 def test_every_life_of_a_job_goes_as_the_contract_says(
