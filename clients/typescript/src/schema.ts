@@ -138,6 +138,7 @@ export interface paths {
          * Delete a job that has ended
          * @description The job, its trail and all that is kept of it are gone at once, for good: its id answers 404, to callbacks
          *     too. The files that its manifest names are not touched. A job that has not ended is cancelled first.
+         *     A service with a retention deletes a job that has ended in the same way, some days after its last change.
          */
         delete: operations["deleteJob"];
         options?: never;
