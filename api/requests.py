@@ -39,7 +39,14 @@ class ValidationError(TakeOneError):
 
 
 def read_query(schema: ma.Schema) -> dict[str, Any]:
-    """The query's parameters. Raises `ValidationError`, also for one that the route does not have."""
+    """The query's parameters. Raises `ValidationError`, also for one that the route does not have.
+
+    And for one that is given twice, of which one value would have to be dropped.
+    """
+    given = request.args.to_dict(flat=False)
+    twice = {name: ["Given more than once."] for name, values in given.items() if len(values) > 1}
+    if twice:
+        raise ValidationError(**twice)
     return _load(schema, request.args.to_dict())
 
 

@@ -24,6 +24,8 @@ from store.relist import relist
 from store.views import View
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600}
+# Far more than any job's age, and no time before the calendar begins.
+_LONGEST_AGE = timedelta(days=9_999)
 
 
 def age(_context: click.Context, _parameter: click.Parameter, value: str) -> timedelta:
@@ -33,7 +35,10 @@ def age(_context: click.Context, _parameter: click.Parameter, value: str) -> tim
         raise click.BadParameter("a number of seconds, or one with s, m, h or d, such as 2h")
     if found[3]:
         return timedelta(days=int(found[3]))
-    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
+    ago = timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
+    if ago > _LONGEST_AGE:
+        raise click.BadParameter(f"at most {_LONGEST_AGE.days}d")
+    return ago
 
 
 @click.group("jobs", help="See jobs of any user, and act on them.")

@@ -32,4 +32,6 @@ def resume(services: Services, by: str) -> None:
 
 def said(pause: Pause) -> str:
     """A pause in a line."""
-    return f"paused since {pause.paused_at:%Y-%m-%dT%H:%M:%SZ} by {pause.by}: {pause.reason}"
+    line = f"paused since {pause.paused_at:%Y-%m-%dT%H:%M:%SZ} by {pause.by}: {pause.reason}"
+    # A token's subject may be any text, and terminals obey some of it.
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)

@@ -19,7 +19,8 @@ class TakeOneError(Exception):
     shows: tuple[str, ...] = ()
     retry_after: int | None = None
 
-    def __init__(self, *details: Any, **more: Any) -> None:
+    # `self` by its place alone: a caller's field may have that name.
+    def __init__(self, /, *details: Any, **more: Any) -> None:
         super().__init__(self.code)
         self.details = dict(zip(self.shows, details, strict=True)) | more
 

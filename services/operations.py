@@ -30,7 +30,7 @@ from domain.run import DispatchResult
 from services.run_and_wait import RunAndWait, watch
 from services.wait_slots import Wait
 from store import keys
-from store.errors import QueueUnavailable, RecordUnreadable, StoreError
+from store.errors import QueueUnavailable, RecordUnreadable, StoreError, StoreUnavailable
 from store.jobs import JobStore
 from store.lists import LISTED_STATES, Page, PageQuery, every_page
 from store.projects import ProjectStore
@@ -236,13 +236,16 @@ class Operations:
     ) -> Page[Retried]:
         """Start the failed jobs of a page again, each by itself; repeating it replays.
 
-        `dry_run`: only say what would come of it. The dispatches are not waited for.
+        `dry_run`: only say what would come of it. The dispatches are not waited for. Once the store or the
+        broker is away, what is left of the page is refused untried.
         """
 
         def retry(job_id: str) -> Retried:
             start = self._runs.retry_by_operator
             try:
                 result = start(job_id, model_profile, act, correlation_id, dry_run=dry_run)
+            except (StoreUnavailable, ServiceUnavailable):  # no word on the job itself
+                raise
             except TakeOneError as error:
                 return Retried(job_id, error=error)
             except StoreError:
@@ -250,7 +253,14 @@ class Operations:
             return Retried(job_id, result)
 
         page = self.page(View.FAILED, query, wanted)
-        return Page([retry(record.job.id) for record in page.items], page.next_cursor)
+        retried: list[Retried] = []
+        with suppress(StoreUnavailable, ServiceUnavailable):
+            for record in page.items:
+                retried.append(retry(record.job.id))
+        # Each of these would take as long to find out that nothing answers.
+        untried = page.items[len(retried) :]
+        retried += [Retried(record.job.id, error=ServiceUnavailable()) for record in untried]
+        return Page(retried, page.next_cursor)
 
     def pause(self, act: OperatorAct) -> Pause:
         """Pause dispatching; the pause that stands, which is an earlier one if one was on."""

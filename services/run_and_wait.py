@@ -123,9 +123,15 @@ class RunAndWait:
     def wait_for_jobs(
         self, user: str, read: Callable[[], Page[Record]], wait_seconds: float
     ) -> Page[Record]:
-        """What `read` finds of the user's own jobs, as soon as it finds any; see `long_poll`."""
-        topic = changes_topic(user)
-        return self.long_poll(topic, user, read, lambda page: bool(page.items), wait_seconds)
+        """What `read` finds of the user's own jobs, as soon as it finds any; see `long_poll`.
+
+        An empty page to go on from is an answer too: reading it again would not look behind it.
+        """
+
+        def is_news(page: Page[Record]) -> bool:
+            return bool(page.items or page.next_cursor)
+
+        return self.long_poll(changes_topic(user), user, read, is_news, wait_seconds)
 
     def long_poll(
         self,

@@ -161,6 +161,7 @@ def test_a_method_that_a_route_does_not_have_is_a_405_that_says_which_it_has(
                 ),
                 *("cursor=-1", "cursor=x", "cursor=", "cursor=1%0a", "cursor=9999999999999999"),
                 *("limit=٣", "limit=%ff", "cursor=%D9%A3"),
+                *("limit=1&limit=2", "self=1", "self=1&self=2"),
             )
         ],
         *[
@@ -207,16 +208,17 @@ def test_an_unknown_query_parameter_is_a_400_that_names_it(
     assert json.loads(answer.body)["details"] == {"unheard_of": ["Unknown field."]}
 
 
+@pytest.mark.parametrize("field", ["unheard_of", "self"])
 @pytest.mark.parametrize("route", [route for route, methods in ROUTES.items() if "POST" in methods])
 def test_an_unknown_field_of_a_body_is_a_400_also_where_no_body_is_read(
-    route: str, stack: Stack, job_id: str, callback_secret: str
+    route: str, field: str, stack: Stack, job_id: str, callback_secret: str
 ) -> None:
     alice = ApiClient(stack.api_url)
     target = route.format(job=job_id, project=alice.job(job_id).json()["project_id"])
     headers = {**EDITOR, "X-Callback-Secret": callback_secret, "Content-Type": "application/json"}
-    answer = ask(stack.api_url, "POST", target, headers, b'{"unheard_of": 1}')
+    answer = ask(stack.api_url, "POST", target, headers, json.dumps({field: 1}).encode())
     assert_refused(answer, 400)
-    assert {"unheard_of", "body"} & json.loads(answer.body)["details"].keys()
+    assert {field, "body"} & json.loads(answer.body)["details"].keys()
 
 
 BAD_BYTES = {

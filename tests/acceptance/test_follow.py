@@ -11,8 +11,12 @@ import pytest
 import requests
 
 from devstack.stack import Stack
+from domain.lifecycle import create_job
+from store.jobs import JobStore
+from tasks.outbox import TransactionalOutbox
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, refusal
+from tests.support.stores import client_of
 
 SOON = 0.6  # sooner than a waiter reads again by itself, which it has just done
 JUST_READ = 1.1
@@ -145,3 +149,23 @@ def test_without_a_moment_or_a_place_nothing_waits(handle: JobHandle) -> None:
     assert handle.client.get("/jobs?wait=20").status_code == 200
     assert handle.client.get(f"/jobs/{handle.id}/events?wait=20").status_code == 200
     assert time.monotonic() - began < 5
+
+
+def test_who_waits_behind_a_thousand_jobs_that_do_not_match_is_told_where_to_go_on(
+    handle: JobHandle, stack: Stack
+) -> None:
+    job = handle.shown()
+    with client_of(stack.redis.url) as client:
+        jobs = JobStore(client, TransactionalOutbox([]))
+        kept = jobs.load(handle.id)
+        assert kept is not None
+        for _ in range(1_000):
+            new = create_job(
+                str(uuid4()), job["project_id"], kept.job.owner, kept.job.updated_at, None
+            )
+            assert jobs.create(new)
+    path = "/jobs?updated_after=2020-01-01T00:00:00Z&order=asc&status=DONE&wait=20"
+    with ThreadPoolExecutor(1) as pool:
+        body = answered_soon(pool.submit(handle.client.get, path))
+    assert body["items"] == []
+    assert body["next_cursor"] is not None

@@ -102,6 +102,7 @@ def test_an_operator_is_no_editor_unless_the_token_says_both(
         "/jobs?view=unknown&project_id=x",
         "/jobs?view=unknown&cursor=x",
         "/jobs?view=unknown&status=FAILED",
+        "/jobs?view=unknown&view=failed",
         f"/jobs/{SOME_ID}?x=1",
     ],
 )

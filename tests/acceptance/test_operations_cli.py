@@ -54,7 +54,13 @@ def test_jobs_are_listed_by_state_age_and_user(service: Stack, handle: JobHandle
     assert [handle.id] in [line[:1] for line in lines(service, "list")]
     assert lines(service, "list --status UPLOADED --older-than 1h") == []
     assert lines(service, f"list --user {user} --older-than 2d") == []
-    for wrong in ("list --status DONE", "list --older-than soon", "list --status NONE"):
+    for wrong in (
+        "list --status DONE",
+        "list --older-than soon",
+        "list --status NONE",
+        "list --older-than 99999999h",
+        "retry --failed-since 99999999h",
+    ):
         assert call(f"jobs {wrong}", service.settings).returncode == 2
 
 

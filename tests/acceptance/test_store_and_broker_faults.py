@@ -13,12 +13,13 @@ from devstack.waiting import wait_until
 from tests.acceptance import stored
 from tests.conftest import NewStack
 from tests.support import behaviours as told
-from tests.support.client import ApiClient, status_report
+from tests.support.client import ApiClient, now, status_report
+from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
 
 MOST_SECONDS = 3.0
 HEAL_SECONDS = 15.0
-CALLERS = 24
+CALLERS, FAILED = 24, 6
 EVERY_OTHER_ROUTE: dict[str, Callable[[ApiClient, str, str], requests.Response]] = {
     "create project": lambda dave, job_id, secret: dave.create_project(),
     "list projects": lambda dave, job_id, secret: dave.get("/projects"),
@@ -197,3 +198,27 @@ def test_two_callers_of_one_job_are_both_told_when_the_broker_does_not_take_it(
         reason = answer.json().get("details", {}).get("reason", "not_started")
         assert reason == "not_started"
     assert_heals(broker_house, job_id, orchestrator)
+
+
+def test_without_the_broker_a_bulk_retry_is_answered_at_once_and_works_when_it_returns(
+    broker_house: House, callback_secret: str
+) -> None:
+    house, since = broker_house, now()
+    jobs = [JobHandle.uploaded(house.dave, callback_secret) for _ in range(FAILED)]
+    for job in jobs:
+        job.lead_to("AUDIO_EXTRACTING").reported("FAILED")
+    olga = ApiClient(house.stack.api_url, "olga", "operator", timeout_seconds=60)
+    body = {"failed_since": since, "model_profile": "standard", "reason": "the broker was away"}
+    house.harmed.pause()
+    try:
+        refused = olga.post("/operations/retries", body)
+    finally:
+        house.harmed.resume()
+    assert refused.elapsed.total_seconds() < MOST_SECONDS
+    started = olga.post("/operations/retries", body)
+    for answer, outcome in (
+        (refused, ("refused", "SERVICE_UNAVAILABLE")),
+        (started, ("started", None)),
+    ):
+        found = {each["job_id"]: (each["outcome"], each["code"]) for each in answer.json()["items"]}
+        assert found == {job.id: outcome for job in jobs}

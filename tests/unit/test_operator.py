@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 
+from cli.pause import said as pause_in_a_line
 from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import ClaimEvent, Phase
 from domain.claim_rules import settle_by_operator
@@ -12,6 +13,7 @@ from domain.errors import CannotBeAsked, FsmTerminalImmutable, FsmTransitionInva
 from domain.job import Failure
 from domain.job_fsm import TRANSITIONS, JobStatus
 from domain.lifecycle import fail
+from domain.pause import Pause
 from domain.reconcile import ask_by_operator
 from domain.record import TaskKind
 from tests.unit.records import NOW, POLICY, a_claim, a_record, a_retry_claim
@@ -111,3 +113,10 @@ def test_an_operator_fails_what_the_table_lets_fail(status: JobStatus) -> None:
     assert claim is not None
     assert claim.cancel_due
     assert change.task is TaskKind.TELL_CANCELLED
+
+
+def test_a_pause_is_said_in_one_line_whatever_its_operator_is_called() -> None:
+    pause = Pause(paused_at=NOW, by="olga\x1b[2J\u202e", reason="a\nb")
+    line = pause_in_a_line(pause)
+    assert line.isprintable()
+    assert "by olga" in line
