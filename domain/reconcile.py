@@ -35,6 +35,7 @@ LONGEST_CLAIM_LEASE = timedelta(minutes=10)
 ASK_LEASE = timedelta(seconds=30)
 # Engines note the end of a run first, and let it report that afterwards.
 LAST_REPORT = timedelta(seconds=30)
+_TICK = timedelta(microseconds=1)
 # How often what waits for the end of a pause is looked at: seldom, so that it crowds out nothing that goes on.
 _WHILE_PAUSED = timedelta(minutes=1)
 
@@ -115,8 +116,10 @@ def word_of_engine(record: Record, asked: Claim) -> RunState | None:
 
 
 def _asking(change: Change, claim: Claim) -> Decision[None]:
-    now = change.now
-    change.update_claim(asked_at=now, asks=claim.asks + 1, lease_until=now + ASK_LEASE)
+    now, word_at = change.now, claim.run_state_at
+    # Words before this ask are older than it, whatever clock they have their time from.
+    asked_at = max(now, word_at + _TICK) if word_at else now
+    change.update_claim(asked_at=asked_at, asks=claim.asks + 1, lease_until=now + ASK_LEASE)
     return change.decision(None, task=TaskKind.ASK)
 
 
@@ -132,7 +135,8 @@ def answered(
     claim = record.standing(asked.token.dispatch_id)
     if claim is None or claim.is_elsewhere(policy):
         return unchanged(record)
-    case = _Case(record, claim, now, policy)
+    # The clock of the one who asked may be ahead: no answer is older than its ask.
+    case = _Case(record, claim, max(now, claim.asked_at or now), policy)
     if claim.in_flight and state in FOUND:
         return case.found(state)
     is_as_asked = claim is record.claim and record.revision == asked.revision

@@ -167,8 +167,9 @@ def _events_after(job: Job, start: int, query: dict[str, Any]) -> Response:
         _own(job.id)  # it may be deleted while the caller waits
         return services().jobs.trail_after(job.id, start, query["limit"])
 
+    # Events that this release leaves out are news too: behind them there may be others.
     events, end = services().run_and_wait.long_poll(
-        job.id, job.owner, read, lambda seen: bool(seen[0]), query["wait"]
+        job.id, job.owner, read, lambda seen: seen[1] > start, query["wait"]
     )
     items = [event_shape(job, event) for event in events]
     return json_response({"items": items, "next_cursor": str(end)})

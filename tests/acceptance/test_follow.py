@@ -1,5 +1,6 @@
 """Progress without asking: a trail, or all of the caller's jobs, followed by long poll."""
 
+import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,6 +13,7 @@ import requests
 
 from devstack.stack import Stack
 from domain.lifecycle import create_job
+from store import keys
 from store.jobs import JobStore
 from tasks.outbox import TransactionalOutbox
 from tests.support.client import ApiClient
@@ -169,3 +171,16 @@ def test_who_waits_behind_a_thousand_jobs_that_do_not_match_is_told_where_to_go_
         body = answered_soon(pool.submit(handle.client.get, path))
     assert body["items"] == []
     assert body["next_cursor"] is not None
+
+
+def test_who_waits_behind_an_event_of_a_later_release_is_told_where_to_go_on(
+    handle: JobHandle, stack: Stack
+) -> None:
+    start = int(events(handle.client, handle.id, "0")["next_cursor"])
+    later = json.dumps(["job.dreamt", "dreamer", "UPLOADED", "UPLOADED", 0, 0])
+    with stack.redis.client() as client:
+        client.rpush(keys.trail(handle.id), later)
+    with ThreadPoolExecutor(1) as pool:
+        path = f"/jobs/{handle.id}/events?after={start}&limit=1&wait=20"
+        body = answered_soon(pool.submit(handle.client.get, path))
+    assert body == {"items": [], "next_cursor": str(start + 1)}

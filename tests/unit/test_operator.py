@@ -7,16 +7,21 @@ import pytest
 
 from cli.pause import said as pause_in_a_line
 from domain.audit import Actor, EventType, OperatorAct
-from domain.claim import ClaimEvent, Phase
+from domain.claim import ClaimEvent, Phase, RunState
 from domain.claim_rules import settle_by_operator
-from domain.errors import CannotBeAsked, FsmTerminalImmutable, FsmTransitionInvalid
+from domain.errors import (
+    CannotBeAsked,
+    FsmTerminalImmutable,
+    FsmTransitionInvalid,
+    OrchestratorDispatchFailed,
+)
 from domain.job import Failure
 from domain.job_fsm import TRANSITIONS, JobStatus
 from domain.lifecycle import fail
 from domain.pause import Pause
-from domain.reconcile import ask_by_operator
+from domain.reconcile import answered, ask_by_operator, has_answered, word_of_engine
 from domain.record import TaskKind
-from tests.unit.records import NOW, POLICY, a_claim, a_record, a_retry_claim
+from tests.unit.records import NOW, POLICY, a_claim, a_record, a_retry_claim, seconds
 
 SENT, RELEASE = ClaimEvent.SETTLED_SENT, ClaimEvent.SETTLED_RELEASE
 
@@ -120,3 +125,27 @@ def test_a_pause_is_said_in_one_line_whatever_its_operator_is_called() -> None:
     line = pause_in_a_line(pause)
     assert line.isprintable()
     assert "by olga" in line
+
+
+@pytest.mark.parametrize("phase", [Phase.SENT, Phase.UNKNOWN])
+@pytest.mark.parametrize("behind", [0, 5])
+def test_an_answer_by_a_clock_that_is_behind_is_an_answer(phase: Phase, behind: int) -> None:
+    claim = a_retry_claim(phase, sent_at=NOW, settled_at=NOW, sends=1, engine="it")
+    asking = ask_by_operator(a_record(JobStatus.FAILED, claim), said("?"), NOW, ASKED)
+    then = NOW - seconds(behind)
+    after = answered(asking.record, asking.record, RunState.RUNNING, then, ASKED)
+    assert has_answered(after.record, asking.result)
+    assert word_of_engine(after.record, asking.result) is RunState.RUNNING
+
+
+@pytest.mark.parametrize("ahead", [0, 5])
+def test_no_answer_is_not_taken_for_the_word_before_by_a_clock_that_is_ahead(ahead: int) -> None:
+    claim = a_retry_claim(Phase.SENT, sent_at=NOW, settled_at=NOW, sends=1, engine="it")
+    asking = ask_by_operator(a_record(JobStatus.FAILED, claim), said("?"), NOW, ASKED)
+    later = NOW + seconds(ahead)
+    known = answered(asking.record, asking.record, RunState.RUNNING, later, ASKED).record
+    again = ask_by_operator(known, said("?"), NOW + seconds(1), ASKED)
+    after = answered(again.record, again.record, RunState.NO_ANSWER, NOW + seconds(2), ASKED)
+    assert has_answered(after.record, again.result)
+    with pytest.raises(OrchestratorDispatchFailed):
+        word_of_engine(after.record, again.result)
