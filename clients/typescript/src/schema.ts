@@ -1379,7 +1379,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description A query parameter is not as described, or not known here; `details` says which. */
+        /** @description A query parameter is not as described, given twice, or not known here; `details` says which. */
         InvalidQuery: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
