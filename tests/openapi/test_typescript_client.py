@@ -2,27 +2,41 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
+import requests
+from pydantic import SecretStr
 
 from devstack.ports import HOST, free_port
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from domain.lifecycle import create_job
+from observability.logs import hash_of
+from settings import Settings
+from store.jobs import JobStore
+from tasks.outbox import TransactionalOutbox
 from tests.conftest import NewStack
 from tests.openapi.test_openapi import CLIENT, client_tools, pytestmark
 from tests.support.behaviours import accept, in_turn, refuse
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
+from tests.support.stores import client_of
 from tests.support.tcp_proxy import TcpProxy
 
 __all__ = ["client_tools", "pytestmark"]
+
+JOBS, EVENTS = "/api/v1/jobs", "/api/v1/jobs/<job_id>/events"
+UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Refused(Exception):
@@ -47,6 +61,7 @@ class Node:
         )
 
     def __call__(self, call: str, *args: Any, **options: int) -> Any:
+        """Options: `take`, after how many items an iterator is left, and `abortAfter`, in milliseconds."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"call": call, "args": args, **options}) + "\n")
@@ -181,6 +196,137 @@ def test_the_caller_can_end_a_wait(node: Node, job_id: str) -> None:
     with pytest.raises(Refused, match="TimeoutError") as ended:
         node("waitFor", job_id, ["DONE"], abortAfter=300)
     assert "attempts" not in ended.value.error
+
+
+@pytest.fixture
+def dora() -> str:
+    """An editor whom no other test knows."""
+    return f"dora-{uuid4()}"
+
+
+@pytest.fixture
+def follow(new_node: Callable[..., Node], dora: str) -> Iterator[Callable[..., Future[Any]]]:
+    """Makes a call as Dora from a process of its own, whose other calls give up after 300 ms."""
+    pool = ThreadPoolExecutor()
+
+    def begin(url: str, *call: Any, **options: int) -> Future[Any]:
+        node = new_node(url, TOKEN=f"test:{dora}:editor", TIMEOUT="300")
+        return pool.submit(node, *call, **options)
+
+    yield begin
+    pool.shutdown(wait=False)  # a call that has not ended does with its process
+
+
+def asked(stack: Stack, user: str, route: str) -> int:
+    """How many requests of a user for a route were answered."""
+    secret = SecretStr(stack.settings["TAKEONE_CALLBACK_SECRET"])
+    key = Settings(env="development", callback_secret=secret).log_key
+    wanted = {"event": "request", "method": "GET", "user": hash_of(user, key), "route": route}
+    lines = [json.loads(line) for line in stack.webs[0].log().splitlines() if line[:1] == "{"]
+    return sum(wanted.items() <= line.items() for line in lines)
+
+
+def wait_until_asked(stack: Stack, user: str, *routes: str) -> None:
+    wait_until(lambda: all(asked(stack, user, each) for each in routes), 20, "it has asked")
+
+
+def waiting(stack: Stack) -> float:
+    """How many callers wait."""
+    text = requests.get(f"{stack.api_url}/metrics", timeout=10).text
+    found = re.search(r"^takeone_callers_waiting(?:{.*})? (.+)$", text, re.MULTILINE)
+    return float(found[1]) if found else 0
+
+
+def test_one_request_waits_for_the_next_event_and_one_for_all_jobs(
+    follow: Callable[..., Future[Any]], new_stack: NewStack, dora: str
+) -> None:
+    with new_stack(workers=0) as stack:
+        client = ApiClient(stack.api_url, dora)
+        project = client.create_project().json()["id"]
+        jobs = [client.create_job(project).json()["id"] for _ in range(50)]
+        events = follow(stack.api_url, "followEvents", jobs[7], take=2)
+        changes = follow(stack.api_url, "followJobs", take=51)
+        wait_until(lambda: waiting(stack) == 2, 20, "both wait")
+        wait_until(lambda: asked(stack, dora, JOBS) == 3, 20, "what landed late was looked for")
+        wait_until(lambda: waiting(stack) == 2, 20, "both wait")
+        cancelled = client.cancel(jobs[7]).json()
+        assert [each["id"] for each in changes.result(20)] == [*jobs, jobs[7]]
+        assert changes.result()[-1] == cancelled
+        told = events.result(20)
+        # Events: those that there were, and the new one. Jobs: all, a poll, and both again twice.
+        wait_until(
+            lambda: (asked(stack, dora, EVENTS), asked(stack, dora, JOBS)) == (2, 5),
+            5,
+            "no more was asked than that",
+        )
+        assert told == client.get(f"/jobs/{jobs[7]}/events").json()["items"]
+
+
+def test_following_goes_on_where_it_was_once_the_service_answers_again(
+    follow: Callable[..., Future[Any]], stack: Stack, dora: str
+) -> None:
+    client = ApiClient(stack.api_url, dora)
+    job = client.uploaded_job()["id"]
+    with TcpProxy(urlsplit(stack.api_url).port or 0) as proxy:
+        url = f"http://{HOST}:{proxy.port}"
+        events = follow(url, "followEvents", job, take=3)
+        changes = follow(url, "followJobs", take=3)
+        wait_until_asked(stack, dora, JOBS, EVENTS)
+        proxy.answer_by_itself(UNAVAILABLE)
+        begun = proxy.connections_made
+        client.cancel(job)
+        other = client.uploaded_job()["id"]
+        wait_until(lambda: proxy.connections_made >= begun + 6, 30, "they have tried often")
+        proxy.restore()
+        proxy.cut()
+        assert events.result(30) == client.get(f"/jobs/{job}/events").json()["items"]
+        told = [(each["id"], each["status"]) for each in changes.result(30)]
+        assert told[0] == (job, "UPLOADED")
+        assert sorted(told[1:]) == sorted([(job, "CANCELLED"), (other, "UPLOADED")])
+
+
+def test_a_change_that_lands_late_is_told_and_old_ones_are_not(
+    follow: Callable[..., Future[Any]], stack: Stack, dora: str
+) -> None:
+    now = datetime.now(UTC)
+    project = ApiClient(stack.api_url, dora).create_project().json()["id"]
+    with client_of(stack.redis.url) as redis:
+
+        def create(name: str, age_seconds: float) -> str:
+            made_at, job_id = now - timedelta(seconds=age_seconds), str(uuid4())
+            decision = create_job(job_id, project, dora, made_at, None, {"name": name})
+            assert JobStore(redis, TransactionalOutbox(["unused"])).create(decision)
+            return made_at.isoformat()
+
+        create("old", 60)
+        known = create("known", 10)
+        changes = follow(stack.api_url, "followJobs", {"updatedAfter": known}, take=3)
+        wait_until_asked(stack, dora, JOBS)
+        create("new", 0)
+        wait_until(lambda: asked(stack, dora, JOBS) >= 3, 20, "it is told")
+        create("late", 3)
+        assert [each["name"] for each in changes.result(20)] == ["known", "new", "late"]
+
+
+@pytest.mark.parametrize(
+    "call", [("followEvents", "{job_id}"), ("followJobs",)], ids=lambda it: it[0]
+)
+def test_the_caller_can_end_following(node: Node, job_id: str, call: tuple[str, ...]) -> None:
+    with pytest.raises(Refused, match="TimeoutError"):
+        node(*(each.format(job_id=job_id) for each in call), abortAfter=700)
+
+
+def test_a_trail_that_is_deleted_is_not_followed_any_more(
+    follow: Callable[..., Future[Any]], stack: Stack, dora: str
+) -> None:
+    client = ApiClient(stack.api_url, dora)
+    job = client.uploaded_job()["id"]
+    client.cancel(job)
+    events = follow(stack.api_url, "followEvents", job)
+    wait_until_asked(stack, dora, EVENTS)
+    client.delete_job(job)
+    with pytest.raises(Refused, match="RESOURCE_NOT_FOUND"):
+        events.result(20)
 
 
 def test_a_job_that_is_deleted_is_gone(node: Node, job_id: str) -> None:

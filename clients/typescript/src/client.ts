@@ -37,6 +37,12 @@ export interface CreateOptions extends CallOptions {
   key?: string;
 }
 
+/** From where on jobs are followed. */
+export interface FollowOptions extends CallOptions {
+  /** The last `updated_at` that you know. Jobs that changed up to five seconds before it come (again), too. */
+  updatedAfter?: string;
+}
+
 interface Page<Item> { items: Item[]; next_cursor: string | null }
 interface Call extends CreateOptions { body?: unknown; query?: object; tryTimeout?: number }
 
@@ -70,6 +76,12 @@ export class NotReached extends Error {
 
 // 502: the orchestrator did not take it, or a gateway got no answer; 504: only the latter. Each write is recognised.
 const TRY_AGAIN: ReadonlySet<number | null> = new Set([null, 429, 502, 503, 504]);
+
+const POLL_SECONDS = 30;
+// Two servers' clocks differ, and changes land in another order than they were begun in.
+const OVERLAP_MS = 5_000;
+const OVERLAP_POLL_SECONDS = 2;
+const LONG_AGO = "2001-01-01T00:00:00Z";
 
 const ENDS: ReadonlySet<JobStatus> = new Set<JobStatus>(["DONE", "FAILED", "CANCELLED"]);
 
@@ -143,6 +155,51 @@ export class TakeOne {
   }
 
   /**
+   * The job's audit trail from its beginning, and then each event as it is recorded. Goes on after errors that pass,
+   * where it was, for ever or for `timeout` without an answer. Ends when you leave the loop.
+   * @throws TakeOneError when it is refused: the job is deleted, or not yours.
+   */
+  async *followEvents(jobId: string, options: CallOptions = {}): AsyncGenerator<AuditEvent, void> {
+    let after = "0";
+    for (;;) {
+      const page = await this.#poll<AuditEvent>(jobPath(jobId, "/events"), { after }, POLL_SECONDS, options);
+      yield* page.items;
+      after = page.next_cursor ?? after;
+    }
+  }
+
+  /**
+   * All your jobs, in the order of their last change, and then each job when it was made or has changed, as it is then.
+   * One request waits for all of them. Goes on as `followEvents` does. A job that is deleted is not told.
+   */
+  async *followJobs(options: FollowOptions = {}): AsyncGenerator<Job, void> {
+    const { updatedAfter = LONG_AGO, ...call } = options;
+    let latest = updatedAfter;
+    let told = new Set<string>();
+    for (;;) {
+      const before = told;
+      told = new Set();
+      let isNews = false;
+      const query = { order: "asc", limit: 200, updated_after: new Date(Date.parse(latest) - OVERLAP_MS).toISOString() };
+      for await (const job of this.#items<Job>("/jobs", query, { timeout: Infinity, ...call })) {
+        latest = job.updated_at;
+        const change = `${job.id} ${job.updated_at}`;
+        told.add(change);
+        if (before.has(change)) continue;
+        isNews = true;
+        yield job;
+      }
+      // Not for long after news, so that what landed late is soon looked for.
+      const end = performance.now() + (isNews ? OVERLAP_POLL_SECONDS : POLL_SECONDS) * 1_000;
+      for (let left = 1; left > 0; left = end - performance.now()) {
+        const wait = Math.ceil((end - performance.now()) / 1_000);
+        const changed = await this.#poll<Job>("/jobs", { order: "asc", limit: 1, updated_after: latest }, wait, call);
+        if (changed.items.length > 0) break;
+      }
+    }
+  }
+
+  /**
    * The job, as soon as it is in one of these states, or as the function wants it. The function is asked after each
    * change of state, and every 30 seconds. `timeout` is an hour, unless you say otherwise.
    * @throws NotReached when the time is over, or the job ends otherwise. A job that is FAILED at the beginning is
@@ -174,6 +231,16 @@ export class TakeOne {
       // A poll may end early; the service asks for a second between two that told nothing new.
       if (job.status === before) await sleep(Math.min(1_000, Math.max(0, end - performance.now())), signal);
     }
+  }
+
+  /** A long poll. It may end early; the service asks for a second between two that told nothing new. */
+  async #poll<Item>(path: string, query: object, wait: number, options: CallOptions): Promise<Page<Item>> {
+    const next = performance.now() + 1_000;
+    const page = await this.#call<Page<Item>>("GET", path, {
+      timeout: Infinity, ...options, query: { ...query, wait }, tryTimeout: wait * 1_000 + 10_000,
+    });
+    if (page.items.length === 0) await sleep(Math.max(0, next - performance.now()), options.signal);
+    return page;
   }
 
   async *#items<Item>(path: string, query: object = {}, options: CallOptions = {}): AsyncGenerator<Item, void> {

@@ -96,7 +96,8 @@ export interface paths {
          * List your jobs
          * @description The caller's own, of all projects, newest first. With `updated_after`, those that have changed since, by
          *     `updated_at`: to follow many jobs, ask with `order=asc` and the last `updated_at` that you have seen, less
-         *     a few seconds, since the clocks of two servers may differ.
+         *     a few seconds, since the clocks of two servers may differ. With `wait`, ask without that margin, or what
+         *     is in it is the answer at once; read the margin when the answer has come.
          */
         get: operations["listOwnJobs"];
         put?: never;

@@ -1,5 +1,6 @@
 // Lets a test in another language make the client's calls: one JSON line in for each, one out.
-// In: {call, args, abortAfter?}; out: {value}, or {error: {name, message, status, code, details, attempts}}.
+// In: {call, args, abortAfter?, take?}; out: {value}, or {error: {name, message, status, code, details, attempts}}.
+// After `take` items an iterator is left.
 
 import { createInterface } from "node:readline";
 import { type Job, TakeOne } from "@takeone/client";
@@ -8,13 +9,13 @@ const { API_URL: baseUrl = "", TOKEN: token = "", TIMEOUT = "20000", TRY_TIMEOUT
 const takeOne = new TakeOne({ baseUrl, token, timeout: Number(TIMEOUT), tryTimeout: Number(TRY_TIMEOUT) });
 
 async function answer(line: string): Promise<object> {
-  const { call, args, abortAfter } = JSON.parse(line);
+  const { call, args, abortAfter, take } = JSON.parse(line);
   if (abortAfter !== undefined) args.push({ signal: AbortSignal.timeout(abortAfter) });
   if (call === "waitForPhase") return takeOne.waitFor(args[0], (job: Job) => job.dispatch?.phase === args[1]);
   const made = (takeOne as any)[call](...args);
   if (!(Symbol.asyncIterator in made)) return made;
   const items: unknown[] = [];
-  for await (const item of made) items.push(item);
+  for await (const item of made) if (items.push(item) === take) break;
   return items;
 }
 
