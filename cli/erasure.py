@@ -67,10 +67,14 @@ def _refuse_unreadable(found: Found) -> None:
 @click.option("--dry-run", is_flag=True, help="Only count.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option(
-    "--wait", default=30.0, show_default=True, help="Seconds for jobs to come to rest in."
+    "--wait",
+    type=click.IntRange(0, 86_400),
+    default=30,
+    show_default=True,
+    help="Seconds for jobs to come to rest in.",
 )
 @_selected
-def erase(services: Services, selection: Selection, dry_run: bool, yes: bool, wait: float) -> None:
+def erase(services: Services, selection: Selection, dry_run: bool, yes: bool, wait: int) -> None:
     """Erase jobs and projects with all that the store keeps of them, for good.
 
     A job that is not at rest is cancelled first, and the orchestrator told. What does not come to rest in
