@@ -158,7 +158,7 @@ def test_what_does_not_come_to_rest_is_cancelled_listed_and_left(
     shelf: Shelf, app: dict[str, str]
 ) -> None:
     token, waiting = shelf.unknown(), shelf.uploaded()
-    result = do(app, "erase", "--user", "alice", "--yes", "--wait", "0.1")
+    result = do(app, "erase", "--user", "alice", "--yes", "--wait", "0")
     assert result.exit_code == 1
     assert f"left: {token.job_id}  CANCELLED  {token.dispatch_id}  UNKNOWN" in result.stderr
     assert "erased: 1 jobs, 0 projects" in result.stdout
@@ -252,7 +252,7 @@ def test_what_cannot_be_read_is_named_and_left(shelf: Shelf, app: dict[str, str]
     assert exported.exit_code == 1
     assert "1 records cannot be read" in exported.stderr
     assert len([json.loads(line) for line in exported.stdout.splitlines()]) == 2
-    result = do(app, "erase", "--user", "alice", "--yes", "--wait", "0.1")
+    result = do(app, "erase", "--user", "alice", "--yes", "--wait", "0")
     assert result.exit_code == 1
     assert broken in result.stderr, "the log names it"
     assert (shelf.jobs.load(good), shelf.redis.get(keys.job(broken))) == (None, "{")
