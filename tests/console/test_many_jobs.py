@@ -42,14 +42,15 @@ def crisis(new_stack: NewStack) -> Iterator[Stack]:
     with new_stack(workers=0) as running:
         with client_of(running.redis.url, timeout_seconds=5) as client:
             jobs, projects = JobStore(client, TransactionalOutbox(["unused"])), ProjectStore(client)
+            made: dict[str, Project] = {}
             for number in range(JOBS):
                 owner = "rare" if number == RARE else "frequent"
                 now = BEGAN + timedelta(milliseconds=number)
-                project = Project(id=str(uuid4()), name="Many", owner=owner, created_at=now)
-                if number in (0, RARE):
-                    projects.create(project)
+                if owner not in made:
+                    made[owner] = Project(id=str(uuid4()), name="Many", owner=owner, created_at=now)
+                    projects.create(made[owner])
                 job_id = str(uuid4())
-                jobs.create(lifecycle.create_job(job_id, project.id, owner, now, None))
+                jobs.create(lifecycle.create_job(job_id, made[owner].id, owner, now, None))
                 jobs.update(job_id, lambda record, now=now: unknown_since(record, now))
         yield running
 
