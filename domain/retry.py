@@ -65,13 +65,13 @@ def operator_request_id(record: Record) -> str:
 
 def _ensure_retryable(record: Record, policy: DispatchPolicy) -> None:
     job, claim = record.job, record.claim
-    awaited = claim is not None and (
-        claim.in_flight or claim.awaits_resume or claim.must_be_stopped(policy)
-    )
+    awaited = claim is not None and (claim.in_flight or claim.awaits_resume)
     if job.status in RUNNING_STATUSES or awaited:
         raise errors.JobAlreadyRunning(job.status)
     if job.status is not JobStatus.FAILED:
         raise errors.RetryNotAllowedState(job.status, JobStatus.REGENERATING)
+    if claim is not None and claim.must_be_stopped(policy):  # an operator has failed it
+        raise errors.JobAlreadyRunning(job.status)
     if len(record.followed) >= _MOST_PAST_DISPATCHES:
         raise errors.RetriedTooOften(job.status, JobStatus.REGENERATING)
 

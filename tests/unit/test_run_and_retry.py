@@ -184,6 +184,18 @@ def test_no_retry_is_admitted_while_another_dispatch_is_awaited(
         assert retry(a_record(FAILED, claim), "another").result.outcome is Outcome.STARTED
 
 
+@pytest.mark.parametrize(
+    ("status", "refusal"),
+    [(FAILED, JobAlreadyRunning), (JobStatus.CANCELLED, RetryNotAllowedState)],
+)
+def test_a_run_that_is_still_to_be_stopped_holds_up_the_retry_of_a_failed_job_alone(
+    status: JobStatus, refusal: type[Exception]
+) -> None:
+    record, policy = a_record(status, a_claim(cancel_due=True)), replace(POLICY, can_cancel=True)
+    with pytest.raises(refusal):
+        decide_retry(record, "r1", "standard", NOW, policy)
+
+
 def test_a_job_is_retried_so_often_and_no_more_and_what_was_released_does_not_count() -> None:
     past = tuple(a_retry_claim(dispatch_id=f"retry-{number}", resumed=True) for number in range(99))
     released = a_retry_claim(Phase.RELEASED, dispatch_id="retry-released")
