@@ -191,7 +191,10 @@ def test_no_retry_is_admitted_while_another_dispatch_is_awaited(
 def test_a_run_that_is_still_to_be_stopped_holds_up_the_retry_of_a_failed_job_alone(
     status: JobStatus, refusal: type[Exception]
 ) -> None:
-    record, policy = a_record(status, a_claim(cancel_due=True)), replace(POLICY, can_cancel=True)
+    record, policy = (
+        a_record(status, a_claim(Phase.SENT, cancel_due=True)),
+        replace(POLICY, can_cancel=True),
+    )
     with pytest.raises(refusal):
         decide_retry(record, "r1", "standard", NOW, policy)
 
