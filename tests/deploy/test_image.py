@@ -137,9 +137,16 @@ def fits(path: Path, pattern: str) -> bool:
 
 def test_no_wheel_is_offered(tmp_path: Path) -> None:
     pytest.importorskip("setuptools.command.bdist_wheel")
-    for name in ("setup.cfg", "setup.py", "README.md"):
+    for name in ("setup.cfg", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
-    command = [sys.executable, "setup.py", "--quiet", "bdist_wheel"]
+    shutil.copytree(ROOT / "cli", tmp_path / "cli")
+    command = [
+        sys.executable,
+        "-c",
+        "from setuptools import setup; setup()",
+        "--quiet",
+        "bdist_wheel",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
     assert done.returncode != 0
     assert b"not offered as a wheel" in done.stderr

@@ -1,13 +1,12 @@
 """No wheel is offered: it would put packages called `api` and `settings` into site-packages.
 
-Take One runs from its checkout or its image (`pip install --editable .`). All else is in setup.cfg.
+Take One runs from its checkout or its image (`pip install --editable .`). `setup.cfg` names this to setuptools.
 """
 
-from setuptools import setup
-from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.bdist_wheel import bdist_wheel  # type: ignore[import-untyped]
 
 
-class NoWheel(bdist_wheel):
+class NoWheel(bdist_wheel):  # type: ignore[misc]
     """Refuses. An editable install does not come by here."""
 
     def run(self) -> None:
@@ -15,6 +14,3 @@ class NoWheel(bdist_wheel):
         raise SystemExit(
             "Take One is not offered as a wheel: pip install --editable . in its checkout"
         )
-
-
-setup(cmdclass={"bdist_wheel": NoWheel})
