@@ -28,7 +28,7 @@ _LONGEST_AGE = 10 * 365 * 86_400
 # nginx and others give up on an answer after 60 s by default, and the caller gets their error page.
 _LONGEST_WAIT_SECONDS = 55
 # White space and control characters, one by one: `\s` is another set in every regex dialect.
-INVISIBLE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
+_INVISIBLE = r"\x00-\x20\x7f-\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff"
 
 
 class ValidationError(TakeOneError):
@@ -166,7 +166,7 @@ def _status(**options: Any) -> fields.Enum[JobStatus]:
 _NOTHING = ma.Schema()
 _IS_NAME = [
     validate.Length(1, 200),
-    validate.Regexp(f"[{INVISIBLE}]*[^{INVISIBLE}]", error="Must not be blank."),
+    validate.Regexp(f"[{_INVISIBLE}]*[^{_INVISIBLE}]", error="Must not be blank."),
 ]
 
 
@@ -212,8 +212,8 @@ class Rfc3339(fields.AwareDateTime):
 
 
 _NO_CURSOR = "Not a cursor of ours."
-is_cursor = _pattern(r"[0-9]{16}[0-9a-f-]{36}", _NO_CURSOR)
-is_project_id = _pattern(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "Must be a UUID.")
+_is_cursor = _pattern(r"[0-9]{16}[0-9a-f-]{36}", _NO_CURSOR)
+_is_project_id = _pattern(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "Must be a UUID.")
 
 
 class LongPollSchema(ma.Schema):
@@ -232,7 +232,7 @@ class TrailQuerySchema(LongPollSchema):
 
 class PageQuerySchema(ma.Schema):
     limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
-    cursor = fields.String(load_default=None, validate=is_cursor)
+    cursor = fields.String(load_default=None, validate=_is_cursor)
 
 
 class JobPageQuerySchema(PageQuerySchema):
@@ -240,7 +240,7 @@ class JobPageQuerySchema(PageQuerySchema):
 
 
 class OwnJobsQuerySchema(JobPageQuerySchema, LongPollSchema):
-    project_id = fields.String(load_default=None, validate=is_project_id)
+    project_id = fields.String(load_default=None, validate=_is_project_id)
     order = fields.String(load_default="desc", validate=validate.OneOf(["asc", "desc"]))
     updated_after = Rfc3339(load_default=None)
 
@@ -254,7 +254,7 @@ class ConfirmUploadSchema(ma.Schema):
         required=True,
         validate=[
             validate.Length(1, _LONGEST_URI),
-            _pattern(rf"[A-Za-z][A-Za-z0-9+.\-]*:[^{INVISIBLE}]+", "Must be a URI with a scheme."),
+            _pattern(rf"[A-Za-z][A-Za-z0-9+.\-]*:[^{_INVISIBLE}]+", "Must be a URI with a scheme."),
         ],
     )
 
@@ -324,7 +324,7 @@ _NO_CONTROL = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
 _IS_REASON = [
     validate.Length(1, 500),
     validate.Regexp(
-        rf"{_NO_CONTROL}[^{INVISIBLE}]{_NO_CONTROL}\Z",
+        rf"{_NO_CONTROL}[^{_INVISIBLE}]{_NO_CONTROL}\Z",
         error="A line of text that is not blank.",
     ),
 ]
@@ -352,15 +352,15 @@ class RetriesSchema(OptionalReasonSchema):
     failed_since = Rfc3339(required=True)
     model_profile = _text(100, required=True)
     failure_code = _optional_text(100, least=0)
-    project_id = fields.String(load_default=None, allow_none=True, validate=is_project_id)
+    project_id = fields.String(load_default=None, allow_none=True, validate=_is_project_id)
     limit = fields.Integer(strict=True, load_default=100, validate=validate.Range(1, 100))
-    cursor = fields.String(load_default=None, allow_none=True, validate=is_cursor)
+    cursor = fields.String(load_default=None, allow_none=True, validate=_is_cursor)
     dry_run = fields.Raw(load_default=False, validate=_is_true_or_false)
 
 
 class JobViewQuerySchema(PageQuerySchema):
     view = fields.String(required=True, validate=validate.OneOf([view.value for view in View]))
-    project_id = fields.String(load_default=None, validate=is_project_id)
+    project_id = fields.String(load_default=None, validate=_is_project_id)
     owner = _text(256, load_default=None)
     reason = _text(500, load_default=None)
     older_than = WholeNumber(load_default=0, validate=validate.Range(0, _LONGEST_AGE))

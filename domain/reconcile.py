@@ -311,5 +311,6 @@ def _fail(change: Change, claim: Claim, state: RunState) -> None:
         status = ensure_transition(change.job.status, JobStatus.FAILED)
         change.move(status, Actor.SYSTEM, EventType.RUN_FAILED)
     change.update_job(failure=Failure(code=RUN_FAILED), silent_since=None)
-    change.update_claim(asked_at=None, run_state=state, run_state_at=change.now)
-    change.update_claim(is_dead=True, lease_until=None)
+    change.update_claim(
+        asked_at=None, run_state=state, run_state_at=change.now, is_dead=True, lease_until=None
+    )

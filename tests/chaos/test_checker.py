@@ -103,7 +103,7 @@ def test_a_request_without_an_answer_may_not_have_been_carried_out() -> None:
     assert violations([teller.told()]) == []
 
 
-def test_what_nobody_asked_for_is_explained_by_nothing() -> None:
+def test_what_was_not_asked_for_is_explained_by_nothing() -> None:
     teller = StoryTeller("job-h")
     teller.event("job.cancelled", to="CANCELLED", actor_type="editor")
     teller.read()

@@ -75,7 +75,7 @@ def _phase_path(trail: list[Event], story: JobStory) -> Iterator[str]:
         kind, attempt = event["event_type"], event.get("attempt")
         if kind not in PHASE_STEPS:
             if kind.startswith("dispatch.") and kind not in NO_PHASE:
-                yield f"nobody settled anything by hand, and there is {kind}"
+                yield f"nothing was settled by hand, and there is {kind}"
             continue
         allowed, after = PHASE_STEPS[kind]
         if kind in NEW_EPOCH:

@@ -61,7 +61,7 @@ class Console:
         self.driver, self.url = driver, url
 
     def load(self, place: str = "") -> "Console":
-        """Load the page anew, at a place behind its `#`; nobody is signed in."""
+        """Load the page anew, at a place behind its `#`; this signs out."""
         self.driver.get("about:blank")
         self.driver.get(f"{self.url}/console{place and '#'}{place}")
         self.see("#sign-in h1")

@@ -48,7 +48,7 @@ def fill_in(pattern: str) -> str:
 ROUTES = [(path, handler) for path, handler in routes() if path.startswith("/")]
 LOOKING = [path for path, handler in ROUTES if "get" in vars(handler)]
 TOUCHING = [path for path, handler in ROUTES if "post" in vars(handler) and "/api/" in path]
-# Scripts and styles are the same for everybody; who logs out need not be logged in.
+# Scripts and styles are the same for all users; logging out needs no login.
 OPEN = {"/static/anything", "/logout", "/login"}
 
 

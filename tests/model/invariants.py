@@ -22,7 +22,7 @@ def of_a_post(stored: Record, token: "Token", posts: Any) -> tuple[str, ...]:
     late = claim is not None and claim.dispatch_id == token.dispatch_id
     return (
         *_if(posts.surplus > 1, "at most one POST can start an execution"),
-        *_if(late and _token(claim) != tuple(token), "nobody posts what another holds by now"),
+        *_if(late and _token(claim) != tuple(token), "no worker posts what another holds by now"),
     )
 
 
@@ -45,7 +45,7 @@ def of_another_try(stored: Record, token: "Token") -> tuple[str, ...]:
     """A worker that sent nothing tries again only for its own claim, and only what is wanted."""
     return (
         *_if(stored.job.status is JobStatus.CANCELLED, "a cancelled job is not tried again"),
-        *_if(_token(stored.claim) != tuple(token), "nobody posts for another's claim"),
+        *_if(_token(stored.claim) != tuple(token), "no worker posts for another's claim"),
     )
 
 
@@ -92,7 +92,7 @@ def of_a_commit(
     if token is not None and stored.claim is not None and _becomes_sent(read, new):
         is_others = stored.claim.dispatch_id != token.dispatch_id
     return (
-        *_if(changes_claim and (not_as_read or is_others), "nobody moves another's claim"),
+        *_if(changes_claim and (not_as_read or is_others), "no process moves another's claim"),
         *_if(_leaves_terminal(stored, new), "nothing leaves a terminal state"),
         *_if(_is_lower(stored, new), "epochs only grow"),
     )

@@ -35,7 +35,7 @@ EVERYWHERE = (
     "worker begins",
     "worker dies",
     "nothing was sent",
-    "worker reaches nobody and looks again",
+    "worker reaches no orchestrator and looks again",
     "orchestrator refuses",
     "POST: accepted, executed",
     "POST: lost, executed",

@@ -26,7 +26,7 @@ from tests.model.scenarios import (
 from tests.model.world import Scenario
 
 ONE_POST = "at most one POST can start an execution"
-NOT_ANOTHERS = "nobody moves another's claim"
+NOT_ANOTHERS = "no process moves another's claim"
 NOT_AT_REST = "no job expires that is not at rest"
 
 pytestmark = pytest.mark.timeout(300)
@@ -173,7 +173,7 @@ MUTANTS = [
     ),
     Mutant(
         "a worker's clock starts after its intent", as_it_is,
-        replace(TWO_WORKERS, clock_before_intent=False), "nobody posts what another holds by now",
+        replace(TWO_WORKERS, clock_before_intent=False), "no worker posts what another holds by now",
     ),
     Mutant(
         "a straggler proves a retry", with_stragglers_believed, RETRIES,

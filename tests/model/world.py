@@ -254,7 +254,7 @@ class World:
         if self.rules.still_wanted(state.record, token):
             # It is where it was, and may try again.
             broken = invariants.of_another_try(self.rules.records[state.record], token)
-            yield Next("worker reaches nobody and looks again", state, broken)
+            yield Next("worker reaches no orchestrator and looks again", state, broken)
         if age >= EXCHANGE_LIMIT:
             return
         yield Next("orchestrator refuses", answered(ClaimEvent.REFUSED))
