@@ -21,6 +21,8 @@ EXAMPLE = ROOT / "examples" / "prefect"
 WORKFLOW = "take/production"
 CREDENTIALS = "takeone:a password"
 START_SECONDS = 90.0
+# What a process that runs flows says when it will hear of no cancel any more.
+HEARS_NO_CANCEL = "flow run cancellation will fail"
 
 
 class PrefectServer(EngineServer):
@@ -92,6 +94,12 @@ class PrefectServer(EngineServer):
         """Stop that process. It pauses its deployment on its way."""
         self.flow.terminate(30)
         wait_until(lambda: self.deployment()["paused"], 10, "the deployment is paused")
+
+    def renew_flow(self) -> None:
+        """Start that process again if an outage of the server has ended its watch for cancels."""
+        if HEARS_NO_CANCEL in self.flow.log():
+            self.stop_flow()
+            self.start_flow()
 
     def stop(self) -> None:
         """Stop all that is running, the database last."""

@@ -31,6 +31,12 @@ def engine(server: PrefectServer) -> Engine:
     return server.speak()
 
 
+@pytest.fixture(autouse=True)
+def _cancels_are_heard(server: PrefectServer) -> None:
+    """Also after a test in which the server was away, as its operator would see to it."""
+    server.renew_flow()
+
+
 class TestPrefect(EngineContract):
     """What every engine's adapter must do."""
 
