@@ -119,7 +119,8 @@ def _asking(change: Change, claim: Claim) -> Decision[None]:
     now, word_at = change.now, claim.run_state_at
     # Words before this ask are older than it, whatever clock they have their time from.
     asked_at = max(now, word_at + _TICK) if word_at else now
-    change.update_claim(asked_at=asked_at, asks=claim.asks + 1, lease_until=now + ASK_LEASE)
+    # Due only once the ask is over: looked at before, it would count as held.
+    change.update_claim(asked_at=asked_at, asks=claim.asks + 1, lease_until=asked_at + ASK_LEASE)
     return change.decision(None, task=TaskKind.ASK)
 
 

@@ -65,6 +65,19 @@ def a_report(status: JobStatus, dispatch_id: str | None, number: int = 1) -> Sta
     )  # fmt: skip
 
 
+# Asks
+
+
+@pytest.mark.parametrize("ahead", [0, 0.4, 40])
+def test_an_ask_without_an_answer_is_asked_again_as_soon_as_it_is_due(ahead: float) -> None:
+    """Also where the word before it came by a clock that is ahead."""
+    asked = look(a_record(UPLOADED, unknown(run_state_at=NOW + seconds(ahead))), NOW, ASKED)
+    assert asked.task is TaskKind.ASK
+    due = standing(asked.record).lease_until
+    assert due is not None
+    assert look(asked.record, due, ASKED).task is TaskKind.ASK
+
+
 # Rule 4: the window
 
 
