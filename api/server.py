@@ -24,7 +24,6 @@ _STOP_SECONDS_AFTER_WAIT = 15
 # How long answers ask their clients to close, before connections are closed that lie unused.
 _DRAIN_SECONDS = 1.0
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
-_ORPHAN_CHECK_SECONDS = 1.0
 
 
 def main() -> None:
@@ -134,7 +133,7 @@ def create_worker_app() -> Flask:
     stopping = threading.Event()
 
     def stop_when_told() -> None:
-        if _wait_for_stop() != signal.SIGINT:
+        if signal.sigwait(_STOP_SIGNALS) != signal.SIGINT:
             stopping.set()
             context.services.run_and_wait.end_long_polls()
             time.sleep(_DRAIN_SECONDS)
@@ -145,18 +144,19 @@ def create_worker_app() -> Flask:
             response.headers["Connection"] = "close"
         return response
 
+    # No wait with a limit (`sigtimedwait`): after a SIGSTOP and SIGCONT it may return a signal that never came.
     threading.Thread(target=stop_when_told, name="stop", daemon=True).start()
+    threading.Thread(target=_stop_with_the_server, name="orphan", daemon=True).start()
     app.after_request(close_when_stopping)
     return app
 
 
-def _wait_for_stop() -> int | None:
-    """Return the signal that stops this process; None if the server's main process is gone without one."""
+def _stop_with_the_server() -> None:
+    """Tell this process to stop once the server's main process is gone, also where that was killed."""
     server = multiprocessing.parent_process()
-    told = None
-    while told is None and (server is None or server.is_alive()):
-        told = signal.sigtimedwait(_STOP_SIGNALS, _ORPHAN_CHECK_SECONDS)
-    return told.si_signo if told else None
+    if server is not None:
+        server.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

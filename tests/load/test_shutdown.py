@@ -5,10 +5,12 @@ import json
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import psutil
 import pytest
 import requests
 
@@ -24,6 +26,8 @@ from tests.support.orchestrator import StubOrchestrator
 
 CALLERS, CONCURRENCY = 24, 8
 ANSWER_SECONDS = 0.3
+# Longer than any wait that the process makes with a limit.
+FROZEN_SECONDS = 2.5
 RUN_ROUTE = '"route":"/api/v1/jobs/<job_id>/run"'
 
 
@@ -136,6 +140,22 @@ def test_a_web_process_whose_main_process_is_killed_stops_by_itself(five_webs: S
     five_webs.restart(web)
     os.kill(web.pid, signal.SIGKILL)
     wait_until(lambda: is_free(int(web.port or 0)), 15, "its port is free for the next one")
+
+
+def test_a_web_process_that_was_frozen_goes_on(five_webs: Stack) -> None:
+    """A wait for signals may end early after SIGCONT, and name a signal that was never sent."""
+    web = five_webs.webs[0]
+    five_webs.restart(web)
+    children = {child.pid for child in psutil.Process(web.pid).children()}
+    client = ApiClient(web.url, "alice")
+    web.pause()
+    time.sleep(FROZEN_SECONDS)
+    web.resume()
+    # A process that is about to stop closes each connection.
+    for _ in range(20):
+        assert client.get("/projects").headers.get("Connection") != "close"
+    assert {child.pid for child in psutil.Process(web.pid).children()} == children
+    assert "Stopping worker" not in web.log()
 
 
 @pytest.mark.parametrize("try_number", range(3))
