@@ -37,7 +37,7 @@ from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.stores import client_of
-from tests.support.tcp_proxy import TcpProxy
+from tests.support.tcp_proxy import TcpProxy, unavailable
 
 ALICE = "test:alice:editor"
 SHAPES = (
@@ -73,12 +73,6 @@ def calling() -> Iterator[Caller]:
     """Makes a call in a thread of its own."""
     with ThreadPoolExecutor() as pool:
         yield pool.submit
-
-
-def unavailable(*headers: str) -> bytes:
-    """What a gateway answers whose servers are away."""
-    lines = ("HTTP/1.1 503 Service Unavailable", *headers, "Content-Length: 0", "Connection: close")
-    return "\r\n".join((*lines, "", "")).encode()
 
 
 def test_it_leads_a_video_from_upload_to_a_running_workflow(
