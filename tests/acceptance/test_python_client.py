@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 from urllib.parse import urlsplit
@@ -294,6 +294,18 @@ def test_a_wait_asks_seldom(
     alice.cancel(job_id)
     assert waiting.result(20)["status"] == "CANCELLED"
     assert proxy.connections_made == 2
+
+
+def test_polls_that_tell_nothing_new_are_a_second_apart() -> None:
+    page = behaviours.answer(200, b'{"items": [], "next_cursor": "1"}')
+    event = behaviours.answer(200, b'{"items": [{"id": 1}], "next_cursor": "2"}')
+    with StubOrchestrator(in_turn(page, page, event)) as service:
+        client = TakeOne(f"http://{HOST}:{service.port}", ALICE)
+        assert next(client.follow_events("any")) == {"id": 1}
+    came = [request.received_at for request in service.requests]
+    assert len(came) == 3
+    assert all(later - earlier > 0.9 for earlier, later in pairwise(came))
+    assert [request.path.partition("after=")[2][:1] for request in service.requests] == [*"011"]
 
 
 @pytest.fixture
