@@ -52,7 +52,7 @@ class TakeOneError(Exception):
         told: dict[str, Any] = body if isinstance(body, dict) else {}
         self.status, self.retry_after, self.request_id = status, retry_after, request_id
         self.code: str | None = told.get("code")
-        self.details: dict[str, Any] = told.get("details", {})
+        self.details: dict[str, Any] = told.get("details") or {}  # a gateway may say null
         self._message = told.get("message", "Not an answer of Take One")
 
     def __str__(self) -> str:
@@ -303,15 +303,14 @@ class TakeOne:
         with closing(connect(self._host, self._port, timeout=limit)) as connection:
             try:
                 connection.connect()
-                with _ended(connection.sock, end - time.monotonic()):
+                with _deadline(connection.sock, end - time.monotonic()):
                     connection.request(method, target, content, headers)
                     response = connection.getresponse()
                     text = response.read()
                 if time.monotonic() >= end:
                     raise TimeoutError("the answer did not come in time")
-                if (
-                    response.status in (200, 201, 202) and not text
-                ):  # http.client takes half a head for a whole one
+                # http.client takes half a head for a whole one, without a body.
+                if response.status in (200, 201, 202) and not text:
                     raise HTTPException("the answer broke off")
             except (OSError, HTTPException) as error:
                 raise TakeOneError(None) from error
@@ -323,7 +322,7 @@ class TakeOne:
 
 
 @contextmanager
-def _ended(sock: socket.socket, seconds: float) -> Iterator[None]:
+def _deadline(sock: socket.socket, seconds: float) -> Iterator[None]:
     """Shut a socket after `seconds`: its own limit is for each read, and an answer may drip in for ever."""
 
     def end() -> None:
