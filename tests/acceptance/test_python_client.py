@@ -451,13 +451,18 @@ def test_half_an_answer_is_none_and_all_tries_have_one_key_and_a_token_of_their_
 
 
 @pytest.mark.parametrize(
-    "behaviour", [behaviours.redirect("http://elsewhere.example/"), behaviours.not_json()]
+    ("status", "behaviour"),
+    [
+        (302, behaviours.redirect("http://elsewhere.example/")),
+        (200, behaviours.not_json()),
+        (403, behaviours.answer(403, b'{"message": "No entry", "details": null}')),
+    ],
 )
-def test_another_servers_answer_is_an_error(behaviour: Behaviour) -> None:
+def test_another_servers_answer_is_an_error(status: int, behaviour: Behaviour) -> None:
     with StubOrchestrator(behaviour) as service, pytest.raises(TakeOneError) as error:
-        TakeOne(f"http://{HOST}:{service.port}", ALICE).get_job("any")
-    assert error.value.status in (200, 302)
-    assert (error.value.code, error.value.details, error.value.attempts) == (None, {}, 1)
+        TakeOne(f"http://{HOST}:{service.port}", ALICE).cancel("any")
+    told = error.value
+    assert (told.status, told.code, told.details, told.attempts) == (status, None, {}, 1)
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://", "http://host:x"])
