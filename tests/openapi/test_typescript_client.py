@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -26,17 +27,16 @@ from store.jobs import JobStore
 from tasks.outbox import TransactionalOutbox
 from tests.conftest import NewStack
 from tests.openapi.test_openapi import CLIENT, client_tools, pytestmark
-from tests.support.behaviours import accept, in_turn, refuse
+from tests.support.behaviours import accept, answer, in_turn, refuse
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.stores import client_of
-from tests.support.tcp_proxy import TcpProxy
+from tests.support.tcp_proxy import TcpProxy, unavailable
 
 __all__ = ["client_tools", "pytestmark"]
 
 JOBS, EVENTS = "/api/v1/jobs", "/api/v1/jobs/<job_id>/events"
-UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 class Refused(Exception):
@@ -152,14 +152,55 @@ def test_a_dispatch_that_was_refused_is_tried_until_it_is_taken(
 
 def test_a_limit_is_waited_for(new_node: Callable[..., Node], new_stack: NewStack) -> None:
     with new_stack(TAKEONE_WRITE_LIMIT="1/3second") as limited:
-        node = new_node(limited.api_url)
+        node, hasty = new_node(limited.api_url), new_node(limited.api_url, TIMEOUT="1000")
         first, second = (node("createProject", f"Number {number}") for number in (1, 2))
         assert [each["id"] for each in node("listProjects")] == [first["id"], second["id"]]
-        hasty = new_node(limited.api_url, TIMEOUT="100")
         with pytest.raises(Refused) as refusal:
             hasty("createProject", "Number 3")
     assert (refusal.value.error["code"], refusal.value.error["attempts"]) == ("RATE_LIMITED", 1)
     assert refusal.value.error["retryAfter"] >= 1000
+    assert refusal.value.error["requestId"]
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_a_gateways_retry_after_is_waited_for(
+    new_node: Callable[..., Node], stack: Stack, form: str
+) -> None:
+    due = int(time.time()) + 4
+    told = formatdate(due, usegmt=True) if form == "date" else "4"
+    with TcpProxy(urlsplit(stack.api_url).port or 0) as proxy, ThreadPoolExecutor(1) as caller:
+        node = new_node(f"http://{HOST}:{proxy.port}")
+        proxy.answer_by_itself(unavailable(f"Retry-After: {told}"))
+        creating = caller.submit(node, "createProject", "Interviews")
+        wait_until(lambda: proxy.connections_made, 20, "it has tried")
+        proxy.restore()
+        creating.result(30)
+        assert time.time() >= due
+        assert proxy.connections_made == 2
+
+
+@pytest.mark.parametrize("told", ["soon", "-5", "Sun, 06 Nov 1994 08:49:37 GMT"])
+def test_a_retry_after_that_says_nothing_is_no_wait(
+    new_node: Callable[..., Node], told: str
+) -> None:
+    with StubOrchestrator(answer(403, b"", {"Retry-After": told})) as gateway:
+        node = new_node(f"http://{HOST}:{gateway.port}")
+        with pytest.raises(Refused) as refusal:
+            node("getJob", "any")
+    assert (refusal.value.error["status"], refusal.value.error["retryAfter"]) == (403, 0)
+
+
+def test_a_store_that_is_away_is_waited_for(
+    new_node: Callable[..., Node], new_stack: NewStack
+) -> None:
+    with new_stack(workers=0) as stack, ThreadPoolExecutor(1) as caller:
+        node = new_node(stack.api_url, TIMEOUT="60000")
+        stack.redis.kill()
+        creating = caller.submit(node, "createProject", "Interviews")
+        wait_until(lambda: '"status":503' in stack.webs[0].log(), 30, "it was answered 503")
+        stack.redis.start()
+        made = creating.result(60)
+        assert node("listProjects") == [made]
 
 
 def test_lists_and_trails_go_over_all_pages(node: Node, alice: ApiClient, job_id: str) -> None:
@@ -272,7 +313,7 @@ def test_following_goes_on_where_it_was_once_the_service_answers_again(
         events = follow(url, "followEvents", job, take=3)
         changes = follow(url, "followJobs", take=3)
         wait_until_asked(stack, dora, JOBS, EVENTS)
-        proxy.answer_by_itself(UNAVAILABLE)
+        proxy.answer_by_itself(unavailable())
         begun = proxy.connections_made
         client.cancel(job)
         other = client.uploaded_job()["id"]

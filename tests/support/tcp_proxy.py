@@ -14,6 +14,12 @@ from devstack.ports import HOST, free_port
 CONTROL_SECONDS = 5.0
 
 
+def unavailable(*headers: str) -> bytes:
+    """What a gateway says whose servers are away; a page for `answer_by_itself`."""
+    lines = ("HTTP/1.1 503 Service Unavailable", *headers, "Content-Length: 0", "Connection: close")
+    return "\r\n".join((*lines, "", "")).encode()
+
+
 class TcpProxy:
     """Forwards connections to `target_port` of the loopback interface, in a thread of its own.
 

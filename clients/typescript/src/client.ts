@@ -56,9 +56,13 @@ export class TakeOneError extends Error {
   /** How many tries were made. */
   attempts = 1;
 
-  /** `status` is `null` if no answer came; `retryAfter` are the milliseconds that the service asked to wait. */
+  /**
+   * `status` is `null` if no answer came; `retryAfter` are the milliseconds that the service asked to wait;
+   * `requestId` is what the service's operators find the call by (`takeone hash`).
+   */
   constructor(
-    readonly status: number | null, body?: Partial<Schemas["Error"]>, readonly retryAfter = 0, options?: ErrorOptions,
+    readonly status: number | null, body?: Partial<Schemas["Error"]>, readonly retryAfter = 0,
+    readonly requestId: string | null = null, options?: ErrorOptions,
   ) {
     super(status === null ? "No answer" : `${status} ${body?.message ?? "Not an answer of Take One"}`, options);
     this.code = body?.code ?? null;
@@ -76,6 +80,9 @@ export class NotReached extends Error {
 
 // 502: the orchestrator did not take it, or a gateway got no answer; 504: only the latter. Each write is recognised.
 const TRY_AGAIN: ReadonlySet<number | null> = new Set([null, 429, 502, 503, 504]);
+
+// A gateway may ask for more milliseconds than setTimeout takes, which would then not wait at all.
+const LONGEST_PAUSE_MS = 3_600_000;
 
 const POLL_SECONDS = 30;
 // Two servers' clocks differ, and changes land in another order than they were begun in.
@@ -262,7 +269,7 @@ export class TakeOne {
         error.attempts = attempt;
         const pause = error.retryAfter + Math.min(500 * 2 ** (attempt - 1), 10_000) * (0.5 + Math.random());
         if (!TRY_AGAIN.has(error.status) || performance.now() + pause >= end) throw error;
-        await sleep(pause, request.signal);
+        await sleep(Math.min(pause, LONGEST_PAUSE_MS), request.signal);
       }
     }
   }
@@ -283,11 +290,12 @@ export class TakeOne {
     });
     const [response, text] = await fetch(request).then(async (it) => [it, await it.text()] as const).catch((cause) => {
       signal?.throwIfAborted();
-      throw new TakeOneError(null, undefined, 0, { cause });
+      throw new TakeOneError(null, undefined, 0, null, { cause });
     });
     const answer = parsed(text);
     if (response.status === 204 || (response.ok && answer !== undefined)) return answer as T;
-    throw new TakeOneError(response.status, answer, milliseconds(response.headers.get("Retry-After")));
+    const { headers: told } = response;
+    throw new TakeOneError(response.status, answer, milliseconds(told.get("Retry-After")), told.get("X-Request-Id"));
   }
 }
 

@@ -1,5 +1,5 @@
 // Lets a test in another language make the client's calls: one JSON line in for each, one out.
-// In: {call, args, abortAfter?, take?}; out: {value}, or {error: {name, message, status, code, details, attempts}}.
+// In: {call, args, abortAfter?, take?}; out: {value}, or {error: {name, message, status, code, details, attempts, retryAfter, requestId}}.
 // After `take` items an iterator is left.
 
 import { createInterface } from "node:readline";

@@ -1,0 +1,368 @@
+"""Take One's client: how to call it well. The shapes are the specification's."""
+
+import json
+import math
+import random
+import socket
+import time
+from collections.abc import Callable, Container, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime, timedelta
+from email.utils import parsedate_to_datetime
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from threading import Timer
+from typing import Any, Unpack, cast
+from urllib.parse import quote, urlencode, urlsplit
+from uuid import uuid4
+
+from takeone_client import shapes
+from takeone_client.shapes import AuditEvent, Job, JobEdit, JobQuery, JobStatus, Project
+
+__all__ = [
+    "AuditEvent",
+    "Job",
+    "JobEdit",
+    "JobStatus",
+    "NotReached",
+    "Project",
+    "TakeOne",
+    "TakeOneError",
+]
+
+
+class TakeOneError(Exception):
+    """The service refused the call, or did not take it (or did not answer) until the time was over.
+
+    `status` is None if no answer came. `code` is what to branch on; None where the answer is not Take
+    One's own, or there was none. `details` are as the specification's table says for the code, else empty.
+    `request_id` is what the service's operators find the call by (`takeone hash`). `retry_after`: the seconds
+    that it asked to wait. `attempts`: how many tries were made.
+    """
+
+    attempts = 1
+
+    def __init__(
+        self,
+        status: int | None,
+        body: Any = None,
+        retry_after: float = 0,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(status, body, retry_after, request_id)  # what a copy is made from
+        told: dict[str, Any] = body if isinstance(body, dict) else {}
+        self.status, self.retry_after, self.request_id = status, retry_after, request_id
+        self.code: str | None = told.get("code")
+        self.details: dict[str, Any] = told.get("details") or {}  # a gateway may say null
+        self._message = told.get("message", "Not an answer of Take One")
+
+    def __str__(self) -> str:
+        return "No answer" if self.status is None else f"{self.status} {self._message}"
+
+
+class NotReached(Exception):
+    """`wait_for` ended without what it waited for; `job` is as it was seen last."""
+
+    def __init__(self, job: Job, why: str) -> None:
+        super().__init__(job, why)
+        self.job, self._why = job, why
+
+    def __str__(self) -> str:
+        return f"{self._why}; the job is {self.job['status']}"
+
+
+# 502: the orchestrator did not take it, or a gateway got no answer; 504: only the latter.
+# Each write is recognised when it is repeated.
+_TRY_AGAIN = {None, 429, 502, 503, 504}
+_LONGEST_PAUSE = 3600.0  # a gateway may ask for more seconds than `sleep` takes
+
+_POLL_SECONDS = 30
+# Two servers' clocks differ, and changes land in another order than they were begun in.
+_OVERLAP = timedelta(seconds=5)
+_OVERLAP_POLL_SECONDS = 2
+_LONG_AGO = "2001-01-01T00:00:00Z"
+
+
+class TakeOne:
+    """Calls Take One. Each call is repeated, under the same key, while it cannot be taken.
+
+    `base_url` is where the service is, without `/api/v1`. `token` is the editor's, or what gives it: that is
+    asked before each try, so that an expired one can be replaced. `timeout` are the seconds that a call may
+    take with all its tries, `try_timeout` those of one try; a `run` answers within ten, as it comes.
+
+    A URL that is none raises ValueError, each call TakeOneError. Threads may share it.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        token: str | Callable[[], str],
+        *,
+        timeout: float = 120,
+        try_timeout: float = 20,
+    ) -> None:
+        url = urlsplit(base_url)
+        if url.scheme not in ("http", "https") or not url.hostname:
+            raise ValueError("base_url must be http://… or https://…")
+        self._is_secure, self._host, self._port = url.scheme == "https", url.hostname, url.port
+        self._path = url.path.rstrip("/") + "/api/v1"
+        self._token, self._timeout, self._try_timeout = token, timeout, try_timeout
+
+    def create_project(self, name: str, *, key: str | None = None) -> Project:
+        """Make a project. For `key` see `create_job`."""
+        return cast(Project, self._call("POST", "/projects", {"name": name}, key or _new_key()))
+
+    def list_projects(self, *, limit: int = 50) -> Iterator[Project]:
+        """Your projects, oldest first; pages are fetched as you go. `limit` is the size of a page."""
+        return self._items("/projects", {"limit": limit})
+
+    def create_job(self, project_id: str, *, key: str | None = None, **job: Unpack[JobEdit]) -> Job:
+        """Make a job.
+
+        `key` is the `Idempotency-Key`. Keep it with what you create, and a program that was started again
+        creates nothing twice.
+        """
+        path = f"/projects/{quote(project_id, safe='')}/jobs"
+        return cast(Job, self._call("POST", path, job, key or _new_key()))
+
+    def get_job(self, job_id: str) -> Job:
+        """The job as it is now."""
+        return cast(Job, self._call("GET", _path(job_id)))
+
+    def list_jobs(self, **query: Unpack[JobQuery]) -> Iterator[Job]:
+        """Your jobs of all projects, newest first; pages are fetched as you go."""
+        return self._items("/jobs", query)
+
+    def edit_job(self, job_id: str, **edit: Unpack[JobEdit]) -> Job:
+        """Give a job another name or other metadata."""
+        return cast(Job, self._call("PATCH", _path(job_id), edit))
+
+    def delete_job(self, job_id: str) -> None:
+        """Delete a job that has ended."""
+        try:
+            self._call("DELETE", _path(job_id))
+        except TakeOneError as error:
+            if error.code != "RESOURCE_NOT_FOUND" or error.attempts == 1:
+                raise  # else an earlier try did it, and its answer was lost
+
+    def confirm_upload(self, job_id: str, video_uri: str) -> shapes.ConfirmUploadResponse:
+        """Say where the video is."""
+        answer = self._call("POST", _path(job_id, "/confirm-upload"), {"video_uri": video_uri})
+        return cast(shapes.ConfirmUploadResponse, answer)
+
+    def run(self, job_id: str) -> shapes.RunJobResponse:
+        """Start the workflow. However often it is called, it is started once."""
+        return cast(shapes.RunJobResponse, self._call("POST", _path(job_id, "/run")))
+
+    def retry(
+        self, job_id: str, profile: str, *, request_id: str | None = None
+    ) -> shapes.RetryJobResponse:
+        """Resume a failed job with a model profile: `standard`, `fast`, `quality` or what the service allows.
+
+        `request_id` stands for one decision to retry: keep it to repeat the call yourself.
+        """
+        body = {"model_profile": profile, "client_request_id": request_id or _new_key()}
+        return cast(shapes.RetryJobResponse, self._call("POST", _path(job_id, "/retry"), body))
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a job; one that is cancelled already is returned as it is."""
+        try:
+            return cast(Job, self._call("POST", _path(job_id, "/cancel")))
+        except TakeOneError as error:
+            if error.details.get("current_status") != "CANCELLED":
+                raise
+        return self.get_job(job_id)
+
+    def events(self, job_id: str) -> Iterator[AuditEvent]:
+        """The job's audit trail, in the order in which it was recorded; pages are fetched as you go."""
+        return self._items(_path(job_id, "/events"), {})
+
+    def follow_events(self, job_id: str, *, timeout: float = math.inf) -> Iterator[AuditEvent]:
+        """The job's audit trail from its beginning, and then each event as it is recorded.
+
+        Goes on after errors that pass, where it was, for ever or for `timeout` without an answer. Ends when
+        you leave the loop. Raises TakeOneError when it is refused: the job is deleted, or not yours.
+        """
+        after = "0"
+        while True:
+            page = self._poll(_path(job_id, "/events"), {"after": after}, _POLL_SECONDS, timeout)
+            yield from page["items"]
+            after = page["next_cursor"] or after
+
+    def follow_jobs(
+        self, *, updated_after: str = _LONG_AGO, timeout: float = math.inf
+    ) -> Iterator[Job]:
+        """All your jobs, in the order of their last change, and then each job when it was made or has changed.
+
+        A job is told as it is then, and not when it is deleted. One request waits for all of them. Goes on as
+        `follow_events` does. `updated_after` is the last `updated_at` that you know: jobs that changed up to
+        five seconds before it come (again), too.
+        """
+        latest, told = updated_after, set[str]()
+        while True:
+            before, told, is_news = told, set(), False
+            since = (datetime.fromisoformat(latest) - _OVERLAP).isoformat()
+            query = {"order": "asc", "limit": 200, "updated_after": since}
+            for job in self._items("/jobs", query, timeout):
+                latest = job["updated_at"]
+                change = f"{job['id']} {latest}"
+                told.add(change)
+                if change not in before:
+                    is_news = True
+                    yield job
+            # Not for long after news, so that what landed late is soon looked for.
+            end = time.monotonic() + (_OVERLAP_POLL_SECONDS if is_news else _POLL_SECONDS)
+            query = {"order": "asc", "limit": 1, "updated_after": latest}
+            is_changed = False
+            while not is_changed and (left := end - time.monotonic()) > 0:
+                is_changed = bool(self._poll("/jobs", query, math.ceil(left), timeout)["items"])
+
+    def wait_for(
+        self,
+        job_id: str,
+        wanted: Container[JobStatus] | Callable[[Job], bool],
+        *,
+        timeout: float = 3600,
+    ) -> Job:
+        """The job, as soon as it is in one of these states, or as the function wants it.
+
+        The function is asked after each change of state, and every 30 seconds. Raises NotReached when the time
+        is over, or the job ends otherwise. A job that is FAILED at the beginning is waited for while its retry
+        has not reported yet.
+        """
+        end = time.monotonic() + timeout
+        job: Job = self._call("GET", _path(job_id), timeout=min(timeout, self._timeout))
+        was_failed = job["status"] == "FAILED"
+        while not (wanted(job) if callable(wanted) else job["status"] in wanted):
+            before, left = job["status"], end - time.monotonic()
+            was_failed = was_failed and before == "FAILED"
+            if before in ("DONE", "FAILED", "CANCELLED") and not (was_failed and _is_retried(job)):
+                raise NotReached(job, "The job has ended")
+            if left <= 0:
+                raise NotReached(job, f"Waited for {timeout:g} s")
+            wait = max(0, math.floor(min(_POLL_SECONDS, left - 1)))
+            try:
+                job = self._poll(_path(job_id), {"status_not": before}, wait, left)
+            except TakeOneError:
+                if time.monotonic() < end - 0.01:
+                    raise  # else the last look came too late
+        return job
+
+    def _poll(self, path: str, query: Any, wait: int, timeout: float) -> Any:
+        """A long poll. It may end early; the service asks for a second between two that told nothing new."""
+        again = time.monotonic() + min(1, timeout)
+        query = {**query, "wait": wait}
+        told = self._call("GET", path, query=query, timeout=timeout, try_timeout=wait + 10)
+        is_news = told["items"] if "items" in told else told["status"] != query["status_not"]
+        if not is_news:
+            time.sleep(max(0, again - time.monotonic()))
+        return told
+
+    def _items(self, path: str, query: Any, timeout: float | None = None) -> Iterator[Any]:
+        cursor: dict[str, str] | None = {}
+        while cursor is not None:
+            page = self._call("GET", path, query={**query, **cursor}, timeout=timeout)
+            yield from page["items"]
+            cursor = {"cursor": page["next_cursor"]} if page["next_cursor"] else None
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        key: str | None = None,
+        *,
+        query: Any = None,
+        timeout: float | None = None,
+        try_timeout: float | None = None,
+    ) -> Any:
+        end = time.monotonic() + (self._timeout if timeout is None else timeout)
+        target = f"{self._path}{path}?{urlencode(query or {})}"
+        attempt, pause = 1, 0.5
+        while True:
+            limit = min(try_timeout or self._try_timeout, end - time.monotonic())
+            try:
+                return self._try(method, target, body, key, max(0.001, limit))
+            except TakeOneError as error:
+                error.attempts = attempt
+                wait = error.retry_after + pause * random.uniform(0.5, 1.5)
+                if error.status not in _TRY_AGAIN or time.monotonic() + wait >= end:
+                    raise
+            time.sleep(min(wait, _LONGEST_PAUSE))
+            attempt, pause = attempt + 1, min(2 * pause, 10)
+
+    def _try(self, method: str, target: str, body: Any, key: str | None, limit: float) -> Any:
+        token = self._token if isinstance(self._token, str) else self._token()
+        headers = {"Authorization": f"Bearer {token}"}
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        content = None if body is None else json.dumps(body).encode()
+        end = time.monotonic() + limit
+        connect = HTTPSConnection if self._is_secure else HTTPConnection
+        with closing(connect(self._host, self._port, timeout=limit)) as connection:
+            try:
+                connection.connect()
+                with _deadline(connection.sock, end - time.monotonic()):
+                    connection.request(method, target, content, headers)
+                    response = connection.getresponse()
+                    text = response.read()
+                if time.monotonic() >= end:
+                    raise TimeoutError("the answer did not come in time")
+                # http.client takes half a head for a whole one, without a body.
+                if response.status in (200, 201, 202) and not text:
+                    raise HTTPException("the answer broke off")
+            except (OSError, HTTPException) as error:
+                raise TakeOneError(None) from error
+        answer = _parsed(text)
+        if response.status == 204 or (response.status // 100 == 2 and answer is not None):
+            return answer
+        wait = _seconds(response.headers.get("Retry-After", "0"))
+        raise TakeOneError(response.status, answer, wait, response.headers["X-Request-Id"])
+
+
+@contextmanager
+def _deadline(sock: socket.socket, seconds: float) -> Iterator[None]:
+    """Shut a socket after `seconds`: its own limit is for each read, and an answer may drip in for ever."""
+
+    def end() -> None:
+        with suppress(OSError):  # it may be closed already
+            # Not a TLS socket's own `shutdown`, which drops its session while another thread reads by it.
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    timer = Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _path(job_id: str, rest: str = "") -> str:
+    return f"/jobs/{quote(job_id, safe='')}{rest}"
+
+
+def _new_key() -> str:
+    return str(uuid4())
+
+
+def _is_retried(job: Job) -> bool:
+    dispatch = job["dispatch"]
+    return dispatch is not None and dispatch["kind"] == "retry" and dispatch["phase"] != "RELEASED"
+
+
+def _parsed(text: bytes) -> dict[str, Any] | None:
+    with suppress(ValueError):  # a gateway's own page
+        answer = json.loads(text)
+        return answer if isinstance(answer, dict) else None
+    return None
+
+
+def _seconds(retry_after: str) -> float:
+    """Retry-After: seconds, or (from a gateway) a date."""
+    with suppress(ValueError):
+        return max(0.0, float(retry_after))
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    return 0.0

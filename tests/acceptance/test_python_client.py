@@ -1,0 +1,506 @@
+"""clients/python against the real service and real faults: its retries do what it says of them."""
+
+import pickle
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import formatdate
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+from takeone_client import NotReached, TakeOne, TakeOneError, shapes
+
+from devstack.ports import HOST, free_port
+from devstack.processes import ROOT
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from domain.job_fsm import JobStatus
+from domain.lifecycle import create_job
+from observability.logs import hash_of
+from settings import Settings
+from store.jobs import JobStore
+from tasks.outbox import TransactionalOutbox
+from tests.conftest import NewStack
+from tests.support import behaviours, openapi
+from tests.support.behaviours import Behaviour, accept, in_turn, refuse, reset_after_read
+from tests.support.certificates import Authority
+from tests.support.client import ApiClient
+from tests.support.job_handle import JobHandle
+from tests.support.orchestrator import StubOrchestrator
+from tests.support.stores import client_of
+from tests.support.tcp_proxy import TcpProxy, unavailable
+
+Caller = Callable[..., Future[Any]]
+ALICE = "test:alice:editor"
+SHAPES = (
+    "Project", "JobEdit", "Manifest", "Dispatch", "Failure", "Job", "ConfirmUploadResponse",
+    "RunJobResponse", "RetryJobResponse", "AuditEvent",
+)  # fmt: skip
+
+
+@pytest.fixture
+def client(stack: Stack) -> TakeOne:
+    """The client of the shared stack, as Alice."""
+    return TakeOne(stack.api_url, ALICE, timeout=20)
+
+
+@pytest.fixture
+def proxy(stack: Stack, calling: Caller) -> Iterator[TcpProxy]:
+    """What stands before the shared stack's web process, and may misbehave; it ends before the calls."""
+    with TcpProxy(urlsplit(stack.api_url).port or 0) as between:
+        yield between
+
+
+@pytest.fixture
+def remote(proxy: TcpProxy) -> TakeOne:
+    """The client behind the proxy, as Alice."""
+    return TakeOne(f"http://{HOST}:{proxy.port}", ALICE, timeout=40)
+
+
+@pytest.fixture
+def calling() -> Iterator[Caller]:
+    """Makes a call in a thread of its own."""
+    with ThreadPoolExecutor() as pool:
+        yield pool.submit
+
+
+def test_it_leads_a_video_from_upload_to_a_running_workflow(
+    client: TakeOne, alice: ApiClient, callback_secret: str
+) -> None:
+    job = client.create_job(client.create_project("Interviews")["id"], name="Interview 7")
+    assert client.confirm_upload(job["id"], "s3://studio/a.mp4")["job"]["status"] == "UPLOADED"
+    assert client.run(job["id"])["replayed"] is False
+    assert client.run(job["id"])["replayed"] is True
+    JobHandle(alice, job["id"], callback_secret).reported("AUDIO_READY")
+    assert client.get_job(job["id"]) == alice.get(f"/jobs/{job['id']}").json()
+
+
+def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_job(
+    remote: TakeOne, proxy: TcpProxy, alice: ApiClient, calling: Caller
+) -> None:
+    project = alice.create_project().json()["id"]
+
+    def listed() -> list[str]:
+        return [each["id"] for each in alice.get(f"/projects/{project}/jobs").json()["items"]]
+
+    proxy.stall_answers()
+    creating = calling(remote.create_job, project, name="Interview 7")
+    wait_until(listed, 30, "it is made")
+    proxy.cut()
+    proxy.restore()
+    job = creating.result(20)
+    assert listed() == [job["id"]]
+    assert job["name"] == "Interview 7"
+
+
+@pytest.mark.parametrize("call", ["cancel", "delete_job"])
+def test_a_change_whose_answer_was_lost_is_not_refused_when_it_is_repeated(
+    remote: TakeOne, proxy: TcpProxy, alice: ApiClient, job_id: str, calling: Caller, call: str
+) -> None:
+    if call == "delete_job":
+        alice.cancel(job_id)
+
+    def is_done() -> bool:
+        job = alice.get(f"/jobs/{job_id}").json()
+        return job.get("code" if call == "delete_job" else "status") in (
+            "CANCELLED",
+            "RESOURCE_NOT_FOUND",
+        )
+
+    proxy.stall_answers()
+    changing = calling(getattr(remote, call), job_id)
+    wait_until(is_done, 30, "it is done")
+    proxy.cut()
+    proxy.restore()
+    told = changing.result(20)
+    assert told is None if call == "delete_job" else told["status"] == "CANCELLED"
+
+
+def test_a_key_that_was_kept_finds_again_what_it_made(client: TakeOne) -> None:
+    folder, number = str(uuid4()), str(uuid4())
+    projects = [client.create_project("Spring", key=folder) for _ in range(2)]
+    assert projects[0] == projects[1]
+    project = projects[0]["id"]
+    jobs = [client.create_job(project, key=number, metadata={"a": "b"}) for _ in range(2)]
+    assert jobs[0] == jobs[1]
+    with pytest.raises(TakeOneError) as refusal:
+        client.create_job(project, key=number)
+    assert (refusal.value.status, refusal.value.code) == (409, "IDEMPOTENCY_KEY_MISMATCH")
+
+
+def test_a_dispatch_that_was_refused_is_tried_until_it_is_taken(
+    client: TakeOne, job_id: str, orchestrator: StubOrchestrator, alice: ApiClient,
+    callback_secret: str,
+) -> None:  # fmt: skip
+    orchestrator.behaviours[job_id] = in_turn(
+        refuse(503), refuse(500), accept(), refuse(500), accept()
+    )
+    assert client.run(job_id)["status"] == "AUDIO_EXTRACTING"
+    JobHandle(alice, job_id, callback_secret).reported("FAILED")
+    assert client.retry(job_id, "fast")["replayed"] is False
+    sent = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
+    assert sent[:3] == [f"run-{job_id}"] * 3
+    assert len(sent) == 5
+    assert sent[3] == sent[4], "one retry has one id"
+
+
+def test_a_run_whose_outcome_is_unknown_is_asked_for_until_it_is_known(
+    client: TakeOne, job_id: str, orchestrator: StubOrchestrator
+) -> None:
+    orchestrator.behaviours[job_id] = in_turn(reset_after_read(), accept())
+    assert client.run(job_id)["dispatch_id"] == f"run-{job_id}"
+    assert len(orchestrator.requests_for(job_id)) == 2
+
+
+def test_a_refusal_that_would_come_again_is_told_at_once(
+    client: TakeOne, job_id: str, stack: Stack
+) -> None:
+    client.run(job_id)
+    with pytest.raises(TakeOneError, match="409 The upload was already confirmed") as refusal:
+        client.confirm_upload(job_id, "s3://studio/another.mp4")
+    told = refusal.value
+    assert (told.status, told.code, told.attempts) == (409, "VIDEO_URI_CONFLICT", 1)
+    assert told.details["submitted_video_uri"] == "s3://studio/another.mp4"
+    secret = SecretStr(stack.settings["TAKEONE_CALLBACK_SECRET"])
+    key = Settings(env="development", callback_secret=secret).log_key
+    logged = hash_of(told.request_id or "", key)
+    wait_until(lambda: logged in stack.webs[0].log(), 20, "the logs have its request")
+    copy = pickle.loads(pickle.dumps(told))
+    assert (str(copy), vars(copy)) == (str(told), vars(told))
+
+
+def test_the_time_of_a_call_ends(job_id: str, stack: Stack, orchestrator: StubOrchestrator) -> None:
+    orchestrator.behaviours[job_id] = refuse(500)
+    with pytest.raises(TakeOneError) as refusal:
+        TakeOne(stack.api_url, ALICE, timeout=1).run(job_id)
+    assert refusal.value.code == "ORCHESTRATOR_DISPATCH_FAILED"
+    unanswered = TakeOne(f"http://{HOST}:{free_port()}", ALICE, timeout=2)
+    with pytest.raises(TakeOneError, match="No answer") as late:
+        unanswered.run(job_id)
+    assert (late.value.status, late.value.code) == (None, None)
+    assert late.value.attempts > 1
+
+
+def test_a_limit_is_waited_for(new_stack: NewStack) -> None:
+    with new_stack(workers=0, TAKEONE_WRITE_LIMIT="1/3second") as limited:
+        client = TakeOne(limited.api_url, ALICE, timeout=20)
+        made = [client.create_project(f"Number {number}") for number in (1, 2)]
+        assert list(client.list_projects()) == made
+        with pytest.raises(TakeOneError) as refusal:
+            TakeOne(limited.api_url, ALICE, timeout=1).create_project("Number 3")
+    assert (refusal.value.code, refusal.value.attempts) == ("RATE_LIMITED", 1)
+    assert refusal.value.retry_after >= 1
+
+
+@pytest.mark.parametrize("form", ["seconds", "date"])
+def test_retry_after_is_waited_for(
+    remote: TakeOne, proxy: TcpProxy, calling: Caller, form: str
+) -> None:
+    due = int(time.time()) + 4
+    told = formatdate(due, usegmt=True) if form == "date" else "4"
+    proxy.answer_by_itself(unavailable(f"Retry-After: {told}"))
+    creating = calling(remote.create_project, "Interviews")
+    wait_until(lambda: proxy.connections_made, 20, "it has tried")
+    proxy.restore()
+    creating.result(30)
+    assert time.time() >= due
+    assert proxy.connections_made == 2
+
+
+@pytest.mark.parametrize(
+    "told", ["soon", "-5", "nan", "Fri, 99 Foo 2026", "Sun, 06 Nov 1994 08:49:37 GMT"]
+)
+def test_a_retry_after_that_says_nothing_is_no_wait(told: str) -> None:
+    answer = behaviours.answer(403, b"", {"Retry-After": told})
+    with StubOrchestrator(answer) as gateway, pytest.raises(TakeOneError) as refusal:
+        TakeOne(f"http://{HOST}:{gateway.port}", ALICE).get_job("any")
+    assert (refusal.value.status, refusal.value.retry_after) == (403, 0)
+
+
+def test_a_store_that_is_away_is_waited_for(new_stack: NewStack, calling: Caller) -> None:
+    with new_stack(workers=0) as stack:
+        client = TakeOne(stack.api_url, ALICE, timeout=60)
+        stack.redis.kill()
+        creating = calling(client.create_project, "Interviews")
+        wait_until(lambda: '"status":503' in stack.webs[0].log(), 30, "it was answered 503")
+        stack.redis.start()
+        made = creating.result(60)
+        assert list(client.list_projects()) == [made]
+
+
+def test_lists_and_trails_go_over_all_pages(client: TakeOne, job_id: str) -> None:
+    project = client.create_project("Interviews")["id"]
+    made = [client.create_job(project)["id"] for _ in range(5)]
+    listed = client.list_jobs(project_id=project, limit=2, order="asc")
+    assert [each["id"] for each in listed] == made
+    assert list(client.list_jobs(project_id=project, status="DONE")) == []
+    kinds = [event["event_type"] for event in client.events(job_id)]
+    assert kinds == ["job.created", "job.upload_confirmed"]
+    assert len(list(client.list_projects(limit=1))) > 1
+
+
+def test_a_job_is_edited_and_deleted(client: TakeOne, job_id: str) -> None:
+    assert client.edit_job(job_id, name="B", metadata={"a": "b"})["name"] == "B"
+    edited = client.edit_job(job_id, name=None)
+    assert (edited["name"], edited["metadata"]) == (None, {"a": "b"})
+    with pytest.raises(TakeOneError) as refusal:
+        client.delete_job(job_id)
+    assert refusal.value.code == "NOT_TERMINAL"
+    client.cancel(job_id)
+    assert client.cancel(job_id)["status"] == "CANCELLED"
+    client.delete_job(job_id)
+    with pytest.raises(TakeOneError) as gone:
+        client.delete_job(job_id)
+    assert gone.value.code == "RESOURCE_NOT_FOUND"
+
+
+def test_a_wait_ends_with_the_state_or_with_the_job(
+    client: TakeOne, job_id: str, alice: ApiClient, callback_secret: str, calling: Caller
+) -> None:
+    client.run(job_id)
+    handle = JobHandle(alice, job_id, callback_secret)
+    waiting = calling(client.wait_for, job_id, ["AUDIO_READY"], timeout=30)
+    handle.reported("AUDIO_READY")
+    assert waiting.result(20)["status"] == "AUDIO_READY"
+    sent = client.wait_for(job_id, lambda job: (job["dispatch"] or {}).get("phase") == "SENT")
+    assert sent["id"] == job_id
+    with pytest.raises(NotReached, match=r"Waited for 1.5 s; the job is AUDIO_READY") as late:
+        client.wait_for(job_id, ["DRAFT_READY"], timeout=1.5)
+    assert late.value.job["status"] == "AUDIO_READY"
+    handle.reported("FAILED")
+    with pytest.raises(NotReached, match="The job has ended"):
+        client.wait_for(job_id, ["DRAFT_READY"])
+    client.retry(job_id, "standard")
+    with pytest.raises(NotReached, match=r"Waited for 1.5 s; the job is FAILED"):
+        client.wait_for(job_id, ["DRAFT_READY"], timeout=1.5)
+
+
+def test_a_wait_asks_seldom(
+    remote: TakeOne, proxy: TcpProxy, alice: ApiClient, job_id: str, calling: Caller
+) -> None:
+    waiting = calling(remote.wait_for, job_id, ["CANCELLED"], timeout=30)
+    wait_until(lambda: proxy.connections_made == 2, 20, "it polls")
+    alice.cancel(job_id)
+    assert waiting.result(20)["status"] == "CANCELLED"
+    assert proxy.connections_made == 2
+
+
+def test_polls_that_tell_nothing_new_are_a_second_apart() -> None:
+    page = behaviours.answer(200, b'{"items": [], "next_cursor": "1"}')
+    event = behaviours.answer(200, b'{"items": [{"id": 1}], "next_cursor": "2"}')
+    with StubOrchestrator(in_turn(page, page, event)) as service:
+        client = TakeOne(f"http://{HOST}:{service.port}", ALICE)
+        assert next(client.follow_events("any")) == {"id": 1}
+    came = [request.received_at for request in service.requests]
+    assert len(came) == 3
+    assert all(later - earlier > 0.9 for earlier, later in pairwise(came))
+    assert [request.path.partition("after=")[2][:1] for request in service.requests] == [*"011"]
+
+
+@pytest.fixture
+def dora(stack: Stack) -> ApiClient:
+    """An editor whom no other test knows."""
+    return ApiClient(stack.api_url, f"dora-{uuid4()}")
+
+
+@pytest.fixture
+def followed(dora: ApiClient, proxy: TcpProxy) -> TakeOne:
+    """Dora's client behind the proxy."""
+    token = str(dora.session.headers["Authorization"]).removeprefix("Bearer ")
+    return TakeOne(f"http://{HOST}:{proxy.port}", token, timeout=0.3)
+
+
+def some(items: Iterator[Any], count: int) -> list[Any]:
+    return list(islice(items, count))
+
+
+def test_one_request_waits_for_the_next_event(
+    followed: TakeOne, dora: ApiClient, proxy: TcpProxy, calling: Caller
+) -> None:
+    job = dora.uploaded_job()["id"]
+    events = calling(some, followed.follow_events(job, timeout=20), 3)
+    wait_until(lambda: proxy.connections_made == 2, 20, "it waits")
+    dora.cancel(job)
+    assert events.result(20) == dora.get(f"/jobs/{job}/events").json()["items"]
+    assert proxy.connections_made == 2
+
+
+def test_one_request_waits_for_all_jobs(
+    followed: TakeOne, dora: ApiClient, proxy: TcpProxy, calling: Caller
+) -> None:
+    project = dora.create_project().json()["id"]
+    jobs = [dora.create_job(project).json()["id"] for _ in range(20)]
+    changes = calling(some, followed.follow_jobs(timeout=20), 21)
+    wait_until(lambda: proxy.connections_made >= 4, 20, "what landed late was looked for")
+    cancelled = dora.cancel(jobs[7]).json()
+    told = changes.result(20)
+    assert [each["id"] for each in told] == [*jobs, jobs[7]]
+    assert told[-1] == cancelled
+    # All, a poll or two, both again, and the change itself.
+    assert proxy.connections_made <= 7
+
+
+def test_following_goes_on_where_it_was_once_the_service_answers_again(
+    followed: TakeOne, dora: ApiClient, proxy: TcpProxy, calling: Caller
+) -> None:
+    job = dora.uploaded_job()["id"]
+    events = calling(some, followed.follow_events(job, timeout=30), 3)
+    changes = calling(some, followed.follow_jobs(timeout=30), 3)
+    wait_until(lambda: proxy.connections_made >= 4, 20, "both wait")
+    proxy.answer_by_itself(unavailable())
+    begun = proxy.connections_made
+    dora.cancel(job)
+    other = dora.uploaded_job()["id"]
+    wait_until(lambda: proxy.connections_made >= begun + 6, 30, "they have tried often")
+    proxy.restore()
+    proxy.cut()
+    assert events.result(30) == dora.get(f"/jobs/{job}/events").json()["items"]
+    told = [(each["id"], each["status"]) for each in changes.result(30)]
+    assert told[0] == (job, "UPLOADED")
+    assert sorted(told[1:]) == sorted([(job, "CANCELLED"), (other, "UPLOADED")])
+
+
+def test_a_change_that_lands_late_is_told_and_old_ones_are_not(
+    followed: TakeOne, dora: ApiClient, stack: Stack, proxy: TcpProxy, calling: Caller
+) -> None:
+    now = datetime.now(UTC)
+    project = dora.create_project().json()["id"]
+    user = str(dora.session.headers["Authorization"]).split(":")[1]
+    with client_of(stack.redis.url) as redis:
+
+        def create(name: str, age_seconds: float) -> str:
+            made_at, job_id = now - timedelta(seconds=age_seconds), str(uuid4())
+            decision = create_job(job_id, project, user, made_at, None, {"name": name})
+            assert JobStore(redis, TransactionalOutbox(["unused"])).create(decision)
+            return made_at.isoformat()
+
+        create("old", 60)
+        known = create("known", 10)
+        changes = calling(some, followed.follow_jobs(updated_after=known, timeout=20), 3)
+        wait_until(lambda: proxy.connections_made >= 2, 20, "it polls")
+        create("new", 0)
+        wait_until(lambda: proxy.connections_made >= 4, 20, "it is told")
+        create("late", 3)
+        assert [each["name"] for each in changes.result(20)] == ["known", "new", "late"]
+
+
+def test_a_trail_that_is_deleted_is_not_followed_any_more(
+    followed: TakeOne, dora: ApiClient, proxy: TcpProxy, calling: Caller
+) -> None:
+    job = dora.uploaded_job()["id"]
+    dora.cancel(job)
+    events = calling(some, followed.follow_events(job, timeout=20), 9)
+    wait_until(lambda: proxy.connections_made == 2, 20, "it waits")
+    dora.delete_job(job)
+    with pytest.raises(TakeOneError) as gone:
+        events.result(20)
+    assert gone.value.code == "RESOURCE_NOT_FOUND"
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [behaviours.hang(), behaviours.drip_head(), behaviours.drip_body()],
+    ids=["hang", "drip_head", "drip_body"],
+)
+@pytest.mark.parametrize("is_tls", [False, True], ids=["plain", "tls"])
+def test_no_call_hangs(
+    behaviour: Behaviour, is_tls: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+    context = authority.server_context() if is_tls else None
+    with StubOrchestrator(behaviour) as service, TcpProxy(service.port, context) as proxy:
+        url = f"http{'s' if is_tls else ''}://{HOST}:{proxy.port}"
+        begun = time.monotonic()
+        with pytest.raises(TakeOneError, match="No answer") as late:
+            TakeOne(url, ALICE, timeout=3, try_timeout=0.5).create_project("Interviews")
+        assert time.monotonic() - begun < 20, "far more than its limit of 3 s"
+        assert late.value.attempts == len(service.requests) > 1
+
+
+def test_half_an_answer_is_none_and_all_tries_have_one_key_and_a_token_of_their_own() -> None:
+    created = behaviours.answer(201, b'{"id": "one"}')
+    behaviour = in_turn(
+        behaviours.truncated_head(),
+        behaviours.truncated_body(),
+        behaviours.not_http(),
+        refuse(504),
+        created,
+    )
+    tokens = iter("abcdefgh")
+    with StubOrchestrator(behaviour) as service:
+        client = TakeOne(f"http://{HOST}:{service.port}/base/", lambda: next(tokens), timeout=30)
+        assert client.create_job("a/b", name="Interview 7") == {"id": "one"}
+    assert {request.path.rstrip("?") for request in service.requests} == {
+        "/base/api/v1/projects/a%2Fb/jobs"
+    }
+    assert len({request.dispatch_id for request in service.requests}) == 1
+    sent = [request.headers["authorization"] for request in service.requests]
+    assert sent == [f"Bearer {letter}" for letter in "abcde"]
+
+
+@pytest.mark.parametrize(
+    ("status", "behaviour"),
+    [
+        (302, behaviours.redirect("http://elsewhere.example/")),
+        (200, behaviours.not_json()),
+        (403, behaviours.answer(403, b'{"message": "No entry", "details": null}')),
+    ],
+)
+def test_another_servers_answer_is_an_error(status: int, behaviour: Behaviour) -> None:
+    with StubOrchestrator(behaviour) as service, pytest.raises(TakeOneError) as error:
+        TakeOne(f"http://{HOST}:{service.port}", ALICE).cancel("any")
+    told = error.value
+    assert (told.status, told.code, told.details, told.attempts) == (status, None, {}, 1)
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://", "http://host:x"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"base_url|[Pp]ort"):
+        TakeOne(url, ALICE)
+
+
+def properties(schema: dict[str, Any]) -> dict[str, bool]:
+    """The fields of a schema of the specification, and whether each is always there."""
+    found: dict[str, bool] = {}
+    for base in schema.get("allOf", []):
+        found |= properties(openapi.resolved(base))
+    own = {name: name in schema.get("required", ()) for name in schema["properties"]} if (
+        "properties" in schema
+    ) else {}  # fmt: skip
+    return found | own
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_shapes_are_the_specifications(name: str) -> None:
+    shape = getattr(shapes, name)
+    own = {field: field in shape.__required_keys__ for field in get_type_hints(shape)}
+    assert own == properties(openapi.document()["components"]["schemas"][name])
+
+
+def test_the_states_are_the_services() -> None:
+    assert get_args(shapes.JobStatus) == tuple(JobStatus)
+
+
+def test_it_is_installed_alone_with_its_types(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT / "clients/python", source, ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-build-isolation"]
+    target = tmp_path / "installed"
+    subprocess.run([*pip, "--no-index", "--target", target, source], check=True, timeout=100)
+    assert (target / "takeone_client/py.typed").exists()
+    # -S: without what is installed here, but for the client itself.
+    program = f"import sys; sys.path.insert(0, {str(target)!r}); import takeone_client as it; print(it.TakeOne)"
+    command = [sys.executable, "-I", "-S", "-c", program]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert "takeone_client.TakeOne" in done.stdout
