@@ -29,7 +29,7 @@ from settings import load_store_settings
 from store import keys
 from store.errors import StoreUnavailable
 from store.idempotency import IdempotencyKeys
-from tests.support.stores import NOW, POLICY, Shelf
+from tests.support.stores import NOW, POLICY, Shelf, seconds
 
 PLANTED = "planted-user"
 
@@ -278,14 +278,16 @@ def test_a_known_idempotency_key_is_answered_during_an_erasure(shelf: Shelf) -> 
 
 def test_what_is_erased_by_force_is_named_while_it_is_there_and_no_other(shelf: Shelf) -> None:
     finished(shelf, shelf.project)
-    token, named = shelf.unknown(), []
+    token, named = shelf.unknown(NOW), []
+    at_rest_just_now = shelf.unknown(NOW + seconds(1))
 
     def name(record: Record) -> None:
         assert shelf.jobs.load(record.job.id)
         named.append(record.job.id)
+        assert shelf.settle(at_rest_just_now, ClaimEvent.ACCEPTED)
 
     done = erasure(shelf).erase(Selection(user="alice"), 0, name)
-    assert (done.jobs, done.projects, done.left, done.is_complete) == (2, 1, [], True)
+    assert (done.jobs, done.projects, done.left, done.is_complete) == (3, 1, [], True)
     assert named == [token.job_id]
     with pytest.raises(ResourceNotFound):
         shelf.settle(token, ClaimEvent.ACCEPTED)
