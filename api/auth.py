@@ -41,13 +41,13 @@ class Principal:
     def editor(self) -> str:
         """The user, for a route that names no resource. Raises `Forbidden` if they are no editor."""
         if not self.is_editor:
-            raise Forbidden(EDITOR_ROLE)
+            raise Forbidden(f"The {EDITOR_ROLE} role is required.")
         return self.user
 
     def operator(self) -> str:
         """The user, for an operator's route. Raises `Forbidden` if they are no operator."""
         if not self.is_operator:
-            raise Forbidden(OPERATOR_ROLE)
+            raise Forbidden(f"The {OPERATOR_ROLE} role is required.")
         return self.user
 
 

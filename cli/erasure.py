@@ -73,13 +73,18 @@ def _refuse_unreadable(found: Found) -> None:
     show_default=True,
     help="Seconds for jobs to come to rest in.",
 )
+@click.option("--force", is_flag=True, help="Erase too what does not come to rest in time.")
 @_selected
-def erase(services: Services, selection: Selection, dry_run: bool, yes: bool, wait: int) -> None:
+def erase(
+    services: Services, selection: Selection, dry_run: bool, yes: bool, wait: int, force: bool
+) -> None:
     """Erase jobs and projects with all that the store keeps of them, for good.
 
     A job that is not at rest is cancelled first, and the orchestrator told. What does not come to rest in
-    time is listed and left, with exit code 1: repeat the command. It looks again until it finds nothing; close
-    a user's account first, for who has a token can create. What stays behind: docs/privacy.md.
+    time is listed and left, with exit code 1: repeat the command. With --force it is erased too, and named with
+    its engine and dispatch id: its run may go on there. Nothing can be created for the user, or in the project,
+    while the command runs. Close a user's account first: afterwards, who has a token can create again. What
+    stays behind: docs/privacy.md.
     """
     found = services.erasure.look(selection)
     click.echo(
@@ -95,7 +100,11 @@ def erase(services: Services, selection: Selection, dry_run: bool, yes: bool, wa
         )
     if not yes:
         click.confirm("Erase them? Running workflows are cancelled", abort=True)
-    done = services.erasure.erase(selection, wait)
+
+    def name_orphan(record: Record) -> None:
+        click.echo(f"orphan: {_line(record)}  {_run(record, services)}", err=True)
+
+    done = services.erasure.erase(selection, wait, name_orphan if force else None)
     click.echo(
         f"erased: {done.jobs} jobs, {done.projects} projects; forgotten: {done.keys} idempotency keys"
     )
@@ -103,7 +112,9 @@ def erase(services: Services, selection: Selection, dry_run: bool, yes: bool, wa
         click.echo(f"left: {_line(record)}", err=True)
     _refuse_unreadable(done)
     if not done.is_complete:
-        raise click.ClickException("some jobs did not come to rest: repeat it, or settle them")
+        raise click.ClickException(
+            "some jobs did not come to rest: repeat it, settle them, or give --force"
+        )
     click.echo("the last look found nothing")
 
 
@@ -111,3 +122,13 @@ def _line(record: Record) -> str:
     claim = record.claim
     dispatch = f"{claim.dispatch_id}  {claim.phase}" if claim else "no dispatch"
     return f"{record.job.id}  {record.job.status}  {dispatch}"
+
+
+def _run(record: Record, services: Services) -> str:
+    claim, settings = record.claim, services.settings
+    if claim is None:
+        return "no run"
+    is_elsewhere = claim.is_elsewhere(services.policy)
+    engine = settings.orchestrator_kind, settings.orchestrator_workflow
+    at = "at another engine" if is_elsewhere else f"at {' '.join(filter(None, engine))}"
+    return f"{at}  execution {claim.execution_id}" if claim.execution_id else at

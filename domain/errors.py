@@ -33,13 +33,17 @@ class Unauthorized(TakeOneError):
 
 
 class Forbidden(TakeOneError):
-    """The caller is known, and has not the role that the route asks for."""
+    """The caller is known, and may not do this; `message` says why."""
 
     code = "FORBIDDEN"
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, message: str) -> None:
         super().__init__()
-        self.message = f"The {role} role is required."
+        self.message = message
+
+
+# Why nothing is created for a user, or in a project.
+BEING_ERASED = "An erasure is under way; nothing can be created until it has ended."
 
 
 class ResourceNotFound(TakeOneError):

@@ -1,7 +1,7 @@
 """What is kept of a user, a project or a job: exported, and erased at once.
 
-Erasing is done again until a look finds nothing: what is created meanwhile is found by the next look, and
-after a crash the same command goes on.
+While a user or a project is erased, nothing is created for them. Erasing is done again until a look finds
+nothing: it also finds what an earlier release has created, and after a crash the same command goes on.
 """
 
 import time
@@ -23,16 +23,20 @@ from domain.errors import (
 )
 from domain.job import Project
 from domain.record import Record
-from store.errors import QueueUnavailable
+from store.errors import QueueUnavailable, StoreUnavailable
 from store.idempotency import IdempotencyKeys
 from store.jobs import JobStore
 from store.lists import Page, PageQuery, every_page
 from store.projects import ProjectStore
 
 Item = TypeVar("Item")
+OnOrphan = Callable[[Record], None]
 
 _PAGE = 200
 _LOOK_AGAIN_SECONDS = 0.5
+# Each look begins it anew. An erasure that dies bars its user for no longer; one look that takes longer lets
+# something be created, which the next one finds.
+_BARRED_SECONDS = 600
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -114,18 +118,40 @@ class Erasure:
             yield from events
             start += _PAGE
 
-    def erase(self, selection: Selection, wait_seconds: float) -> Found:
+    def erase(
+        self, selection: Selection, wait_seconds: float, on_orphan: OnOrphan | None = None
+    ) -> Found:
         """Cancel what is not at rest, and delete what is, until nothing is found.
 
-        Where a cancel has to be told, or an outcome is open, it waits `wait_seconds` for that; what does not
-        come to rest is left. A project goes with its last job. Of a user, idempotency keys are forgotten too.
+        Where a cancel has to be told, or an outcome is open, it waits `wait_seconds` for that. What does not
+        come to rest is left; or, if `on_orphan` is given, deleted all the same, after a call of it. A project
+        goes with its last job. Of a user, idempotency keys are forgotten too. Nothing can be created meanwhile.
         """
+        try:
+            return self._erase_all(selection, wait_seconds, on_orphan)
+        finally:
+            if selection.job_id is None:
+                self._projects.end_erasure(selection.user, selection.project_id)
+
+    def _erase_all(
+        self, selection: Selection, wait_seconds: float, on_orphan: OnOrphan | None
+    ) -> Found:
         done, erased, deadline = Found(), -1, time.monotonic() + wait_seconds
+        forced: OnOrphan | None = None
         while True:
-            done.is_complete = not self._erase_found(selection, done)
+            if selection.job_id is None:
+                # A full Redis takes no mark, and nothing new either: once there is room, the next look has it.
+                with suppress(StoreUnavailable):
+                    self._projects.begin_erasure(
+                        selection.user, selection.project_id, _BARRED_SECONDS
+                    )
+            done.is_complete = not self._erase_found(selection, done, forced)
             is_stuck = done.jobs + done.projects == erased  # what is left must come to rest first
-            if done.is_complete or (is_stuck and time.monotonic() >= deadline):
+            is_over = is_stuck and time.monotonic() >= deadline
+            if done.is_complete or (is_over and forced is on_orphan):
                 break
+            if is_over:
+                forced = on_orphan
             time.sleep(_LOOK_AGAIN_SECONDS if is_stuck else 0)
             erased = done.jobs + done.projects
         if selection.user is not None:
@@ -134,13 +160,13 @@ class Erasure:
             _tidy(every_page(partial(self._projects.jobs_of_user, selection.user), by_change))
         return done
 
-    def _erase_found(self, selection: Selection, done: Found) -> bool:
+    def _erase_found(self, selection: Selection, done: Found, on_orphan: OnOrphan | None) -> bool:
         """Erase what one look finds; whether it found anything."""
         done.left, done.unreadable, is_found = [], 0, False
         with suppress(ResourceNotFound):
             for record in self.records(selection, done):
                 is_found = True
-                if self._erase(record.job.id):
+                if self._erase(record.job.id, on_orphan):
                     done.jobs += 1
                 else:
                     done.left.append(self._jobs.load(record.job.id) or record)
@@ -150,8 +176,15 @@ class Erasure:
             done.projects += self._projects.delete(project)
         return is_found
 
-    def _erase(self, job_id: str) -> bool:
+    def _erase(self, job_id: str, on_orphan: OnOrphan | None) -> bool:
         """Whether a job is gone by now. One that is not at rest is cancelled first."""
+
+        def ensure_deletable(record: Record) -> None:
+            if on_orphan is None:
+                lifecycle.ensure_at_rest(record)
+            elif not lifecycle.is_at_rest(record):
+                on_orphan(record)
+
         with suppress(ResourceNotFound):
             # Where the queue is away, the sweep tells it all the same.
             with suppress(FsmTerminalImmutable, QueueUnavailable):
@@ -161,7 +194,7 @@ class Erasure:
                     lambda record: lifecycle.cancel(record, now, policy, None, actor=Actor.SYSTEM),
                 )
             try:
-                self._jobs.delete(job_id, lifecycle.ensure_at_rest)
+                self._jobs.delete(job_id, ensure_deletable)
             except (NotTerminal, JobAlreadyRunning):
                 return False
         return True

@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 from hashlib import sha256
+from pathlib import Path
 
 import orjson
 from redis import Redis
 
-from domain.errors import IdempotencyKeyMismatch
+from domain.errors import BEING_ERASED, Forbidden, IdempotencyKeyMismatch
 from store import keys
-from store.client import execute, redis_errors, scanned
-from store.errors import StoreContended
+from store.client import redis_errors, scanned
+
+_REMEMBER = Path(__file__).with_name("remember.lua").read_text()
 
 
 class IdempotencyKeys:
@@ -17,6 +19,7 @@ class IdempotencyKeys:
 
     def __init__(self, client: Redis, seconds: int) -> None:
         self._client, self.seconds = client, seconds
+        self._remember = client.register_script(_REMEMBER)
 
     def id_for(
         self,
@@ -29,18 +32,19 @@ class IdempotencyKeys:
 
         The record itself is made after this, under that id: after a crash in between, a repeat makes it.
         `before_write` is called where the key is not known yet: what it raises leaves it so.
-        Raises `IdempotencyKeyMismatch` if the key came with another body before, and `StoreUnavailable`.
+        Raises `IdempotencyKeyMismatch` if the key came with another body before, `Forbidden` if it is new and
+        the caller is being erased, and `StoreUnavailable`.
         """
         name = keys.idempotency_key(key[0], _digest(key))
         with redis_errors("GET"):
             stored = self._client.get(name)
         if stored is None:
             before_write()
-            pipeline = self._client.pipeline(transaction=False)
-            pipeline.set(name, f"{new_id} {_digest(body)}", nx=True, ex=self.seconds).get(name)
-            _, stored = execute(pipeline, "SET GET")
-        if stored is None:  # it has ended this moment
-            raise StoreContended(new_id)
+            names, value = [name, keys.user_erasure(key[0])], f"{new_id} {_digest(body)}"
+            with redis_errors("EVALSHA"):
+                stored = self._remember(names, [value, self.seconds])
+        if stored is None:
+            raise Forbidden(BEING_ERASED)
         known_id, _, body_digest = stored.decode().partition(" ")
         if body_digest != _digest(body):
             raise IdempotencyKeyMismatch

@@ -117,12 +117,12 @@ class JobStore:
     def create(self, decision: Decision[None], marker_seconds: int = 0) -> bool:
         """Write a new job and list it; whether it is new. Nothing is written where its project is gone.
 
-        `marker_seconds`: see `ListedRecords.create`.
+        `marker_seconds`, and what it raises: see `ListedRecords.create`.
         """
         job, (event,) = decision.record.job, decision.events
         return self._listed.create(
             keys.job(job.id), job.id, codec.dump_job(job), lists_of_job(job),
-            parent=keys.project(job.project_id),
+            owner=job.owner, project_id=job.project_id, parent=keys.project(job.project_id),
             marker_seconds=marker_seconds, first_event=codec.dump_event(event),
         )  # fmt: skip
 

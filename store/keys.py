@@ -84,6 +84,16 @@ def user_projects(user: str) -> str:
     return f"{_user(user)}:projects-by-creation"
 
 
+def user_erasure(user: str) -> str:
+    """There while a user is being erased: nothing is made for them meanwhile."""
+    return f"{_user(user)}:being-erased"
+
+
+def project_erasure(project_id: str) -> str:
+    """There while a project is being erased: no job is made in it meanwhile."""
+    return f"{PREFIX}{{{project_id}}}:being-erased"
+
+
 def _user(user: str) -> str:
     # A digest: users are free text.
     return f"{PREFIX}user:{{{sha256(user.encode()).hexdigest()[:32]}}}"

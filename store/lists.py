@@ -13,6 +13,7 @@ from typing import Generic, TypeVar
 
 from redis import Redis
 
+from domain.errors import BEING_ERASED, Forbidden
 from domain.job import Job, Project
 from domain.job_fsm import JobStatus
 from store import keys
@@ -25,6 +26,7 @@ ReadEntries = Callable[[Redis, str, "PageQuery", str | None, int], list[str]]
 _PUT = Path(__file__).with_name("put.lua").read_text()
 TIME_DIGITS = 16
 _CHUNK = 200
+_BEING_ERASED = 2
 # Jobs that are done or cancelled concern no operator any more.
 LISTED_STATES = tuple(
     each for each in JobStatus if each not in (JobStatus.DONE, JobStatus.CANCELLED)
@@ -106,6 +108,8 @@ class ListedRecords:
         record: bytes,
         places: Mapping[str, str],
         *,
+        owner: str,
+        project_id: str,
         parent: str = "",
         marker_seconds: int = 0,
         first_event: bytes = b"",
@@ -114,17 +118,20 @@ class ListedRecords:
 
         `places`: its lists, and its entry in each. `parent`: a record without which this one is not made.
         `marker_seconds`: how long it is known that this id was made, even if the record is deleted; 0: not at
-        all. Raises `StoreUnavailable`.
+        all. Raises `Forbidden` while `owner` or the project is being erased, and `StoreUnavailable`.
         """
-        names = [name, keys.made(record_id), keys.trail(record_id), parent or name, *places]
+        erasures = [keys.user_erasure(owner), keys.project_erasure(project_id)]
+        names = [name, keys.made(record_id), keys.trail(record_id), parent or name, *erasures]
+        arguments = [b"", record, marker_seconds, first_event, *places.values()]
         with redis_errors("EVALSHA"):
-            return bool(
-                self._put(names, [b"", record, marker_seconds, first_event, *places.values()])
-            )
+            done = self._put([*names, *places], arguments)
+        if done == _BEING_ERASED:
+            raise Forbidden(BEING_ERASED)
+        return bool(done)
 
     def relist(self, name: str, record_id: str, record: bytes, places: Mapping[str, str]) -> bool:
         """List a record, if it still is as it was read. Raises `StoreUnavailable`."""
-        names = [name, keys.made(record_id), keys.trail(record_id), name, *places]
+        names = [name, keys.made(record_id), keys.trail(record_id), name, name, name, *places]
         with redis_errors("EVALSHA"):
             return bool(self._put(names, [record, b"", 0, b"", *places.values()]))
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import structlog
 from redis import Redis
 
+from domain.errors import BEING_ERASED, Forbidden
 from domain.job import Project
 from domain.job_fsm import JobStatus
 from domain.record import Record
@@ -35,10 +36,14 @@ class ProjectStore:
         self._delete = client.register_script(_DELETE)
 
     def create(self, project: Project, marker_seconds: int = 0) -> bool:
-        """Keep a new project and list it; whether it is new. `marker_seconds`: see `ListedRecords.create`."""
+        """Keep a new project and list it; whether it is new.
+
+        `marker_seconds`, and what it raises: see `ListedRecords.create`.
+        """
         return self._records.create(
             keys.project(project.id), project.id, codec.dump_project(project),
-            lists.lists_of_project(project), marker_seconds=marker_seconds,
+            lists.lists_of_project(project),
+            owner=project.owner, project_id=project.id, marker_seconds=marker_seconds,
         )  # fmt: skip
 
     def relist(self, project_id: str) -> None:
@@ -62,6 +67,23 @@ class ProjectStore:
         names = [keys.project(project.id), keys.project_jobs(project.id), *places]
         with redis_errors("EVALSHA"):
             return bool(self._delete(names, [*places.values()]))
+
+    def begin_erasure(self, user: str | None, project_id: str | None, seconds: int) -> None:
+        """Have nothing created for a user, or in a project, for so long: one of them is given."""
+        with redis_errors("SET"):
+            self._client.set(_erasure(user, project_id), 1, ex=seconds)
+
+    def ensure_not_erased(self, user: str, project_id: str | None) -> None:
+        """Refuse early what `create` of a project, or of a job in one, would refuse. Raises `Forbidden`."""
+        names = [_erasure(user, None)] + ([_erasure(None, project_id)] if project_id else [])
+        with redis_errors("EXISTS"):
+            if self._client.exists(*names):
+                raise Forbidden(BEING_ERASED)
+
+    def end_erasure(self, user: str | None, project_id: str | None) -> None:
+        """Let it be created again."""
+        with redis_errors("DEL"):
+            self._client.delete(_erasure(user, project_id))
 
     def of_user(self, user: str, query: PageQuery) -> Page[Project]:
         """A page of a user's projects, by creation."""
@@ -125,6 +147,10 @@ class ProjectStore:
             pipeline.mget([name(each) for name in names])
         raws = execute(pipeline, "MGET")
         return [(each, *raw) for each, raw in zip(ids, raws, strict=True)]
+
+
+def _erasure(user: str | None, project_id: str | None) -> str:
+    return keys.project_erasure(project_id or "") if user is None else keys.user_erasure(user)
 
 
 def _readable(

@@ -117,7 +117,7 @@ class Dispatcher:
         # An engine that has no such run may still get it, as long as the start is not settled.
         is_final = result is Cancel.NOT_FOUND and claim.phase is Phase.SENT
         is_told = is_final or result in (Cancel.DONE, Cancel.REFUSED)
-        with suppress(ResourceNotFound):  # deleted since: it was told before
+        with suppress(ResourceNotFound):  # deleted since: it was told before, or erased by force
             self.store.update(
                 token.job_id,
                 lambda record: lifecycle.cancel_notified(

@@ -1,6 +1,5 @@
 """Routes of projects, and of the jobs in them."""
 
-from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -70,7 +69,7 @@ def create_job(project_id: str) -> Response:
     refuse_query()
     body = read_optional_json(_CREATE_JOB)
     project = _own_project(project_id)
-    job_id, marker_seconds = _new_id(project.owner, f"projects/{project.id}/jobs", body)
+    job_id, marker_seconds = _new_id(project.owner, f"projects/{project.id}/jobs", body, project.id)
     decision = lifecycle.create_job(
         job_id, project.id, project.owner, services().now(), request_id(), body
     )
@@ -92,13 +91,20 @@ def list_jobs(project_id: str) -> Response:
     return page_response(page, job_shape)
 
 
-def _new_id(user: str, place: str, body: dict[str, Any]) -> tuple[str, int]:
+def _new_id(
+    user: str, place: str, body: dict[str, Any], project_id: str | None = None
+) -> tuple[str, int]:
     """The id under which to create, and how long to remember that it was; 0 without an `Idempotency-Key`.
 
-    Counts as a change, but for a key that was used before. Raises `IdempotencyKeyMismatch` and `RateLimited`.
+    Counts as a change, but for a key that was used before. Raises `IdempotencyKeyMismatch`, `Forbidden` and
+    `RateLimited`.
     """
     new_id, key, keys = str(uuid4()), read_idempotency_key(), services().idempotency_keys
-    count = partial(services().writes.count, user)
+
+    def count() -> None:
+        services().projects.ensure_not_erased(user, project_id)  # what is refused does not count
+        services().writes.count(user)
+
     if key is None:
         count()
         return new_id, 0

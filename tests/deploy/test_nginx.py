@@ -126,7 +126,7 @@ def test_a_rolling_restart_under_load_loses_nothing(
 
 
 def restart(web: Process) -> None:
-    """As docs/production.md says: SIGTERM, its end, a start, and /readyz before the next one's turn."""
+    """As docs/runbooks/rolling-restart.md says: SIGTERM, its end, a start, /readyz, and then the next one."""
     web.ask_to_stop()
     wait_until(lambda: not web.is_running, LIMIT_SECONDS, "it has ended")
     web.start()

@@ -7,7 +7,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -18,15 +20,16 @@ from devstack.processes import ROOT, clean_environment
 from devstack.waiting import wait_until
 from domain import lifecycle
 from domain.claim import ClaimEvent
+from domain.errors import Forbidden, ResourceNotFound
 from domain.job import Project
 from domain.job_fsm import JobStatus
-from domain.record import Record
+from domain.record import Change, Decision, Record
 from services.erasure import Erasure, Selection
 from settings import load_store_settings
 from store import keys
 from store.errors import StoreUnavailable
 from store.idempotency import IdempotencyKeys
-from tests.support.stores import NOW, POLICY, Shelf
+from tests.support.stores import NOW, POLICY, Shelf, seconds
 
 PLANTED = "planted-user"
 
@@ -166,6 +169,7 @@ def test_what_does_not_come_to_rest_is_cancelled_listed_and_left(
     assert shelf.projects.load(shelf.project.id), "a project goes with its last job"
     events, _ = shelf.jobs.trail(token.job_id, 0, 100)
     assert events[-1].actor == "system"
+    assert shelf.new_job(), "it has ended"
     assert shelf.settle(token, ClaimEvent.ACCEPTED)
     assert do(app, "erase", "--user", "alice", "--yes").exit_code == 0
     assert shelf.projects.load(shelf.project.id) is None
@@ -207,7 +211,7 @@ def test_running_jobs_are_refused_where_the_orchestrator_could_not_be_told(shelf
     assert shelf.record(job_id).revision == revision
 
 
-def test_what_is_created_meanwhile_is_erased_too(shelf: Shelf) -> None:
+def test_what_is_created_all_the_same_is_erased_too(shelf: Shelf) -> None:
     for _ in range(20):
         finished(shelf, shelf.project)
     made: list[bool] = []
@@ -216,7 +220,10 @@ def test_what_is_created_meanwhile_is_erased_too(shelf: Shelf) -> None:
         for number in range(200):
             job_id = f"new-{number}"
             new = lifecycle.create_job(job_id, shelf.project.id, "alice", NOW, None)
-            made.append(shelf.jobs.create(new, 600))
+            # As in a look that takes longer than the mark lasts, or by an earlier release.
+            shelf.projects.end_erasure("alice", None)
+            with suppress(Forbidden):
+                made.append(shelf.jobs.create(new, 600))
 
     creating = threading.Thread(target=create)
     creating.start()
@@ -227,6 +234,115 @@ def test_what_is_created_meanwhile_is_erased_too(shelf: Shelf) -> None:
     assert (done.jobs, done.projects) == (20 + sum(made), 1)
     assert done.jobs > 30, "some came after it had begun"
     assert left_in(shelf) == set()
+
+
+@pytest.mark.parametrize("place", ["user", "project"])
+def test_nothing_is_created_during_an_erasure_and_nothing_is_left_of_the_try(
+    shelf: Shelf, place: str
+) -> None:
+    barred = ("alice", None) if place == "user" else (None, shelf.project.id)
+    new = lifecycle.create_job("new", shelf.project.id, "alice", NOW, None)
+    project = Project(id="a-project", name="P", owner="alice", created_at=NOW)
+    job_id, other = finished(shelf, shelf.project), a_project(shelf, "bob")
+    shelf.projects.begin_erasure(*barred, 600)
+    before = everything(shelf)
+    with pytest.raises(Forbidden):
+        shelf.projects.ensure_not_erased("alice", shelf.project.id)
+    with pytest.raises(Forbidden):
+        shelf.jobs.create(new, 600)
+    assert not shelf.jobs.create(lifecycle.create_job(job_id, "p", "alice", NOW, None), 600)
+    shelf.redis.delete(keys.project_jobs(shelf.project.id))
+    shelf.jobs.relist(job_id)  # what stands is listed
+    if place == "user":
+        with pytest.raises(Forbidden):
+            shelf.projects.create(project, 600)
+        with pytest.raises(Forbidden):
+            remember(shelf, "alice")
+    assert everything(shelf) == before
+    assert shelf.new_job(project=other)
+    if place == "project":
+        assert shelf.projects.create(project, 600)
+        shelf.projects.ensure_not_erased("alice", project.id)
+    shelf.projects.end_erasure(*barred)
+    assert shelf.jobs.create(new, 600)
+    assert remember(shelf, "alice")
+
+
+def test_a_known_idempotency_key_is_answered_during_an_erasure(shelf: Shelf) -> None:
+    remember(shelf, "alice")
+    shelf.projects.begin_erasure("alice", None, 600)
+    remembered = IdempotencyKeys(shelf.client, 600)
+    known = remembered.id_for(("alice", "projects", "k"), {}, "another", lambda: None)
+    assert known == "an-id"
+
+
+def test_what_is_erased_by_force_is_named_while_it_is_there_and_no_other(shelf: Shelf) -> None:
+    finished(shelf, shelf.project)
+    token, named = shelf.unknown(NOW), []
+    at_rest_just_now = shelf.unknown(NOW + seconds(1))
+
+    def name(record: Record) -> None:
+        assert shelf.jobs.load(record.job.id)
+        named.append(record.job.id)
+        assert shelf.settle(at_rest_just_now, ClaimEvent.ACCEPTED)
+
+    done = erasure(shelf).erase(Selection(user="alice"), 0, name)
+    assert (done.jobs, done.projects, done.left, done.is_complete) == (3, 1, [], True)
+    assert named == [token.job_id]
+    with pytest.raises(ResourceNotFound):
+        shelf.settle(token, ClaimEvent.ACCEPTED)
+    shelf.redis.delete(*shelf.redis.keys("*:broker:*"))
+    assert left_in(shelf) == set()
+
+
+def test_force_waits_for_rest_first(shelf: Shelf) -> None:
+    token, named = shelf.unknown(), []
+
+    def settle() -> None:
+        is_cancelled = lambda: shelf.record(token.job_id).job.status is JobStatus.CANCELLED  # noqa: E731
+        wait_until(is_cancelled, 10, "the job is cancelled")
+        assert shelf.settle(token, ClaimEvent.ACCEPTED)
+
+    worker = threading.Thread(target=settle)
+    worker.start()
+    done = erasure(shelf).erase(Selection(user="alice"), 20, named.append)
+    worker.join(10)
+    assert (done.jobs, named) == (1, [])
+
+
+def test_an_orphan_is_named_with_its_engine_and_execution(
+    shelf: Shelf, app: dict[str, str]
+) -> None:
+    here, elsewhere = shelf.unknown(), shelf.unknown()
+    for token, fields in (
+        (here, {"execution_id": "exec-7", "engine": None}),
+        (elsewhere, {"engine": "another"}),
+    ):
+
+        def give(record: Record, fields: dict[str, Any] = fields) -> Decision[None]:
+            change = Change(record, NOW)
+            change.update_claim(**fields)
+            return change.decision(None)
+
+        shelf.jobs.update(token.job_id, give)
+    result = do(app, "erase", "--project", shelf.project.id, "--yes", "--wait", "0", "--force")
+    assert result.exit_code == 0, result.output
+    start = "orphan: {0.job_id}  CANCELLED  {0.dispatch_id}  UNKNOWN  at "
+    assert start.format(here) + "webhook  execution exec-7\n" in result.stderr
+    assert start.format(elsewhere) + "another engine\n" in result.stderr
+    assert "erased: 2 jobs, 1 projects" in result.stdout
+
+
+def test_an_erasure_that_fails_lets_be_created_again(shelf: Shelf) -> None:
+    shelf.unknown()
+
+    def fail(record: Record) -> None:
+        assert shelf.redis.exists(keys.user_erasure("alice"))
+        raise StoreUnavailable
+
+    with pytest.raises(StoreUnavailable):
+        erasure(shelf).erase(Selection(user="alice"), 0, fail)
+    assert shelf.new_job()
 
 
 def test_no_job_is_made_in_a_project_that_is_gone(shelf: Shelf) -> None:
@@ -275,6 +391,7 @@ def test_an_erasure_that_is_killed_goes_on_where_it_was(shelf: Shelf, app: dict[
     finally:
         process.wait(10)
     assert shelf.redis.zcard(keys.user_jobs("alice")) > 0
+    assert 0 < shelf.redis.ttl(keys.user_erasure("alice")) <= 600
     assert do(app, "erase", "--user", "alice", "--yes").exit_code == 0
     assert left_in(shelf) == set()
 
@@ -283,15 +400,19 @@ def test_a_full_redis_takes_nothing_new_and_lets_what_is_at_rest_be_erased(
     shelf: Shelf, app: dict[str, str]
 ) -> None:
     job_id, waiting = finished(shelf, shelf.project), shelf.uploaded()
+    other = a_project(shelf, "bob")
+    finished(shelf, other)
     shelf.redis.config_set("maxmemory", "1")
     try:
         for new in (shelf.new_job, lambda: a_project(shelf, "bob"), lambda: shelf.run(waiting)):
             with pytest.raises(StoreUnavailable):
                 new()
         assert do(app, "erase", job_id, "--yes").exit_code == 0
+        assert do(app, "erase", "--project", other.id, "--yes").exit_code == 0
     finally:
         shelf.redis.config_set("maxmemory", "0")
     assert shelf.jobs.load(job_id) is None
+    assert shelf.projects.load(other.id) is None
     assert shelf.run(waiting)
 
 

@@ -1431,6 +1431,19 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
+        /**
+         * @description Nothing was created. An operator erases what is kept of the caller, or of the project: it can be created again
+         *     once that has ended. Or, where the path names no project, the token is not an editor's.
+         */
+        CreateForbidden: {
+            headers: {
+                "X-Request-Id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/json": components["schemas"]["Error"];
+            };
+        };
         /** @description The token is valid, but not an operator's. */
         NoOperator: {
             headers: {
@@ -1710,7 +1723,7 @@ export interface operations {
             };
             400: components["responses"]["ValidationError"];
             401: components["responses"]["Unauthorized"];
-            403: components["responses"]["Forbidden"];
+            403: components["responses"]["CreateForbidden"];
             409: components["responses"]["KeyMismatch"];
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
@@ -1934,6 +1947,7 @@ export interface operations {
             };
             400: components["responses"]["ValidationError"];
             401: components["responses"]["Unauthorized"];
+            403: components["responses"]["CreateForbidden"];
             404: components["responses"]["NotFound"];
             409: components["responses"]["KeyMismatch"];
             413: components["responses"]["BodyTooLarge"];

@@ -1,0 +1,147 @@
+"""`takeone jobs erase` beside the service's own processes: what callers see meanwhile, and what is left."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from uuid import uuid4
+
+import pytest
+
+from devstack.processes import ROOT, clean_environment
+from devstack.stack import Stack
+from devstack.waiting import wait_until
+from store import keys
+from tests.acceptance.outcomes import assert_unknown
+from tests.acceptance.test_cli import call
+from tests.conftest import NewStack
+from tests.support import behaviours as told
+from tests.support.client import ApiClient
+from tests.support.job_handle import JobHandle, refusal
+from tests.support.orchestrator import StubOrchestrator
+
+FORBIDDEN = (403, "FORBIDDEN", None)
+KEY = {"Idempotency-Key": "key"}
+Command = subprocess.Popen[str]
+Erasing = Callable[[str], AbstractContextManager[Command]]
+
+
+@pytest.fixture
+def user() -> str:
+    """An editor whom no other test knows."""
+    return f"editor-{uuid4()}"
+
+
+@pytest.fixture
+def editor(stack: Stack, user: str) -> ApiClient:
+    return ApiClient(stack.api_url, user)
+
+
+@pytest.fixture
+def unknown(editor: ApiClient, orchestrator: StubOrchestrator, callback_secret: str) -> JobHandle:
+    """A job that does not come to rest: the outcome of its dispatch is unknown."""
+    job = JobHandle.uploaded(editor, callback_secret)
+    orchestrator.behaviours[job.id] = told.reset_after_read()
+    assert_unknown(editor.run(job.id))
+    return job
+
+
+@pytest.fixture
+def erasing(stack: Stack, unknown: JobHandle) -> Erasing:
+    """`with erasing("--user …")`: the command runs, and waits for the unknown outcome."""
+
+    @contextmanager
+    def running(selection: str) -> Iterator[Command]:
+        arguments = f"-m cli.main jobs erase {selection} --yes --wait 600".split()
+        with subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=ROOT, env=clean_environment(stack.settings), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            try:
+                wait_until(lambda: unknown.status == "CANCELLED", 30, "it has begun")
+                yield process
+            finally:
+                process.kill()
+
+    return running
+
+
+def ended(process: Command, stack: Stack, unknown: JobHandle) -> str:
+    """Let the job come to rest; what the command says at its end."""
+    said = call(f"dispatches settle {unknown.id} --as sent --reason seen", stack.settings)
+    assert said.returncode == 0, said.stderr
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    return output
+
+
+def test_nothing_is_created_for_a_user_who_is_being_erased(
+    stack: Stack, user: str, editor: ApiClient, unknown: JobHandle, erasing: Erasing
+) -> None:
+    project = unknown.shown()["project_id"]
+    bob = ApiClient(stack.api_url, f"other-{uuid4()}")
+    first = editor.create_job(project, headers={"Idempotency-Key": "first"}).json()["id"]
+    with erasing(f"--user {user}") as process:
+        wait_until(lambda: editor.job(first).status_code == 404, 30, "what is at rest is erased")
+        for headers in ({}, KEY):
+            assert refusal(editor.create_project(headers=headers)) == FORBIDDEN
+            answer = editor.create_job(project, headers=headers)
+            assert refusal(answer) == FORBIDDEN
+            assert "erasure" in answer.json()["message"]
+        assert [each["id"] for each in editor.get("/jobs").json()["items"]] == [unknown.id]
+        assert bob.create_project(headers=KEY).status_code == 201
+        output = ended(process, stack, unknown)
+    assert "2 jobs, 1 projects; forgotten: 1 idempotency keys" in output
+    with stack.redis.client() as client:
+        assert client.keys(keys.idempotency_key(user, "*")) == []
+    assert editor.create_project(headers=KEY).status_code == 201, "the refused calls used up no key"
+
+
+def test_no_job_is_created_in_a_project_that_is_being_erased(
+    stack: Stack, editor: ApiClient, unknown: JobHandle, erasing: Erasing
+) -> None:
+    project = unknown.shown()["project_id"]
+    with erasing(f"--project {project}") as process:
+        assert refusal(editor.create_job(project)) == FORBIDDEN
+        other = editor.create_project().json()["id"]
+        assert editor.create_job(other).status_code == 201
+        ended(process, stack, unknown)
+    assert editor.create_job(project).status_code == 404
+    assert editor.create_job(other).status_code == 201
+
+
+def test_an_erasure_that_dies_bars_its_user_for_ten_minutes_at_most(
+    stack: Stack, user: str, editor: ApiClient, unknown: JobHandle, erasing: Erasing
+) -> None:
+    with erasing(f"--user {user}") as process:
+        process.kill()
+        process.wait(10)
+    with stack.redis.client() as client:
+        name = keys.user_erasure(user)
+        assert 0 < client.ttl(name) <= 600
+        assert refusal(editor.create_project()) == FORBIDDEN
+        client.pexpire(name, 1)
+    wait_until(lambda: editor.create_project().status_code == 201, 10, "its time has ended")
+
+
+def test_by_force_a_job_that_does_not_come_to_rest_is_named_and_erased(
+    stack: Stack, user: str, editor: ApiClient, unknown: JobHandle
+) -> None:
+    said = call(f"jobs erase --user {user} --yes --wait 0 --force", stack.settings)
+    assert said.returncode == 0, said.stderr
+    orphan = f"orphan: {unknown.id}  CANCELLED  {unknown.run_id}  UNKNOWN  at webhook\n"
+    assert orphan in said.stderr
+    assert "1 jobs, 1 projects" in said.stdout
+    assert unknown.report("AUDIO_EXTRACTING").status_code == 404
+    assert editor.get("/projects").json()["items"] == []
+
+
+def test_what_an_erasure_refuses_does_not_count_against_the_limit(new_stack: NewStack) -> None:
+    with new_stack(TAKEONE_WRITE_LIMIT="1/hour") as limited, limited.redis.client() as client:
+        editor = ApiClient(limited.api_url, "alice")
+        client.set(keys.user_erasure("alice"), 1)
+        for headers in ({}, KEY):
+            assert refusal(editor.create_project(headers=headers)) == FORBIDDEN
+        client.delete(keys.user_erasure("alice"))
+        assert editor.create_project().status_code == 201
