@@ -32,13 +32,7 @@ def create_job(
         **(own or {}),
     )
     created = AuditEvent(
-        event_type=EventType.JOB_CREATED,
-        actor=Actor.EDITOR,
-        from_status=None,
-        to_status=job.status,
-        occurred_at=now,
-        recorded_at=now,
-        correlation_id=correlation_id,
+        EventType.JOB_CREATED, Actor.EDITOR, None, job.status, now, now, correlation_id
     )
     return Decision(None, Record(job), True, (created,))
 
