@@ -118,7 +118,8 @@ def load_event(raw: bytes) -> AuditEvent | None:
             Actor(actor),
             JobStatus(before) if before else None,
             JobStatus(after),
-            *(datetime.fromtimestamp(micros / 1_000_000, UTC) for micros in (occurred, recorded)),
+            datetime.fromtimestamp(occurred / 1_000_000, UTC),
+            datetime.fromtimestamp(recorded / 1_000_000, UTC),
             *rest[:_KNOWN_DETAILS],
         )
     except (ValueError, TypeError, OverflowError):

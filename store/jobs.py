@@ -117,11 +117,11 @@ class JobStore:
     def create(self, decision: Decision[None], marker_seconds: int = 0) -> bool:
         """Write a new job and list it; whether it is new. Nothing is written where its project is gone.
 
-        `marker_seconds`: see `ListedRecords.create`.
+        `marker_seconds`: see `ListedRecords.put`.
         """
         job, (event,) = decision.record.job, decision.events
-        return self._listed.create(
-            keys.job(job.id), job.id, codec.dump_job(job), lists_of_job(job),
+        return self._listed.put(
+            keys.job(job.id), job.id, lists_of_job(job), record=codec.dump_job(job),
             parent=keys.project(job.project_id),
             marker_seconds=marker_seconds, first_event=codec.dump_event(event),
         )  # fmt: skip
@@ -130,9 +130,10 @@ class JobStore:
         """List a job that stands wherever it belongs."""
         for _ in range(_MOST_TRIES):
             record = self.load(job_id)
-            if record is None or self._listed.relist(
-                keys.job(job_id), job_id, record.revision[0], lists_of_job(record.job)
-            ):
+            if record is None:
+                return
+            places, raw = lists_of_job(record.job), record.revision[0]
+            if self._listed.put(keys.job(job_id), job_id, places, stands=raw):
                 return
         raise StoreContended(job_id)
 

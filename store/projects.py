@@ -35,10 +35,10 @@ class ProjectStore:
         self._delete = client.register_script(_DELETE)
 
     def create(self, project: Project, marker_seconds: int = 0) -> bool:
-        """Keep a new project and list it; whether it is new. `marker_seconds`: see `ListedRecords.create`."""
-        return self._records.create(
-            keys.project(project.id), project.id, codec.dump_project(project),
-            lists.lists_of_project(project), marker_seconds=marker_seconds,
+        """Keep a new project and list it; whether it is new. `marker_seconds`: see `ListedRecords.put`."""
+        return self._records.put(
+            keys.project(project.id), project.id, lists.lists_of_project(project),
+            record=codec.dump_project(project), marker_seconds=marker_seconds,
         )  # fmt: skip
 
     def relist(self, project_id: str) -> None:
@@ -48,7 +48,7 @@ class ProjectStore:
             raw = self._client.get(name)
         if raw:
             places = lists.lists_of_project(codec.load_project(project_id, raw))
-            self._records.relist(name, project_id, raw, places)
+            self._records.put(name, project_id, places, stands=raw)
 
     def load(self, project_id: str) -> Project | None:
         """Read a project."""
