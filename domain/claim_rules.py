@@ -8,14 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from domain.audit import Actor, EventType, OperatorAct
-from domain.claim import (
-    Claim,
-    ClaimEvent,
-    DispatchKind,
-    DispatchPolicy,
-    FencingToken,
-    Phase,
-)
+from domain.claim import Claim, ClaimEvent, DispatchKind, DispatchPolicy, FencingToken, Phase
 from domain.job import Job
 from domain.job_fsm import JobStatus, ensure_transition
 from domain.record import Change, Decision, Record, TaskKind, unchanged
@@ -54,19 +47,16 @@ def begin(
     if not claim.may_be_sent(now, policy):
         event = ClaimEvent.WINDOW_OVER
         return settlement(record, claim, event, event.value, now, policy).with_result(False)
-    begun = claim.model_copy(
-        update={
-            "phase": phase,
-            "sent_at": now,
-            "first_sent_at": claim.first_send if claim.sends else now,
-            "engine": claim.engine if claim.sends else policy.engine or None,
-            "sends": claim.sends + 1,
-            "lease_until": now + policy.send_lease,
-        }
-    )
     change = Change(record, now, claim.correlation_id)
-    change.log(EventType.SENT, Actor.SYSTEM, claim=begun)
-    change.set_claim(begun)
+    change.log(EventType.SENT, Actor.SYSTEM, claim=claim)
+    change.update_claim(
+        phase=phase,
+        sent_at=now,
+        first_sent_at=claim.first_send if claim.sends else now,
+        engine=claim.engine if claim.sends else policy.engine or None,
+        sends=claim.sends + 1,
+        lease_until=now + policy.send_lease,
+    )
     return replace(change.decision(True), unless_paused=True)
 
 
@@ -148,20 +138,17 @@ def resend(
     is_wanted = claim is not None and wants_dispatch(record.job, claim)
     if claim is None or phase is None or not is_wanted or not claim.may_be_sent(now, policy):
         return unchanged(record)
-    again = claim.model_copy(
-        update={
-            "phase": phase,
-            "epoch": record.next_epoch,
-            "messages": 1,
-            "reason": None,
-            "asked_at": None,
-            "asks": 0,
-            "lease_until": now + policy.claim_lease,
-        }
-    )
     change = Change(record, now, correlation_id or claim.correlation_id, act)
-    change.log(EventType.RESENT, actor, claim=again)
-    change.set_claim(again)
+    change.update_claim(
+        phase=phase,
+        epoch=record.next_epoch,
+        messages=1,
+        reason=None,
+        asked_at=None,
+        asks=0,
+        lease_until=now + policy.claim_lease,
+    )
+    change.log(EventType.RESENT, actor, claim=change.record.claim)
     return change.decision(None, task=TaskKind.DISPATCH)
 
 
@@ -174,9 +161,7 @@ def settle_by_operator(
     run cannot be released, because the job has moved on.
     """
     claim = record.claim
-    if claim is None:
-        return unchanged(record)
-    awaited = claim.awaits_resume and wants_dispatch(record.job, claim)
-    if claim.phase is Phase.SENT and not awaited:
+    awaited = claim is not None and claim.awaits_resume and wants_dispatch(record.job, claim)
+    if claim is None or (claim.phase is Phase.SENT and not awaited):
         return unchanged(record)
     return settlement(record, claim, event, event.value, now, policy, act.reason, act)
