@@ -18,8 +18,6 @@ class Actor(StrEnum):
 
 
 class EventType(StrEnum):
-    """Every kind of event on a trail."""
-
     JOB_CREATED = "job.created"
     UPLOAD_CONFIRMED = "job.upload_confirmed"
     STATUS_CHANGED = "job.status_changed"

@@ -21,8 +21,6 @@ _MICROSECONDS = 1_000_000
 
 
 class View(StrEnum):
-    """What an operator lists."""
-
     UNKNOWN = "unknown"
     SILENT = "silent"
     IN_FLIGHT = "in_flight"
