@@ -66,8 +66,9 @@ def apply_callback(
         return _note_superseded(record, callback, now, superseded)
     resumes = _resumes(record, callback, policy)
     # Each dispatch begins an order of its own: the one before may have had a clock that was ahead.
-    if not resumes:
-        _ensure_in_order(record.job, callback)
+    latest = record.job.latest_occurred_at
+    if not resumes and latest is not None and callback.occurred_at < latest:
+        raise CallbackOutOfOrder(latest, record.job.status, callback.status)
     _ensure_not_too_often(record.job, callback.status)
     change = Change(record, now, callback.correlation_id)
     _take_step(change, callback, policy, resumes=resumes)
@@ -94,12 +95,6 @@ def _is_replay(seen: AppliedEvent | None, callback: StatusCallback, current: str
     if not is_same_dispatch or seen.digest != callback.digest:
         raise EventIdPayloadMismatch(callback.event_id)
     return True
-
-
-def _ensure_in_order(job: Job, callback: StatusCallback) -> None:
-    latest = job.latest_occurred_at
-    if latest is not None and callback.occurred_at < latest:
-        raise CallbackOutOfOrder(latest, job.status, callback.status)
 
 
 def _ensure_not_too_often(job: Job, status: JobStatus) -> None:

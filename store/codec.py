@@ -38,7 +38,8 @@ def load_record(job_id: str, job: bytes, claim: bytes, seen: bytes | None = None
     """Read a job, its claim (empty: none) and an applied event. Raises `RecordUnreadable`."""
     with _reading(job_id):
         standing = Claim.model_validate(_fields(claim)) if claim else None
-        return Record(_load_job(job), standing, (job, claim), _load_applied(seen))
+        applied = AppliedEvent(*seen.decode().partition(" ")[::2]) if seen else None
+        return Record(_load_job(job), standing, (job, claim), applied)
 
 
 def load_claim(job_id: str, raw: bytes) -> Claim:
@@ -61,10 +62,6 @@ def _stored(fields: dict[str, Any]) -> bytes:
 
 def dump_applied(event: AppliedEvent) -> str:
     return " ".join(event)
-
-
-def _load_applied(raw: bytes | None) -> AppliedEvent | None:
-    return AppliedEvent(*raw.decode().partition(" ")[::2]) if raw else None
 
 
 def _load_job(raw: bytes) -> Job:

@@ -51,7 +51,9 @@ class Notifier:
         subscription = Subscription()
         with self._lock:
             self._subscriptions.setdefault(topic, set()).add(subscription)
-            self._ensure_started()
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
+                self._thread.start()
         try:
             yield subscription
         finally:
@@ -60,11 +62,6 @@ class Notifier:
                 others.discard(subscription)
                 if not others:
                     del self._subscriptions[topic]
-
-    def _ensure_started(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
-            self._thread.start()
 
     def _run(self) -> None:
         while True:
