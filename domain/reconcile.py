@@ -4,7 +4,7 @@ The sweep and a run never ask an engine themselves: they commit an ask, and a wo
 only for the record that it was asked about, but for "it is there", which is true whatever happened since.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from domain.audit import Actor, EventType, OperatorAct
@@ -233,10 +233,10 @@ class _Case:
         return change.decision(None)
 
     def found(self, state: RunState) -> Decision[None]:
-        found = self.settle(ClaimEvent.FOUND)
-        change = Change(found.record, self.now)
+        change = self.change()
+        settlement(change, self.claim, ClaimEvent.FOUND, None, self.policy)
         _note_state(change, state, self.policy)
-        return replace(found, record=change.record)
+        return change.decision(None)
 
     def absent(self, state: RunState) -> Decision[None]:
         """Absent never means released: the first request may still be travelling."""

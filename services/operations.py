@@ -145,7 +145,9 @@ class Operations:
 
         Raises `ResourceNotFound`.
         """
-        return self.store.get(job_id), *self.store.latest_events(job_id, _MOST_EVENTS)
+        record = self.store.get(job_id)
+        events, _, length = self.store.trail(job_id, -_MOST_EVENTS, _MOST_EVENTS)
+        return record, events, max(0, length - _MOST_EVENTS)
 
     def ask(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Asked:
         """Have a worker ask the orchestrator about the job's dispatch, and wait for what follows from that.
