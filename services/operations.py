@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from domain import lifecycle
+from domain import errors, lifecycle
 from domain.audit import AuditEvent, OperatorAct
 from domain.claim import ClaimEvent, DispatchPolicy, Phase, RunState
 from domain.claim_rules import settle_by_operator
-from domain.errors import (
-    CannotBeAsked,
-    JobAlreadyRunning,
-    NothingToSettle,
-    OrchestratorDispatchFailed,
-    ServiceUnavailable,
-    TakeOneError,
-)
 from domain.job_fsm import JobStatus, ensure_transition
 from domain.pause import Pause
 from domain.reconcile import NO_ANSWER, ask_by_operator, has_answered, word_of_engine
@@ -75,7 +67,7 @@ class Retried:
 
     job_id: str
     result: DispatchResult | None = None
-    error: TakeOneError | None = None
+    error: errors.TakeOneError | None = None
 
 
 def reason_of(record: Record) -> str | None:
@@ -170,7 +162,7 @@ class Operations:
             )
         if has_answered(record, asked):
             return Asked(record, word_of_engine(record, asked))
-        raise OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
+        raise errors.OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
 
     def settle(self, job_id: str, settlement: str, act: OperatorAct) -> Record:
         """Settle a dispatch as `sent` or `release`.
@@ -182,12 +174,12 @@ class Operations:
         if event is ClaimEvent.SETTLED_RELEASE:
             asked = self._asked_if_it_can_be(job_id, act)
             if asked is not None and asked.state is RunState.RUNNING:
-                raise JobAlreadyRunning(asked.record.job.status)
+                raise errors.JobAlreadyRunning(asked.record.job.status)
         settled = self.store.update(
             job_id, lambda record: settle_by_operator(record, event, act, now(), self.policy)
         )
         if not settled.changed:
-            raise NothingToSettle
+            raise errors.NothingToSettle
         return settled.record
 
     def cancel(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
@@ -218,7 +210,7 @@ class Operations:
 
     def _asked_if_it_can_be(self, job_id: str, act: OperatorAct) -> Asked | None:
         # Where it cannot be asked, or gives no answer, the operator's word counts.
-        with suppress(CannotBeAsked, OrchestratorDispatchFailed):
+        with suppress(errors.CannotBeAsked, errors.OrchestratorDispatchFailed):
             return self.ask(job_id, act)
         return None
 
@@ -242,22 +234,22 @@ class Operations:
             start = self.runs.retry_by_operator
             try:
                 result = start(job_id, model_profile, act, correlation_id, dry_run=dry_run)
-            except (StoreUnavailable, ServiceUnavailable):  # no word on the job itself
+            except (StoreUnavailable, errors.ServiceUnavailable):  # no word on the job itself
                 raise
-            except TakeOneError as error:
+            except errors.TakeOneError as error:
                 return Retried(job_id, error=error)
             except StoreError:
-                return Retried(job_id, error=ServiceUnavailable())
+                return Retried(job_id, error=errors.ServiceUnavailable())
             return Retried(job_id, result)
 
         page = self.page(View.FAILED, query, wanted)
         retried: list[Retried] = []
-        with suppress(StoreUnavailable, ServiceUnavailable):
+        with suppress(StoreUnavailable, errors.ServiceUnavailable):
             for record in page.items:
                 retried.append(retry(record.job.id))
         # Each of these would take as long to find out that nothing answers.
         untried = page.items[len(retried) :]
-        retried += [Retried(record.job.id, error=ServiceUnavailable()) for record in untried]
+        retried += [Retried(record.job.id, error=errors.ServiceUnavailable()) for record in untried]
         return Page(retried, page.next_cursor)
 
     def pause(self, act: OperatorAct) -> Pause:

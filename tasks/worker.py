@@ -8,13 +8,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import structlog
-from celery.signals import (
-    celeryd_after_setup,
-    setup_logging,
-    worker_init,
-    worker_ready,
-    worker_shutting_down,
-)
+from celery import signals
 from celery.worker.control import Panel, inspect_command
 from prometheus_client import start_http_server
 from redis import Redis
@@ -143,20 +137,20 @@ if load_worker_settings().broker_is_store:
     app.steps["worker"].add(Consumer)
 
 
-@celeryd_after_setup.connect
+@signals.celeryd_after_setup.connect
 def _leave_the_queues_to_the_threads(instance: Any, **_: Any) -> None:
     settings = load_worker_settings()
     if settings.broker_is_store:
         instance.app.amqp.queues.deselect(queue_names(settings))
 
 
-@setup_logging.connect
+@signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure_logging(load_worker_settings())
     own_output()
 
 
-@worker_init.connect
+@signals.worker_init.connect
 def _prepare(**_: Any) -> None:
     tracing.start(load_worker_settings(), "worker")
     for name in set(Panel.data) - _CONTROL_COMMANDS:
@@ -178,7 +172,7 @@ def active_queues(state: Any, **_: Any) -> list[dict[str, Any]]:  # noqa: ARG001
     return [queue.as_dict(recurse=True) for queue in app.conf.task_queues]
 
 
-@worker_ready.connect
+@signals.worker_ready.connect
 def _begin_work(sender: Any, **_: Any) -> None:
     settings, parts = load_worker_settings(), _parts()
     breaker_open.set_function(lambda: float(parts.dispatcher.breaker.is_open))
@@ -197,7 +191,7 @@ def _begin_work(sender: Any, **_: Any) -> None:
     Consumer.ready.set()
 
 
-@worker_shutting_down.connect
+@signals.worker_shutting_down.connect
 def _stop_sweeping(**_: Any) -> None:
     with suppress(RuntimeError):  # told to stop before it was ready
         _parts().sweeper.stop()
