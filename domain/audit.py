@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from domain.job_fsm import JobStatus
 
@@ -17,8 +18,6 @@ class Actor(StrEnum):
 
 
 class EventType(StrEnum):
-    """Every kind of event on a trail."""
-
     JOB_CREATED = "job.created"
     UPLOAD_CONFIRMED = "job.upload_confirmed"
     STATUS_CHANGED = "job.status_changed"
@@ -50,9 +49,8 @@ class OperatorAct:
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
-    """One event of a job's trail, without the ids that the trail's key already holds.
+class AuditEvent(NamedTuple):
+    """One event of a job's trail, in the order in which it is stored, without the ids that the key holds.
 
     `from_status` and `to_status` differ only where the event changed the job's state. `reason` is a word of
     our own or an operator's text; never a URI, an orchestrator's message or a secret. `operator` is the name of

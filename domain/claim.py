@@ -40,8 +40,6 @@ class Phase(StrEnum):
 
 
 class ClaimEvent(StrEnum):
-    """Everything that can happen to a claim."""
-
     BEGIN = "begin"  # a worker is about to post; stored before the first byte leaves
     ACCEPTED = "accepted"  # the orchestrator answered 2xx
     REFUSED = "refused"  # the orchestrator answered anything else, whole
@@ -130,8 +128,6 @@ IN_FLIGHT = frozenset({Phase.CLAIMED, Phase.SENDING, Phase.UNKNOWN})
 
 
 class DispatchKind(StrEnum):
-    """What a dispatch starts."""
-
     RUN = "run"
     RETRY = "retry"
 
@@ -298,11 +294,7 @@ class Claim(Stored):
         return min(timedelta(seconds=2 ** min(tries, 6)), _LONGEST_PAUSE) * spread
 
     def after(
-        self,
-        event: ClaimEvent,
-        now: datetime,
-        policy: DispatchPolicy,
-        reason: str | None = None,
+        self, event: ClaimEvent, now: datetime, policy: DispatchPolicy, reason: str | None = None
     ) -> Self | None:
         """The claim once `event` settled it, or made its outcome unknown; None if it changes no phase."""
         phase = self.next_phase(event)

@@ -8,14 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from domain.audit import Actor, EventType, OperatorAct
-from domain.claim import (
-    Claim,
-    ClaimEvent,
-    DispatchKind,
-    DispatchPolicy,
-    FencingToken,
-    Phase,
-)
+from domain.claim import Claim, ClaimEvent, DispatchKind, DispatchPolicy, FencingToken, Phase
 from domain.job import Job
 from domain.job_fsm import JobStatus, ensure_transition
 from domain.record import Change, Decision, Record, TaskKind, unchanged
@@ -51,22 +44,19 @@ def begin(
     phase = claim.next_phase(ClaimEvent.BEGIN) if claim else None
     if claim is None or phase is None or not wants_dispatch(record.job, claim):
         return Decision(False, record)
+    change = Change(record, now, claim.correlation_id)
     if not claim.may_be_sent(now, policy):
         event = ClaimEvent.WINDOW_OVER
-        return settlement(record, claim, event, event.value, now, policy).with_result(False)
-    begun = claim.model_copy(
-        update={
-            "phase": phase,
-            "sent_at": now,
-            "first_sent_at": claim.first_send if claim.sends else now,
-            "engine": claim.engine if claim.sends else policy.engine or None,
-            "sends": claim.sends + 1,
-            "lease_until": now + policy.send_lease,
-        }
+        return settlement(change, claim, event, event.value, policy).with_result(False)
+    change.log(EventType.SENT, Actor.SYSTEM, claim=claim)
+    change.update_claim(
+        phase=phase,
+        sent_at=now,
+        first_sent_at=claim.first_send if claim.sends else now,
+        engine=claim.engine if claim.sends else policy.engine or None,
+        sends=claim.sends + 1,
+        lease_until=now + policy.send_lease,
     )
-    change = Change(record, now, claim.correlation_id)
-    change.log(EventType.SENT, Actor.SYSTEM, claim=begun)
-    change.set_claim(begun)
     return replace(change.decision(True), unless_paused=True)
 
 
@@ -103,28 +93,29 @@ def settle(
     proves that the dispatch arrived, also under an older epoch, and the next send is then not made.
     """
     claim = record.standing(token.dispatch_id) if event in _PROOF else record.held_by(token)
+    if claim is None:
+        return unchanged(record)
     shown = f"{reason} {http_status}" if http_status else reason
-    return settlement(record, claim, event, reason, now, policy, shown)
+    change = Change(record, now, claim.correlation_id)
+    return settlement(change, claim, event, reason, policy, shown)
 
 
 def settlement(
-    record: Record,
-    claim: Claim | None,
+    change: Change,
+    claim: Claim,
     event: ClaimEvent,
     reason: str | None,
-    now: datetime,
     policy: DispatchPolicy,
     shown: str | None = None,
-    act: OperatorAct | None = None,
+    actor: Actor = Actor.SYSTEM,
 ) -> Decision[None]:
     """What `event` does to the claim; nothing if it changes no phase. `shown`: another reason for the trail."""
-    settled = claim.after(event, now, policy, reason) if claim else None
+    settled = claim.after(event, change.now, policy, reason)
     if settled is None:
-        return unchanged(record)
-    change = Change(record, now, settled.correlation_id, act)
+        return unchanged(change.record)
     is_unknown = settled.phase is Phase.UNKNOWN
     event_type = EventType.UNKNOWN if is_unknown else _EVENT_TYPES.get(event, EventType.RELEASED)
-    change.log(event_type, Actor.SYSTEM, claim=settled, reason=shown or reason)
+    change.log(event_type, actor, claim=settled, reason=shown or reason)
     change.set_claim(settled)
     starts = settled.phase is Phase.SENT and settled.kind is DispatchKind.RUN
     # A job that was cancelled meanwhile stays cancelled; one that a callback moved on stays there.
@@ -134,34 +125,24 @@ def settlement(
     return change.decision(None)
 
 
-def resend(
-    record: Record,
-    now: datetime,
-    policy: DispatchPolicy,
-    actor: Actor,
-    correlation_id: str | None = None,
-    act: OperatorAct | None = None,
-) -> Decision[None]:
+def resend(change: Change, policy: DispatchPolicy, actor: Actor) -> Decision[None]:
     """Claim an unknown dispatch afresh, under its own id and the next epoch."""
-    claim = record.claim
+    record, claim, now = change.record, change.record.claim, change.now
     phase = claim.next_phase(ClaimEvent.RESEND) if claim else None
     is_wanted = claim is not None and wants_dispatch(record.job, claim)
     if claim is None or phase is None or not is_wanted or not claim.may_be_sent(now, policy):
         return unchanged(record)
-    again = claim.model_copy(
-        update={
-            "phase": phase,
-            "epoch": record.next_epoch,
-            "messages": 1,
-            "reason": None,
-            "asked_at": None,
-            "asks": 0,
-            "lease_until": now + policy.claim_lease,
-        }
+    change.correlation_id = change.correlation_id or claim.correlation_id
+    change.update_claim(
+        phase=phase,
+        epoch=record.next_epoch,
+        messages=1,
+        reason=None,
+        asked_at=None,
+        asks=0,
+        lease_until=now + policy.claim_lease,
     )
-    change = Change(record, now, correlation_id or claim.correlation_id, act)
-    change.log(EventType.RESENT, actor, claim=again)
-    change.set_claim(again)
+    change.log(EventType.RESENT, actor, claim=change.record.claim)
     return change.decision(None, task=TaskKind.DISPATCH)
 
 
@@ -174,9 +155,8 @@ def settle_by_operator(
     run cannot be released, because the job has moved on.
     """
     claim = record.claim
-    if claim is None:
+    awaited = claim is not None and claim.awaits_resume and wants_dispatch(record.job, claim)
+    if claim is None or (claim.phase is Phase.SENT and not awaited):
         return unchanged(record)
-    awaited = claim.awaits_resume and wants_dispatch(record.job, claim)
-    if claim.phase is Phase.SENT and not awaited:
-        return unchanged(record)
-    return settlement(record, claim, event, event.value, now, policy, act.reason, act)
+    change = Change(record, now, claim.correlation_id, act)
+    return settlement(change, claim, event, event.value, policy, act.reason)

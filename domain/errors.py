@@ -26,8 +26,6 @@ class TakeOneError(Exception):
 
 
 class Unauthorized(TakeOneError):
-    """The caller is not known: the credentials are missing or wrong."""
-
     code = "UNAUTHORIZED"
     message = "Valid credentials are required."
 
@@ -84,8 +82,6 @@ class RetriedTooOften(RetryNotAllowedState):
 
 
 class JobAlreadyRunning(TakeOneError):
-    """The job is being worked on, or a dispatch of it is in flight."""
-
     code = "JOB_ALREADY_RUNNING"
     message = "The job is already running."
     shows = ("current_status",)
@@ -99,8 +95,6 @@ class CannotBeAsked(TakeOneError):
 
 
 class NothingToSettle(TakeOneError):
-    """The job's dispatch is not an operator's to settle so, or not any more."""
-
     code = "NOTHING_TO_SETTLE"
     message = "There is nothing to settle."
 
@@ -111,15 +105,11 @@ class ClientRequestMismatch(TakeOneError):
 
 
 class IdempotencyKeyMismatch(TakeOneError):
-    """The same Idempotency-Key came with another body, or made a record that is gone by now."""
-
     code = "IDEMPOTENCY_KEY_MISMATCH"
     message = "This Idempotency-Key was used with another body, or for what was deleted since."
 
 
 class NotTerminal(TakeOneError):
-    """Only a job that has ended can be deleted."""
-
     code = "NOT_TERMINAL"
     message = "The job has not ended."
     shows = ("current_status",)
@@ -146,16 +136,12 @@ class CallbackOutOfOrder(TakeOneError):
 
 
 class ExecutionSuperseded(TakeOneError):
-    """Another execution of this dispatch came first and is the one that counts: stop."""
-
     code = "EXECUTION_SUPERSEDED"
     message = "Another execution of this dispatch was first; stop this one."
     shows = ("execution_id",)
 
 
 class OrchestratorDispatchFailed(TakeOneError):
-    """The orchestrator did not accept the dispatch, or it is not known whether it did."""
-
     code = "ORCHESTRATOR_DISPATCH_FAILED"
     message = "The workflow could not be started."
     shows = ("reason",)
@@ -167,8 +153,6 @@ class OrchestratorDispatchFailed(TakeOneError):
 
 
 class ServiceUnavailable(TakeOneError):
-    """A part that the service cannot do without does not answer."""
-
     code = "SERVICE_UNAVAILABLE"
     message = "The service cannot serve this right now."
     retry_after = 1

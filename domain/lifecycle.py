@@ -6,6 +6,7 @@ from typing import Any
 
 from domain.audit import Actor, AuditEvent, EventType, OperatorAct
 from domain.claim import TOLD_AGAIN_AFTER, ClaimEvent, DispatchPolicy, FencingToken, Phase
+from domain.claim_rules import settlement
 from domain.errors import JobAlreadyRunning, NotTerminal, VideoUriConflict
 from domain.job import FAILED_BY_OPERATOR, Failure, Job
 from domain.job_fsm import TERMINAL_STATUSES, JobStatus, ensure_not_terminal, ensure_transition
@@ -32,13 +33,7 @@ def create_job(
         **(own or {}),
     )
     created = AuditEvent(
-        event_type=EventType.JOB_CREATED,
-        actor=Actor.EDITOR,
-        from_status=None,
-        to_status=job.status,
-        occurred_at=now,
-        recorded_at=now,
-        correlation_id=correlation_id,
+        EventType.JOB_CREATED, Actor.EDITOR, None, job.status, now, now, correlation_id
     )
     return Decision(None, Record(job), True, (created,))
 
@@ -109,13 +104,9 @@ def cancel(
     status = ensure_transition(record.job.status, JobStatus.CANCELLED)
     change = Change(record, now, correlation_id, act)
     change.move(status, actor, EventType.JOB_CANCELLED)
-    event = ClaimEvent.CANCELLED
-    stopped = record.claim.after(event, now, policy, event.value) if record.claim else None
-    if stopped is not None:
-        is_freed = stopped.phase is Phase.RELEASED
-        event_type = EventType.RELEASED if is_freed else EventType.UNKNOWN
-        change.log(event_type, actor, claim=stopped, reason=event.value)
-        change.set_claim(stopped)
+    if record.claim is not None:
+        event = ClaimEvent.CANCELLED
+        settlement(change, record.claim, event, event.value, policy, actor=actor)
     return _stopped_at_the_engine(change, policy)
 
 

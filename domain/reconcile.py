@@ -4,7 +4,7 @@ The sweep and a run never ask an engine themselves: they commit an ask, and a wo
 only for the record that it was asked about, but for "it is there", which is true whatever happened since.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from domain.audit import Actor, EventType, OperatorAct
@@ -57,19 +57,13 @@ def look(record: Record, now: datetime, policy: DispatchPolicy) -> Decision[None
     return case.look_at_sent()
 
 
-def start_ask(
-    record: Record,
-    now: datetime,
-    policy: DispatchPolicy,
-    correlation_id: str | None = None,
-    act: OperatorAct | None = None,
-) -> Decision[None]:
+def start_ask(change: Change, policy: DispatchPolicy) -> Decision[None]:
     """Have a worker ask the engine about the dispatch; nothing if one is being asked, or none can be."""
-    claim = record.claim
-    if claim is None or not claim.is_askable(policy) or is_asked(claim, now):
-        return unchanged(record)
-    change = Change(record, now, correlation_id or claim.correlation_id, act)
-    if act is not None:
+    claim = change.record.claim
+    if claim is None or not claim.is_askable(policy) or is_asked(claim, change.now):
+        return unchanged(change.record)
+    change.correlation_id = change.correlation_id or claim.correlation_id
+    if change.act is not None:
         change.log(EventType.ASKED, Actor.OPERATOR, claim=claim)
     return _asking(change, claim)
 
@@ -88,7 +82,7 @@ def ask_by_operator(
     claim = record.claim
     if claim is None or claim.phase not in _ASKED_BY_OPERATORS or not claim.is_askable(policy):
         raise CannotBeAsked
-    asking = start_ask(record, now, policy, correlation_id, act)
+    asking = start_ask(Change(record, now, correlation_id, act), policy)
     return asking.with_result(asking.record.claim or claim)
 
 
@@ -163,7 +157,7 @@ class _Case:
     def settle(
         self, event: ClaimEvent, reason: str | None = None, shown: str | None = None
     ) -> Decision[None]:
-        return settlement(self.record, self.claim, event, reason, self.now, self.policy, shown)
+        return settlement(self.change(), self.claim, event, reason, self.policy, shown)
 
     def later(
         self, pause: timedelta | None, task: TaskKind | None = None, **fields: int
@@ -199,7 +193,7 @@ class _Case:
     def look_at_unknown(self) -> Decision[None]:
         claim, policy = self.claim, self.policy
         if claim.is_askable(policy):
-            return start_ask(self.record, self.now, policy)
+            return start_ask(self.change(), policy)
         if self.is_abandoned():
             return self.settle(ClaimEvent.ABANDONED, ClaimEvent.ABANDONED.value)
         if self.record.job.status is JobStatus.CANCELLED:
@@ -207,7 +201,7 @@ class _Case:
         if claim.is_recognised(self.now, policy):
             if policy.is_paused:
                 return self.later(_WHILE_PAUSED)
-            return resend(self.record, self.now, policy, Actor.SYSTEM)
+            return resend(self.change(), policy, Actor.SYSTEM)
         is_held_for_good = policy.window is not None or claim.is_elsewhere(policy)
         return self.later(SELDOM) if is_held_for_good else unchanged(self.record)
 
@@ -240,10 +234,10 @@ class _Case:
         return change.decision(None)
 
     def found(self, state: RunState) -> Decision[None]:
-        found = self.settle(ClaimEvent.FOUND)
-        change = Change(found.record, self.now)
+        change = self.change()
+        settlement(change, self.claim, ClaimEvent.FOUND, None, self.policy)
         _note_state(change, state, self.policy)
-        return replace(found, record=change.record)
+        return change.decision(None)
 
     def absent(self, state: RunState) -> Decision[None]:
         """Absent never means released: the first request may still be travelling."""
@@ -253,7 +247,7 @@ class _Case:
                 return self.settle(ClaimEvent.ABANDONED, ClaimEvent.ABANDONED.value)
             is_wanted = wants_dispatch(self.record.job, claim) and not policy.is_paused
             if is_wanted and claim.is_recognised(now, policy):
-                return resend(self.record, now, policy, Actor.SYSTEM)
+                return resend(self.change(), policy, Actor.SYSTEM)
         change = self.change()
         due = claim.next_try(now, policy)
         change.update_claim(asked_at=None, run_state=state, run_state_at=now, lease_until=due)

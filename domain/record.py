@@ -155,25 +155,22 @@ def unchanged(record: Record) -> Decision[None]:
     return Decision(None, record)
 
 
+@dataclass(slots=True)
 class Change:
     """A change in the making: collects new values, and the events that go with them.
 
     `act`: an operator makes it; each of its events then says so, whatever actor it is logged with.
     """
 
-    def __init__(
-        self,
-        record: Record,
-        now: datetime,
-        correlation_id: str | None = None,
-        act: OperatorAct | None = None,
-    ) -> None:
-        self.record = record
-        self.now = now
-        self._correlation_id = correlation_id
-        self._act = act
-        self._events: list[AuditEvent] = []
-        self._version = record.job.version + 1
+    record: Record
+    now: datetime
+    correlation_id: str | None = None
+    act: OperatorAct | None = None
+    events: tuple[AuditEvent, ...] = ()
+    version: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.version = self.job.version + 1
 
     @property
     def job(self) -> Job:
@@ -192,23 +189,22 @@ class Change:
         execution_id: str | None = None,
     ) -> None:
         """Add an event; without `to_status` it says that the state stayed as it is."""
-        act = self._act
-        self._events.append(
-            AuditEvent(
-                event_type=event_type,
-                actor=Actor.OPERATOR if act else actor,
-                from_status=self.job.status,
-                to_status=to_status or self.job.status,
-                occurred_at=occurred_at or self.now,
-                recorded_at=self.now,
-                correlation_id=self._correlation_id,
-                dispatch_id=claim.dispatch_id if claim else None,
-                epoch=claim.epoch if claim else None,
-                reason=act.reason if act else reason,
-                execution_id=execution_id,
-                operator=act.operator if act else None,
-            )
+        act = self.act
+        event = AuditEvent(
+            event_type=event_type,
+            actor=Actor.OPERATOR if act else actor,
+            from_status=self.job.status,
+            to_status=to_status or self.job.status,
+            occurred_at=occurred_at or self.now,
+            recorded_at=self.now,
+            correlation_id=self.correlation_id,
+            dispatch_id=claim.dispatch_id if claim else None,
+            epoch=claim.epoch if claim else None,
+            reason=act.reason if act else reason,
+            execution_id=execution_id,
+            operator=act.operator if act else None,
         )
+        self.events = (*self.events, event)
 
     def move(
         self,
@@ -223,7 +219,7 @@ class Change:
         self.update_job(status=to_status, status_since=since)
 
     def update_job(self, **fields: Any) -> None:
-        fields |= {"updated_at": self.now, "version": self._version}
+        fields |= {"updated_at": self.now, "version": self.version}
         self.record = Record(self.job.model_copy(update=fields), self.record.claim)
 
     def set_claim(self, claim: Claim) -> None:
@@ -275,7 +271,7 @@ class Change:
         error: TakeOneError | None = None,
     ) -> Decision[Result]:
         """The finished decision, with the record as it now is."""
-        return Decision(result, self.record, True, tuple(self._events), task, callback, error)
+        return Decision(result, self.record, True, self.events, task, callback, error)
 
 
 def owned(record: Record, user: str) -> Record:

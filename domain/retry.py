@@ -8,7 +8,7 @@ from domain.audit import OperatorAct
 from domain.claim import DispatchKind, DispatchPolicy, Phase, RetryTerms
 from domain.job import Job
 from domain.job_fsm import RUNNING_STATUSES, JobStatus
-from domain.record import Decision, Record
+from domain.record import Change, Decision, Record
 from domain.run import DispatchResult, decide_again, start
 
 # The furthest checkpoint first: where a retry goes on, and which artifact it goes on from.
@@ -44,14 +44,13 @@ def decide_retry(
     """
     job = record.job
     dispatch_id = retry_dispatch_id(job.id, client_request_id)
-    standing = record.standing(dispatch_id)
+    standing, change = record.standing(dispatch_id), Change(record, now, correlation_id, act)
     if standing is not None:
         if standing.retry is None or standing.retry.model_profile != model_profile:
             raise errors.ClientRequestMismatch
-        return decide_again(record, standing, now, policy, correlation_id, act)
+        return decide_again(change, standing, policy)
     _ensure_retryable(record, policy)
-    terms = _retry_terms(job, model_profile)
-    return start(record, DispatchKind.RETRY, dispatch_id, now, policy, correlation_id, terms, act)
+    return start(change, DispatchKind.RETRY, dispatch_id, policy, _retry_terms(job, model_profile))
 
 
 def operator_request_id(record: Record) -> str:

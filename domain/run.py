@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from domain.audit import Actor, EventType, OperatorAct
+from domain.audit import Actor, EventType
 from domain.claim import (
     OUTCOME_UNKNOWN,
     Claim,
@@ -60,37 +60,35 @@ def decide_run(
     ensure_not_terminal(job.status, JobStatus.AUDIO_EXTRACTING)
     dispatch_id = run_dispatch_id(job.id)
     standing = record.standing(dispatch_id)
+    change = Change(record, now, correlation_id)
     if standing is not None:
-        return decide_again(record, standing, now, policy, correlation_id)
+        return decide_again(change, standing, policy)
     # AUDIO_EXTRACTING may follow itself, but only a callback may say so: a run starts from UPLOADED.
     if job.status is not JobStatus.UPLOADED or not job.manifest.video_uri:
         allowed = list(TRANSITIONS[job.status])
         raise FsmTransitionInvalid(job.status, JobStatus.AUDIO_EXTRACTING, allowed)
-    return start(record, DispatchKind.RUN, dispatch_id, now, policy, correlation_id)
+    return start(change, DispatchKind.RUN, dispatch_id, policy)
 
 
 def start(
-    record: Record,
+    change: Change,
     kind: DispatchKind,
     dispatch_id: str,
-    now: datetime,
     policy: DispatchPolicy,
-    correlation_id: str | None,
     retry: RetryTerms | None = None,
-    act: OperatorAct | None = None,
 ) -> Decision[DispatchResult]:
     """Claim a dispatch that the caller has checked to be allowed, and ask for a worker."""
+    record = change.record
     claim = Claim(
         kind=kind,
         dispatch_id=dispatch_id,
         epoch=record.next_epoch,
         phase=Phase.CLAIMED,
-        claimed_at=now,
-        lease_until=now + policy.claim_lease,
-        correlation_id=correlation_id,
+        claimed_at=change.now,
+        lease_until=change.now + policy.claim_lease,
+        correlation_id=change.correlation_id,
         retry=retry,
     )
-    change = Change(record, now, correlation_id, act)
     change.log(EventType.CLAIMED, Actor.EDITOR, claim=claim)
     if record.claim is not None:
         change.add_past_claim(record.claim)
@@ -99,28 +97,21 @@ def start(
     return change.decision(result, task=TaskKind.DISPATCH)
 
 
-def decide_again(
-    record: Record,
-    claim: Claim,
-    now: datetime,
-    policy: DispatchPolicy,
-    correlation_id: str | None,
-    act: OperatorAct | None = None,
-) -> Decision[DispatchResult]:
+def decide_again(change: Change, claim: Claim, policy: DispatchPolicy) -> Decision[DispatchResult]:
     """Replay a dispatch that stands, join one that is under way, or send an unknown one again.
 
     Raises `OrchestratorDispatchFailed` while an unknown outcome is held.
     """
-    status = record.job.status
+    record, status, now = change.record, change.job.status, change.now
     if claim.phase is Phase.SENT:
         return Decision(DispatchResult(Outcome.REPLAYED, claim, status), record)
     if claim.phase is not Phase.UNKNOWN or is_asked(claim, now):
         return Decision(DispatchResult(Outcome.JOINED, claim, status), record)
-    asked = start_ask(record, now, policy, correlation_id, act)
+    asked = start_ask(change, policy)
     if asked.changed and asked.record.claim is not None:
         return asked.with_result(DispatchResult(Outcome.JOINED, asked.record.claim, status))
     if claim.is_recognised(now, policy) or hold_is_over(claim, now, policy):
-        sent = resend(record, now, policy, Actor.EDITOR, correlation_id, act)
+        sent = resend(change, policy, Actor.EDITOR)
         if sent.changed and sent.record.claim is not None:
             # This call makes a dispatch, so it starts it; the call before was answered 502.
             return sent.with_result(DispatchResult(Outcome.STARTED, sent.record.claim, status))

@@ -5,14 +5,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from domain import errors
 from domain.audit import Actor, EventType
 from domain.claim import Claim, ClaimEvent, DispatchKind, DispatchPolicy, Phase, Refusal
-from domain.errors import (
-    CallbackOutOfOrder,
-    EventIdPayloadMismatch,
-    ExecutionSuperseded,
-    FsmTransitionInvalid,
-)
 from domain.job import Failure, Job
 from domain.job_fsm import TERMINAL_STATUSES, TRANSITIONS, JobStatus, ensure_transition
 from domain.record import AppliedEvent, Change, Decision, Record
@@ -59,15 +54,16 @@ def apply_callback(
     current = claim.dispatch_id if claim else run_dispatch_id(record.job.id)
     if _is_replay(record.seen, callback, current):
         return Decision(True, record)
-    superseded = ExecutionSuperseded(claim.execution_id if claim else None)
+    superseded = errors.ExecutionSuperseded(claim.execution_id if claim else None)
     if callback.dispatch_id not in (None, current):
         raise superseded
     if _is_superseded(record, callback.execution_id):
         return _note_superseded(record, callback, now, superseded)
     resumes = _resumes(record, callback, policy)
     # Each dispatch begins an order of its own: the one before may have had a clock that was ahead.
-    if not resumes:
-        _ensure_in_order(record.job, callback)
+    latest = record.job.latest_occurred_at
+    if not resumes and latest is not None and callback.occurred_at < latest:
+        raise errors.CallbackOutOfOrder(latest, record.job.status, callback.status)
     _ensure_not_too_often(record.job, callback.status)
     change = Change(record, now, callback.correlation_id)
     _take_step(change, callback, policy, resumes=resumes)
@@ -92,14 +88,8 @@ def _is_replay(seen: AppliedEvent | None, callback: StatusCallback, current: str
     if callback.dispatch_id is not None and not is_same_dispatch:
         return False
     if not is_same_dispatch or seen.digest != callback.digest:
-        raise EventIdPayloadMismatch(callback.event_id)
+        raise errors.EventIdPayloadMismatch(callback.event_id)
     return True
-
-
-def _ensure_in_order(job: Job, callback: StatusCallback) -> None:
-    latest = job.latest_occurred_at
-    if latest is not None and callback.occurred_at < latest:
-        raise CallbackOutOfOrder(latest, job.status, callback.status)
 
 
 def _ensure_not_too_often(job: Job, status: JobStatus) -> None:
@@ -113,7 +103,7 @@ def _ensure_not_too_often(job: Job, status: JobStatus) -> None:
     elif job.repeats >= _MOST_REPEATS:
         allowed = tuple(each for each in allowed if each is not job.status)
     if status in TRANSITIONS[job.status] and status not in allowed:
-        raise FsmTransitionInvalid(job.status, status, list(allowed))
+        raise errors.FsmTransitionInvalid(job.status, status, list(allowed))
 
 
 def _is_superseded(record: Record, execution_id: str | None) -> bool:
@@ -126,7 +116,7 @@ def _is_superseded(record: Record, execution_id: str | None) -> bool:
 
 
 def _note_superseded(
-    record: Record, callback: StatusCallback, now: datetime, error: ExecutionSuperseded
+    record: Record, callback: StatusCallback, now: datetime, error: errors.ExecutionSuperseded
 ) -> Decision[bool]:
     claim, execution_id = record.claim, callback.execution_id or ""
     known = claim.superseded if claim else ()

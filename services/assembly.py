@@ -24,8 +24,6 @@ from store.write_limit import WriteLimit
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The use cases, and the stores behind them."""
-
     settings: Settings
     redis: Redis
     jobs: JobStore
@@ -52,6 +50,7 @@ def make_services(settings: Settings, outbox: Outbox) -> Services:
     idempotency_keys = IdempotencyKeys(redis, settings.idempotency_key_seconds)
     slots, writes = WaitSlots(settings.web_wait_slots), WriteLimit(settings.write_limit, redis)
     runs = RunAndWait(jobs, Notifier(redis), policy, slots, writes, utc_now)
+    views, wait_seconds = JobViews(redis, projects.load_jobs), settings.run_wait_seconds
     return Services(
         settings=settings,
         redis=redis,
@@ -59,15 +58,7 @@ def make_services(settings: Settings, outbox: Outbox) -> Services:
         projects=projects,
         idempotency_keys=idempotency_keys,
         run_and_wait=runs,
-        operations=Operations(
-            jobs,
-            projects,
-            JobViews(redis, projects.load_jobs),
-            runs,
-            settings.run_wait_seconds,
-            policy,
-            utc_now,
-        ),
+        operations=Operations(jobs, projects, views, runs, wait_seconds, policy, utc_now),
         erasure=Erasure(jobs, projects, idempotency_keys, policy, utc_now),
         writes=writes,
         policy=policy,

@@ -112,11 +112,10 @@ class Erasure:
 
     def trail(self, job_id: str) -> Iterator[AuditEvent]:
         """All events of a job's trail that this release knows."""
-        start, more = 0, True
-        while more:
-            events, more = self._jobs.trail(job_id, start, _PAGE)
+        end, length = 0, 1
+        while end < length:
+            events, end, length = self._jobs.trail(job_id, end, _PAGE)
             yield from events
-            start += _PAGE
 
     def erase(
         self, selection: Selection, wait_seconds: float, on_orphan: OnOrphan | None = None

@@ -10,18 +10,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from domain import lifecycle
+from domain import errors, lifecycle
 from domain.audit import AuditEvent, OperatorAct
 from domain.claim import ClaimEvent, DispatchPolicy, Phase, RunState
 from domain.claim_rules import settle_by_operator
-from domain.errors import (
-    CannotBeAsked,
-    JobAlreadyRunning,
-    NothingToSettle,
-    OrchestratorDispatchFailed,
-    ServiceUnavailable,
-    TakeOneError,
-)
 from domain.job_fsm import JobStatus, ensure_transition
 from domain.pause import Pause
 from domain.reconcile import NO_ANSWER, ask_by_operator, has_answered, word_of_engine
@@ -75,7 +67,7 @@ class Retried:
 
     job_id: str
     result: DispatchResult | None = None
-    error: TakeOneError | None = None
+    error: errors.TakeOneError | None = None
 
 
 def reason_of(record: Record) -> str | None:
@@ -86,27 +78,23 @@ def reason_of(record: Record) -> str | None:
     return claim.reason or claim.run_state if claim else None
 
 
+@dataclass(frozen=True, slots=True)
 class Operations:
     """The operator's use cases. Each raises `StoreError` where the store does not serve."""
 
-    def __init__(
-        self,
-        jobs: JobStore,
-        projects: ProjectStore,
-        views: JobViews,
-        runs: RunAndWait,
-        wait_seconds: float,
-        policy: DispatchPolicy,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._jobs, self._views, self._runs, self._policy = jobs, views, runs, policy
-        self._projects, self._wait_seconds, self._now = projects, wait_seconds, now
+    store: JobStore
+    projects: ProjectStore
+    views: JobViews
+    runs: RunAndWait
+    wait_seconds: float
+    policy: DispatchPolicy
+    now: Callable[[], datetime]
 
     def page(
         self, view: View | JobStatus, query: PageQuery, wanted: JobFilter = EVERY_JOB
     ) -> Page[Record]:
         """A page of a view of all users' jobs, or of those in a state, oldest first."""
-        return self._views.page(view, query, wanted.matches)
+        return self.views.page(view, query, wanted.matches)
 
     def every(self, view: View | JobStatus, before: datetime | None = None) -> Iterator[Record]:
         """All that `page` has, of those that have been there since `before`."""
@@ -124,7 +112,7 @@ class Operations:
             for each in LISTED_STATES if status is None else (status,):
                 yield from self.every(each, before)
             return
-        of_owner = partial(self._projects.jobs_of_user, owner, status=status)
+        of_owner = partial(self.projects.jobs_of_user, owner, status=status)
         for page in every_page(of_owner, PageQuery(_PAGE)):
             yield from (each for each in page.items if each.job.in_state_since <= before)
 
@@ -137,10 +125,10 @@ class Operations:
 
     def unreadable(self) -> Iterator[str]:
         """The jobs with an open dispatch whose record this release cannot read."""
-        listed = self._jobs.index.listed
+        listed = self.store.index.listed
         for job_id in {*listed(keys.UNKNOWN), *listed(keys.DUE)}:
             try:
-                self._jobs.load(job_id)
+                self.store.load(job_id)
             except RecordUnreadable:
                 yield job_id
 
@@ -149,7 +137,9 @@ class Operations:
 
         Raises `ResourceNotFound`.
         """
-        return self._jobs.get(job_id), *self._jobs.latest_events(job_id, _MOST_EVENTS)
+        record = self.store.get(job_id)
+        events, _, length = self.store.trail(job_id, -_MOST_EVENTS, _MOST_EVENTS)
+        return record, events, max(0, length - _MOST_EVENTS)
 
     def ask(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Asked:
         """Have a worker ask the orchestrator about the job's dispatch, and wait for what follows from that.
@@ -157,22 +147,22 @@ class Operations:
         One that is being asked already is waited for. Raises `ResourceNotFound`, `CannotBeAsked`,
         `NoWaitSlot`, and `OrchestratorDispatchFailed` if there is no answer within the wait of a run.
         """
-        deadline = time.monotonic() + self._wait_seconds
-        now = self._now()
-        with self._runs.waiting(Wait.DISPATCH, job_id, act.operator) as subscription:
-            asked = self._jobs.update(
+        deadline = time.monotonic() + self.wait_seconds
+        now = self.now()
+        with self.runs.waiting(Wait.DISPATCH, job_id, act.operator) as subscription:
+            asked = self.store.update(
                 job_id,
-                lambda record: ask_by_operator(record, act, now, self._policy, correlation_id),
+                lambda record: ask_by_operator(record, act, now, self.policy, correlation_id),
             ).result
             record = watch(
                 subscription,
-                lambda: self._jobs.get(job_id),
+                lambda: self.store.get(job_id),
                 lambda record: has_answered(record, asked),
                 deadline,
             )
         if has_answered(record, asked):
             return Asked(record, word_of_engine(record, asked))
-        raise OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
+        raise errors.OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
 
     def settle(self, job_id: str, settlement: str, act: OperatorAct) -> Record:
         """Settle a dispatch as `sent` or `release`.
@@ -180,23 +170,23 @@ class Operations:
         Before a release, the orchestrator is asked, where it can be: a dispatch that it has is settled as such.
         Raises `JobAlreadyRunning` while it runs there, `NothingToSettle`, and `ResourceNotFound`.
         """
-        event, now = _EVENTS[settlement], self._now
+        event, now = _EVENTS[settlement], self.now
         if event is ClaimEvent.SETTLED_RELEASE:
             asked = self._asked_if_it_can_be(job_id, act)
             if asked is not None and asked.state is RunState.RUNNING:
-                raise JobAlreadyRunning(asked.record.job.status)
-        settled = self._jobs.update(
-            job_id, lambda record: settle_by_operator(record, event, act, now(), self._policy)
+                raise errors.JobAlreadyRunning(asked.record.job.status)
+        settled = self.store.update(
+            job_id, lambda record: settle_by_operator(record, event, act, now(), self.policy)
         )
         if not settled.changed:
-            raise NothingToSettle
+            raise errors.NothingToSettle
         return settled.record
 
     def cancel(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
         """Cancel any user's job. Raises `FsmTerminalImmutable` and `ResourceNotFound`."""
         return self._stop(
             job_id,
-            lambda record: lifecycle.cancel(record, self._now(), self._policy, correlation_id, act),
+            lambda record: lifecycle.cancel(record, self.now(), self.policy, correlation_id, act),
         )
 
     def fail(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
@@ -204,23 +194,23 @@ class Operations:
 
         Raises `FsmTerminalImmutable`, `FsmTransitionInvalid` and `ResourceNotFound`.
         """
-        ensure_transition(self._jobs.get(job_id).job.status, JobStatus.FAILED)
+        ensure_transition(self.store.get(job_id).job.status, JobStatus.FAILED)
         self._asked_if_it_can_be(job_id, act)
         return self._stop(
             job_id,
-            lambda record: lifecycle.fail(record, act, self._now(), self._policy, correlation_id),
+            lambda record: lifecycle.fail(record, act, self.now(), self.policy, correlation_id),
         )
 
     def _stop(self, job_id: str, rule: Callable[[Record], Decision[None]]) -> Record:
         try:
-            return self._jobs.update(job_id, rule).record
+            return self.store.update(job_id, rule).record
         except QueueUnavailable:
             # It is stopped here, and the sweep has the orchestrator told.
-            return self._jobs.get(job_id)
+            return self.store.get(job_id)
 
     def _asked_if_it_can_be(self, job_id: str, act: OperatorAct) -> Asked | None:
         # Where it cannot be asked, or gives no answer, the operator's word counts.
-        with suppress(CannotBeAsked, OrchestratorDispatchFailed):
+        with suppress(errors.CannotBeAsked, errors.OrchestratorDispatchFailed):
             return self.ask(job_id, act)
         return None
 
@@ -241,31 +231,31 @@ class Operations:
         """
 
         def retry(job_id: str) -> Retried:
-            start = self._runs.retry_by_operator
+            start = self.runs.retry_by_operator
             try:
                 result = start(job_id, model_profile, act, correlation_id, dry_run=dry_run)
-            except (StoreUnavailable, ServiceUnavailable):  # no word on the job itself
+            except (StoreUnavailable, errors.ServiceUnavailable):  # no word on the job itself
                 raise
-            except TakeOneError as error:
+            except errors.TakeOneError as error:
                 return Retried(job_id, error=error)
             except StoreError:
-                return Retried(job_id, error=ServiceUnavailable())
+                return Retried(job_id, error=errors.ServiceUnavailable())
             return Retried(job_id, result)
 
         page = self.page(View.FAILED, query, wanted)
         retried: list[Retried] = []
-        with suppress(StoreUnavailable, ServiceUnavailable):
+        with suppress(StoreUnavailable, errors.ServiceUnavailable):
             for record in page.items:
                 retried.append(retry(record.job.id))
         # Each of these would take as long to find out that nothing answers.
         untried = page.items[len(retried) :]
-        retried += [Retried(record.job.id, error=ServiceUnavailable()) for record in untried]
+        retried += [Retried(record.job.id, error=errors.ServiceUnavailable()) for record in untried]
         return Page(retried, page.next_cursor)
 
     def pause(self, act: OperatorAct) -> Pause:
         """Pause dispatching; the pause that stands, which is an earlier one if one was on."""
-        return self._jobs.pauses.begin(act.operator, act.reason or "", self._now())
+        return self.store.pauses.begin(act.operator, act.reason or "", self.now())
 
     def resume(self, act: OperatorAct) -> Pause | None:
         """Post dispatches again; the pause that this ended, None if none was on."""
-        return self._jobs.pauses.end(act.operator, self._now(), act.reason)
+        return self.store.pauses.end(act.operator, self.now(), act.reason)

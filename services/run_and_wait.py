@@ -192,7 +192,7 @@ class RunAndWait:
             if settled is not None or left <= 0:
                 claim = settled or result.claim
                 return replace(result, claim=claim, status=record.job.status)
-            subscription.wait(min(left, _REREAD_SECONDS))
+            subscription.wait_for_change(min(left, _REREAD_SECONDS))
             record = self._jobs.get(record.job.id)
 
     @contextmanager
@@ -218,4 +218,4 @@ def watch(
         left = deadline - time.monotonic()
         if left <= 0 or is_news(seen):
             return seen
-        subscription.wait(min(left, _REREAD_SECONDS))
+        subscription.wait_for_change(min(left, _REREAD_SECONDS))

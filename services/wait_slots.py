@@ -18,8 +18,6 @@ class NoWaitSlot(ServiceUnavailable):
 
 
 class Wait(Enum):
-    """What a caller waits for."""
-
     DISPATCH = "dispatch"
     LONG_POLL = "long_poll"
 

@@ -6,18 +6,9 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from redis import BlockingConnectionPool, Redis
+from redis import BlockingConnectionPool, Redis, exceptions
 from redis.backoff import NoBackoff
 from redis.client import Pipeline
-from redis.exceptions import (
-    ClusterDownError,
-    MasterDownError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
@@ -28,7 +19,8 @@ from store.errors import StoreUnavailable
 
 # Error replies of a Redis that is up but cannot serve as a primary right now.
 _NOT_SERVING_TYPES = (
-    ClusterDownError, MasterDownError, NoPermissionError, OutOfMemoryError, ReadOnlyError,
+    exceptions.ClusterDownError, exceptions.MasterDownError, exceptions.NoPermissionError,
+    exceptions.OutOfMemoryError, exceptions.ReadOnlyError,
 )  # fmt: skip
 # Redis 6 quotes that of a command in a script: "Error running script …: -OOM command not allowed …".
 _NOT_SERVING = re.compile(
@@ -99,8 +91,10 @@ def redis_errors(operation: str) -> Iterator[None]:
     with tracing.store_span(operation):
         try:
             yield
-        except (RedisError, OSError) as error:
-            if _is_fault_of_ours(error):
+        except (exceptions.RedisError, OSError) as error:
+            is_reply = isinstance(error, exceptions.ResponseError)
+            is_serving = is_reply and not isinstance(error, _NOT_SERVING_TYPES)
+            if is_serving and not _NOT_SERVING.search(str(error)):
                 raise
             raise StoreUnavailable(type(error).__name__) from error
 
@@ -125,8 +119,3 @@ def scanned(client: Redis, pattern: str) -> Iterator[list[str]]:
         with redis_errors("SCAN"):
             cursor, found = client.scan(cursor or 0, match=pattern, count=_SCANNED)
         yield [name.decode() for name in found]
-
-
-def _is_fault_of_ours(error: Exception) -> bool:
-    is_reply = isinstance(error, ResponseError) and not isinstance(error, _NOT_SERVING_TYPES)
-    return is_reply and not _NOT_SERVING.search(str(error))

@@ -5,6 +5,8 @@ the fields that it does not know. A job's past claims are stored under the names
 one knows (`released` and `earlier`), so that both can run side by side on one store.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -24,21 +26,26 @@ FORM: Final = 1
 _KNOWN_DETAILS = 6
 
 
+@contextmanager
+def _reading(record_id: str) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise RecordUnreadable(record_id) from error
+
+
 def load_record(job_id: str, job: bytes, claim: bytes, seen: bytes | None = None) -> Record:
     """Read a job, its claim (empty: none) and an applied event. Raises `RecordUnreadable`."""
-    try:
-        standing = load_claim(job_id, claim) if claim else None
-        return Record(_load_job(job), standing, (job, claim), _load_applied(seen))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise RecordUnreadable(job_id) from error
+    with _reading(job_id):
+        standing = Claim.model_validate(_fields(claim)) if claim else None
+        applied = AppliedEvent(*seen.decode().partition(" ")[::2]) if seen else None
+        return Record(_load_job(job), standing, (job, claim), applied)
 
 
 def load_claim(job_id: str, raw: bytes) -> Claim:
     """Read a claim. Raises `RecordUnreadable`."""
-    try:
+    with _reading(job_id):
         return Claim.model_validate(_fields(raw))
-    except ValueError as error:
-        raise RecordUnreadable(job_id) from error
 
 
 def _fields(raw: bytes) -> dict[str, Any]:
@@ -57,19 +64,10 @@ def dump_applied(event: AppliedEvent) -> str:
     return " ".join(event)
 
 
-def _load_applied(raw: bytes | None) -> AppliedEvent | None:
-    if not raw:
-        return None
-    digest, _, dispatch_id = raw.decode().partition(" ")
-    return AppliedEvent(digest, dispatch_id)
-
-
 def _load_job(raw: bytes) -> Job:
     fields = _fields(raw)
-    past = [*fields.pop("earlier", {}).values()]
-    released = fields.pop("released", None)
-    past += [released] if released else []
-    fields["past_claims"] = sorted(past, key=lambda claim: claim["epoch"])
+    past = [*fields.pop("earlier", {}).values(), fields.pop("released", None)]
+    fields["past_claims"] = sorted(filter(None, past), key=lambda claim: claim["epoch"])
     return Job.model_validate(fields)
 
 
@@ -95,28 +93,14 @@ def dump_project(project: Project) -> bytes:
 
 def load_project(project_id: str, raw: bytes) -> Project:
     """Read a project. Raises `RecordUnreadable`."""
-    try:
+    with _reading(project_id):
         return Project.model_validate(_fields(raw))
-    except ValueError as error:
-        raise RecordUnreadable(project_id) from error
 
 
 def dump_event(event: AuditEvent) -> bytes:
     """Write an event as a list without its empty tail: a million jobs have several million events."""
-    fields: list[Any] = [
-        event.event_type,
-        event.actor,
-        event.from_status,
-        event.to_status,
-        _micros(event.occurred_at),
-        _micros(event.recorded_at),
-        event.correlation_id,
-        event.dispatch_id,
-        event.epoch,
-        event.reason,
-        event.execution_id,
-        event.operator,
-    ]
+    fields: list[Any] = [*event]
+    fields[4:6] = (round(moment.timestamp() * 1_000_000) for moment in event[4:6])
     while fields[-1] is None:
         fields.pop()
     return orjson.dumps(fields)
@@ -131,17 +115,9 @@ def load_event(raw: bytes) -> AuditEvent | None:
             Actor(actor),
             JobStatus(before) if before else None,
             JobStatus(after),
-            _moment(occurred),
-            _moment(recorded),
+            datetime.fromtimestamp(occurred / 1_000_000, UTC),
+            datetime.fromtimestamp(recorded / 1_000_000, UTC),
             *rest[:_KNOWN_DETAILS],
         )
     except (ValueError, TypeError, OverflowError):
         return None
-
-
-def _micros(moment: datetime) -> int:
-    return round(moment.timestamp() * 1_000_000)
-
-
-def _moment(micros: int) -> datetime:
-    return datetime.fromtimestamp(micros / 1_000_000, UTC)

@@ -7,7 +7,6 @@ age. The commit script writes all of them together with the record itself.
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from itertools import count
-from pathlib import Path
 
 from redis import Redis
 
@@ -16,7 +15,6 @@ from domain.record import Record
 from store import keys
 from store.client import redis_errors
 
-_DROP = Path(__file__).with_name("drop.lua").read_text()
 _PAGE = 200
 
 # In the order of `scores`.
@@ -49,20 +47,17 @@ class DueIndex:
 
     def __init__(self, client: Redis) -> None:
         self._client = client
-        self._drop = client.register_script(_DROP)
 
-    def due(self, now: datetime, limit: int) -> list[tuple[str, float]]:
-        """The jobs whose claims are due, the longest overdue first, each with its entry's score."""
+    def due(self, now: datetime, limit: int) -> list[str]:
+        """The jobs whose claims are due, the longest overdue first."""
         with redis_errors("ZRANGEBYSCORE"):
-            found = self._client.zrangebyscore(
-                keys.DUE, "-inf", now.timestamp(), start=0, num=limit, withscores=True
-            )
-        return [(job_id.decode(), score) for job_id, score in found]
+            found = self._client.zrangebyscore(keys.DUE, "-inf", now.timestamp(), 0, limit)
+        return [job_id.decode() for job_id in found]
 
-    def drop(self, job_id: str, score: float) -> None:
-        """Drop an entry that no sweep may act on, unless it has been written anew."""
-        with redis_errors("EVALSHA"):
-            self._drop([keys.DUE], [job_id, repr(score)])
+    def drop(self, job_id: str) -> None:
+        """Drop the entry of a job that is gone."""
+        with redis_errors("ZREM"):
+            self._client.zrem(keys.DUE, job_id)
 
     def postpone(self, job_id: str, due: datetime) -> None:
         """Look at an entry again later."""

@@ -117,11 +117,11 @@ class JobStore:
     def create(self, decision: Decision[None], marker_seconds: int = 0) -> bool:
         """Write a new job and list it; whether it is new. Nothing is written where its project is gone.
 
-        `marker_seconds`, and what it raises: see `ListedRecords.create`.
+        `marker_seconds`, and what it raises: see `ListedRecords.put`.
         """
         job, (event,) = decision.record.job, decision.events
-        return self._listed.create(
-            keys.job(job.id), job.id, codec.dump_job(job), lists_of_job(job),
+        return self._listed.put(
+            keys.job(job.id), job.id, lists_of_job(job), record=codec.dump_job(job),
             owner=job.owner, project_id=job.project_id, parent=keys.project(job.project_id),
             marker_seconds=marker_seconds, first_event=codec.dump_event(event),
         )  # fmt: skip
@@ -130,9 +130,10 @@ class JobStore:
         """List a job that stands wherever it belongs."""
         for _ in range(_MOST_TRIES):
             record = self.load(job_id)
-            if record is None or self._listed.relist(
-                keys.job(job_id), job_id, record.revision[0], lists_of_job(record.job)
-            ):
+            if record is None:
+                return
+            places, raw = lists_of_job(record.job), record.revision[0]
+            if self._listed.put(keys.job(job_id), job_id, places, stands=raw):
                 return
         raise StoreContended(job_id)
 
@@ -167,27 +168,17 @@ class JobStore:
                     return
         raise StoreContended(job_id)
 
-    def trail(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], bool]:
-        """Read `limit` events of a trail from event `start`, and whether there are more.
+    def trail(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], int, int]:
+        """Read `limit` events of a trail from event `start`, below 0 counted from the end; the trail's length.
 
-        Events that this release does not know are left out.
+        In between is where to go on, also if there are none yet. Events that this release does not know are
+        left out.
         """
-        with redis_errors("LRANGE"):
-            lines = self._client.lrange(keys.trail(job_id), start, start + limit)
-        return _known_events(lines[:limit]), len(lines) > limit
-
-    def trail_after(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], int]:
-        """Read `limit` events of a trail from event `start`, and where to go on, also if there are none yet."""
-        with redis_errors("LRANGE"):
-            lines = self._client.lrange(keys.trail(job_id), start, start + limit - 1)
-        return _known_events(lines), start + len(lines)
-
-    def latest_events(self, job_id: str, limit: int) -> tuple[list[AuditEvent], int]:
-        """Read the last `limit` events of a trail, oldest first, and how many there are before them."""
-        name = keys.trail(job_id)
-        pipeline = self._client.pipeline(transaction=False)
-        lines, length = execute(pipeline.lrange(name, -limit, -1).llen(name), "LRANGE LLEN")
-        return _known_events(lines), max(0, length - limit)
+        name, pipeline = keys.trail(job_id), self._client.pipeline(transaction=False)
+        pipeline.lrange(name, start, start + limit - 1).llen(name)
+        lines, length = execute(pipeline, "LRANGE LLEN")
+        events = [event for event in map(codec.load_event, lines) if event is not None]
+        return events, start + len(lines), length
 
     def _write(self, before: Record, decision: Decision[Any]) -> Record | None:
         """Write the decision if the record is still as `before` has it; None if it is not."""
@@ -241,10 +232,6 @@ class JobStore:
             self._milliseconds if is_at_rest(after) else b"",
             *(codec.dump_event(event) for event in decision.events),
         ]
-
-
-def _known_events(lines: list[bytes]) -> list[AuditEvent]:
-    return [event for event in map(codec.load_event, lines) if event is not None]
 
 
 def _names(job_id: str) -> list[str]:

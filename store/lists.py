@@ -101,20 +101,21 @@ class ListedRecords:
     def __init__(self, client: Redis) -> None:
         self._put = client.register_script(_PUT)
 
-    def create(
+    def put(
         self,
         name: str,
         record_id: str,
-        record: bytes,
         places: Mapping[str, str],
         *,
-        owner: str,
-        project_id: str,
+        stands: bytes = b"",
+        record: bytes = b"",
+        owner: str = "",
+        project_id: str = "",
         parent: str = "",
         marker_seconds: int = 0,
         first_event: bytes = b"",
     ) -> bool:
-        """Make the record `name` if it is not there; whether it was made.
+        """Make the record `name` if it is not there, or list one that `stands` so; whether that was done.
 
         `places`: its lists, and its entry in each. `parent`: a record without which this one is not made.
         `marker_seconds`: how long it is known that this id was made, even if the record is deleted; 0: not at
@@ -122,18 +123,12 @@ class ListedRecords:
         """
         erasures = [keys.user_erasure(owner), keys.project_erasure(project_id)]
         names = [name, keys.made(record_id), keys.trail(record_id), parent or name, *erasures]
-        arguments = [b"", record, marker_seconds, first_event, *places.values()]
+        arguments = [stands, record, marker_seconds, first_event, *places.values()]
         with redis_errors("EVALSHA"):
             done = self._put([*names, *places], arguments)
         if done == _BEING_ERASED:
             raise Forbidden(BEING_ERASED)
         return bool(done)
-
-    def relist(self, name: str, record_id: str, record: bytes, places: Mapping[str, str]) -> bool:
-        """List a record, if it still is as it was read. Raises `StoreUnavailable`."""
-        names = [name, keys.made(record_id), keys.trail(record_id), name, name, name, *places]
-        with redis_errors("EVALSHA"):
-            return bool(self._put(names, [record, b"", 0, b"", *places.values()]))
 
 
 def read_page(

@@ -26,20 +26,13 @@ def changes_topic(user: str) -> str:
     return keys.user_changes(user)
 
 
-class Subscription:
-    """One waiter's place."""
+class Subscription(threading.Event):
+    """One waiter's place: set when what it waits for may have changed since its last wait."""
 
-    def __init__(self) -> None:
-        self._changed = threading.Event()
-
-    def notify(self) -> None:
-        """Wake the waiter, now or when it next waits."""
-        self._changed.set()
-
-    def wait(self, seconds: float) -> None:
+    def wait_for_change(self, seconds: float) -> None:
         """Return when the job may have changed since the last wait, or after `seconds`."""
-        self._changed.wait(seconds)
-        self._changed.clear()
+        self.wait(seconds)
+        self.clear()
 
 
 class Notifier:
@@ -58,7 +51,9 @@ class Notifier:
         subscription = Subscription()
         with self._lock:
             self._subscriptions.setdefault(topic, set()).add(subscription)
-            self._ensure_started()
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
+                self._thread.start()
         try:
             yield subscription
         finally:
@@ -67,11 +62,6 @@ class Notifier:
                 others.discard(subscription)
                 if not others:
                     del self._subscriptions[topic]
-
-    def _ensure_started(self) -> None:
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="notifier", daemon=True)
-            self._thread.start()
 
     def _run(self) -> None:
         while True:
@@ -94,17 +84,15 @@ class Notifier:
                 if message is None:
                     continue
                 if message["type"] == "message":
-                    self._notify(message["data"])
+                    self._notify(message["data"].decode(errors="replace"))
                 else:
                     self._notify_all()  # subscribed: what came before this moment was missed
 
-    def _notify(self, data: bytes) -> None:
+    def _notify(self, topic: str) -> None:
         with self._lock:
-            for subscription in self._subscriptions.get(data.decode(errors="replace"), ()):
-                subscription.notify()
+            for subscription in self._subscriptions.get(topic, ()):
+                subscription.set()
 
     def _notify_all(self) -> None:
-        with self._lock:
-            for subscriptions in self._subscriptions.values():
-                for subscription in subscriptions:
-                    subscription.notify()
+        for topic in list(self._subscriptions):  # others come and go meanwhile
+            self._notify(topic)

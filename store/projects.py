@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 from redis import Redis
@@ -38,11 +38,11 @@ class ProjectStore:
     def create(self, project: Project, marker_seconds: int = 0) -> bool:
         """Keep a new project and list it; whether it is new.
 
-        `marker_seconds`, and what it raises: see `ListedRecords.create`.
+        `marker_seconds`, and what it raises: see `ListedRecords.put`.
         """
-        return self._records.create(
-            keys.project(project.id), project.id, codec.dump_project(project),
-            lists.lists_of_project(project),
+        return self._records.put(
+            keys.project(project.id), project.id, lists.lists_of_project(project),
+            record=codec.dump_project(project),
             owner=project.owner, project_id=project.id, marker_seconds=marker_seconds,
         )  # fmt: skip
 
@@ -53,7 +53,7 @@ class ProjectStore:
             raw = self._client.get(name)
         if raw:
             places = lists.lists_of_project(codec.load_project(project_id, raw))
-            self._records.relist(name, project_id, raw, places)
+            self._records.put(name, project_id, places, stands=raw)
 
     def load(self, project_id: str) -> Project | None:
         """Read a project."""
@@ -133,35 +133,29 @@ class ProjectStore:
         return lists.read_page(self._client, name, query, self.load_jobs, entry_of, is_wanted)
 
     def _load_projects(self, ids: list[str]) -> list[Project | RecordUnreadable | None]:
-        raws = self._pipelined(ids, keys.project)
-        return [_readable(codec.load_project, "project_id", *raw) for raw in raws]
+        return self._read("project_id", ids, codec.load_project, keys.project)
 
     def load_jobs(self, ids: list[str]) -> list[Record | RecordUnreadable | None]:
         """Read jobs with their claims; None for one that is gone, an error for one that cannot be read."""
-        raws = self._pipelined(ids, keys.job, keys.claim)
-        return [_readable(codec.load_record, "job_id", *raw) for raw in raws]
+        return self._read("job_id", ids, codec.load_record, keys.job, keys.claim)
 
-    def _pipelined(self, ids: list[str], *names: Callable[[str], str]) -> list[tuple[Any, ...]]:
+    def _read(
+        self, kind: str, ids: list[str], load: Callable[..., Item], *names: Callable[[str], str]
+    ) -> list[Item | RecordUnreadable | None]:
         pipeline = self._client.pipeline(transaction=False)
         for each in ids:
             pipeline.mget([name(each) for name in names])
-        raws = execute(pipeline, "MGET")
-        return [(each, *raw) for each, raw in zip(ids, raws, strict=True)]
+        found: list[Item | RecordUnreadable | None] = []
+        for record_id, (raw, *more) in zip(ids, execute(pipeline, "MGET"), strict=True):
+            try:
+                found.append(load(record_id, raw, *(each or b"" for each in more)) if raw else None)
+            except RecordUnreadable as error:
+                # One unreadable record hides only itself.
+                unreadable_records.inc()
+                log.error("record.unreadable", **{kind: record_id})
+                found.append(error)
+        return found
 
 
 def _erasure(user: str | None, project_id: str | None) -> str:
     return keys.project_erasure(project_id or "") if user is None else keys.user_erasure(user)
-
-
-def _readable(
-    load: Callable[..., Item], name: str, record_id: str, raw: bytes | None, *more: bytes | None
-) -> Item | RecordUnreadable | None:
-    if raw is None:
-        return None
-    try:
-        return load(record_id, raw, *(each or b"" for each in more))
-    except RecordUnreadable as error:
-        # One unreadable record hides only itself.
-        unreadable_records.inc()
-        log.error("record.unreadable", **{name: record_id})
-        return error

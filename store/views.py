@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 
 from redis import Redis
 
@@ -20,8 +21,6 @@ _MICROSECONDS = 1_000_000
 
 
 class View(StrEnum):
-    """What an operator lists."""
-
     UNKNOWN = "unknown"
     SILENT = "silent"
     IN_FLIGHT = "in_flight"
@@ -42,23 +41,21 @@ class JobViews:
 
         `query.after` is for states alone, and View.FAILED is one.
         """
+        read, load = partial(read_page, self._client), self._load
         if not isinstance(view, View) or view is View.FAILED:
-            return self._in_state(JobStatus(view.upper()), query, is_wanted)
-        index = _INDEX_OF[view]
-        number = INDEXES.index(index)
+            status = JobStatus(view.upper())
 
-        def entry_of(record: Record) -> str:
-            score = scores(record)[number]
+            def entry_in_state(record: Record) -> str:
+                return state_entry(record.job) if record.job.status is status else ""
+
+            return read(keys.jobs_in(status), query, load, entry_in_state, is_wanted)
+        index = _INDEX_OF[view]
+
+        def entry_in_index(record: Record) -> str:
+            score = scores(record)[INDEXES.index(index)]
             return _entry(record.job.id, score) if score else ""
 
-        return read_page(self._client, index, query, self._load, entry_of, is_wanted, self._entries)
-
-    def _in_state(self, status: JobStatus, query: PageQuery, is_wanted: IsWanted) -> Page[Record]:
-        def entry_of(record: Record) -> str:
-            return state_entry(record.job) if record.job.status is status else ""
-
-        name = keys.jobs_in(status)
-        return read_page(self._client, name, query, self._load, entry_of, is_wanted)
+        return read(index, query, load, entry_in_index, is_wanted, self._entries)
 
     def _entries(
         self, _: Redis, index: str, query: PageQuery, cursor: str | None, size: int

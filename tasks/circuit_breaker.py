@@ -42,7 +42,10 @@ class CircuitBreaker:
         if self.is_open and not self._may_probe():
             return Outcome(ClaimEvent.NOT_STARTED, CIRCUIT_OPEN)
         outcome = post()
-        self._note(outcome.event in _DEAD)
+        with self._lock:
+            self._in_a_row = self._in_a_row + 1 if outcome.event in _DEAD else 0
+            if self._in_a_row == self._failures:
+                self._next_probe = self._clock() + self._seconds
         return outcome
 
     def _may_probe(self) -> bool:
@@ -52,9 +55,3 @@ class CircuitBreaker:
                 return False
             self._next_probe = now + self._seconds
             return True
-
-    def _note(self, dead: bool) -> None:
-        with self._lock:
-            self._in_a_row = self._in_a_row + 1 if dead else 0
-            if self._in_a_row == self._failures:
-                self._next_probe = self._clock() + self._seconds

@@ -197,21 +197,16 @@ class Dispatcher:
         moment = self.now()
 
         def begin(is_again: bool) -> Record | None:
-            begun = self._begun_at(token, moment) if is_again else None
-            if begun is not None:
-                return begun
+            record = self.store.load(token.job_id) if is_again else None
+            is_ours = record and record.claim and record.claim.sent_at == moment
+            if record and is_ours and rules.still_wanted(record, token, moment, self.policy):
+                return record
             decision = self.store.update(
                 token.job_id, lambda record: rules.begin(record, token, moment, self.policy)
             )
             return decision.record if decision.result else None
 
         return _in_the_end(_MOST_BEGIN_SECONDS, begin)
-
-    def _begun_at(self, token: FencingToken, moment: datetime) -> Record | None:
-        record = self.store.load(token.job_id)
-        if record is None or not rules.still_wanted(record, token, moment, self.policy):
-            return None
-        return record if record.claim and record.claim.sent_at == moment else None
 
     def _still_wanted(self, token: FencingToken) -> bool:
         try:

@@ -17,7 +17,7 @@ import structlog
 from domain.claim import SELDOM, DispatchPolicy, Phase
 from domain.errors import ResourceNotFound
 from domain.reconcile import look
-from domain.record import Decision, TaskKind
+from domain.record import Decision, Record, TaskKind
 from observability.metrics import sweeps, swept_claims, unreadable_records
 from store.errors import RecordUnreadable
 from store.jobs import JobStore
@@ -39,34 +39,36 @@ def sweep_once(store: JobStore, policy: DispatchPolicy, now: datetime) -> Counte
     """
     policy = replace(policy, pause=store.pauses.latest())
     due = store.index.due(now, _MOST_A_SWEEP)
-    return Counter(_sweep_one(store, policy, job_id, score, now) for job_id, score in due)
+    return Counter(_sweep_one(store, policy, job_id, now) for job_id in due)
 
 
-def _sweep_one(
-    store: JobStore, policy: DispatchPolicy, job_id: str, score: float, now: datetime
-) -> str:
+def _sweep_one(store: JobStore, policy: DispatchPolicy, job_id: str, now: datetime) -> str:
+    def rule(record: Record) -> Decision[str]:
+        decision = look(record, now, policy)
+        return decision.with_result(_name(decision)) if decision.changed else _let_be(record, now)
+
     try:
-        decision = store.update(job_id, lambda record: look(record, now, policy))
+        done = store.update(job_id, rule).result
     except ResourceNotFound:
-        store.index.drop(job_id, score)
+        store.index.drop(job_id)
         return "dropped"
     except RecordUnreadable:
         unreadable_records.inc()
         log.error("record.unreadable", job_id=job_id)
         store.index.postpone(job_id, now + _UNREADABLE_AGAIN)
         return "unreadable"
-    if decision.changed:
-        return _name(decision)
-    claim = decision.record.claim
+    if done == "held":
+        store.index.postpone(job_id, now + SELDOM)
+    return done
+
+
+def _let_be(record: Record, now: datetime) -> Decision[str]:
+    claim = record.claim
     due = claim.lease_until if claim else None
     if claim is not None and claim.phase is Phase.UNKNOWN and (due is None or due <= now):
-        store.index.postpone(job_id, now + SELDOM)
-        return "held"
-    if due is None:
-        store.index.drop(job_id, score)
-        return "dropped"
-    store.index.postpone(job_id, due)
-    return "rescheduled"
+        return Decision("held", record)
+    # The entry is not its record's: a commit of the record as it stands writes the right one, or none.
+    return Decision("rescheduled" if due else "dropped", record, changed=True)
 
 
 def _name(decision: Decision[None]) -> str:

@@ -1,20 +1,14 @@
 """The worker: registers the tasks, and puts together what they need. `celery --app tasks.worker worker`."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
-from celery.signals import (
-    celeryd_after_setup,
-    setup_logging,
-    worker_init,
-    worker_ready,
-    worker_shutting_down,
-)
+from celery import signals
 from celery.worker.control import Panel, inspect_command
 from prometheus_client import start_http_server
 from redis import Redis
@@ -54,29 +48,8 @@ _CONTROL_COMMANDS = {
 _BROKER_FACTS = ("transport", "hostname", "port", "virtual_host")
 
 
-@app.task(name=message.DISPATCH_TASK, throws=(DispatchFailed,))
-def dispatch(job_id: str, dispatch_id: str, epoch: int) -> str:
-    """Post one dispatch. Fails, visibly and with a safe reason, if it did not come to stand."""
-    with _handling("dispatch", FencingToken(job_id, dispatch_id, epoch)) as token:
-        return _dispatcher().dispatch(token)
-
-
-@app.task(name=message.TELL_CANCELLED_TASK, throws=(DispatchFailed,))
-def tell_cancelled(job_id: str, dispatch_id: str, epoch: int) -> None:
-    """Tell the orchestrator that the job is cancelled."""
-    with _handling("tell_cancelled", FencingToken(job_id, dispatch_id, epoch)) as token:
-        _dispatcher().tell_cancelled(token)
-
-
-@app.task(name=message.ASK_TASK, throws=(DispatchFailed,))
-def ask(job_id: str, dispatch_id: str, epoch: int) -> str | None:
-    """Ask the orchestrator about one dispatch."""
-    with _handling("ask", FencingToken(job_id, dispatch_id, epoch)) as token:
-        return _dispatcher().ask(token)
-
-
 @contextmanager
-def _handling(name: str, token: FencingToken) -> Iterator[FencingToken]:
+def _handling(name: str, token: FencingToken) -> Iterator[None]:
     """Refuse a message of an unknown form, trace the task, and let it fail with `DispatchFailed` only.
 
     A task's events show what it failed with to onlookers, and the text of any other exception may quote
@@ -92,7 +65,7 @@ def _handling(name: str, token: FencingToken) -> Iterator[FencingToken]:
     ids = {"takeone.job_id": token.job_id, "takeone.dispatch_id": token.dispatch_id}
     try:
         with tracing.span(name, "CONSUMER", parent, ids):
-            yield token
+            yield
     except DispatchFailed:
         raise
     except Exception as error:
@@ -100,44 +73,47 @@ def _handling(name: str, token: FencingToken) -> Iterator[FencingToken]:
         raise DispatchFailed(type(error).__name__) from None
 
 
+def _task(name: str, work: Callable[[Dispatcher, FencingToken], str | None]) -> None:
+    """Register a task about one claim. It fails, visibly and with a safe reason, with `DispatchFailed`."""
+
+    @app.task(name=name, throws=(DispatchFailed,))
+    def run(job_id: str, dispatch_id: str, epoch: int) -> str | None:
+        token = FencingToken(job_id, dispatch_id, epoch)
+        with _handling(name.removeprefix("takeone."), token):
+            return work(_parts().dispatcher, token)
+
+
+_task(message.DISPATCH_TASK, Dispatcher.dispatch)
+_task(message.TELL_CANCELLED_TASK, Dispatcher.tell_cancelled)
+_task(message.ASK_TASK, Dispatcher.ask)
+
+
+class _Parts(NamedTuple):
+    """What a worker process works with, one of each."""
+
+    client: Redis
+    dispatcher: Dispatcher
+    sweeper: Sweeper
+    pause_watch: PauseWatch
+
+
 @lru_cache(maxsize=1)
-def _client() -> Redis:
+def _parts() -> _Parts:
     settings = load_worker_settings()
     # One for each thread that waits for a message or works, and some for the sweep.
-    return make_client(settings, connections=settings.worker_concurrency + 4)
-
-
-@lru_cache(maxsize=1)
-def _store() -> JobStore:
-    settings = load_worker_settings()
-    return JobStore(_client(), make_outbox(settings), settings.retention)
-
-
-@lru_cache(maxsize=1)
-def _dispatcher() -> Dispatcher:
-    settings = load_worker_settings()
-    return Dispatcher(
-        _store(),
-        Engine(OrchestratorClient(settings), make_adapter(settings)),
-        dispatch_policy(settings),
-        settings.public_url,
-        CircuitBreaker(settings.breaker_failures, settings.breaker_seconds),
-        _utc_now,
-    )
-
-
-@lru_cache(maxsize=1)
-def _sweeper() -> Sweeper:
-    settings = load_worker_settings()
+    client = make_client(settings, connections=settings.worker_concurrency + 4)
+    kept, policy = settings.retention, dispatch_policy(settings)
+    store = JobStore(client, make_outbox(settings), kept)
+    engine = Engine(OrchestratorClient(settings), make_adapter(settings))
+    breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_seconds)
     interval = timedelta(seconds=settings.sweep_interval_seconds)
-    kept = settings.retention
-    retention = Retention(_client(), _store(), kept) if kept else None
-    return Sweeper(_store(), dispatch_policy(settings), interval, _utc_now, retention)
-
-
-@lru_cache(maxsize=1)
-def _pause_watch() -> PauseWatch:
-    return PauseWatch(_store().pauses)
+    retention = Retention(client, store, kept) if kept else None
+    return _Parts(
+        client,
+        Dispatcher(store, engine, policy, settings.public_url, breaker, _utc_now),
+        Sweeper(store, policy, interval, _utc_now, retention),
+        PauseWatch(store.pauses),
+    )
 
 
 def _fetch_dispatches(consumer: Any, is_paused: bool) -> None:
@@ -150,8 +126,8 @@ def _fetch_dispatches(consumer: Any, is_paused: bool) -> None:
 def _message_queue() -> MessageQueue:
     settings = load_worker_settings()
     wait = min(1.0, settings.redis_timeout_seconds / 2)
-    keys = queue_keys(queue_names(settings))
-    return MessageQueue(_client(), keys, wait, lambda: _pause_watch().is_on)
+    keys, parts = queue_keys(queue_names(settings)), _parts()
+    return MessageQueue(parts.client, keys, wait, lambda: parts.pause_watch.is_on)
 
 
 # Before Celery says anything: it warns of root in lines of its own.
@@ -161,20 +137,20 @@ if load_worker_settings().broker_is_store:
     app.steps["worker"].add(Consumer)
 
 
-@celeryd_after_setup.connect
+@signals.celeryd_after_setup.connect
 def _leave_the_queues_to_the_threads(instance: Any, **_: Any) -> None:
     settings = load_worker_settings()
     if settings.broker_is_store:
         instance.app.amqp.queues.deselect(queue_names(settings))
 
 
-@setup_logging.connect
+@signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure_logging(load_worker_settings())
     own_output()
 
 
-@worker_init.connect
+@signals.worker_init.connect
 def _prepare(**_: Any) -> None:
     tracing.start(load_worker_settings(), "worker")
     for name in set(Panel.data) - _CONTROL_COMMANDS:
@@ -196,24 +172,26 @@ def active_queues(state: Any, **_: Any) -> list[dict[str, Any]]:  # noqa: ARG001
     return [queue.as_dict(recurse=True) for queue in app.conf.task_queues]
 
 
-@worker_ready.connect
+@signals.worker_ready.connect
 def _begin_work(sender: Any, **_: Any) -> None:
-    settings, breaker = load_worker_settings(), _dispatcher().breaker
-    breaker_open.set_function(lambda: float(breaker.is_open))
+    settings, parts = load_worker_settings(), _parts()
+    breaker_open.set_function(lambda: float(parts.dispatcher.breaker.is_open))
     if settings.worker_metrics_port:
         try:
             start_http_server(settings.worker_metrics_port, settings.listen_address)
         except OSError as error:  # a port that is taken stops no worker from working
             log.warning("metrics.not_served", error=type(error).__name__)
-    _sweeper().start()
-    _pause_watch().start(None if settings.broker_is_store else partial(_fetch_dispatches, sender))
+    parts.sweeper.start()
+    parts.pause_watch.start(
+        None if settings.broker_is_store else partial(_fetch_dispatches, sender)
+    )
     # Celery would start its command line again, which fails where it was started by `-m`: what is in hand is
     # finished, and the supervisor starts the next worker.
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     Consumer.ready.set()
 
 
-@worker_shutting_down.connect
+@signals.worker_shutting_down.connect
 def _stop_sweeping(**_: Any) -> None:
     with suppress(RuntimeError):  # told to stop before it was ready
-        _sweeper().stop()
+        _parts().sweeper.stop()

@@ -157,18 +157,18 @@ def list_job_events(job_id: str) -> Response:
     if query["after"] is not None:
         return _events_after(job, int(query["after"]), query)
     start, limit = int(query["cursor"]), query["limit"]
-    events, more = services().jobs.trail(job.id, start, limit)
-    page = Page(events, str(start + limit) if more else None)
+    events, end, length = services().jobs.trail(job.id, start, limit)
+    page = Page(events, str(end) if end < length else None)
     return page_response(page, partial(event_shape, job))
 
 
 def _events_after(job: Job, start: int, query: dict[str, Any]) -> Response:
-    def read() -> tuple[list[AuditEvent], int]:
+    def read() -> tuple[list[AuditEvent], int, int]:
         _own(job.id)  # it may be deleted while the caller waits
-        return services().jobs.trail_after(job.id, start, query["limit"])
+        return services().jobs.trail(job.id, start, query["limit"])
 
     # Events that this release leaves out are news too: behind them there may be others.
-    events, end = services().run_and_wait.long_poll(
+    events, end, _ = services().run_and_wait.long_poll(
         job.id, job.owner, read, lambda seen: seen[1] > start, query["wait"]
     )
     items = [event_shape(job, event) for event in events]

@@ -96,7 +96,7 @@ def test_settled_as_sent_the_job_moves_on_and_the_reason_stands_on_the_trail(
     assert done.exit_code == 0, done.output
     assert shelf.claim(token.job_id).phase is Phase.SENT
     assert shelf.record(token.job_id).job.status is JobStatus.AUDIO_EXTRACTING
-    lines, _ = shelf.jobs.trail(token.job_id, 0, 100)
+    lines, *_ = shelf.jobs.trail(token.job_id, 0, 100)
     assert [line.reason for line in lines if line.event_type is EventType.SETTLED] == [
         "seen in its log"
     ]
@@ -111,7 +111,7 @@ def test_released_the_job_may_be_run_again_under_the_same_id(
     assert shelf.record(token.job_id).claim is None
     again = shelf.run(token.job_id)
     assert (again.dispatch_id, again.epoch) == (token.dispatch_id, token.epoch + 1)
-    lines, _ = shelf.jobs.trail(token.job_id, 0, 100)
+    lines, *_ = shelf.jobs.trail(token.job_id, 0, 100)
     assert "it was down" in [line.reason for line in lines]
 
 

@@ -167,7 +167,7 @@ def test_what_does_not_come_to_rest_is_cancelled_listed_and_left(
     assert "erased: 1 jobs, 0 projects" in result.stdout
     assert shelf.jobs.load(waiting) is None, "one that was never run is at rest once cancelled"
     assert shelf.projects.load(shelf.project.id), "a project goes with its last job"
-    events, _ = shelf.jobs.trail(token.job_id, 0, 100)
+    events, *_ = shelf.jobs.trail(token.job_id, 0, 100)
     assert events[-1].actor == "system"
     assert shelf.new_job(), "it has ended"
     assert shelf.settle(token, ClaimEvent.ACCEPTED)

@@ -146,11 +146,10 @@ def test_events_of_a_later_release_are_passed_over_and_stay_on_the_trail(
     job_id = shelf.uploaded()
     shelf.redis.rpush(keys.trail(job_id), json.dumps(later))
     shelf.run(job_id)
-    events, more = shelf.jobs.trail(job_id, 0, 10)
+    events, end, length = shelf.jobs.trail(job_id, 0, 10)
     kinds = [EventType.JOB_CREATED, EventType.UPLOAD_CONFIRMED, EventType.CLAIMED]
     assert [event.event_type for event in events] == kinds
-    assert not more
-    assert shelf.redis.llen(keys.trail(job_id)) == 4
+    assert end == length == shelf.redis.llen(keys.trail(job_id)) == 4
 
 
 def test_what_a_later_release_adds_to_an_event_is_passed_over(shelf: Shelf) -> None:

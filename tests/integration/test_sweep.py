@@ -12,8 +12,11 @@ from domain.audit import EventType
 from domain.claim import ClaimEvent, DispatchPolicy, Phase
 from domain.errors import OrchestratorDispatchFailed
 from domain.lifecycle import cancel, confirm_upload
+from domain.reconcile import look
+from domain.record import Decision, Record
 from domain.run import decide_run
 from store import keys
+from tasks import sweep
 from tasks.queues import KEY_PREFIX
 from tasks.sweep import sweep_once
 from tests.support.stores import NOW, POLICY, QUEUES, Shelf, seconds
@@ -145,14 +148,14 @@ def test_a_claim_made_while_its_jobs_old_entry_is_dropped_keeps_its_own(
 ) -> None:
     job_id = shelf.uploaded()
     shelf.redis.zadd(keys.DUE, {job_id: NOW.timestamp()})
-    drop = shelf.jobs.index.drop
 
-    def claim_first(*args: Any) -> None:
-        shelf.run(job_id)
-        drop(*args)
+    def claim_first(record: Record, *args: Any) -> Decision[None]:
+        if record.claim is None:
+            shelf.run(job_id)
+        return look(record, *args)
 
-    monkeypatch.setattr(shelf.jobs.index, "drop", claim_first)
-    assert _sweep(shelf, NOW) == {"dropped": 1}
+    monkeypatch.setattr(sweep, "look", claim_first)
+    assert _sweep(shelf, NOW) == {"rescheduled": 1}
     assert list(shelf.jobs.index.listed(keys.IN_FLIGHT)) == [job_id]
     assert _sweep(shelf, NOW + POLICY.claim_lease) == {"redelivered": 1}
 

@@ -321,7 +321,7 @@ def test_a_worker_whose_store_goes_at_each_of_its_writes_posts_once_and_settles(
     assert len(stub.requests) == 1
     record = shelf.record(token.job_id)
     assert (shelf.claim(token.job_id).phase, record.job.status) == (Phase.SENT, "AUDIO_EXTRACTING")
-    events, _ = shelf.jobs.trail(token.job_id, 0, 100)
+    events, *_ = shelf.jobs.trail(token.job_id, 0, 100)
     kinds = [event.event_type for event in events if event.dispatch_id]
     assert kinds == [EventType.CLAIMED, EventType.SENT, EventType.ACCEPTED]
 

@@ -11,7 +11,7 @@ from domain.claim import IN_FLIGHT, NEXT_PHASE, ClaimEvent, FencingToken, Phase
 from domain.claim_rules import begin, resend
 from domain.job_fsm import JobStatus
 from domain.reconcile import LONGEST_CLAIM_LEASE, look
-from domain.record import TaskKind
+from domain.record import Change, TaskKind
 from domain.run import hold_is_over
 from tests.unit.records import JOB_ID, NOW, POLICY, a_claim, a_record, seconds
 
@@ -93,7 +93,7 @@ def test_only_an_unknown_dispatch_is_sent_again_under_its_id_and_the_next_epoch(
     phase: Phase,
 ) -> None:
     claim = a_claim(phase, reason="outcome_unknown", sends=1, messages=3)
-    decision = resend(a_record(JobStatus.UPLOADED, claim), NOW, POLICY, Actor.SYSTEM)
+    decision = resend(Change(a_record(JobStatus.UPLOADED, claim), NOW), POLICY, Actor.SYSTEM)
     assert decision.changed == (phase is Phase.UNKNOWN)
     again = decision.record.claim
     if decision.changed and again is not None:
@@ -110,7 +110,9 @@ def test_a_resend_needs_an_engine_that_recognises_it_and_a_job_that_wants_it() -
         age: float, status: JobStatus = JobStatus.UPLOADED, engine: str = "here"
     ) -> bool:
         present = replace(policy, engine=engine)
-        decision = resend(a_record(status, claim), NOW + seconds(age), present, Actor.SYSTEM)
+        decision = resend(
+            Change(a_record(status, claim), NOW + seconds(age)), present, Actor.SYSTEM
+        )
         return decision.changed
 
     assert is_sent_again(59)
