@@ -20,7 +20,7 @@ import orjson
 from redis import Redis
 
 from api.signing_keys import SigningKeys
-from cli.pause import said
+from cli.dispatches import said
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.registry import make_adapter
