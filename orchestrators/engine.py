@@ -7,17 +7,7 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from domain.claim import FOUND, OUTCOME_UNKNOWN, ClaimEvent, Refusal, RunState
-from orchestrators.base import (
-    Adapter,
-    Answer,
-    Cancel,
-    Dispatch,
-    Exchange,
-    Outcome,
-    Request,
-    Run,
-    Start,
-)
+from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Exchange, Outcome, Request, Run
 from orchestrators.client import OrchestratorClient
 
 log = structlog.get_logger("orchestrators")
@@ -42,9 +32,8 @@ def outcome_of(adapter: Adapter, exchange: Exchange) -> Outcome:
     meaning = adapter.read_start(answer)
     if isinstance(meaning, Refusal):
         return Outcome(ClaimEvent.REFUSED, meaning, answer.status)
-    if meaning is Start.ACCEPTED:
-        return Outcome(ClaimEvent.ACCEPTED, None, answer.status)
-    return Outcome(ClaimEvent.LOST, OUTCOME_UNKNOWN, answer.status)
+    reason = OUTCOME_UNKNOWN if meaning is ClaimEvent.LOST else None
+    return Outcome(meaning, reason, answer.status)
 
 
 class Engine:

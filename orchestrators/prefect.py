@@ -4,8 +4,8 @@ import base64
 from datetime import timedelta
 from urllib.parse import quote
 
-from domain.claim import Refusal, RunState
-from orchestrators.base import Adapter, Answer, Dispatch, Request, Run, Start
+from domain.claim import ClaimEvent, Refusal, RunState
+from orchestrators.base import Adapter, Answer, Dispatch, Request, Run
 
 _STATES = {
     "COMPLETED": RunState.SUCCEEDED,
@@ -55,7 +55,7 @@ class Prefect(Adapter):
         """201 is a new run, 200 the one that was there."""
         return answer.fields().keys() >= {"id", "state_type"}
 
-    def read_start(self, answer: Answer) -> Start | Refusal:
+    def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
         """409 says that the parameters do not fit.
 
         503 is Prefect's word for any error of its database, also one while it commits.
