@@ -23,6 +23,16 @@ from tasks.queues import queue_keys, queue_names
 blueprint = Blueprint("metrics", __name__)
 
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
+# What each says, and the field of the overview that it shows.
+_GAUGES = {
+    "claims_in_flight": ("Claims with an open outcome, of any age.", "in_flight"),
+    "silent_jobs": ("Jobs whose next callback is overdue.", "silent"),
+    "paused": ("Whether an operator has paused dispatching.", "paused"),
+    "oldest_claim_age_seconds": ("Age of the oldest open claim.", "oldest_claim_age"),
+    "oldest_unknown_age_seconds": (
+        "Since the oldest post whose outcome is unknown.", "oldest_unknown_age",
+    ),
+}  # fmt: skip
 
 
 @blueprint.get("/metrics")
@@ -73,17 +83,8 @@ class StoreCollector(Collector):
         yield _gauges("claims", "Claims with an open outcome.", "phase", seen.phases)
         lengths = dict(zip(self._queues, seen.queue_lengths, strict=True))
         yield _gauges("queue_length", "Messages that wait.", "queue", lengths)
-        yield _gauge("claims_in_flight", "Claims with an open outcome, of any age.", seen.in_flight)
-        yield _gauge("silent_jobs", "Jobs whose next callback is overdue.", seen.silent)
-        yield _gauge("paused", "Whether an operator has paused dispatching.", seen.paused)
-        yield _gauge(
-            "oldest_claim_age_seconds", "Age of the oldest open claim.", seen.oldest_claim_age
-        )
-        yield _gauge(
-            "oldest_unknown_age_seconds",
-            "Since the oldest post whose outcome is unknown.",
-            seen.oldest_unknown_age,
-        )
+        for name, (help_text, field) in _GAUGES.items():
+            yield _gauge(name, help_text, getattr(seen, field))
 
 
 def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:
