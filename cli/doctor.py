@@ -27,7 +27,7 @@ from orchestrators.registry import make_adapter
 from services.assembly import Services, make_services
 from settings import Settings, SettingsError, load_settings, split_list
 from settings.sources import unknown_variables
-from settings.values import can_verify, is_loopback
+from settings.types import can_verify, is_loopback
 from store import redis_checks
 from store.client import make_client
 from store.errors import StoreUnavailable

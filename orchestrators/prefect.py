@@ -29,7 +29,10 @@ class Prefect(Adapter):
     def __init__(self, url: str, workflow: str, credentials: str) -> None:
         self._url = url.rstrip("/")
         self._flow, _, self._deployment = workflow.partition("/")
-        self._headers = {"Authorization": _authorization(credentials)} if credentials else {}
+        is_user = ":" in credentials
+        basic = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+        authorization = basic if is_user else f"Bearer {credentials}"
+        self._headers = {"Authorization": authorization} if credentials else {}
 
     def prepare(self) -> Request:
         """The deployment's id, by its name."""
@@ -114,9 +117,3 @@ class Prefect(Adapter):
             case 200, {"paused": False}:
                 problem = None
         return problem
-
-
-def _authorization(credentials: str) -> str:
-    if ":" in credentials:
-        return f"Basic {base64.b64encode(credentials.encode()).decode()}"
-    return f"Bearer {credentials}"

@@ -27,7 +27,7 @@ from settings.rules import (
     Rule,
 )
 from settings.sources import PREFIX, renamed_variables, values_from_files, variable_of
-from settings.values import split_list
+from settings.types import split_list
 
 Kind = TypeVar("Kind", bound="Settings")
 

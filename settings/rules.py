@@ -7,7 +7,7 @@ from ssl import create_default_context
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from settings.values import can_verify, is_loopback, split_list
+from settings.types import can_verify, is_loopback, split_list
 
 if TYPE_CHECKING:
     from settings import Settings

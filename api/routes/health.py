@@ -24,19 +24,15 @@ def get_health() -> Response:
 def get_readiness() -> Response:
     """Say whether it can serve: store and broker answer, and the store keeps what it is told."""
     refuse_query_and_body()
-    if problems := _problems():
+    settings = services().settings
+    try:
+        problems = redis_checks.problems(services().redis, production=settings.production)
+        if not settings.broker_is_store and not broker_answers(settings):
+            problems.append("the broker does not answer")
+    except StoreUnavailable:
+        problems = ["the store does not answer"]
+    if problems:
         not_ready = ServiceUnavailable()
         not_ready.message = f"Not ready: {'; '.join(problems)}."
         raise not_ready
     return json_response({"status": "ok"})
-
-
-def _problems() -> list[str]:
-    settings = services().settings
-    try:
-        problems = redis_checks.problems(services().redis, production=settings.production)
-    except StoreUnavailable:
-        return ["the store does not answer"]
-    if not settings.broker_is_store and not broker_answers(settings):
-        problems.append("the broker does not answer")
-    return problems

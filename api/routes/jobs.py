@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Response, request
 
+from api import responses
 from api.context import authenticate, principal, services
 from api.request_log import bind, request_id
 from api.requests import (
@@ -22,15 +23,6 @@ from api.requests import (
     read_query,
     refuse_query,
     refuse_query_and_body,
-)
-from api.responses import (
-    Shape,
-    event_shape,
-    job_shape,
-    json_response,
-    page_response,
-    retry_shape,
-    run_shape,
 )
 from api.routes.metrics import count_refusals
 from domain import lifecycle
@@ -66,7 +58,7 @@ def list_own_jobs() -> Response:
         page = services().run_and_wait.wait_for_jobs(user, read, query["wait"])
     else:
         page = read()
-    return page_response(page, job_shape)
+    return responses.page_response(page, responses.job_shape)
 
 
 @blueprint.get("/jobs/<job_id>")
@@ -80,7 +72,7 @@ def get_job(job_id: str) -> Response:
     else:
         record = _own(job_id)
     bind(job_id=record.job.id)
-    return json_response(job_shape(record))
+    return responses.json_response(responses.job_shape(record))
 
 
 @blueprint.patch("/jobs/<job_id>")
@@ -89,7 +81,7 @@ def edit_job(job_id: str) -> Response:
     refuse_query()
     body, now = read_json(_EDIT), services().now()
     decision = _update(job_id, lambda record: lifecycle.edit(record, body, now))
-    return json_response(job_shape(decision.record))
+    return responses.json_response(responses.job_shape(decision.record))
 
 
 @blueprint.delete("/jobs/<job_id>")
@@ -114,14 +106,16 @@ def confirm_upload(job_id: str) -> Response:
     decision = _update(
         job_id, lambda record: lifecycle.confirm_upload(record, video_uri, now, request_id())
     )
-    return json_response({"job": job_shape(decision.record), "replayed": decision.result})
+    return responses.json_response(
+        {"job": responses.job_shape(decision.record), "replayed": decision.result}
+    )
 
 
 @blueprint.post("/jobs/<job_id>/run")
 def run_job(job_id: str) -> Response:
     """Start the job's workflow, once."""
     refuse_query_and_body()
-    return _dispatch("run", job_id, decide_run, run_shape)
+    return _dispatch("run", job_id, decide_run, responses.run_shape)
 
 
 @blueprint.post("/jobs/<job_id>/retry")
@@ -130,7 +124,7 @@ def retry_job(job_id: str) -> Response:
     refuse_query()
     body = read_json(_RETRY)
     ensure_allowed_profile(body["model_profile"])
-    return _dispatch("retry", job_id, partial(decide_retry, **body), retry_shape)
+    return _dispatch("retry", job_id, partial(decide_retry, **body), responses.retry_shape)
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
@@ -146,7 +140,7 @@ def cancel_job(job_id: str) -> Response:
         # The job is cancelled; only the word of it to the orchestrator could not be sent, which will learn
         # of it by the answers to its callbacks.
         record = _own(job_id)
-    return json_response(job_shape(record))
+    return responses.json_response(responses.job_shape(record))
 
 
 @blueprint.get("/jobs/<job_id>/events")
@@ -159,7 +153,7 @@ def list_job_events(job_id: str) -> Response:
     start, limit = int(query["cursor"]), query["limit"]
     events, more = services().jobs.trail(job.id, start, limit)
     page = Page(events, str(start + limit) if more else None)
-    return page_response(page, partial(event_shape, job))
+    return responses.page_response(page, partial(responses.event_shape, job))
 
 
 def _events_after(job: Job, start: int, query: dict[str, Any]) -> Response:
@@ -171,8 +165,8 @@ def _events_after(job: Job, start: int, query: dict[str, Any]) -> Response:
     events, end = services().run_and_wait.long_poll(
         job.id, job.owner, read, lambda seen: seen[1] > start, query["wait"]
     )
-    items = [event_shape(job, event) for event in events]
-    return json_response({"items": items, "next_cursor": str(end)})
+    items = [responses.event_shape(job, event) for event in events]
+    return responses.json_response({"items": items, "next_cursor": str(end)})
 
 
 def _own(job_id: str) -> Record:
@@ -195,7 +189,7 @@ def _dispatch(
     kind: str,
     job_id: str,
     decide: Callable[..., Decision[DispatchResult]],
-    shape: Callable[[str, DispatchResult], Shape],
+    shape: Callable[[str, DispatchResult], responses.Shape],
 ) -> Response:
     most_seconds = services().settings.run_wait_seconds
     preference = parse_prefer(request.headers.get("Prefer"), most_seconds)
@@ -209,7 +203,7 @@ def _dispatch(
     headers = {"Location": f"/api/v1/jobs/{job_id}"}
     if preference.applied:
         headers["Preference-Applied"] = preference.applied
-    return json_response(shape(job_id, result), 202 if result.started else 200, headers)
+    return responses.json_response(shape(job_id, result), 202 if result.started else 200, headers)
 
 
 def ensure_allowed_profile(profile: str) -> None:

@@ -6,6 +6,7 @@ from datetime import timedelta
 from flask import Blueprint, Response
 from marshmallow import Schema
 
+from api import responses
 from api.context import authenticate, principal, services
 from api.request_log import bind, request_id
 from api.requests import (
@@ -21,21 +22,12 @@ from api.requests import (
     refuse_query,
     refuse_query_and_body,
 )
-from api.responses import (
-    job_history_shape,
-    json_response,
-    operator_job_shape,
-    overview_shape,
-    page_response,
-    retried_shape,
-)
 from api.routes.jobs import ensure_allowed_profile
+from api.routes.metrics import seen_with_queues
 from domain.audit import OperatorAct
 from services.operations import JobFilter
 from store.lists import PageQuery
-from store.overview import overview
 from store.views import View
-from tasks.queues import queue_keys, queue_names
 
 blueprint = Blueprint("operations", __name__, url_prefix="/api/v1/operations")
 blueprint.before_request(authenticate)
@@ -67,42 +59,48 @@ def list_operator_jobs() -> Response:
     before = services().now() - timedelta(seconds=query["older_than"])
     part = replace(page_query(query), before=before if query["older_than"] else None)
     page = services().operations.page(View(query["view"]), part, wanted)
-    return page_response(page, operator_job_shape)
+    return responses.page_response(page, responses.operator_job_shape)
 
 
 @blueprint.get("/jobs/<job_id>")
 def get_operator_job(job_id: str) -> Response:
     """Show any user's job with its claims and its trail."""
     refuse_query_and_body()
-    return json_response(job_history_shape(*services().operations.history(job_id)))
+    return responses.json_response(
+        responses.job_history_shape(*services().operations.history(job_id))
+    )
 
 
 @blueprint.post("/jobs/<job_id>/ask")
 def ask_about_job(job_id: str) -> Response:
     """Ask the orchestrator about the job's dispatch, and show what followed from its answer."""
     asked = services().operations.ask(job_id, _act(job_id, _OPTIONAL_REASON), request_id())
-    return json_response({"state": asked.state, "job": operator_job_shape(asked.record)})
+    return responses.json_response(
+        {"state": asked.state, "job": responses.operator_job_shape(asked.record)}
+    )
 
 
 @blueprint.post("/jobs/<job_id>/settle")
 def settle_job(job_id: str) -> Response:
     """Settle the job's dispatch as sent, or release it."""
     act, settlement = _act(job_id, _SETTLE), read_json(_SETTLE)["settlement"]
-    return json_response(operator_job_shape(services().operations.settle(job_id, settlement, act)))
+    return responses.json_response(
+        responses.operator_job_shape(services().operations.settle(job_id, settlement, act))
+    )
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
 def cancel_operator_job(job_id: str) -> Response:
     """Cancel any user's job."""
     record = services().operations.cancel(job_id, _act(job_id, _ACT), request_id())
-    return json_response(operator_job_shape(record))
+    return responses.json_response(responses.operator_job_shape(record))
 
 
 @blueprint.post("/jobs/<job_id>/fail")
 def fail_job(job_id: str) -> Response:
     """Fail any user's job, so that it can be retried."""
     record = services().operations.fail(job_id, _act(job_id, _ACT), request_id())
-    return json_response(operator_job_shape(record))
+    return responses.json_response(responses.operator_job_shape(record))
 
 
 @blueprint.post("/retries")
@@ -120,7 +118,7 @@ def retry_failed_jobs() -> Response:
         correlation_id=request_id(),
         dry_run=body["dry_run"],
     )
-    return page_response(page, retried_shape)
+    return responses.page_response(page, responses.retried_shape)
 
 
 @blueprint.post("/pause")
@@ -149,8 +147,7 @@ def _act(job_id: str | None, schema: Schema) -> OperatorAct:
 
 
 def _overview() -> Response:
-    settings = services().settings
-    # Another broker's queues are for its own tools.
-    names = queue_names(settings) if settings.broker_is_store else []
-    seen = overview(services().redis, queue_keys(names), services().now())
-    return json_response(overview_shape(seen, services().jobs.pauses.current(), names))
+    seen, queues = seen_with_queues(services())
+    return responses.json_response(
+        responses.overview_shape(seen, services().jobs.pauses.current(), queues)
+    )
