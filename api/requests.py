@@ -5,7 +5,6 @@ is marshmallow's default.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import marshmallow as ma
@@ -366,16 +365,11 @@ class JobViewQuerySchema(PageQuerySchema):
     older_than = WholeNumber(load_default=0, validate=validate.Range(0, _LONGEST_AGE))
 
 
-@dataclass(frozen=True, slots=True)
-class WaitPreference:
-    """Of run and retry: how long to wait (seconds), and the Preference-Applied header (None: none)."""
+def parse_prefer(header: str | None, most_seconds: float) -> tuple[float, str | None]:
+    """Of run and retry: how long to wait (seconds), and the Preference-Applied header (None: none).
 
-    seconds: float
-    applied: str | None
-
-
-def parse_prefer(header: str | None, most_seconds: float) -> WaitPreference:
-    """Read a Prefer header (RFC 7240). What is not understood is ignored, as its section 2 asks."""
+    Reads a Prefer header (RFC 7240). What is not understood is ignored, as its section 2 asks.
+    """
     wait: float | None = None
     asynchronous = False
     for preference in (header or "").split(","):
@@ -388,7 +382,5 @@ def parse_prefer(header: str | None, most_seconds: float) -> WaitPreference:
             wait = min(float(value[:9]), most_seconds)
     if wait is not None:
         # Both together: wait, and answer 202 only if it takes longer than that (section 4.3).
-        return WaitPreference(wait, f"{'respond-async, ' * asynchronous}wait={wait:g}")
-    return (
-        WaitPreference(0, "respond-async") if asynchronous else WaitPreference(most_seconds, None)
-    )
+        return wait, f"{'respond-async, ' * asynchronous}wait={wait:g}"
+    return (0, "respond-async") if asynchronous else (most_seconds, None)

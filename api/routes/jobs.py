@@ -192,17 +192,15 @@ def _dispatch(
     shape: Callable[[str, DispatchResult], responses.Shape],
 ) -> Response:
     most_seconds = services().settings.run_wait_seconds
-    preference = parse_prefer(request.headers.get("Prefer"), most_seconds)
+    seconds, applied = parse_prefer(request.headers.get("Prefer"), most_seconds)
     user = principal().owner_of_a_resource()
     with count_refusals(runs, kind):
-        result = services().run_and_wait.dispatch(
-            job_id, user, decide, preference.seconds, request_id()
-        )
+        result = services().run_and_wait.dispatch(job_id, user, decide, seconds, request_id())
     runs.labels(kind, result.outcome.value).inc()
     bind(job_id=job_id, dispatch_id=result.claim.dispatch_id, epoch=result.claim.epoch)
     headers = {"Location": f"/api/v1/jobs/{job_id}"}
-    if preference.applied:
-        headers["Preference-Applied"] = preference.applied
+    if applied:
+        headers["Preference-Applied"] = applied
     return responses.json_response(shape(job_id, result), 202 if result.started else 200, headers)
 
 
