@@ -50,7 +50,8 @@ def read_query(schema: ma.Schema) -> dict[str, Any]:
 
 
 def read_json(schema: ma.Schema) -> dict[str, Any]:
-    """The JSON body. Raises `ValidationError`, 413 or 415."""
+    """The JSON body, of a request without a query. Raises `ValidationError`, 413 or 415."""
+    refuse_query()
     if not request.is_json:
         raise UnsupportedMediaType
     try:
@@ -72,6 +73,7 @@ def page_query(query: dict[str, Any]) -> PageQuery:
 
 def read_optional_json(schema: ma.Schema) -> dict[str, Any]:
     """The JSON body, which may be missing. Raises as `read_json` does."""
+    refuse_query()
     return read_json(schema) if _is_body_given() else _load(schema, {})
 
 

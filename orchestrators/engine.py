@@ -143,22 +143,21 @@ class Engine:
             return _NOT_PREPARED
         try:
             known = self._known(stale)
-            return self._renewed(request, began) if known is None else known
+            if known is not None:
+                return known
+            answer = self._client.send(request, _always, began, ASK_SECONDS).answer
+            if answer is None:
+                return _NOT_PREPARED
+            found = self.adapter.read_prepare(answer)
+            if isinstance(found, Refusal):
+                return Outcome(ClaimEvent.REFUSED, found, answer.status)
+            self._prepared = found
+            return found
         finally:
             self._lock.release()
 
     def _known(self, stale: str | None) -> str | None:
         return self._prepared if self._prepared != stale else None
-
-    def _renewed(self, request: Request, began: float) -> str | Outcome:
-        answer = self._client.send(request, _always, began, ASK_SECONDS).answer
-        if answer is None:
-            return _NOT_PREPARED
-        found = self.adapter.read_prepare(answer)
-        if isinstance(found, Refusal):
-            return Outcome(ClaimEvent.REFUSED, found, answer.status)
-        self._prepared = found
-        return found
 
 
 def _always() -> bool:

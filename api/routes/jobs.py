@@ -21,7 +21,6 @@ from api.requests import (
     parse_prefer,
     read_json,
     read_query,
-    refuse_query,
     refuse_query_and_body,
 )
 from api.routes.metrics import count_refusals
@@ -78,7 +77,6 @@ def get_job(job_id: str) -> Response:
 @blueprint.patch("/jobs/<job_id>")
 def edit_job(job_id: str) -> Response:
     """Give a job another name or other metadata."""
-    refuse_query()
     body, now = read_json(_EDIT), services().now()
     decision = _update(job_id, lambda record: lifecycle.edit(record, body, now))
     return responses.json_response(responses.job_shape(decision.record))
@@ -101,7 +99,6 @@ def delete_job(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/confirm-upload")
 def confirm_upload(job_id: str) -> Response:
     """Say where the uploaded video is."""
-    refuse_query()
     video_uri, now = read_json(_CONFIRM)["video_uri"], services().now()
     decision = _update(
         job_id, lambda record: lifecycle.confirm_upload(record, video_uri, now, request_id())
@@ -121,7 +118,6 @@ def run_job(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
     """Start a failed job's workflow again, from its furthest checkpoint."""
-    refuse_query()
     body = read_json(_RETRY)
     ensure_allowed_profile(body["model_profile"])
     return _dispatch("retry", job_id, partial(decide_retry, **body), responses.retry_shape)

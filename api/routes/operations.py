@@ -19,7 +19,6 @@ from api.requests import (
     read_json,
     read_optional_json,
     read_query,
-    refuse_query,
     refuse_query_and_body,
 )
 from api.routes.jobs import ensure_allowed_profile
@@ -106,7 +105,6 @@ def fail_job(job_id: str) -> Response:
 @blueprint.post("/retries")
 def retry_failed_jobs() -> Response:
     """Start failed jobs again, each by itself."""
-    refuse_query()
     body = read_json(_RETRIES)
     ensure_allowed_profile(body["model_profile"])
     part = PageQuery(body["limit"], body["cursor"], after=body["failed_since"] - _ONE_BEFORE)
@@ -137,7 +135,6 @@ def resume_dispatching() -> Response:
 
 def _act(job_id: str | None, schema: Schema) -> OperatorAct:
     """Who acts, and why: the reason in the body, which only some acts can be without."""
-    refuse_query()
     read = read_optional_json if schema is _OPTIONAL_REASON else read_json
     reason = read(schema)["reason"]
     if job_id is not None:
