@@ -164,24 +164,26 @@ def _status(**options: Any) -> fields.Enum[JobStatus]:
     return fields.Enum(JobStatus, by_value=fields.String, **options)
 
 
-_NOTHING = ma.Schema()
+def _schema(base: type[ma.Schema] = ma.Schema, /, **named: fields.Field[Any]) -> ma.Schema:
+    return base.from_dict(named)()
+
+
+_NOTHING = _schema()
 _IS_NAME = [
     validate.Length(1, 200),
     validate.Regexp(f"[{_INVISIBLE}]*[^{_INVISIBLE}]", error="Must not be blank."),
 ]
 
 
-class ProjectCreateSchema(ma.Schema):
-    name = fields.String(required=True, validate=_IS_NAME)
-
-
-class JobEditSchema(ma.Schema):
-    name = fields.String(allow_none=True, validate=_IS_NAME)
-    metadata = fields.Dict(
+PROJECT_CREATE = _schema(name=fields.String(required=True, validate=_IS_NAME))
+JOB_EDIT = _schema(
+    name=fields.String(allow_none=True, validate=_IS_NAME),
+    metadata=fields.Dict(
         keys=_text(40),
         values=_text(500, 0),
         validate=validate.Length(0, 20, error="At most 20 keys."),
-    )
+    ),
+)
 
 
 class WholeNumber(fields.Integer):
@@ -225,44 +227,39 @@ class LongPollSchema(ma.Schema):
         return {**data, "wait": min(data["wait"], _LONGEST_WAIT_SECONDS)}
 
 
-class TrailQuerySchema(LongPollSchema):
-    limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
-    cursor = fields.String(load_default="0", validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR))
-    after = fields.String(load_default=None, validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR))
-
-
-class PageQuerySchema(ma.Schema):
-    limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
-    cursor = fields.String(load_default=None, validate=_is_cursor)
-
-
-class JobPageQuerySchema(PageQuerySchema):
-    status = _status(load_default=None)
-
-
-class OwnJobsQuerySchema(JobPageQuerySchema, LongPollSchema):
-    project_id = fields.String(load_default=None, validate=_is_project_id)
-    order = fields.String(load_default="desc", validate=validate.OneOf(["asc", "desc"]))
-    updated_after = Rfc3339(load_default=None)
-
-
-class JobQuerySchema(LongPollSchema):
-    status_not = _status(load_default=None)
-
-
-class ConfirmUploadSchema(ma.Schema):
-    video_uri = fields.String(
+_LIMIT = WholeNumber(load_default=50, validate=validate.Range(1, 200))
+_PAGE: dict[str, Any] = {
+    "limit": _LIMIT,
+    "cursor": fields.String(load_default=None, validate=_is_cursor),
+}
+_JOB_PAGE = {**_PAGE, "status": _status(load_default=None)}
+PAGE_QUERY, JOB_PAGE_QUERY = _schema(**_PAGE), _schema(**_JOB_PAGE)
+TRAIL_QUERY = _schema(
+    LongPollSchema,
+    limit=_LIMIT,
+    cursor=fields.String(load_default="0", validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR)),
+    after=fields.String(load_default=None, validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR)),
+)
+OWN_JOBS_QUERY = _schema(
+    LongPollSchema,
+    **_JOB_PAGE,
+    project_id=fields.String(load_default=None, validate=_is_project_id),
+    order=fields.String(load_default="desc", validate=validate.OneOf(["asc", "desc"])),
+    updated_after=Rfc3339(load_default=None),
+)
+JOB_QUERY = _schema(LongPollSchema, status_not=_status(load_default=None))
+CONFIRM_UPLOAD = _schema(
+    video_uri=fields.String(
         required=True,
         validate=[
             validate.Length(1, _LONGEST_URI),
             _pattern(rf"[A-Za-z][A-Za-z0-9+.\-]*:[^{_INVISIBLE}]+", "Must be a URI with a scheme."),
         ],
     )
-
-
-class RetrySchema(ma.Schema):
-    model_profile = _text(100, required=True)
-    client_request_id = _text(128, required=True)
+)
+RETRY = _schema(
+    model_profile=_text(100, required=True), client_request_id=_text(128, required=True)
+)
 
 
 class ArtifactUpdates(fields.Dict):
@@ -320,6 +317,8 @@ class StatusCallbackSchema(ma.Schema):
         return {**data, "actor_type": actor, "artifact_updates": artifacts}
 
 
+STATUS_CALLBACK = StatusCallbackSchema()
+
 # It is shown on terminals too, so it has no control characters.
 _NO_CONTROL = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
 _IS_REASON = [
@@ -337,34 +336,31 @@ def _is_true_or_false(value: Any) -> None:
         raise ma.ValidationError("Must be true or false.")
 
 
-class ActSchema(ma.Schema):
-    reason = fields.String(required=True, validate=_IS_REASON)
-
-
-class OptionalReasonSchema(ma.Schema):
-    reason = fields.String(load_default=None, allow_none=True, validate=_IS_REASON)
-
-
-class SettleSchema(ActSchema):
-    settlement = fields.String(data_key="as", required=True, validate=validate.OneOf(SETTLEMENTS))
-
-
-class RetriesSchema(OptionalReasonSchema):
-    failed_since = Rfc3339(required=True)
-    model_profile = _text(100, required=True)
-    failure_code = _optional_text(100, least=0)
-    project_id = fields.String(load_default=None, allow_none=True, validate=_is_project_id)
-    limit = fields.Integer(strict=True, load_default=100, validate=validate.Range(1, 100))
-    cursor = fields.String(load_default=None, allow_none=True, validate=_is_cursor)
-    dry_run = fields.Raw(load_default=False, validate=_is_true_or_false)
-
-
-class JobViewQuerySchema(PageQuerySchema):
-    view = fields.String(required=True, validate=validate.OneOf([view.value for view in View]))
-    project_id = fields.String(load_default=None, validate=_is_project_id)
-    owner = _text(256, load_default=None)
-    reason = _text(500, load_default=None)
-    older_than = WholeNumber(load_default=0, validate=validate.Range(0, _LONGEST_AGE))
+ACT = _schema(reason=fields.String(required=True, validate=_IS_REASON))
+_OPTIONAL_REASON = fields.String(load_default=None, allow_none=True, validate=_IS_REASON)
+OPTIONAL_ACT = _schema(reason=_OPTIONAL_REASON)
+SETTLE = _schema(
+    reason=fields.String(required=True, validate=_IS_REASON),
+    settlement=fields.String(data_key="as", required=True, validate=validate.OneOf(SETTLEMENTS)),
+)
+RETRIES = _schema(
+    reason=_OPTIONAL_REASON,
+    failed_since=Rfc3339(required=True),
+    model_profile=_text(100, required=True),
+    failure_code=_optional_text(100, least=0),
+    project_id=fields.String(load_default=None, allow_none=True, validate=_is_project_id),
+    limit=fields.Integer(strict=True, load_default=100, validate=validate.Range(1, 100)),
+    cursor=fields.String(load_default=None, allow_none=True, validate=_is_cursor),
+    dry_run=fields.Raw(load_default=False, validate=_is_true_or_false),
+)
+JOB_VIEW_QUERY = _schema(
+    **_PAGE,
+    view=fields.String(required=True, validate=validate.OneOf([view.value for view in View])),
+    project_id=fields.String(load_default=None, validate=_is_project_id),
+    owner=_text(256, load_default=None),
+    reason=_text(500, load_default=None),
+    older_than=WholeNumber(load_default=0, validate=validate.Range(0, _LONGEST_AGE)),
+)
 
 
 def parse_prefer(header: str | None, most_seconds: float) -> tuple[float, str | None]:

@@ -10,12 +10,12 @@ from api import responses
 from api.context import authenticate, principal, services
 from api.request_log import bind, request_id
 from api.requests import (
-    ConfirmUploadSchema,
-    JobEditSchema,
-    JobQuerySchema,
-    OwnJobsQuerySchema,
-    RetrySchema,
-    TrailQuerySchema,
+    CONFIRM_UPLOAD,
+    JOB_EDIT,
+    JOB_QUERY,
+    OWN_JOBS_QUERY,
+    RETRY,
+    TRAIL_QUERY,
     ValidationError,
     page_query,
     parse_prefer,
@@ -40,14 +40,11 @@ Result = TypeVar("Result")
 blueprint = Blueprint("jobs", __name__, url_prefix="/api/v1")
 blueprint.before_request(authenticate)
 
-_CONFIRM, _RETRY, _EDIT = ConfirmUploadSchema(), RetrySchema(), JobEditSchema()
-_JOB_QUERY, _TRAIL, _OWN_JOBS = JobQuerySchema(), TrailQuerySchema(), OwnJobsQuerySchema()
-
 
 @blueprint.get("/jobs")
 def list_own_jobs() -> Response:
     """List the caller's jobs, by creation, or by change those that changed after a moment."""
-    query = read_query(_OWN_JOBS)
+    query = read_query(OWN_JOBS_QUERY)
     user, part = principal().editor(), page_query(query)
 
     def read() -> Page[Record]:
@@ -63,7 +60,7 @@ def list_own_jobs() -> Response:
 @blueprint.get("/jobs/<job_id>")
 def get_job(job_id: str) -> Response:
     """Show a job, or wait until its state changes."""
-    query = read_query(_JOB_QUERY)
+    query = read_query(JOB_QUERY)
     known, wait = query["status_not"], query["wait"]
     if known and wait:
         user = principal().owner_of_a_resource()
@@ -77,7 +74,7 @@ def get_job(job_id: str) -> Response:
 @blueprint.patch("/jobs/<job_id>")
 def edit_job(job_id: str) -> Response:
     """Give a job another name or other metadata."""
-    body, now = read_json(_EDIT), services().now()
+    body, now = read_json(JOB_EDIT), services().now()
     decision = _update(job_id, lambda record: lifecycle.edit(record, body, now))
     return responses.json_response(responses.job_shape(decision.record))
 
@@ -99,7 +96,7 @@ def delete_job(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/confirm-upload")
 def confirm_upload(job_id: str) -> Response:
     """Say where the uploaded video is."""
-    video_uri, now = read_json(_CONFIRM)["video_uri"], services().now()
+    video_uri, now = read_json(CONFIRM_UPLOAD)["video_uri"], services().now()
     decision = _update(
         job_id, lambda record: lifecycle.confirm_upload(record, video_uri, now, request_id())
     )
@@ -118,7 +115,7 @@ def run_job(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
     """Start a failed job's workflow again, from its furthest checkpoint."""
-    body = read_json(_RETRY)
+    body = read_json(RETRY)
     ensure_allowed_profile(body["model_profile"])
     return _dispatch("retry", job_id, partial(decide_retry, **body), responses.retry_shape)
 
@@ -142,7 +139,7 @@ def cancel_job(job_id: str) -> Response:
 @blueprint.get("/jobs/<job_id>/events")
 def list_job_events(job_id: str) -> Response:
     """Read a job's audit trail, oldest first."""
-    query = read_query(_TRAIL)
+    query = read_query(TRAIL_QUERY)
     job = _own(job_id).job
     if query["after"] is not None:
         return _events_after(job, int(query["after"]), query)

@@ -10,11 +10,11 @@ from api import responses
 from api.context import authenticate, principal, services
 from api.request_log import bind, request_id
 from api.requests import (
-    ActSchema,
-    JobViewQuerySchema,
-    OptionalReasonSchema,
-    RetriesSchema,
-    SettleSchema,
+    ACT,
+    JOB_VIEW_QUERY,
+    OPTIONAL_ACT,
+    RETRIES,
+    SETTLE,
     page_query,
     read_json,
     read_optional_json,
@@ -31,8 +31,6 @@ from store.views import View
 blueprint = Blueprint("operations", __name__, url_prefix="/api/v1/operations")
 blueprint.before_request(authenticate)
 
-_VIEW, _RETRIES = JobViewQuerySchema(), RetriesSchema()
-_ACT, _OPTIONAL_REASON, _SETTLE = ActSchema(), OptionalReasonSchema(), SettleSchema()
 # A list is read from behind a moment on.
 _ONE_BEFORE = timedelta(microseconds=1)
 
@@ -53,7 +51,7 @@ def get_overview() -> Response:
 @blueprint.get("/jobs")
 def list_operator_jobs() -> Response:
     """List the jobs of a view, of all users, oldest first."""
-    query = read_query(_VIEW)
+    query = read_query(JOB_VIEW_QUERY)
     wanted = JobFilter(query["project_id"], query["owner"], query["reason"])
     before = services().now() - timedelta(seconds=query["older_than"])
     part = replace(page_query(query), before=before if query["older_than"] else None)
@@ -73,7 +71,7 @@ def get_operator_job(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/ask")
 def ask_about_job(job_id: str) -> Response:
     """Ask the orchestrator about the job's dispatch, and show what followed from its answer."""
-    asked = services().operations.ask(job_id, _act(job_id, _OPTIONAL_REASON), request_id())
+    asked = services().operations.ask(job_id, _act(job_id, OPTIONAL_ACT), request_id())
     return responses.json_response(
         {"state": asked.state, "job": responses.operator_job_shape(asked.record)}
     )
@@ -82,7 +80,7 @@ def ask_about_job(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/settle")
 def settle_job(job_id: str) -> Response:
     """Settle the job's dispatch as sent, or release it."""
-    act, settlement = _act(job_id, _SETTLE), read_json(_SETTLE)["settlement"]
+    act, settlement = _act(job_id, SETTLE), read_json(SETTLE)["settlement"]
     return responses.json_response(
         responses.operator_job_shape(services().operations.settle(job_id, settlement, act))
     )
@@ -91,21 +89,21 @@ def settle_job(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/cancel")
 def cancel_operator_job(job_id: str) -> Response:
     """Cancel any user's job."""
-    record = services().operations.cancel(job_id, _act(job_id, _ACT), request_id())
+    record = services().operations.cancel(job_id, _act(job_id, ACT), request_id())
     return responses.json_response(responses.operator_job_shape(record))
 
 
 @blueprint.post("/jobs/<job_id>/fail")
 def fail_job(job_id: str) -> Response:
     """Fail any user's job, so that it can be retried."""
-    record = services().operations.fail(job_id, _act(job_id, _ACT), request_id())
+    record = services().operations.fail(job_id, _act(job_id, ACT), request_id())
     return responses.json_response(responses.operator_job_shape(record))
 
 
 @blueprint.post("/retries")
 def retry_failed_jobs() -> Response:
     """Start failed jobs again, each by itself."""
-    body = read_json(_RETRIES)
+    body = read_json(RETRIES)
     ensure_allowed_profile(body["model_profile"])
     part = PageQuery(body["limit"], body["cursor"], after=body["failed_since"] - _ONE_BEFORE)
     page = services().operations.retry_failed(
@@ -122,20 +120,20 @@ def retry_failed_jobs() -> Response:
 @blueprint.post("/pause")
 def pause_dispatching() -> Response:
     """Post no dispatch, from any worker."""
-    services().operations.pause(_act(None, _ACT))
+    services().operations.pause(_act(None, ACT))
     return _overview()
 
 
 @blueprint.post("/resume")
 def resume_dispatching() -> Response:
     """Post dispatches again."""
-    services().operations.resume(_act(None, _OPTIONAL_REASON))
+    services().operations.resume(_act(None, OPTIONAL_ACT))
     return _overview()
 
 
 def _act(job_id: str | None, schema: Schema) -> OperatorAct:
     """Who acts, and why: the reason in the body, which only some acts can be without."""
-    read = read_optional_json if schema is _OPTIONAL_REASON else read_json
+    read = read_optional_json if schema is OPTIONAL_ACT else read_json
     reason = read(schema)["reason"]
     if job_id is not None:
         services().jobs.get(job_id)  # a job that is not there gets no line in the log
