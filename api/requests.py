@@ -302,9 +302,7 @@ class StatusCallbackSchema(ma.Schema):
     execution_id = _optional_text(128)
     dispatch_id = _optional_text(128)
     actor_type = fields.String(
-        load_default=None,
-        allow_none=True,
-        validate=validate.OneOf(["orchestrator", "system"]),
+        load_default=None, allow_none=True, validate=validate.OneOf(["orchestrator", "system"])
     )
     artifact_updates = ArtifactUpdates(load_default=None, allow_none=True)
     failure_code = _optional_text(100, least=0)
@@ -324,8 +322,7 @@ _NO_CONTROL = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
 _IS_REASON = [
     validate.Length(1, 500),
     validate.Regexp(
-        rf"{_NO_CONTROL}[^{_INVISIBLE}]{_NO_CONTROL}\Z",
-        error="A line of text that is not blank.",
+        rf"{_NO_CONTROL}[^{_INVISIBLE}]{_NO_CONTROL}\Z", error="A line of text that is not blank."
     ),
 ]
 

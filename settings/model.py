@@ -18,14 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from settings import types
-from settings.rules import (
-    DEV_CALLBACK_SECRET,
-    FLOWER_RULES,
-    RULES,
-    STORE_RULES,
-    WORKER_RULES,
-    Rule,
-)
+from settings.rules import DEV_CALLBACK_SECRET, FLOWER_RULES, RULES, STORE_RULES, WORKER_RULES, Rule
 from settings.sources import PREFIX, renamed_variables, values_from_files, variable_of
 from settings.types import split_list
 
