@@ -82,9 +82,13 @@ class Authenticator:
 
     def _verify(self, token: str) -> tuple[Principal, float]:
         try:
+            if self._keys is None:
+                key: Any = self._settings.jwt_key.get_secret_value()
+            else:
+                key = self._keys.key(jwt.get_unverified_header(token).get("kid", ""))
             claims = jwt.decode(
                 token,
-                self._key_for(token),
+                key,
                 algorithms=self._algorithms,
                 audience=self._settings.jwt_audience,
                 issuer=self._settings.jwt_issuer,
@@ -97,11 +101,6 @@ class Authenticator:
         roles = _roles(claims.get(self._settings.jwt_roles_claim))
         believed_for = self._keys.valid_for if self._keys else LIFETIME_SECONDS
         return _principal(claims["sub"], roles), min(expires_at, time.time() + believed_for)
-
-    def _key_for(self, token: str) -> Any:
-        if self._keys is None:
-            return self._settings.jwt_key.get_secret_value()
-        return self._keys.key(jwt.get_unverified_header(token).get("kid", ""))
 
 
 def _dev_principal(token: str) -> Principal:

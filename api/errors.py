@@ -34,10 +34,9 @@ _BAD_REQUEST = (ValidationError.code, ValidationError.message)
 _INTERNAL = ("INTERNAL_ERROR", "Something went wrong on our side.")
 
 
-def error_response(
+def _error_response(
     status: int, code: str, message: str, details: dict[str, Any] | None = None
 ) -> Response:
-    """An error in the contract's shape."""
     body: dict[str, Any] = {"code": code, "message": message}
     if details:
         body["details"] = details
@@ -54,7 +53,7 @@ def register_error_handlers(app: Flask) -> None:
 
 def _refusal(error: errors.TakeOneError) -> Response:
     status = next((each for kind, each in _STATUS.items() if isinstance(error, kind)), _CONFLICT)
-    response = error_response(status, error.code, error.message, error.details)
+    response = _error_response(status, error.code, error.message, error.details)
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
         response.headers["Retry-After"] = str(retry_after)
@@ -71,10 +70,10 @@ def _store_failed(error: StoreError) -> Response:
 def _http_error(error: HTTPException) -> Response:
     status = error.code or 500
     if status >= 500:
-        return error_response(status, *_INTERNAL)
+        return _error_response(status, *_INTERNAL)
     code, message = _CODES.get(status, _BAD_REQUEST)
     details = {"body": [message]} if code == ValidationError.code else None
-    response = error_response(status, code, message, details)
+    response = _error_response(status, code, message, details)
     valid_methods = getattr(error, "valid_methods", None)
     if valid_methods:
         response.headers["Allow"] = ", ".join(sorted(valid_methods))
@@ -83,4 +82,4 @@ def _http_error(error: HTTPException) -> Response:
 
 def _crash(error: Exception) -> Response:
     log.error("request.crashed", exc_info=error)
-    return error_response(500, *_INTERNAL)
+    return _error_response(500, *_INTERNAL)

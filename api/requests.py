@@ -5,7 +5,6 @@ is marshmallow's default.
 """
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import marshmallow as ma
@@ -51,7 +50,8 @@ def read_query(schema: ma.Schema) -> dict[str, Any]:
 
 
 def read_json(schema: ma.Schema) -> dict[str, Any]:
-    """The JSON body. Raises `ValidationError`, 413 or 415."""
+    """The JSON body, of a request without a query. Raises `ValidationError`, 413 or 415."""
+    refuse_query()
     if not request.is_json:
         raise UnsupportedMediaType
     try:
@@ -73,6 +73,7 @@ def page_query(query: dict[str, Any]) -> PageQuery:
 
 def read_optional_json(schema: ma.Schema) -> dict[str, Any]:
     """The JSON body, which may be missing. Raises as `read_json` does."""
+    refuse_query()
     return read_json(schema) if _is_body_given() else _load(schema, {})
 
 
@@ -163,24 +164,26 @@ def _status(**options: Any) -> fields.Enum[JobStatus]:
     return fields.Enum(JobStatus, by_value=fields.String, **options)
 
 
-_NOTHING = ma.Schema()
+def _schema(base: type[ma.Schema] = ma.Schema, /, **named: fields.Field[Any]) -> ma.Schema:
+    return base.from_dict(named)()
+
+
+_NOTHING = _schema()
 _IS_NAME = [
     validate.Length(1, 200),
     validate.Regexp(f"[{_INVISIBLE}]*[^{_INVISIBLE}]", error="Must not be blank."),
 ]
 
 
-class ProjectCreateSchema(ma.Schema):
-    name = fields.String(required=True, validate=_IS_NAME)
-
-
-class JobEditSchema(ma.Schema):
-    name = fields.String(allow_none=True, validate=_IS_NAME)
-    metadata = fields.Dict(
+PROJECT_CREATE = _schema(name=fields.String(required=True, validate=_IS_NAME))
+JOB_EDIT = _schema(
+    name=fields.String(allow_none=True, validate=_IS_NAME),
+    metadata=fields.Dict(
         keys=_text(40),
         values=_text(500, 0),
         validate=validate.Length(0, 20, error="At most 20 keys."),
-    )
+    ),
+)
 
 
 class WholeNumber(fields.Integer):
@@ -224,44 +227,39 @@ class LongPollSchema(ma.Schema):
         return {**data, "wait": min(data["wait"], _LONGEST_WAIT_SECONDS)}
 
 
-class TrailQuerySchema(LongPollSchema):
-    limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
-    cursor = fields.String(load_default="0", validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR))
-    after = fields.String(load_default=None, validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR))
-
-
-class PageQuerySchema(ma.Schema):
-    limit = WholeNumber(load_default=50, validate=validate.Range(1, 200))
-    cursor = fields.String(load_default=None, validate=_is_cursor)
-
-
-class JobPageQuerySchema(PageQuerySchema):
-    status = _status(load_default=None)
-
-
-class OwnJobsQuerySchema(JobPageQuerySchema, LongPollSchema):
-    project_id = fields.String(load_default=None, validate=_is_project_id)
-    order = fields.String(load_default="desc", validate=validate.OneOf(["asc", "desc"]))
-    updated_after = Rfc3339(load_default=None)
-
-
-class JobQuerySchema(LongPollSchema):
-    status_not = _status(load_default=None)
-
-
-class ConfirmUploadSchema(ma.Schema):
-    video_uri = fields.String(
+_LIMIT = WholeNumber(load_default=50, validate=validate.Range(1, 200))
+_PAGE: dict[str, Any] = {
+    "limit": _LIMIT,
+    "cursor": fields.String(load_default=None, validate=_is_cursor),
+}
+_JOB_PAGE = {**_PAGE, "status": _status(load_default=None)}
+PAGE_QUERY, JOB_PAGE_QUERY = _schema(**_PAGE), _schema(**_JOB_PAGE)
+TRAIL_QUERY = _schema(
+    LongPollSchema,
+    limit=_LIMIT,
+    cursor=fields.String(load_default="0", validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR)),
+    after=fields.String(load_default=None, validate=_pattern(r"[0-9]{1,15}", _NO_CURSOR)),
+)
+OWN_JOBS_QUERY = _schema(
+    LongPollSchema,
+    **_JOB_PAGE,
+    project_id=fields.String(load_default=None, validate=_is_project_id),
+    order=fields.String(load_default="desc", validate=validate.OneOf(["asc", "desc"])),
+    updated_after=Rfc3339(load_default=None),
+)
+JOB_QUERY = _schema(LongPollSchema, status_not=_status(load_default=None))
+CONFIRM_UPLOAD = _schema(
+    video_uri=fields.String(
         required=True,
         validate=[
             validate.Length(1, _LONGEST_URI),
             _pattern(rf"[A-Za-z][A-Za-z0-9+.\-]*:[^{_INVISIBLE}]+", "Must be a URI with a scheme."),
         ],
     )
-
-
-class RetrySchema(ma.Schema):
-    model_profile = _text(100, required=True)
-    client_request_id = _text(128, required=True)
+)
+RETRY = _schema(
+    model_profile=_text(100, required=True), client_request_id=_text(128, required=True)
+)
 
 
 class ArtifactUpdates(fields.Dict):
@@ -304,9 +302,7 @@ class StatusCallbackSchema(ma.Schema):
     execution_id = _optional_text(128)
     dispatch_id = _optional_text(128)
     actor_type = fields.String(
-        load_default=None,
-        allow_none=True,
-        validate=validate.OneOf(["orchestrator", "system"]),
+        load_default=None, allow_none=True, validate=validate.OneOf(["orchestrator", "system"])
     )
     artifact_updates = ArtifactUpdates(load_default=None, allow_none=True)
     failure_code = _optional_text(100, least=0)
@@ -319,13 +315,14 @@ class StatusCallbackSchema(ma.Schema):
         return {**data, "actor_type": actor, "artifact_updates": artifacts}
 
 
+STATUS_CALLBACK = StatusCallbackSchema()
+
 # It is shown on terminals too, so it has no control characters.
 _NO_CONTROL = r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]*"
 _IS_REASON = [
     validate.Length(1, 500),
     validate.Regexp(
-        rf"{_NO_CONTROL}[^{_INVISIBLE}]{_NO_CONTROL}\Z",
-        error="A line of text that is not blank.",
+        rf"{_NO_CONTROL}[^{_INVISIBLE}]{_NO_CONTROL}\Z", error="A line of text that is not blank."
     ),
 ]
 
@@ -336,46 +333,38 @@ def _is_true_or_false(value: Any) -> None:
         raise ma.ValidationError("Must be true or false.")
 
 
-class ActSchema(ma.Schema):
-    reason = fields.String(required=True, validate=_IS_REASON)
+ACT = _schema(reason=fields.String(required=True, validate=_IS_REASON))
+_OPTIONAL_REASON = fields.String(load_default=None, allow_none=True, validate=_IS_REASON)
+OPTIONAL_ACT = _schema(reason=_OPTIONAL_REASON)
+SETTLE = _schema(
+    reason=fields.String(required=True, validate=_IS_REASON),
+    settlement=fields.String(data_key="as", required=True, validate=validate.OneOf(SETTLEMENTS)),
+)
+RETRIES = _schema(
+    reason=_OPTIONAL_REASON,
+    failed_since=Rfc3339(required=True),
+    model_profile=_text(100, required=True),
+    failure_code=_optional_text(100, least=0),
+    project_id=fields.String(load_default=None, allow_none=True, validate=_is_project_id),
+    limit=fields.Integer(strict=True, load_default=100, validate=validate.Range(1, 100)),
+    cursor=fields.String(load_default=None, allow_none=True, validate=_is_cursor),
+    dry_run=fields.Raw(load_default=False, validate=_is_true_or_false),
+)
+JOB_VIEW_QUERY = _schema(
+    **_PAGE,
+    view=fields.String(required=True, validate=validate.OneOf([view.value for view in View])),
+    project_id=fields.String(load_default=None, validate=_is_project_id),
+    owner=_text(256, load_default=None),
+    reason=_text(500, load_default=None),
+    older_than=WholeNumber(load_default=0, validate=validate.Range(0, _LONGEST_AGE)),
+)
 
 
-class OptionalReasonSchema(ma.Schema):
-    reason = fields.String(load_default=None, allow_none=True, validate=_IS_REASON)
+def parse_prefer(header: str | None, most_seconds: float) -> tuple[float, str | None]:
+    """Of run and retry: how long to wait (seconds), and the Preference-Applied header (None: none).
 
-
-class SettleSchema(ActSchema):
-    settlement = fields.String(data_key="as", required=True, validate=validate.OneOf(SETTLEMENTS))
-
-
-class RetriesSchema(OptionalReasonSchema):
-    failed_since = Rfc3339(required=True)
-    model_profile = _text(100, required=True)
-    failure_code = _optional_text(100, least=0)
-    project_id = fields.String(load_default=None, allow_none=True, validate=_is_project_id)
-    limit = fields.Integer(strict=True, load_default=100, validate=validate.Range(1, 100))
-    cursor = fields.String(load_default=None, allow_none=True, validate=_is_cursor)
-    dry_run = fields.Raw(load_default=False, validate=_is_true_or_false)
-
-
-class JobViewQuerySchema(PageQuerySchema):
-    view = fields.String(required=True, validate=validate.OneOf([view.value for view in View]))
-    project_id = fields.String(load_default=None, validate=_is_project_id)
-    owner = _text(256, load_default=None)
-    reason = _text(500, load_default=None)
-    older_than = WholeNumber(load_default=0, validate=validate.Range(0, _LONGEST_AGE))
-
-
-@dataclass(frozen=True, slots=True)
-class WaitPreference:
-    """Of run and retry: how long to wait (seconds), and the Preference-Applied header (None: none)."""
-
-    seconds: float
-    applied: str | None
-
-
-def parse_prefer(header: str | None, most_seconds: float) -> WaitPreference:
-    """Read a Prefer header (RFC 7240). What is not understood is ignored, as its section 2 asks."""
+    Reads a Prefer header (RFC 7240). What is not understood is ignored, as its section 2 asks.
+    """
     wait: float | None = None
     asynchronous = False
     for preference in (header or "").split(","):
@@ -388,7 +377,5 @@ def parse_prefer(header: str | None, most_seconds: float) -> WaitPreference:
             wait = min(float(value[:9]), most_seconds)
     if wait is not None:
         # Both together: wait, and answer 202 only if it takes longer than that (section 4.3).
-        return WaitPreference(wait, f"{'respond-async, ' * asynchronous}wait={wait:g}")
-    return (
-        WaitPreference(0, "respond-async") if asynchronous else WaitPreference(most_seconds, None)
-    )
+        return wait, f"{'respond-async, ' * asynchronous}wait={wait:g}"
+    return (0, "respond-async") if asynchronous else (most_seconds, None)

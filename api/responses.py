@@ -3,12 +3,11 @@
 A test holds every answer to `spec/api/openapi.yaml`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import orjson
 from flask import Response
-from pydantic import BaseModel
 
 from domain.audit import AuditEvent
 from domain.claim import Claim
@@ -16,6 +15,7 @@ from domain.job import Job, Project
 from domain.pause import Pause
 from domain.record import Record
 from domain.run import DispatchResult
+from domain.stored import Stored
 from services.operations import Retried, reason_of
 from store.lists import Page
 from store.overview import Overview
@@ -47,46 +47,44 @@ def created_response(body: Shape, *, is_new: bool) -> Response:
     return json_response(body, 200, {"Idempotent-Replayed": "true"})
 
 
+# What the contract shows by the name under which it is stored.
+_PROJECT = ("id", "name", "created_at")
+_JOB = (
+    "id", "project_id", "name", "metadata", "status", "silent_since", "created_at", "updated_at",
+)  # fmt: skip
+_DISPATCH = (
+    "kind", "dispatch_id", "phase", "claimed_at", "sent_at", "settled_at", "reason", "execution_id",
+)  # fmt: skip
+_OVERVIEW = ("in_flight", "unknown", "silent", "oldest_claim_age", "oldest_unknown_age")
+
+
+def _fields(stored: object, names: Iterable[str]) -> Shape:
+    return {name: getattr(stored, name) for name in names}
+
+
+def _known_fields(stored: Stored) -> Shape:
+    # A later release's are in the store, and no part of the contract.
+    return _fields(stored, type(stored).model_fields)
+
+
 def project_shape(project: Project) -> Shape:
     """A Project of the contract."""
-    return {"id": project.id, "name": project.name, "created_at": project.created_at}
+    return _fields(project, _PROJECT)
 
 
 def job_shape(record: Record) -> Shape:
     """A Job of the contract, with its dispatch and failure."""
     job, claim = record.job, record.shown_claim
-    return {
-        "id": job.id,
-        "project_id": job.project_id,
-        "name": job.name,
-        "metadata": job.metadata,
-        "status": job.status,
+    return _fields(job, _JOB) | {
         "manifest": job.manifest.model_dump(),
-        "silent_since": job.silent_since,
-        "created_at": job.created_at,
-        "updated_at": job.updated_at,
         "dispatch": dispatch_shape(claim) if claim else None,
         "failure": _known_fields(job.failure) if job.failure else None,
     }
 
 
-def _known_fields(stored: BaseModel) -> Shape:
-    # A later release's are in the store, and no part of the contract.
-    return stored.model_dump(include=set(type(stored).model_fields))
-
-
 def dispatch_shape(claim: Claim) -> Shape:
     """A Dispatch of the contract."""
-    return {
-        "kind": claim.kind,
-        "dispatch_id": claim.dispatch_id,
-        "phase": claim.phase,
-        "claimed_at": claim.claimed_at,
-        "sent_at": claim.sent_at,
-        "settled_at": claim.settled_at,
-        "reason": claim.reason,
-        "execution_id": claim.execution_id,
-    }
+    return _fields(claim, _DISPATCH)
 
 
 def event_shape(job: Job, event: AuditEvent) -> Shape:
@@ -129,15 +127,10 @@ def retry_shape(job_id: str, result: DispatchResult) -> Shape:
 
 def overview_shape(seen: Overview, pause: Pause | None, queues: list[str]) -> Shape:
     """An Overview of the contract; `queues` are the names of those that `seen` has the lengths of."""
-    return {
+    return _fields(seen, _OVERVIEW) | {
         "jobs": {status.value: count for status, count in seen.jobs.items()},
         "claims": {phase.value: count for phase, count in seen.phases.items()},
-        "in_flight": seen.in_flight,
-        "unknown": seen.unknown,
-        "silent": seen.silent,
         "failed_last_24h": seen.failed_lately,
-        "oldest_claim_age": seen.oldest_claim_age,
-        "oldest_unknown_age": seen.oldest_unknown_age,
         "queues": dict(zip(queues, seen.queue_lengths, strict=True)),
         "paused": pause is not None,
         "pause": pause_shape(pause) if pause else None,

@@ -3,12 +3,10 @@
 import multiprocessing
 import os
 import resource
-import shutil
 import signal
 import tempfile
 import threading
 import time
-from pathlib import Path
 
 from flask import Flask, Response
 
@@ -32,26 +30,17 @@ def main() -> None:
     # handler in the main thread alone, which waits here without a limit: it would not wake when another thread
     # takes the signal, and of two that come together the kernel may give both to another.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    directory = _make_metrics_directory()
-    try:
-        _serve()
-    finally:
-        if directory is not None:
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def _make_metrics_directory() -> Path | None:
-    """Where this start's processes put what they count, so that any of them can show the sum.
-
-    Made before anything imports prometheus_client, which looks for it only then. On memory if possible: on a
-    full disk, counting would end the process.
-    """
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        return None  # the operator's own
+        _serve()  # into the operator's own
+        return
+    # This start's processes put what they count here, so that any of them can show the sum. It is made before
+    # anything imports prometheus_client, which looks for it only then; on memory if possible: on a full disk,
+    # counting would end the process. Its forks end by os._exit, so that none of them takes it away.
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
-    made = tempfile.mkdtemp(prefix=f"takeone-metrics-{os.getpid()}-", dir=memory)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = made
-    return Path(made)
+    prefix = f"takeone-metrics-{os.getpid()}-"
+    with tempfile.TemporaryDirectory("", prefix, memory, ignore_cleanup_errors=True) as made:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = made
+        _serve()
 
 
 def _serve() -> None:

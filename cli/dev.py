@@ -1,9 +1,6 @@
-"""Commands for developers: `takeone token` and `takeone demo`."""
+"""`takeone token`: a token to call the API with."""
 
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import click
 import jwt
@@ -11,8 +8,6 @@ import jwt
 from api.auth import EDITOR_ROLE
 from cli.setup import settings_of
 from settings import load_settings, split_list
-
-_CHECKOUT = Path(__file__).resolve().parent.parent
 
 
 @click.command("token")
@@ -42,11 +37,3 @@ def token(user: str, role: str, minutes: int) -> None:
     }
     # Settings with a shared algorithm have a shared key: any other is refused when they are read.
     click.echo(jwt.encode(claims, settings.jwt_key.get_secret_value(), shared[0]))
-
-
-@click.command("demo")
-def demo() -> None:
-    """Watch one video go from upload to draft, on a stack of its own that ends with the demo."""
-    if not (_CHECKOUT / "demo" / "__main__.py").exists():
-        raise click.ClickException("the demo is part of the checkout: clone it, then `make demo`")
-    sys.exit(subprocess.call([sys.executable, "-m", "demo"], cwd=_CHECKOUT))

@@ -1,12 +1,15 @@
-"""`takeone dispatches list | show | settle`: see dispatches whose outcome is open, and settle them."""
+"""`takeone dispatches list | show | settle`: see dispatches whose outcome is open, and settle them.
+
+`takeone pause` and `takeone resume`: stop posting dispatches, in the whole fleet, and go on.
+"""
 
 import click
 
 from cli.jobs import show_job
-from cli.pause import said
-from cli.setup import by_option, reason_option, with_services
+from cli.setup import by_option, one_line, reason_option, with_services
 from domain.audit import OperatorAct
 from domain.claim import Claim
+from domain.pause import Pause
 from services.assembly import Services
 from services.operations import SETTLEMENTS
 from store.views import View
@@ -27,12 +30,12 @@ def list_dispatches(services: Services, unknown: bool) -> None:
         click.echo(f"dispatching is {said(pause)}", err=True)
     operations = services.operations
     found = operations.every(View.UNKNOWN) if unknown else operations.open_dispatches()
-    lines = 0
+    is_empty = True
     for record in found:
         if record.claim is not None:
             click.echo(_line(record.job.id, record.claim))
-            lines += 1
-    if not lines:
+            is_empty = False
+    if is_empty:
         click.echo("no dispatch is open", err=True)
 
 
@@ -61,3 +64,32 @@ def settle_dispatch(services: Services, job_id: str, settlement: str, reason: st
     """
     record = services.operations.settle(job_id, settlement, OperatorAct(by, reason))
     click.echo(f"settled as {settlement}: the job is {record.job.status}")
+
+
+@click.command("pause")
+@click.option("--reason", required=True, callback=one_line, help="Why; operators are shown it.")
+@by_option
+@with_services
+def pause(services: Services, reason: str, by: str) -> None:
+    """Post no dispatch until `takeone resume`, from any worker.
+
+    Runs are taken and wait; asks, cancels and callbacks go on, and so do posts that are under way:
+    `takeone dispatches list` shows them as SENDING. Repeating it changes nothing.
+    """
+    click.echo(said(services.operations.pause(OperatorAct(by, reason))))
+
+
+@click.command("resume")
+@by_option
+@with_services
+def resume(services: Services, by: str) -> None:
+    """Post dispatches again. Repeating it changes nothing."""
+    ended = services.operations.resume(OperatorAct(by, None))
+    click.echo(f"resumed; it was {said(ended)}" if ended else "dispatching is not paused")
+
+
+def said(pause: Pause) -> str:
+    """A pause in a line."""
+    line = f"paused since {pause.paused_at:%Y-%m-%dT%H:%M:%SZ} by {pause.by}: {pause.reason}"
+    # A token's subject may be any text, and terminals obey some of it.
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)

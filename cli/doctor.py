@@ -10,25 +10,24 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from http.client import HTTPConnection, HTTPSConnection
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
 import click
 import orjson
-import requests
 from redis import Redis
 
 from api.signing_keys import SigningKeys
-from cli.pause import said
+from cli.dispatches import said
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.registry import make_adapter
 from services.assembly import Services, make_services
 from settings import Settings, SettingsError, load_settings, split_list
 from settings.sources import unknown_variables
-from settings.values import can_verify, is_loopback
+from settings.types import can_verify, is_loopback
 from store import redis_checks
 from store.client import make_client
 from store.errors import StoreUnavailable
@@ -109,18 +108,25 @@ def _store(settings: Settings) -> Iterator[Finding]:
     try:
         with make_client(settings, connections=1) as client:
             version = redis_checks.version(client)
-            problems = redis_checks.problems(client, production=True)
+            numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+            yield Finding(
+                "store",
+                OK if numbers >= _LEAST_REDIS else WRONG,
+                f"Redis {version} answers",
+                f"use Redis {'.'.join(map(str, _LEAST_REDIS))} or newer",
+            )
+            yield from _configuration(settings, client)
+            yield _clock("Redis", redis_checks.seconds_apart(client))
+            yield _memory(*redis_checks.memory(client))
+            yield from _permissions(settings, client)
+        yield from _records(make_services(settings, make_outbox(settings)))
     except StoreUnavailable as error:
         advice = "start Redis, or correct TAKEONE_REDIS_URL; then try redis-cli -u with it"
         yield Finding("store", WRONG, f"Redis does not answer ({error})", advice)
-        return
-    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-    yield Finding(
-        "store",
-        OK if numbers >= _LEAST_REDIS else WRONG,
-        f"Redis {version} answers",
-        f"use Redis {'.'.join(map(str, _LEAST_REDIS))} or newer",
-    )
+
+
+def _configuration(settings: Settings, client: Redis) -> Iterator[Finding]:
+    problems = redis_checks.problems(client, production=True)
     for problem in problems:
         found, _, advice = problem.partition(": ")
         state = WRONG if settings.production else WARNING
@@ -129,40 +135,27 @@ def _store(settings: Settings) -> Iterator[Finding]:
         yield Finding("store", OK, "it keeps what it is told, and evicts nothing")
 
 
-def _redis(settings: Settings) -> Iterator[Finding]:
-    try:
-        with make_client(settings, connections=1) as client:
-            yield _clock("Redis", redis_checks.seconds_apart(client))
-            yield _memory(*redis_checks.memory(client))
-            yield from _permissions(settings, client)
-        services = make_services(settings, make_outbox(settings))
-        unreadable = sorted(services.operations.unreadable())
-        pause = services.jobs.pauses.current()
-        yield _held(services)
-    except StoreUnavailable:
-        return  # said already
-    if pause is not None:
-        yield Finding("dispatching", WARNING, said(pause), "end it by `takeone resume`")
-    yield _verdict(
-        "unreadable records",
-        _first(unreadable, "of jobs with an open dispatch"),
-        "none among the jobs with an open dispatch",
-        "a later release wrote them, or they are broken: upgrade again, or restore their keys",
-    )
-
-
-def _held(services: Services) -> Finding:
-    """Whether another engine has dispatches whose outcome is open: no worker here finds it out."""
+def _records(services: Services) -> Iterator[Finding]:
+    # Another engine's are settled by no worker here.
     held = [
         record.job.id
         for record in services.operations.open_dispatches()
         if record.claim and record.claim.is_elsewhere(services.policy)
     ]
-    return _verdict(
+    yield _verdict(
         "dispatches",
         _first(held, "of another engine than the settings name"),
         "none with an open outcome was sent to another engine than the settings name",
         "set TAKEONE_ORCHESTRATOR_… back until they are settled, or takeone dispatches settle each",
+    )
+    pause = services.jobs.pauses.current()
+    if pause is not None:
+        yield Finding("dispatching", WARNING, said(pause), "end it by `takeone resume`")
+    yield _verdict(
+        "unreadable records",
+        _first(sorted(services.operations.unreadable()), "of jobs with an open dispatch"),
+        "none among the jobs with an open dispatch",
+        "a later release wrote them, or they are broken: upgrade again, or restore their keys",
     )
 
 
@@ -232,33 +225,22 @@ def _files(_: Settings) -> Iterator[Finding]:
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:
-    trouble = _broker_trouble(settings)
-    variable = "TAKEONE_REDIS_URL" if settings.broker_is_store else "TAKEONE_BROKER_URL"
-    yield _verdict(
-        "broker",
-        trouble and f"no message goes through ({trouble})",
-        "a message went there and back",
-        f"check {variable}",
-    )
-
-
-def _broker_trouble(settings: Settings) -> str:
-    """Send a message to a queue of its own and take it back. The kind of error it met, or nothing."""
-    sent = uuid4().hex
+    """Whether a message to a queue of its own comes back."""
+    trouble = ""
     try:
         with broker_connection(settings) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=2)
-            queue = connection.SimpleQueue(f"takeone.doctor.{sent}")
+            queue = connection.SimpleQueue(f"takeone.doctor.{uuid4().hex}")
             try:
-                queue.put(sent, retry=False)
-                message = queue.get(timeout=_ROUND_TRIP_SECONDS)
-                message.ack()
+                queue.put("there and back", retry=False)
+                queue.get(timeout=_ROUND_TRIP_SECONDS).ack()
             finally:
                 queue.close()  # first: RabbitMQ would tell the reader that its queue has gone
                 queue.queue.delete()
     except Exception as error:  # every transport has its own ways to fail
-        return type(error).__name__
-    return "" if message.payload == sent else "another message came back"
+        trouble = f"no message goes through ({type(error).__name__})"
+    variable = "TAKEONE_REDIS_URL" if settings.broker_is_store else "TAKEONE_BROKER_URL"
+    yield _verdict("broker", trouble, "a message went there and back", f"check {variable}")
 
 
 def _workers(_: Settings) -> Iterator[Finding]:
@@ -326,19 +308,18 @@ def _callback_url(settings: Settings) -> Iterator[Finding]:
     if settings.production and parts.scheme == "http":
         advice = "use https, unless the network between the two is yours alone"
         yield Finding("callback URL", WARNING, f"{where}: secrets travel unencrypted", advice)
-    health = _health(settings)
+    date = _date_of_health(settings, parts)
     yield _verdict(
         "callback URL",
-        f"no API answers at {where} from here" if health is None else "",
+        f"no API answers at {where} from here" if date is None else "",
         f"the API answers at {where}",
         "start `web`, or correct TAKEONE_PUBLIC_URL; no matter if only this machine is shut out",
         WARNING,
     )
-    if health is not None and "Date" in health.headers:
+    if date:
         # It has whole seconds.
-        date = parsedate_to_datetime(health.headers["Date"]).timestamp() + 0.5
-        yield _clock("the API", date - time.time())
-    if health is not None and settings.production:
+        yield _clock("the API", parsedate_to_datetime(date).timestamp() + 0.5 - time.time())
+    if date is not None and settings.production:
         yield _verdict(
             "proxy",
             "" if _waits_for_bodies(settings, parts) else "none that waits for whole bodies",
@@ -348,17 +329,16 @@ def _callback_url(settings: Settings) -> Iterator[Finding]:
         )
 
 
-def _health(settings: Settings) -> requests.Response | None:
-    with requests.Session() as session:
-        session.trust_env = False
-        session.verify = settings.ca_file or True
-        try:
-            answer = session.get(
-                f"{settings.public_url}/healthz", timeout=_CONNECT_SECONDS, allow_redirects=False
-            )
-            return answer if answer.ok and answer.json() == {"status": "ok"} else None
-        except (requests.RequestException, ValueError):
-            return None
+def _date_of_health(settings: Settings, parts: SplitResult) -> str | None:
+    """The Date of the API's answer, which may be without one; None if no API answers."""
+    try:
+        with closing(_connection(settings, parts)) as connection:
+            connection.request("GET", f"{parts.path}/healthz")
+            answer = connection.getresponse()
+            is_api = answer.status == 200 and orjson.loads(answer.read()) == {"status": "ok"}
+            return answer.headers.get("Date", "") if is_api else None
+    except (OSError, HTTPException, ValueError):
+        return None
 
 
 def _waits_for_bodies(settings: Settings, parts: SplitResult) -> bool:
@@ -389,5 +369,5 @@ def _is_local(parts: SplitResult) -> bool:
 
 
 _LOOKS: tuple[Callable[[Settings], Iterator[Finding]], ...] = (
-    _settings, _store, _redis, _broker, _workers, _orchestrator, _callback_url, _signing_keys, _files,
+    _settings, _store, _broker, _workers, _orchestrator, _callback_url, _signing_keys, _files,
 )  # fmt: skip

@@ -23,18 +23,16 @@ from store.lists import LISTED_STATES, PageQuery
 from store.relist import relist
 from store.views import View
 
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600}
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # Far more than any job's age, and no time before the calendar begins.
 _LONGEST_AGE = timedelta(days=9_999)
 
 
 def age(_context: click.Context, _parameter: click.Parameter, value: str) -> timedelta:
     """How long ago: `90`, `90s`, `15m`, `2h` or `7d`. Raises `click.BadParameter`."""
-    found = re.fullmatch(r"([0-9]{1,8})([smh]?)|([0-9]{1,4})d", value)
+    found = re.fullmatch(r"([0-9]{1,8})([smhd]?)", value)
     if found is None:
         raise click.BadParameter("a number of seconds, or one with s, m, h or d, such as 2h")
-    if found[3]:
-        return timedelta(days=int(found[3]))
     ago = timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
     if ago > _LONGEST_AGE:
         raise click.BadParameter(f"at most {_LONGEST_AGE.days}d")
@@ -64,8 +62,7 @@ def list_jobs(
     """List jobs, one a line: state, since when, owner. Of all users, those that are not done or cancelled."""
     if user is None and status is not None and status not in LISTED_STATES:
         raise click.UsageError(f"jobs in {status} are listed for one --user")
-    before = services.now() - older_than
-    found = services.operations.jobs(status, user, before)
+    found = services.operations.jobs(status, user, services.now() - older_than)
     for record in islice(found, limit):
         click.echo(_line(record))
     if next(found, None) is not None:

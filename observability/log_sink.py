@@ -89,18 +89,14 @@ class LogSink:
             while self._waiting:
                 lines = [self._waiting.popleft() for _ in range(min(len(self._waiting), _AT_ONCE))]
                 try:
-                    if self._dropped:
-                        self._say_what_is_missing()
+                    if dropped := self._dropped:
+                        note = {"event": "logs.dropped", "lines": dropped, "level": "warning"}
+                        self._write(orjson.dumps(note) + b"\n")
+                        self._dropped -= dropped
                     self._write(b"".join(lines))
                 except OSError:
                     self._drop(len(lines))
             self._is_idle.set()
-
-    def _say_what_is_missing(self) -> None:
-        dropped = self._dropped
-        note = {"event": "logs.dropped", "lines": dropped, "level": "warning"}
-        self._write(orjson.dumps(note) + b"\n")
-        self._dropped -= dropped
 
     def _write(self, lines: bytes) -> None:
         data = memoryview(b"\n" + lines if self._is_torn else lines)

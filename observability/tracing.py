@@ -22,21 +22,26 @@ TRACEPARENT = "traceparent"
 #: Routes that machines call all the time: neither traced nor logged.
 QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
 _tracer: Any = None
+_api: Any = None  # opentelemetry.trace, and the header's reader and writer: both with the tracer
+_propagator: Any = None
 
 
 def start(settings: Settings, process: str) -> None:
     """Trace this process from now on, if the settings say so. Where spans go is said by OTEL_ variables."""
-    global _tracer
+    global _tracer, _api, _propagator
     if not settings.otel or _tracer is not None:
         return
+    from opentelemetry import trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     name = os.environ.get("OTEL_SERVICE_NAME", f"takeone-{process}")
     provider = TracerProvider(resource=Resource.create({"service.name": name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    _api, _propagator = trace, TraceContextTextMapPropagator()
     _tracer = provider.get_tracer("takeone")
 
 
@@ -55,13 +60,11 @@ def span(
     if _tracer is None:
         yield
         return
-    from opentelemetry.trace import SpanKind, Status, StatusCode
-
-    context = _propagator().extract({TRACEPARENT: parent}) if parent else None
+    context = _propagator.extract({TRACEPARENT: parent}) if parent else None
     with _tracer.start_as_current_span(
         name,
         context,
-        SpanKind[kind],
+        _api.SpanKind[kind],
         attributes,
         record_exception=False,
         set_status_on_exception=False,
@@ -69,17 +72,13 @@ def span(
         try:
             yield
         except Exception as error:
-            current.set_status(Status(StatusCode.ERROR, type(error).__name__))
+            current.set_status(_api.StatusCode.ERROR, type(error).__name__)
             raise
 
 
 def store_span(operation: str) -> AbstractContextManager[Any]:
     """A span around one round trip to the store, named by its commands; nothing outside of a trace."""
-    if _tracer is None:
-        return nullcontext()
-    from opentelemetry.trace import get_current_span
-
-    if not get_current_span().is_recording():
+    if _tracer is None or not _api.get_current_span().is_recording():
         return nullcontext()
     return span(
         "redis", "CLIENT", attributes={"db.system.name": "redis", "db.operation.name": operation}
@@ -94,17 +93,15 @@ def headers() -> dict[str, str]:
     if _tracer is None:
         return {}
     carrier: dict[str, str] = {}
-    _propagator().inject(carrier)
+    _propagator.inject(carrier)
     return {name: value for name, value in carrier.items() if name == TRACEPARENT}
 
 
 def note(attributes: Mapping[str, Any]) -> None:
     """Add to the current span; nothing, if tracing is off."""
     if _tracer is not None:
-        from opentelemetry.trace import get_current_span
-
         with suppress(Exception):  # what merely reports stops no work
-            get_current_span().set_attributes(attributes)
+            _api.get_current_span().set_attributes(attributes)
 
 
 def trace_requests(app: "Flask") -> None:
@@ -136,9 +133,3 @@ def trace_requests(app: "Flask") -> None:
     app.before_request(begin)
     app.after_request(conclude)
     app.teardown_request(end)
-
-
-def _propagator() -> Any:
-    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-    return TraceContextTextMapPropagator()

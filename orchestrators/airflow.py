@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import orjson
 
-from domain.claim import Refusal, RunState
-from orchestrators.base import Adapter, Answer, Dispatch, Request, Run, Start
+from domain.claim import ClaimEvent, Refusal, RunState
+from orchestrators.base import Adapter, Answer, Dispatch, Request, Run
 
 _STATES = {
     "queued": RunState.RUNNING,
@@ -64,11 +64,11 @@ class Airflow(Adapter):
         """A new run."""
         return answer.fields().keys() >= {"dag_run_id", "state"}
 
-    def read_start(self, answer: Answer) -> Start | Refusal:
+    def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
         """409 may say that the id is taken, which asking shows."""
         match answer.status, answer.fields():
             case 409, {"detail": {"reason": "Unique constraint violation"}}:
-                return Start.UNKNOWN
+                return ClaimEvent.LOST
         return super().read_start(answer)
 
     def ask(self, dispatch_id: str, prepared: str) -> Request:

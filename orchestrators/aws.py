@@ -2,7 +2,6 @@
 
 import threading
 from dataclasses import replace
-from typing import Any
 
 import structlog
 from botocore.auth import SigV4Auth
@@ -45,18 +44,15 @@ class AwsSigner:
 
         AWS refuses one that is not signed. A signature is good for minutes by the machine's clock.
         """
-        credentials = self._credentials()
+        try:
+            with self._lock:  # the chain is walked by one thread
+                found = self._session.get_credentials()
+                credentials = found and found.get_frozen_credentials()
+        except Exception as error:  # whatever files, metadata and STS bring: nothing is signed
+            log.warning("orchestrator.no_aws_credentials", error=type(error).__name__)
+            return request
         if credentials is None:
             return request
         made = AWSRequest(request.method, request.url, dict(request.headers or {}), request.body)
         SigV4Auth(credentials, self._service, self._region).add_auth(made)
         return replace(request, headers=dict(made.headers.items()))
-
-    def _credentials(self) -> Any:
-        try:
-            with self._lock:  # the chain is walked by one thread
-                found = self._session.get_credentials()
-                return found and found.get_frozen_credentials()
-        except Exception as error:  # whatever files, metadata and STS bring: nothing is signed
-            log.warning("orchestrator.no_aws_credentials", error=type(error).__name__)
-            return None

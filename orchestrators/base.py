@@ -116,13 +116,6 @@ class Dispatch:
         return orjson.dumps(dict(self.fields))
 
 
-class Start(StrEnum):
-    """What an answer to a start means that is no `Refusal`."""
-
-    ACCEPTED = "accepted"
-    UNKNOWN = "unknown"  # also "this id is taken": accepted once asking confirms it
-
-
 @dataclass(frozen=True, slots=True)
 class Run:
     """The state of a run, and the engine's own id of it where that is not the dispatch id."""
@@ -176,13 +169,14 @@ class Adapter:
         """Whether the body of a 2xx to `start` is the engine's own, and says that it has the run."""
         raise NotImplementedError
 
-    def read_start(self, answer: Answer) -> Start | Refusal:
-        """What the answer to `start` means.
+    def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
+        """What the answer to `start` means: ACCEPTED, LOST or why it was refused.
 
-        A success without the engine's own mark may come from a page in between.
+        A success without the engine's own mark may come from a page in between. That the id is taken is LOST:
+        it is accepted once asking confirms it.
         """
         is_accepted = answer.is_success and self.is_accepted(answer)
-        return Start.ACCEPTED if is_accepted else answer.refusal or Start.UNKNOWN
+        return ClaimEvent.ACCEPTED if is_accepted else answer.refusal or ClaimEvent.LOST
 
     def ask(self, dispatch_id: str, prepared: str) -> Request:
         """The question whether the engine has this dispatch; only where it `can_be_asked`."""

@@ -7,17 +7,7 @@ from collections.abc import Callable, Iterator
 import structlog
 
 from domain.claim import FOUND, OUTCOME_UNKNOWN, ClaimEvent, Refusal, RunState
-from orchestrators.base import (
-    Adapter,
-    Answer,
-    Cancel,
-    Dispatch,
-    Exchange,
-    Outcome,
-    Request,
-    Run,
-    Start,
-)
+from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Exchange, Outcome, Request, Run
 from orchestrators.client import OrchestratorClient
 
 log = structlog.get_logger("orchestrators")
@@ -42,9 +32,8 @@ def outcome_of(adapter: Adapter, exchange: Exchange) -> Outcome:
     meaning = adapter.read_start(answer)
     if isinstance(meaning, Refusal):
         return Outcome(ClaimEvent.REFUSED, meaning, answer.status)
-    if meaning is Start.ACCEPTED:
-        return Outcome(ClaimEvent.ACCEPTED, None, answer.status)
-    return Outcome(ClaimEvent.LOST, OUTCOME_UNKNOWN, answer.status)
+    reason = OUTCOME_UNKNOWN if meaning is ClaimEvent.LOST else None
+    return Outcome(meaning, reason, answer.status)
 
 
 class Engine:
@@ -154,22 +143,21 @@ class Engine:
             return _NOT_PREPARED
         try:
             known = self._known(stale)
-            return self._renewed(request, began) if known is None else known
+            if known is not None:
+                return known
+            answer = self._client.send(request, _always, began, ASK_SECONDS).answer
+            if answer is None:
+                return _NOT_PREPARED
+            found = self.adapter.read_prepare(answer)
+            if isinstance(found, Refusal):
+                return Outcome(ClaimEvent.REFUSED, found, answer.status)
+            self._prepared = found
+            return found
         finally:
             self._lock.release()
 
     def _known(self, stale: str | None) -> str | None:
         return self._prepared if self._prepared != stale else None
-
-    def _renewed(self, request: Request, began: float) -> str | Outcome:
-        answer = self._client.send(request, _always, began, ASK_SECONDS).answer
-        if answer is None:
-            return _NOT_PREPARED
-        found = self.adapter.read_prepare(answer)
-        if isinstance(found, Refusal):
-            return Outcome(ClaimEvent.REFUSED, found, answer.status)
-        self._prepared = found
-        return found
 
 
 def _always() -> bool:

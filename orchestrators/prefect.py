@@ -4,8 +4,8 @@ import base64
 from datetime import timedelta
 from urllib.parse import quote
 
-from domain.claim import Refusal, RunState
-from orchestrators.base import Adapter, Answer, Dispatch, Request, Run, Start
+from domain.claim import ClaimEvent, Refusal, RunState
+from orchestrators.base import Adapter, Answer, Dispatch, Request, Run
 
 _STATES = {
     "COMPLETED": RunState.SUCCEEDED,
@@ -29,7 +29,10 @@ class Prefect(Adapter):
     def __init__(self, url: str, workflow: str, credentials: str) -> None:
         self._url = url.rstrip("/")
         self._flow, _, self._deployment = workflow.partition("/")
-        self._headers = {"Authorization": _authorization(credentials)} if credentials else {}
+        is_user = ":" in credentials
+        basic = f"Basic {base64.b64encode(credentials.encode()).decode()}"
+        authorization = basic if is_user else f"Bearer {credentials}"
+        self._headers = {"Authorization": authorization} if credentials else {}
 
     def prepare(self) -> Request:
         """The deployment's id, by its name."""
@@ -55,7 +58,7 @@ class Prefect(Adapter):
         """201 is a new run, 200 the one that was there."""
         return answer.fields().keys() >= {"id", "state_type"}
 
-    def read_start(self, answer: Answer) -> Start | Refusal:
+    def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
         """409 says that the parameters do not fit.
 
         503 is Prefect's word for any error of its database, also one while it commits.
@@ -114,9 +117,3 @@ class Prefect(Adapter):
             case 200, {"paused": False}:
                 problem = None
         return problem
-
-
-def _authorization(credentials: str) -> str:
-    if ":" in credentials:
-        return f"Basic {base64.b64encode(credentials.encode()).decode()}"
-    return f"Bearer {credentials}"

@@ -44,11 +44,15 @@ def make_adapter(settings: Settings) -> Adapter:
 def dispatch_policy(settings: Settings) -> DispatchPolicy:
     """What the dispatch rules need of the settings."""
     adapter = make_adapter(settings)
+    window = adapter.window
+    if window is not None and window != timedelta.max:
+        # Less what a send may still take and how far clocks may be apart.
+        window -= timedelta(seconds=settings.resend_margin_seconds)
     return DispatchPolicy(
         claim_lease=timedelta(seconds=settings.claim_lease_seconds),
         send_lease=timedelta(seconds=settings.send_lease_seconds),
         unknown_hold=_span(settings.unknown_hold_seconds),
-        window=_window(adapter, settings),
+        window=window,
         can_be_asked=adapter.can_be_asked,
         can_cancel=adapter.can_cancel,
         engine=_engine(settings),
@@ -59,13 +63,6 @@ def dispatch_policy(settings: Settings) -> DispatchPolicy:
 
 def _span(seconds: float) -> timedelta | None:
     return timedelta(seconds=seconds) if seconds else None
-
-
-def _window(adapter: Adapter, settings: Settings) -> timedelta | None:
-    """The engine's window, less what a send may still take and how far clocks may be apart."""
-    if adapter.window is None or adapter.window == timedelta.max:
-        return adapter.window
-    return adapter.window - timedelta(seconds=settings.resend_margin_seconds)
 
 
 def _engine(settings: Settings) -> str:

@@ -118,15 +118,11 @@ def _read_rows(rows: list[Any]) -> Run:
     match rows:
         case []:
             return Run(RunState.NOT_FOUND)
-        case [{"id": str(run_id), "status": "completed", "completion_result": "success"}, *_]:
-            return Run(RunState.SUCCEEDED, run_id)
-        case [
-            {"id": str(run_id), "status": "completed", "completion_failure": "[409] cancelled"},
-            *_,
-        ]:
-            return Run(RunState.CANCELLED, run_id)
-        case [{"id": str(run_id), "status": "completed"}, *_]:
-            return Run(RunState.FAILED, run_id)
+        case [{"id": str(run_id), "status": "completed"} as row, *_]:
+            is_cancelled = row.get("completion_failure") == "[409] cancelled"
+            state = RunState.CANCELLED if is_cancelled else RunState.FAILED
+            is_success = row.get("completion_result") == "success"
+            return Run(RunState.SUCCEEDED if is_success else state, run_id)
         case [{"id": str(run_id)}, *_]:
             return Run(RunState.RUNNING, run_id)
     return Run(RunState.NO_ANSWER)

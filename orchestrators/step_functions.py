@@ -4,8 +4,8 @@ from datetime import timedelta
 
 import orjson
 
-from domain.claim import Refusal, RunState
-from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run, Start
+from domain.claim import ClaimEvent, Refusal, RunState
+from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run
 
 # What AWS itself refuses with; a fault of its own, which may come after the start, is 5xx.
 _ERROR_STATUSES = frozenset({400, 403, 429})
@@ -82,11 +82,11 @@ class StepFunctions(Adapter):
         """An execution's ARN; the same name and input while it runs is the same answer."""
         return ":execution:" in str(answer.fields().get("executionArn"))
 
-    def read_start(self, answer: Answer) -> Start | Refusal:
+    def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
         """AWS's own word where it refuses; that the name is taken is to be asked about."""
         error = _error(answer)
         if error == "ExecutionAlreadyExists":
-            return Start.UNKNOWN
+            return ClaimEvent.LOST
         return _REFUSALS.get(error, Refusal.REFUSED) if error else super().read_start(answer)
 
     def ask(self, dispatch_id: str, prepared: str) -> Request:

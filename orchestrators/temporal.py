@@ -4,8 +4,8 @@ import re
 from datetime import timedelta
 from urllib.parse import quote
 
-from domain.claim import Refusal, RunState
-from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run, Start
+from domain.claim import ClaimEvent, Refusal, RunState
+from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run
 
 # Every other status is that of a run which goes on.
 _ENDED = {
@@ -46,10 +46,10 @@ class Temporal(Adapter):
         fields = answer.fields()
         return bool(fields.get("runId")) and fields.get("started") is True
 
-    def read_start(self, answer: Answer) -> Start | Refusal:
+    def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
         """409 may say that the id is taken, which asking shows."""
         if answer.status == 409 and _has_detail(answer, "WorkflowExecutionAlreadyStartedFailure"):
-            return Start.UNKNOWN
+            return ClaimEvent.LOST
         return super().read_start(answer)
 
     def ask(self, dispatch_id: str, prepared: str) -> Request:

@@ -5,8 +5,8 @@ from datetime import datetime, timedelta
 
 import orjson
 
-from domain.claim import Refusal
-from orchestrators.base import GATEWAY_STATUSES, Adapter, Answer, Dispatch, Request, Run, Start
+from domain.claim import ClaimEvent, Refusal
+from orchestrators.base import GATEWAY_STATUSES, Adapter, Answer, Dispatch, Request, Run
 from orchestrators.signatures import Signer
 
 
@@ -35,7 +35,7 @@ class Webhook(Adapter):
         """Any 2xx, whatever its body."""
         return True
 
-    def read_start(self, answer: Answer) -> Start | Refusal:
+    def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
         """A whole answer refuses, of 5xx too, unless a gateway gave it."""
         if answer.status >= 500 and answer.is_whole and answer.status not in GATEWAY_STATUSES:
             return Refusal.REFUSED

@@ -17,32 +17,10 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from settings.rules import (
-    DEV_CALLBACK_SECRET,
-    FLOWER_RULES,
-    RULES,
-    STORE_RULES,
-    WORKER_RULES,
-    Rule,
-)
+from settings import types
+from settings.rules import DEV_CALLBACK_SECRET, FLOWER_RULES, RULES, STORE_RULES, WORKER_RULES, Rule
 from settings.sources import PREFIX, renamed_variables, values_from_files, variable_of
-from settings.types import (
-    AtMostAYear,
-    BrokerUrl,
-    Host,
-    HttpUrl,
-    JwtKey,
-    OrchestratorKind,
-    OrchestratorUrl,
-    Origins,
-    Port,
-    PublicUrl,
-    RateLimit,
-    RedisUrl,
-    Seconds,
-    SigningSecrets,
-)
-from settings.values import split_list
+from settings.types import split_list
 
 Kind = TypeVar("Kind", bound="Settings")
 
@@ -78,13 +56,13 @@ class Settings(BaseSettings):
     env: Literal["development", "production"] = "production"
     """development allows defaults that production refuses"""
     # PORT and HOST have no prefix: platforms set them.
-    host: Host = Field("", validation_alias="host")
+    host: types.Host = Field("", validation_alias="host")
     """the address that web, Flower and a worker's /metrics listen on; empty: every address in
     production, this machine's own in development"""
-    port: Port = Field(8000, validation_alias="port")
+    port: types.Port = Field(8000, validation_alias="port")
     """where web listens; Flower: 5555"""
 
-    redis_url: RedisUrl = Field("redis://127.0.0.1:6379/0", repr=False)
+    redis_url: types.RedisUrl = Field("redis://127.0.0.1:6379/0", repr=False)
     """the store: redis://, rediss:// or sentinel://host:port,host:port/db"""
     redis_sentinel_master: str = "mymaster"
     """the primary's name at the sentinels"""
@@ -93,28 +71,28 @@ class Settings(BaseSettings):
     ca_file: str = ""
     """file with the certificate authorities to trust, for the store, the broker and the orchestrator;
     empty: the public ones"""
-    redis_timeout_seconds: Seconds = 1.0
+    redis_timeout_seconds: types.Seconds = 1.0
     """limit of each wait for the store"""
     redis_connections: int = Field(32, ge=1)
     """connections to the store, each process"""
-    broker_url: BrokerUrl = Field("", repr=False)
+    broker_url: types.BrokerUrl = Field("", repr=False)
     """Celery's broker; empty: the store's Redis, under another key prefix"""
     dispatch_queues: int = Field(16, ge=1, le=64)
     """queues that dispatches are spread over, so users share fairly"""
 
-    orchestrator_url: OrchestratorUrl = Field("", repr=False)
+    orchestrator_url: types.OrchestratorUrl = Field("", repr=False)
     """where a dispatch is posted to (http or https)"""
-    orchestrator_cancel_url: OrchestratorUrl = Field("", repr=False)
+    orchestrator_cancel_url: types.OrchestratorUrl = Field("", repr=False)
     """where a cancel is posted to; empty: the orchestrator learns by its 409"""
-    orchestrator_timeout_seconds: Seconds = 60
+    orchestrator_timeout_seconds: types.Seconds = 60
     """limit of the whole exchange with the orchestrator"""
-    orchestrator_connect_timeout_seconds: Seconds = 2
+    orchestrator_connect_timeout_seconds: types.Seconds = 2
     """limit of each try to connect to the orchestrator"""
     orchestrator_connect_tries: int = Field(3, ge=1, le=10)
     """tries to connect before a dispatch counts as not started"""
-    orchestrator_idle_seconds: Seconds = 4
+    orchestrator_idle_seconds: types.Seconds = 4
     """how long a connection to the orchestrator may lie unused and be used again"""
-    orchestrator_kind: OrchestratorKind = "webhook"
+    orchestrator_kind: types.OrchestratorKind = "webhook"
     """how the orchestrator is spoken to; the same for web and workers"""
     orchestrator_workflow: str = ""
     """what is started: a DAG, flow/deployment, Type@queue, Service/handler, a state machine's ARN;
@@ -126,30 +104,30 @@ class Settings(BaseSettings):
     for Step Functions empty means what every AWS tool finds"""
     orchestrator_headers: SecretStr = SecretStr("")
     """headers that a webhook wants, such as `Authorization: Bearer …`, one a line or separated by `;`"""
-    orchestrator_idempotency_seconds: AtMostAYear = 0
+    orchestrator_idempotency_seconds: types.AtMostAYear = 0
     """how long a webhook recognises an Idempotency-Key: so long an unknown outcome is sent again; 0:
     not at all"""
 
     breaker_failures: int = Field(20, ge=0)
     """posts in a row without an answer that open the circuit; 0: never"""
-    breaker_seconds: Seconds = 5
+    breaker_seconds: types.Seconds = 5
     """how long nothing is posted while the circuit is open, but for a probe"""
     orchestrator_use_proxies: bool = False
     """honour HTTP_PROXY and friends towards the orchestrator"""
 
-    public_url: PublicUrl = ""
+    public_url: types.PublicUrl = ""
     """what callback_url begins with"""
     callback_secret: SecretStr = SecretStr("")
     """secrets of the status callback, comma-separated, all valid"""
-    signing_secret: SigningSecrets = SecretStr("")
+    signing_secret: types.SigningSecrets = SecretStr("")
     """secrets of Standard Webhooks (`whsec_…`), comma-separated: the first signs dispatches, each is
     valid for a signed callback; empty: nothing is signed"""
 
     auth_mode: Literal["dev", "jwt"] = "jwt"
     """dev tokens are for development"""
-    jwt_key: JwtKey = SecretStr("")
+    jwt_key: types.JwtKey = SecretStr("")
     """PEM public key, or shared key for HS256"""
-    jwt_jwks_url: HttpUrl = ""
+    jwt_jwks_url: types.HttpUrl = ""
     """where the issuer publishes its keys"""
     jwt_issuer: str = ""
     """the `iss` that a token must have"""
@@ -164,7 +142,7 @@ class Settings(BaseSettings):
 
     run_wait_seconds: float = Field(10, ge=0, le=60)
     """how long run and retry wait for the outcome"""
-    write_limit: RateLimit = ""
+    write_limit: types.RateLimit = ""
     """how often one user may change something (create, edit, delete, confirm, run, retry, cancel),
     such as 60/minute; empty: no limit"""
     idempotency_key_seconds: int = Field(604_800, ge=60, le=31_536_000)
@@ -172,21 +150,21 @@ class Settings(BaseSettings):
     retention_days: int = Field(0, ge=0, le=36_500)
     """how long a job is kept once it has come to rest (ended, with nothing of it open); then it is
     gone with its trail. 0: for ever. The same for web and workers"""
-    unknown_hold_seconds: AtMostAYear = 60
+    unknown_hold_seconds: types.AtMostAYear = 60
     """how long an unknown outcome is held; 0: until it is settled"""
 
-    first_report_seconds: AtMostAYear = 600
+    first_report_seconds: types.AtMostAYear = 600
     """how long an accepted dispatch may report nothing before its job counts as silent; 0: for ever"""
-    silent_after_seconds: AtMostAYear = 3_600
+    silent_after_seconds: types.AtMostAYear = 3_600
     """how long a job that has reported may then report nothing; 0: for ever"""
 
-    claim_lease_seconds: Seconds = 15
+    claim_lease_seconds: types.Seconds = 15
     """how long a claim may lie before its message is sent again"""
-    sweep_interval_seconds: Seconds = 1
+    sweep_interval_seconds: types.Seconds = 1
     """how often claims are looked after"""
     worker_concurrency: int = Field(32, ge=1, le=1_000)
     """dispatches in flight, each worker process"""
-    worker_metrics_port: Port = 0
+    worker_metrics_port: types.Port = 0
     """where a worker serves /metrics; 0: nowhere"""
 
     web_processes: int = Field(1, ge=1, le=64)
@@ -201,7 +179,7 @@ class Settings(BaseSettings):
     """what a retry may ask for, comma-separated"""
     allowed_hosts: str = ""
     """the `Host` names that are answered, comma-separated, beside PUBLIC_URL's; empty: every name"""
-    cors_origins: Origins = ""
+    cors_origins: types.Origins = ""
     """origins whose pages may call the API, comma-separated; empty: none"""
 
     otel: bool = False

@@ -7,7 +7,7 @@ from ssl import create_default_context
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from settings.values import can_verify, is_loopback, split_list
+from settings.types import can_verify, is_loopback, split_list
 
 if TYPE_CHECKING:
     from settings import Settings
@@ -26,10 +26,6 @@ class Rule(NamedTuple):
     problem: str
 
 
-def _uses_jwt(settings: "Settings") -> bool:
-    return settings.auth_mode == "jwt"
-
-
 def _algorithms(settings: "Settings") -> tuple[str, ...]:
     return split_list(settings.jwt_algorithms)
 
@@ -40,7 +36,7 @@ def _shared_key_algorithms(settings: "Settings") -> bool:
 
 def _weak_shared_key(settings: "Settings") -> bool:
     key = settings.jwt_key.get_secret_value().encode()
-    shared = _uses_jwt(settings) and _shared_key_algorithms(settings)
+    shared = settings.auth_mode == "jwt" and _shared_key_algorithms(settings)
     return settings.production and shared and 0 < len(key) < LEAST_SHARED_KEY_BYTES
 
 
@@ -55,7 +51,7 @@ def _key_cannot_verify(settings: "Settings") -> bool:
     """Whether one of the algorithms cannot check a signature by the key: then each of its tokens would be
     refused, or worse."""
     key = settings.jwt_key.get_secret_value()
-    if not _uses_jwt(settings) or not key or _unknown_algorithm(settings):
+    if settings.auth_mode != "jwt" or not key or _unknown_algorithm(settings):
         return False
     unfit = not all(can_verify(key, each) for each in _algorithms(settings))
     return unfit or "PRIVATE KEY-----" in key
@@ -159,11 +155,11 @@ RULES = (
     Rule("callback_secret", lambda it: not all(re.fullmatch("[!-~]+", each) for each in it.callback_secrets),
          "TAKEONE_CALLBACK_SECRET must be printable ASCII without blanks: it travels in a header"),
     Rule("env auth_mode jwt_key jwt_jwks_url",
-         lambda it: _uses_jwt(it) and bool(it.jwt_key) == bool(it.jwt_jwks_url),
+         lambda it: it.auth_mode == "jwt" and bool(it.jwt_key) == bool(it.jwt_jwks_url),
          "one of TAKEONE_JWT_KEY and TAKEONE_JWT_JWKS_URL must be set"),
-    Rule("env auth_mode jwt_issuer", lambda it: _uses_jwt(it) and not it.jwt_issuer,
+    Rule("env auth_mode jwt_issuer", lambda it: it.auth_mode == "jwt" and not it.jwt_issuer,
          "TAKEONE_JWT_ISSUER is not set"),
-    Rule("env auth_mode jwt_audience", lambda it: _uses_jwt(it) and not it.jwt_audience,
+    Rule("env auth_mode jwt_audience", lambda it: it.auth_mode == "jwt" and not it.jwt_audience,
          "TAKEONE_JWT_AUDIENCE is not set"),
     Rule("jwt_algorithms",
          _unknown_algorithm,

@@ -14,7 +14,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from observability import tracing
 from settings import Settings
-from settings.values import sentinel_nodes
+from settings.types import sentinel_nodes
 from store.errors import StoreUnavailable
 
 # Error replies of a Redis that is up but cannot serve as a primary right now.

@@ -18,7 +18,7 @@ from tornado.web import HTTPError, authenticated
 
 from observability.logs import configure_logging, own_output
 from settings import load_flower_settings, or_exit, split_list
-from settings.values import is_loopback
+from settings.types import is_loopback
 from tasks.queues import broker_options, broker_tls, broker_transport_url, queue_names
 
 _settings = or_exit(load_flower_settings)

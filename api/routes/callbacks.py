@@ -12,7 +12,7 @@ from flask import Blueprint, Response, request
 from api.auth import is_callback_secret
 from api.context import context, services
 from api.request_log import bind
-from api.requests import StatusCallbackSchema, ValidationError, read_body, read_json, refuse_query
+from api.requests import STATUS_CALLBACK, ValidationError, read_body, read_json
 from api.responses import json_response
 from api.routes.metrics import count_refusals
 from domain.audit import Actor
@@ -29,7 +29,6 @@ log = structlog.get_logger("api")
 
 blueprint = Blueprint("callbacks", __name__, url_prefix="/api/v1/internal")
 
-_CALLBACK = StatusCallbackSchema()
 # How far ahead a clock may be: a report dated later would make all that follow it out of order.
 _MOST_AHEAD = timedelta(minutes=5)
 # A signature covers the body, so that it is read before the caller is known. However slowly such bodies
@@ -63,8 +62,7 @@ def _is_signed() -> bool:
 @blueprint.post("/jobs/<job_id>/status")
 def report_job_status(job_id: str) -> Response:
     """Report a step of the workflow."""
-    refuse_query()
-    callback = _callback(read_json(_CALLBACK))
+    callback = _callback(read_json(STATUS_CALLBACK))
     now, policy = services().now(), services().policy
     if callback.occurred_at > now + _MOST_AHEAD:
         raise ValidationError(occurred_at=["Is more than five minutes in the future."])

@@ -3,9 +3,9 @@
 from flask import Blueprint, Response
 
 from api.context import services
-from api.errors import error_response
 from api.requests import refuse_query_and_body
 from api.responses import json_response
+from domain.errors import ServiceUnavailable
 from store import redis_checks
 from store.errors import StoreUnavailable
 from tasks.queues import broker_answers
@@ -24,20 +24,15 @@ def get_health() -> Response:
 def get_readiness() -> Response:
     """Say whether it can serve: store and broker answer, and the store keeps what it is told."""
     refuse_query_and_body()
-    problems = _problems()
-    if not problems:
-        return json_response({"status": "ok"})
-    response = error_response(503, "SERVICE_UNAVAILABLE", "Not ready: " + "; ".join(problems) + ".")
-    response.headers["Retry-After"] = "1"
-    return response
-
-
-def _problems() -> list[str]:
     settings = services().settings
     try:
         problems = redis_checks.problems(services().redis, production=settings.production)
+        if not settings.broker_is_store and not broker_answers(settings):
+            problems.append("the broker does not answer")
     except StoreUnavailable:
-        return ["the store does not answer"]
-    if not settings.broker_is_store and not broker_answers(settings):
-        problems.append("the broker does not answer")
-    return problems
+        problems = ["the store does not answer"]
+    if problems:
+        not_ready = ServiceUnavailable()
+        not_ready.message = f"Not ready: {'; '.join(problems)}."
+        raise not_ready
+    return json_response({"status": "ok"})

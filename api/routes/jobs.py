@@ -6,31 +6,22 @@ from typing import Any, TypeVar
 
 from flask import Blueprint, Response, request
 
+from api import responses
 from api.context import authenticate, principal, services
 from api.request_log import bind, request_id
 from api.requests import (
-    ConfirmUploadSchema,
-    JobEditSchema,
-    JobQuerySchema,
-    OwnJobsQuerySchema,
-    RetrySchema,
-    TrailQuerySchema,
+    CONFIRM_UPLOAD,
+    JOB_EDIT,
+    JOB_QUERY,
+    OWN_JOBS_QUERY,
+    RETRY,
+    TRAIL_QUERY,
     ValidationError,
     page_query,
     parse_prefer,
     read_json,
     read_query,
-    refuse_query,
     refuse_query_and_body,
-)
-from api.responses import (
-    Shape,
-    event_shape,
-    job_shape,
-    json_response,
-    page_response,
-    retry_shape,
-    run_shape,
 )
 from api.routes.metrics import count_refusals
 from domain import lifecycle
@@ -49,14 +40,11 @@ Result = TypeVar("Result")
 blueprint = Blueprint("jobs", __name__, url_prefix="/api/v1")
 blueprint.before_request(authenticate)
 
-_CONFIRM, _RETRY, _EDIT = ConfirmUploadSchema(), RetrySchema(), JobEditSchema()
-_JOB_QUERY, _TRAIL, _OWN_JOBS = JobQuerySchema(), TrailQuerySchema(), OwnJobsQuerySchema()
-
 
 @blueprint.get("/jobs")
 def list_own_jobs() -> Response:
     """List the caller's jobs, by creation, or by change those that changed after a moment."""
-    query = read_query(_OWN_JOBS)
+    query = read_query(OWN_JOBS_QUERY)
     user, part = principal().editor(), page_query(query)
 
     def read() -> Page[Record]:
@@ -66,13 +54,13 @@ def list_own_jobs() -> Response:
         page = services().run_and_wait.wait_for_jobs(user, read, query["wait"])
     else:
         page = read()
-    return page_response(page, job_shape)
+    return responses.page_response(page, responses.job_shape)
 
 
 @blueprint.get("/jobs/<job_id>")
 def get_job(job_id: str) -> Response:
     """Show a job, or wait until its state changes."""
-    query = read_query(_JOB_QUERY)
+    query = read_query(JOB_QUERY)
     known, wait = query["status_not"], query["wait"]
     if known and wait:
         user = principal().owner_of_a_resource()
@@ -80,16 +68,15 @@ def get_job(job_id: str) -> Response:
     else:
         record = _own(job_id)
     bind(job_id=record.job.id)
-    return json_response(job_shape(record))
+    return responses.json_response(responses.job_shape(record))
 
 
 @blueprint.patch("/jobs/<job_id>")
 def edit_job(job_id: str) -> Response:
     """Give a job another name or other metadata."""
-    refuse_query()
-    body, now = read_json(_EDIT), services().now()
+    body, now = read_json(JOB_EDIT), services().now()
     decision = _update(job_id, lambda record: lifecycle.edit(record, body, now))
-    return json_response(job_shape(decision.record))
+    return responses.json_response(responses.job_shape(decision.record))
 
 
 @blueprint.delete("/jobs/<job_id>")
@@ -109,28 +96,28 @@ def delete_job(job_id: str) -> Response:
 @blueprint.post("/jobs/<job_id>/confirm-upload")
 def confirm_upload(job_id: str) -> Response:
     """Say where the uploaded video is."""
-    refuse_query()
-    video_uri, now = read_json(_CONFIRM)["video_uri"], services().now()
+    video_uri, now = read_json(CONFIRM_UPLOAD)["video_uri"], services().now()
     decision = _update(
         job_id, lambda record: lifecycle.confirm_upload(record, video_uri, now, request_id())
     )
-    return json_response({"job": job_shape(decision.record), "replayed": decision.result})
+    return responses.json_response(
+        {"job": responses.job_shape(decision.record), "replayed": decision.result}
+    )
 
 
 @blueprint.post("/jobs/<job_id>/run")
 def run_job(job_id: str) -> Response:
     """Start the job's workflow, once."""
     refuse_query_and_body()
-    return _dispatch("run", job_id, decide_run, run_shape)
+    return _dispatch("run", job_id, decide_run, responses.run_shape)
 
 
 @blueprint.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> Response:
     """Start a failed job's workflow again, from its furthest checkpoint."""
-    refuse_query()
-    body = read_json(_RETRY)
+    body = read_json(RETRY)
     ensure_allowed_profile(body["model_profile"])
-    return _dispatch("retry", job_id, partial(decide_retry, **body), retry_shape)
+    return _dispatch("retry", job_id, partial(decide_retry, **body), responses.retry_shape)
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
@@ -146,20 +133,20 @@ def cancel_job(job_id: str) -> Response:
         # The job is cancelled; only the word of it to the orchestrator could not be sent, which will learn
         # of it by the answers to its callbacks.
         record = _own(job_id)
-    return json_response(job_shape(record))
+    return responses.json_response(responses.job_shape(record))
 
 
 @blueprint.get("/jobs/<job_id>/events")
 def list_job_events(job_id: str) -> Response:
     """Read a job's audit trail, oldest first."""
-    query = read_query(_TRAIL)
+    query = read_query(TRAIL_QUERY)
     job = _own(job_id).job
     if query["after"] is not None:
         return _events_after(job, int(query["after"]), query)
     start, limit = int(query["cursor"]), query["limit"]
     events, end, length = services().jobs.trail(job.id, start, limit)
     page = Page(events, str(end) if end < length else None)
-    return page_response(page, partial(event_shape, job))
+    return responses.page_response(page, partial(responses.event_shape, job))
 
 
 def _events_after(job: Job, start: int, query: dict[str, Any]) -> Response:
@@ -171,8 +158,8 @@ def _events_after(job: Job, start: int, query: dict[str, Any]) -> Response:
     events, end, _ = services().run_and_wait.long_poll(
         job.id, job.owner, read, lambda seen: seen[1] > start, query["wait"]
     )
-    items = [event_shape(job, event) for event in events]
-    return json_response({"items": items, "next_cursor": str(end)})
+    items = [responses.event_shape(job, event) for event in events]
+    return responses.json_response({"items": items, "next_cursor": str(end)})
 
 
 def _own(job_id: str) -> Record:
@@ -195,21 +182,19 @@ def _dispatch(
     kind: str,
     job_id: str,
     decide: Callable[..., Decision[DispatchResult]],
-    shape: Callable[[str, DispatchResult], Shape],
+    shape: Callable[[str, DispatchResult], responses.Shape],
 ) -> Response:
     most_seconds = services().settings.run_wait_seconds
-    preference = parse_prefer(request.headers.get("Prefer"), most_seconds)
+    seconds, applied = parse_prefer(request.headers.get("Prefer"), most_seconds)
     user = principal().owner_of_a_resource()
     with count_refusals(runs, kind):
-        result = services().run_and_wait.dispatch(
-            job_id, user, decide, preference.seconds, request_id()
-        )
+        result = services().run_and_wait.dispatch(job_id, user, decide, seconds, request_id())
     runs.labels(kind, result.outcome.value).inc()
     bind(job_id=job_id, dispatch_id=result.claim.dispatch_id, epoch=result.claim.epoch)
     headers = {"Location": f"/api/v1/jobs/{job_id}"}
-    if preference.applied:
-        headers["Preference-Applied"] = preference.applied
-    return json_response(shape(job_id, result), 202 if result.started else 200, headers)
+    if applied:
+        headers["Preference-Applied"] = applied
+    return responses.json_response(shape(job_id, result), 202 if result.started else 200, headers)
 
 
 def ensure_allowed_profile(profile: str) -> None:

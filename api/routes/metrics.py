@@ -17,12 +17,22 @@ from api.context import services
 from domain.errors import ServiceUnavailable, TakeOneError
 from services.assembly import Services
 from store.errors import StoreError, StoreUnavailable
-from store.overview import overview
+from store.overview import Overview, overview
 from tasks.queues import queue_keys, queue_names
 
 blueprint = Blueprint("metrics", __name__)
 
 MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
+# What each says, and the field of the overview that it shows.
+_GAUGES = {
+    "claims_in_flight": ("Claims with an open outcome, of any age.", "in_flight"),
+    "silent_jobs": ("Jobs whose next callback is overdue.", "silent"),
+    "paused": ("Whether an operator has paused dispatching.", "paused"),
+    "oldest_claim_age_seconds": ("Age of the oldest open claim.", "oldest_claim_age"),
+    "oldest_unknown_age_seconds": (
+        "Since the oldest post whose outcome is unknown.", "oldest_unknown_age",
+    ),
+}  # fmt: skip
 
 
 @blueprint.get("/metrics")
@@ -58,32 +68,30 @@ class StoreCollector(Collector):
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        # Another broker's queues are for its own exporter.
-        settings = services.settings
-        self._queues = queue_names(settings) if settings.broker_is_store else []
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Ask the store; takes a few of its timeouts at the most."""
         try:
-            seen = overview(self._services.redis, queue_keys(self._queues), self._services.now())
+            seen, queues = seen_with_queues(self._services)
         except StoreUnavailable:
             yield _gauge("store_up", "Whether the store answers.", 0)
             return
         yield _gauge("store_up", "Whether the store answers.", 1)
         yield _gauges("claims", "Claims with an open outcome.", "phase", seen.phases)
-        lengths = dict(zip(self._queues, seen.queue_lengths, strict=True))
+        lengths = dict(zip(queues, seen.queue_lengths, strict=True))
         yield _gauges("queue_length", "Messages that wait.", "queue", lengths)
-        yield _gauge("claims_in_flight", "Claims with an open outcome, of any age.", seen.in_flight)
-        yield _gauge("silent_jobs", "Jobs whose next callback is overdue.", seen.silent)
-        yield _gauge("paused", "Whether an operator has paused dispatching.", seen.paused)
-        yield _gauge(
-            "oldest_claim_age_seconds", "Age of the oldest open claim.", seen.oldest_claim_age
-        )
-        yield _gauge(
-            "oldest_unknown_age_seconds",
-            "Since the oldest post whose outcome is unknown.",
-            seen.oldest_unknown_age,
-        )
+        for name, (help_text, field) in _GAUGES.items():
+            yield _gauge(name, help_text, getattr(seen, field))
+
+
+def seen_with_queues(services: Services) -> tuple[Overview, list[str]]:
+    """What the store knows, and the names of the queues that it has the lengths of.
+
+    Raises `StoreUnavailable`. Another broker's queues are for its own tools.
+    """
+    settings = services.settings
+    names = queue_names(settings) if settings.broker_is_store else []
+    return overview(services.redis, queue_keys(names), services.now()), names
 
 
 def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:

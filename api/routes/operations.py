@@ -6,42 +6,31 @@ from datetime import timedelta
 from flask import Blueprint, Response
 from marshmallow import Schema
 
+from api import responses
 from api.context import authenticate, principal, services
 from api.request_log import bind, request_id
 from api.requests import (
-    ActSchema,
-    JobViewQuerySchema,
-    OptionalReasonSchema,
-    RetriesSchema,
-    SettleSchema,
+    ACT,
+    JOB_VIEW_QUERY,
+    OPTIONAL_ACT,
+    RETRIES,
+    SETTLE,
     page_query,
     read_json,
     read_optional_json,
     read_query,
-    refuse_query,
     refuse_query_and_body,
 )
-from api.responses import (
-    job_history_shape,
-    json_response,
-    operator_job_shape,
-    overview_shape,
-    page_response,
-    retried_shape,
-)
 from api.routes.jobs import ensure_allowed_profile
+from api.routes.metrics import seen_with_queues
 from domain.audit import OperatorAct
 from services.operations import JobFilter
 from store.lists import PageQuery
-from store.overview import overview
 from store.views import View
-from tasks.queues import queue_keys, queue_names
 
 blueprint = Blueprint("operations", __name__, url_prefix="/api/v1/operations")
 blueprint.before_request(authenticate)
 
-_VIEW, _RETRIES = JobViewQuerySchema(), RetriesSchema()
-_ACT, _OPTIONAL_REASON, _SETTLE = ActSchema(), OptionalReasonSchema(), SettleSchema()
 # A list is read from behind a moment on.
 _ONE_BEFORE = timedelta(microseconds=1)
 
@@ -62,54 +51,59 @@ def get_overview() -> Response:
 @blueprint.get("/jobs")
 def list_operator_jobs() -> Response:
     """List the jobs of a view, of all users, oldest first."""
-    query = read_query(_VIEW)
+    query = read_query(JOB_VIEW_QUERY)
     wanted = JobFilter(query["project_id"], query["owner"], query["reason"])
     before = services().now() - timedelta(seconds=query["older_than"])
     part = replace(page_query(query), before=before if query["older_than"] else None)
     page = services().operations.page(View(query["view"]), part, wanted)
-    return page_response(page, operator_job_shape)
+    return responses.page_response(page, responses.operator_job_shape)
 
 
 @blueprint.get("/jobs/<job_id>")
 def get_operator_job(job_id: str) -> Response:
     """Show any user's job with its claims and its trail."""
     refuse_query_and_body()
-    return json_response(job_history_shape(*services().operations.history(job_id)))
+    return responses.json_response(
+        responses.job_history_shape(*services().operations.history(job_id))
+    )
 
 
 @blueprint.post("/jobs/<job_id>/ask")
 def ask_about_job(job_id: str) -> Response:
     """Ask the orchestrator about the job's dispatch, and show what followed from its answer."""
-    asked = services().operations.ask(job_id, _act(job_id, _OPTIONAL_REASON), request_id())
-    return json_response({"state": asked.state, "job": operator_job_shape(asked.record)})
+    asked = services().operations.ask(job_id, _act(job_id, OPTIONAL_ACT), request_id())
+    return responses.json_response(
+        {"state": asked.state, "job": responses.operator_job_shape(asked.record)}
+    )
 
 
 @blueprint.post("/jobs/<job_id>/settle")
 def settle_job(job_id: str) -> Response:
     """Settle the job's dispatch as sent, or release it."""
-    act, settlement = _act(job_id, _SETTLE), read_json(_SETTLE)["settlement"]
-    return json_response(operator_job_shape(services().operations.settle(job_id, settlement, act)))
+    act, settlement = _act(job_id, SETTLE), read_json(SETTLE)["settlement"]
+    return responses.json_response(
+        responses.operator_job_shape(services().operations.settle(job_id, settlement, act))
+    )
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
 def cancel_operator_job(job_id: str) -> Response:
     """Cancel any user's job."""
-    record = services().operations.cancel(job_id, _act(job_id, _ACT), request_id())
-    return json_response(operator_job_shape(record))
+    record = services().operations.cancel(job_id, _act(job_id, ACT), request_id())
+    return responses.json_response(responses.operator_job_shape(record))
 
 
 @blueprint.post("/jobs/<job_id>/fail")
 def fail_job(job_id: str) -> Response:
     """Fail any user's job, so that it can be retried."""
-    record = services().operations.fail(job_id, _act(job_id, _ACT), request_id())
-    return json_response(operator_job_shape(record))
+    record = services().operations.fail(job_id, _act(job_id, ACT), request_id())
+    return responses.json_response(responses.operator_job_shape(record))
 
 
 @blueprint.post("/retries")
 def retry_failed_jobs() -> Response:
     """Start failed jobs again, each by itself."""
-    refuse_query()
-    body = read_json(_RETRIES)
+    body = read_json(RETRIES)
     ensure_allowed_profile(body["model_profile"])
     part = PageQuery(body["limit"], body["cursor"], after=body["failed_since"] - _ONE_BEFORE)
     page = services().operations.retry_failed(
@@ -120,27 +114,26 @@ def retry_failed_jobs() -> Response:
         correlation_id=request_id(),
         dry_run=body["dry_run"],
     )
-    return page_response(page, retried_shape)
+    return responses.page_response(page, responses.retried_shape)
 
 
 @blueprint.post("/pause")
 def pause_dispatching() -> Response:
     """Post no dispatch, from any worker."""
-    services().operations.pause(_act(None, _ACT))
+    services().operations.pause(_act(None, ACT))
     return _overview()
 
 
 @blueprint.post("/resume")
 def resume_dispatching() -> Response:
     """Post dispatches again."""
-    services().operations.resume(_act(None, _OPTIONAL_REASON))
+    services().operations.resume(_act(None, OPTIONAL_ACT))
     return _overview()
 
 
 def _act(job_id: str | None, schema: Schema) -> OperatorAct:
     """Who acts, and why: the reason in the body, which only some acts can be without."""
-    refuse_query()
-    read = read_optional_json if schema is _OPTIONAL_REASON else read_json
+    read = read_optional_json if schema is OPTIONAL_ACT else read_json
     reason = read(schema)["reason"]
     if job_id is not None:
         services().jobs.get(job_id)  # a job that is not there gets no line in the log
@@ -149,8 +142,7 @@ def _act(job_id: str | None, schema: Schema) -> OperatorAct:
 
 
 def _overview() -> Response:
-    settings = services().settings
-    # Another broker's queues are for its own tools.
-    names = queue_names(settings) if settings.broker_is_store else []
-    seen = overview(services().redis, queue_keys(names), services().now())
-    return json_response(overview_shape(seen, services().jobs.pauses.current(), names))
+    seen, queues = seen_with_queues(services())
+    return responses.json_response(
+        responses.overview_shape(seen, services().jobs.pauses.current(), queues)
+    )

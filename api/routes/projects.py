@@ -8,16 +8,15 @@ from flask import Blueprint, Response
 from api.context import authenticate, principal, services
 from api.request_log import bind, request_id
 from api.requests import (
-    JobEditSchema,
-    JobPageQuerySchema,
-    PageQuerySchema,
-    ProjectCreateSchema,
+    JOB_EDIT,
+    JOB_PAGE_QUERY,
+    PAGE_QUERY,
+    PROJECT_CREATE,
     page_query,
     read_idempotency_key,
     read_json,
     read_optional_json,
     read_query,
-    refuse_query,
     refuse_query_and_body,
 )
 from api.responses import created_response, job_shape, json_response, page_response, project_shape
@@ -28,15 +27,11 @@ from domain.job import Project
 blueprint = Blueprint("projects", __name__, url_prefix="/api/v1")
 blueprint.before_request(authenticate)
 
-_CREATE, _CREATE_JOB = ProjectCreateSchema(), JobEditSchema()
-_PAGE, _JOB_PAGE = PageQuerySchema(), JobPageQuerySchema()
-
 
 @blueprint.post("/projects")
 def create_project() -> Response:
     """Create a project."""
-    refuse_query()
-    body = read_json(_CREATE)
+    body = read_json(PROJECT_CREATE)
     user = principal().editor()
     project_id, marker_seconds = _new_id(user, "projects", body)
     project = Project(id=project_id, name=body["name"], owner=user, created_at=services().now())
@@ -50,7 +45,7 @@ def create_project() -> Response:
 @blueprint.get("/projects")
 def list_projects() -> Response:
     """List the caller's projects, oldest first."""
-    query = read_query(_PAGE)
+    query = read_query(PAGE_QUERY)
     return page_response(
         services().projects.of_user(principal().editor(), page_query(query)), project_shape
     )
@@ -66,8 +61,7 @@ def get_project(project_id: str) -> Response:
 @blueprint.post("/projects/<project_id>/jobs")
 def create_job(project_id: str) -> Response:
     """Create a job."""
-    refuse_query()
-    body = read_optional_json(_CREATE_JOB)
+    body = read_optional_json(JOB_EDIT)
     project = _own_project(project_id)
     job_id, marker_seconds = _new_id(project.owner, f"projects/{project.id}/jobs", body, project.id)
     decision = lifecycle.create_job(
@@ -85,7 +79,7 @@ def create_job(project_id: str) -> Response:
 @blueprint.get("/projects/<project_id>/jobs")
 def list_jobs(project_id: str) -> Response:
     """List a project's jobs, oldest first."""
-    query = read_query(_JOB_PAGE)
+    query = read_query(JOB_PAGE_QUERY)
     project = _own_project(project_id)
     page = services().projects.jobs(project.id, page_query(query), query["status"])
     return page_response(page, job_shape)

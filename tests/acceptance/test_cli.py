@@ -145,7 +145,7 @@ def test_a_job_is_shown_with_its_trail_whoever_it_belongs_to(
 
 def test_every_command_says_what_it_is_for() -> None:
     said = call("--help", {}).stdout
-    for name in ("doctor", "token", "jobs", "dispatches", "demo", "hash"):
+    for name in ("doctor", "token", "jobs", "dispatches", "pause", "hash"):
         assert f"  {name} " in said
 
 

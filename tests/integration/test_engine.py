@@ -6,7 +6,7 @@ import time
 import pytest
 
 from domain.claim import ClaimEvent, Refusal, RunState
-from orchestrators.base import Answer, Cancel, Dispatch, Request, Run, Start
+from orchestrators.base import Answer, Cancel, Dispatch, Request, Run
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.signatures import Signer
@@ -22,7 +22,7 @@ DISPATCH = Dispatch("run-job", {"job_id": "job"}, utc_now())
 class Puzzled(Webhook):
     """It cannot read the answer to a start."""
 
-    def read_start(self, answer: Answer) -> Start | Refusal:
+    def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
         """Fail."""
         raise KeyError(answer.status)
 

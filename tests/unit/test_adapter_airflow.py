@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from domain.claim import Refusal, RunState
+from domain.claim import ClaimEvent, Refusal, RunState
 from orchestrators.airflow import Airflow
-from orchestrators.base import Answer, Cancel, Dispatch, Run, Start
+from orchestrators.base import Answer, Cancel, Dispatch, Run
 
 JSON = "application/json"
 JOB = {"job_id": "j1", "video_uri": "s3://x", "dispatch_id": "run-j1"}
@@ -54,8 +54,8 @@ def test_names_are_quoted_in_urls() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "meaning"),
     [
-        (200, RUN, Start.ACCEPTED),
-        (409, TAKEN, Start.UNKNOWN),
+        (200, RUN, ClaimEvent.ACCEPTED),
+        (409, TAKEN, ClaimEvent.LOST),
         (401, b'{"detail":"Not authenticated"}', Refusal.UNAUTHORIZED),
         (401, b'{"detail":"Token Expired"}', Refusal.UNAUTHORIZED),
         (403, b'{"detail":"Forbidden"}', Refusal.UNAUTHORIZED),
@@ -65,18 +65,18 @@ def test_names_are_quoted_in_urls() -> None:
         (422, b'{"detail":[{"type":"missing","loc":["body","logical_date"],"msg":"Field required"}]}',
          Refusal.INVALID_PARAMETERS),
         (500, b'{"detail":{"reason":"Database error","statement":"hidden"}}',
-         Start.UNKNOWN),
-        (502, PAGE, Start.UNKNOWN),
-        (503, b"", Start.UNKNOWN),
-        (504, PAGE, Start.UNKNOWN),
+         ClaimEvent.LOST),
+        (502, PAGE, ClaimEvent.LOST),
+        (503, b"", ClaimEvent.LOST),
+        (504, PAGE, ClaimEvent.LOST),
         # From here on what something in between might say.
-        (200, PAGE, Start.UNKNOWN),
-        (200, b"", Start.UNKNOWN),
-        (200, b"[]", Start.UNKNOWN),
-        (200, b'{"dag_run_id":"run-j1"}', Start.UNKNOWN),
-        (201, b'{"id":"of another API"}', Start.UNKNOWN),
-        (408, b"", Start.UNKNOWN),
-        (522, PAGE, Start.UNKNOWN),
+        (200, PAGE, ClaimEvent.LOST),
+        (200, b"", ClaimEvent.LOST),
+        (200, b"[]", ClaimEvent.LOST),
+        (200, b'{"dag_run_id":"run-j1"}', ClaimEvent.LOST),
+        (201, b'{"id":"of another API"}', ClaimEvent.LOST),
+        (408, b"", ClaimEvent.LOST),
+        (522, PAGE, ClaimEvent.LOST),
         (409, PAGE, Refusal.REFUSED),
         (409, b'{"detail":"Unique constraint violation"}', Refusal.REFUSED),
         (302, b"", Refusal.REFUSED),
@@ -84,7 +84,7 @@ def test_names_are_quoted_in_urls() -> None:
     ],
 )  # fmt: skip
 def test_what_an_answer_to_a_start_means(
-    status: int, body: bytes, meaning: Start | Refusal
+    status: int, body: bytes, meaning: ClaimEvent | Refusal
 ) -> None:
     assert ADAPTER.read_start(answer(status, body)) == meaning
 
@@ -92,7 +92,7 @@ def test_what_an_answer_to_a_start_means(
 @pytest.mark.parametrize(("status", "body"), [(200, RUN), (409, TAKEN), (404, b'{"detail":"Dag')])
 def test_an_answer_that_broke_off_says_nothing(status: int, body: bytes) -> None:
     broken = answer(status, body[:-1], is_whole=False)
-    assert ADAPTER.read_start(broken) is Start.UNKNOWN
+    assert ADAPTER.read_start(broken) is ClaimEvent.LOST
     assert ADAPTER.read_ask(broken).state is RunState.NO_ANSWER
     assert ADAPTER.read_cancel(broken) is Cancel.NO_ANSWER
 

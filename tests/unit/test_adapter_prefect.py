@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from domain.claim import Refusal, RunState
-from orchestrators.base import Answer, Cancel, Dispatch, Run, Start
+from domain.claim import ClaimEvent, Refusal, RunState
+from orchestrators.base import Answer, Cancel, Dispatch, Run
 from orchestrators.prefect import Prefect
 
 JSON = "application/json"
@@ -76,31 +76,31 @@ def test_names_are_quoted_in_urls() -> None:
 @pytest.mark.parametrize(
     ("status", "body", "meaning"),
     [
-        (201, RUN, Start.ACCEPTED),
-        (200, RUN.replace(b"SCHEDULED", b"COMPLETED"), Start.ACCEPTED),
+        (201, RUN, ClaimEvent.ACCEPTED),
+        (200, RUN.replace(b"SCHEDULED", b"COMPLETED"), ClaimEvent.ACCEPTED),
         (409, b'{"detail":"Error creating flow run: Validation failed for field \'job\'. Failure reason: '
               b'3 is not of type \'object\'"}', Refusal.INVALID_PARAMETERS),
         (422, b'{"exception_message":"Invalid request received.","exception_detail":[]}',
          Refusal.INVALID_PARAMETERS),
         (404, NO_DEPLOYMENT, Refusal.UNKNOWN_WORKFLOW),
         (401, UNAUTHORIZED, Refusal.UNAUTHORIZED),
-        (503, b'{"exception_message":"Service Unavailable"}', Start.UNKNOWN),
-        (500, b'{"exception_message":"Internal Server Error"}', Start.UNKNOWN),
+        (503, b'{"exception_message":"Service Unavailable"}', ClaimEvent.LOST),
+        (500, b'{"exception_message":"Internal Server Error"}', ClaimEvent.LOST),
         # From here on what something in between might say.
-        (200, PAGE, Start.UNKNOWN),
-        (201, b"", Start.UNKNOWN),
-        (201, b'{"id":"of another API"}', Start.UNKNOWN),
-        (200, b"[]", Start.UNKNOWN),
-        (502, PAGE, Start.UNKNOWN),
-        (504, PAGE, Start.UNKNOWN),
-        (408, b"", Start.UNKNOWN),
-        (524, PAGE, Start.UNKNOWN),
+        (200, PAGE, ClaimEvent.LOST),
+        (201, b"", ClaimEvent.LOST),
+        (201, b'{"id":"of another API"}', ClaimEvent.LOST),
+        (200, b"[]", ClaimEvent.LOST),
+        (502, PAGE, ClaimEvent.LOST),
+        (504, PAGE, ClaimEvent.LOST),
+        (408, b"", ClaimEvent.LOST),
+        (524, PAGE, ClaimEvent.LOST),
         (429, PAGE, Refusal.UNAVAILABLE),
         (302, b"", Refusal.REFUSED),
     ],
 )  # fmt: skip
 def test_what_an_answer_to_a_start_means(
-    status: int, body: bytes, meaning: Start | Refusal
+    status: int, body: bytes, meaning: ClaimEvent | Refusal
 ) -> None:
     assert ADAPTER.read_start(answer(status, body)) == meaning
 
@@ -108,7 +108,7 @@ def test_what_an_answer_to_a_start_means(
 @pytest.mark.parametrize(("status", "body"), [(201, RUN), (409, NO_RUN), (404, NO_DEPLOYMENT)])
 def test_an_answer_that_broke_off_says_nothing(status: int, body: bytes) -> None:
     broken = answer(status, body[:-1], is_whole=False)
-    assert ADAPTER.read_start(broken) == Start.UNKNOWN
+    assert ADAPTER.read_start(broken) == ClaimEvent.LOST
     assert ADAPTER.read_ask(broken) == Run(RunState.NO_ANSWER)
     assert ADAPTER.read_cancel(broken) is Cancel.NO_ANSWER
     assert not ADAPTER.is_stale(broken)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from domain.claim import Refusal, RunState
-from orchestrators.base import Answer, Cancel, Dispatch, Request, Run, Start
+from domain.claim import ClaimEvent, Refusal, RunState
+from orchestrators.base import Answer, Cancel, Dispatch, Request, Run
 from orchestrators.restate import Restate
 
 INVOCATION = "inv_19zzqrrT9bTB6v6pNjmGaqEunSXmL2UrZp"
@@ -21,7 +21,7 @@ NO_SERVICE = (
     b'calling it.","source":"ingress"}'
 )
 PAGE = b"<html><h1>It works</h1></html>"
-UNKNOWN = Start.UNKNOWN
+UNKNOWN = ClaimEvent.LOST
 
 
 def answer(status: int, body: bytes = b"", is_whole: bool = True, **headers: str) -> Answer:
@@ -54,7 +54,7 @@ def test_without_credentials_there_is_no_authorization() -> None:
 
 @pytest.mark.parametrize("word", ["Accepted", "PreviouslyAccepted"])
 def test_its_own_word_accepts(word: str) -> None:
-    assert RESTATE.read_start(answer(202, accepted(word))) == Start.ACCEPTED
+    assert RESTATE.read_start(answer(202, accepted(word))) == ClaimEvent.ACCEPTED
 
 
 @pytest.mark.parametrize(

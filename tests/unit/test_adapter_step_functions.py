@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from domain.claim import Refusal, RunState
-from orchestrators.base import Answer, Cancel, Dispatch, Request, Start
+from domain.claim import ClaimEvent, Refusal, RunState
+from orchestrators.base import Answer, Cancel, Dispatch, Request
 from orchestrators.step_functions import StepFunctions
 
 ARN = "arn:aws:states:eu-central-1:123456789012:stateMachine:take"
@@ -84,9 +84,9 @@ def test_without_a_url_it_is_the_endpoint_of_the_arn_s_region(arn: str, endpoint
 @pytest.mark.parametrize(
     ("given", "meaning"),
     [
-        (answer(STARTED), Start.ACCEPTED),
-        (answer(EXISTS, 400), Start.UNKNOWN),
-        (answer(error("com.amazonaws.swf.service.v2.model#ExecutionAlreadyExists"), 400), Start.UNKNOWN),
+        (answer(STARTED), ClaimEvent.ACCEPTED),
+        (answer(EXISTS, 400), ClaimEvent.LOST),
+        (answer(error("com.amazonaws.swf.service.v2.model#ExecutionAlreadyExists"), 400), ClaimEvent.LOST),
         (answer(error("StateMachineDoesNotExist"), 400), Refusal.UNKNOWN_WORKFLOW),
         (answer(error("StateMachineDeleting"), 400), Refusal.UNKNOWN_WORKFLOW),
         (answer(error("InvalidArn"), 400), Refusal.UNKNOWN_WORKFLOW),
@@ -101,26 +101,26 @@ def test_without_a_url_it_is_the_endpoint_of_the_arn_s_region(arn: str, endpoint
         (answer(error("ExpiredTokenException"), 400), Refusal.UNAUTHORIZED),
         (answer(error("com.amazon.coral.service#AccessDeniedException"), 400), Refusal.UNAUTHORIZED),
         (answer(error("KmsInvalidStateException"), 400), Refusal.REFUSED),
-        (answer(error("InternalFailure"), 500), Start.UNKNOWN),
-        (answer(error("ServiceUnavailable"), 503), Start.UNKNOWN),
-        (answer(error("ThrottlingException"), 503), Start.UNKNOWN),
+        (answer(error("InternalFailure"), 500), ClaimEvent.LOST),
+        (answer(error("ServiceUnavailable"), 503), ClaimEvent.LOST),
+        (answer(error("ThrottlingException"), 503), ClaimEvent.LOST),
         # Not AWS's word
-        (answer(b"{}"), Start.UNKNOWN),
-        (answer(b""), Start.UNKNOWN),
-        (answer(PAGE), Start.UNKNOWN),
-        (answer(b'{"executionArn": null}'), Start.UNKNOWN),
-        (answer(b'[":execution:"]'), Start.UNKNOWN),
-        (answer(b'{"executionArn": "arn:aws:states:r:1:express:take:run-1:u"}'), Start.UNKNOWN),
-        (answer(STARTED[:-1], is_whole=False), Start.UNKNOWN),
-        (answer(EXISTS, 400, is_whole=False), Start.UNKNOWN),
-        (answer(PAGE, 502), Start.UNKNOWN),
-        (answer(EXISTS, 504), Start.UNKNOWN),
-        (answer(PAGE, 522), Start.UNKNOWN),
+        (answer(b"{}"), ClaimEvent.LOST),
+        (answer(b""), ClaimEvent.LOST),
+        (answer(PAGE), ClaimEvent.LOST),
+        (answer(b'{"executionArn": null}'), ClaimEvent.LOST),
+        (answer(b'[":execution:"]'), ClaimEvent.LOST),
+        (answer(b'{"executionArn": "arn:aws:states:r:1:express:take:run-1:u"}'), ClaimEvent.LOST),
+        (answer(STARTED[:-1], is_whole=False), ClaimEvent.LOST),
+        (answer(EXISTS, 400, is_whole=False), ClaimEvent.LOST),
+        (answer(PAGE, 502), ClaimEvent.LOST),
+        (answer(EXISTS, 504), ClaimEvent.LOST),
+        (answer(PAGE, 522), ClaimEvent.LOST),
         (answer(PAGE, 403), Refusal.UNAUTHORIZED),
         (answer(PAGE, 404), Refusal.UNKNOWN_WORKFLOW),
     ],
 )  # fmt: skip
-def test_what_an_answer_to_a_start_means(given: Answer, meaning: Start | Refusal) -> None:
+def test_what_an_answer_to_a_start_means(given: Answer, meaning: ClaimEvent | Refusal) -> None:
     assert machine().read_start(given) is meaning
 
 

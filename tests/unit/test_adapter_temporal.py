@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import orjson
 import pytest
 
-from domain.claim import Refusal, RunState
-from orchestrators.base import Answer, Cancel, Dispatch, Request, Run, Start
+from domain.claim import ClaimEvent, Refusal, RunState
+from orchestrators.base import Answer, Cancel, Dispatch, Request, Run
 from orchestrators.temporal import Temporal
 
 KEY = "run-7b4e"
@@ -67,11 +67,11 @@ def test_names_are_quoted_and_the_namespace_may_be_left_out() -> None:
     "body", [STARTED, STARTED.replace(b"_RUNNING", b"_TERMINATED")], ids=["running", "ended"]
 )
 def test_its_own_word_accepts(body: bytes) -> None:
-    assert TEMPORAL.read_start(answer(200, body)) == Start.ACCEPTED
+    assert TEMPORAL.read_start(answer(200, body)) == ClaimEvent.ACCEPTED
 
 
 def test_an_id_that_is_taken_is_to_be_asked_about() -> None:
-    assert TEMPORAL.read_start(answer(409, TAKEN)) == Start.UNKNOWN
+    assert TEMPORAL.read_start(answer(409, TAKEN)) == ClaimEvent.LOST
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_an_id_that_is_taken_is_to_be_asked_about() -> None:
     ],
 )
 def test_what_leaves_the_outcome_unknown(status: int, body: bytes, is_whole: bool) -> None:
-    assert TEMPORAL.read_start(answer(status, body, is_whole)) == Start.UNKNOWN
+    assert TEMPORAL.read_start(answer(status, body, is_whole)) == ClaimEvent.LOST
 
 
 @pytest.mark.parametrize(

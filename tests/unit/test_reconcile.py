@@ -171,6 +171,21 @@ def test_a_process_whose_settings_do_not_say_where_the_engine_is_cannot_tell_it_
     assert not unknown(engine=worker.engine).is_elsewhere(web)
 
 
+@pytest.mark.parametrize(
+    ("named", "window"),
+    [
+        ({"orchestrator_idempotency_seconds": 600}, seconds(600 - 2 * 71 - 5)),
+        ({"orchestrator_idempotency_seconds": 0}, None),
+        ({"orchestrator_kind": "airflow", "orchestrator_workflow": "take"}, timedelta.max),
+    ],
+)
+def test_nothing_is_sent_again_so_late_that_the_engine_might_have_forgotten_it(
+    named: dict[str, Any], window: timedelta | None
+) -> None:
+    settings = Settings(env="development", orchestrator_timeout_seconds=60, **named)
+    assert dispatch_policy(settings).window == window
+
+
 # Rule 10: an answer that meets a newer record
 
 

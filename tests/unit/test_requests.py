@@ -2,9 +2,9 @@
 
 import pytest
 
-from api.requests import JobQuerySchema
+from api.requests import JOB_QUERY
 
 
 @pytest.mark.parametrize(("asked", "granted"), [("0", 0), ("54", 54), ("55", 55), ("60", 55)])
 def test_a_long_poll_ends_before_a_proxy_gives_up(asked: str, granted: int) -> None:
-    assert JobQuerySchema().load({"wait": asked})["wait"] == granted
+    assert JOB_QUERY.load({"wait": asked})["wait"] == granted
