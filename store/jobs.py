@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 
 _COMMIT = Path(__file__).with_name("commit.lua").read_text()
 _DELETE = Path(__file__).with_name("delete.lua").read_text()
+_TRAIL = Path(__file__).with_name("trail.lua").read_text()
 _MOST_TRIES = 100
 _PAUSED = 2
 
@@ -56,6 +57,7 @@ class JobStore:
         self._milliseconds = str(retention // timedelta(milliseconds=1)) if retention else ""
         self._commit = client.register_script(_COMMIT)
         self._delete = client.register_script(_DELETE)
+        self._trail = client.register_script(_TRAIL)
         self._listed = ListedRecords(client)
         self._channel = keys.changes_channel(client)
         self.index = DueIndex(client)
@@ -168,7 +170,7 @@ class JobStore:
         raise StoreContended(job_id)
 
     def trail(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], bool]:
-        """Read `limit` events of a trail from event `start`, and whether there are more.
+        """Read `limit` events of a trail from the `start`-th that is kept, and whether there are more.
 
         Events that this release does not know are left out.
         """
@@ -176,18 +178,27 @@ class JobStore:
             lines = self._client.lrange(keys.trail(job_id), start, start + limit)
         return _known_events(lines[:limit]), len(lines) > limit
 
-    def trail_after(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], int]:
-        """Read `limit` events of a trail from event `start`, and where to go on, also if there are none yet."""
-        with redis_errors("LRANGE"):
-            lines = self._client.lrange(keys.trail(job_id), start, start + limit - 1)
-        return _known_events(lines), start + len(lines)
+    def trail_after(
+        self, job_id: str, start: int, limit: int
+    ) -> tuple[list[AuditEvent], int, bool]:
+        """Read `limit` events of a trail from place `start`; where to go on, and whether there are more.
+
+        Places count from the trail's first event, also once that is not kept any more.
+        """
+        with redis_errors("EVALSHA"):
+            first, lines = self._trail(
+                [keys.trail(job_id), keys.callbacks(job_id)], [start, limit + 1]
+            )
+        read = lines[:limit]
+        return _known_events(read), first + len(read), len(lines) > limit
 
     def latest_events(self, job_id: str, limit: int) -> tuple[list[AuditEvent], int]:
         """Read the last `limit` events of a trail, oldest first, and how many there are before them."""
         name = keys.trail(job_id)
         pipeline = self._client.pipeline(transaction=False)
-        lines, length = execute(pipeline.lrange(name, -limit, -1).llen(name), "LRANGE LLEN")
-        return _known_events(lines), max(0, length - limit)
+        pipeline.lrange(name, -limit, -1).llen(name).hget(keys.callbacks(job_id), "")
+        lines, length, gone = execute(pipeline, "LRANGE LLEN HGET")
+        return _known_events(lines), max(0, length - limit) + int(gone or 0)
 
     def _write(self, before: Record, decision: Decision[Any]) -> Record | None:
         """Write the decision if the record is still as `before` has it; None if it is not."""
