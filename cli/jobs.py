@@ -66,8 +66,12 @@ def list_jobs(
         raise click.UsageError(f"jobs in {status} are listed for one --user")
     before = services.now() - older_than
     found = services.operations.jobs(status, user, before)
+    lines = 0
     for record in islice(found, limit):
         click.echo(_line(record))
+        lines += 1
+    if not lines:
+        click.echo("there is no such job", err=True)
     if next(found, None) is not None:
         click.echo(f"there are more than {limit}: see --limit", err=True)
 
