@@ -99,12 +99,12 @@ def refuse_query_and_body() -> None:
 
 def read_body() -> bytes:
     """The body as it came; may be asked for again. Raises `ValidationError` or 413."""
-    g.is_body_read = True
     body = request.get_data()
     announced = request.content_length
     if announced is None and len(body) == request.max_content_length:
         # What comes in chunks is cut off at the limit without an error.
         raise RequestEntityTooLarge
+    g.is_body_read = True
     if announced is not None and len(body) < announced:
         raise ValidationError(body=["The body broke off."])
     return body

@@ -125,7 +125,7 @@ def fail(
     change = Change(record, now, correlation_id, act)
     change.move(ensure_transition(record.job.status, JobStatus.FAILED), Actor.OPERATOR)
     failure = Failure(code=FAILED_BY_OPERATOR, message=act.reason)
-    change.update_job(failure=failure, silent_since=None)
+    change.update_job(failure=failure)
     return _stopped_at_the_engine(change, policy)
 
 

@@ -227,7 +227,9 @@ class _Case:
         change = self.change()
         if is_overdue and change.job.silent_since is None:
             change.log(EventType.SILENT, Actor.SYSTEM, claim=claim)
-            change.update_job(silent_since=change.job.reported_at or claim.settled_at)
+            # The last report may be of the dispatch before.
+            heard = filter(None, (change.job.reported_at, claim.settled_at))
+            change.update_job(silent_since=max(heard))
         if claim.is_askable(self.policy):
             return _asking(change, claim)
         change.update_claim(lease_until=now + _silent_pause(self.policy))
@@ -305,7 +307,7 @@ def _fail(change: Change, claim: Claim, state: RunState) -> None:
     else:
         status = ensure_transition(change.job.status, JobStatus.FAILED)
         change.move(status, Actor.SYSTEM, EventType.RUN_FAILED)
-    change.update_job(failure=Failure(code=RUN_FAILED), silent_since=None)
+    change.update_job(failure=Failure(code=RUN_FAILED))
     change.update_claim(
         asked_at=None, run_state=state, run_state_at=change.now, is_dead=True, lease_until=None
     )

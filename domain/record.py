@@ -271,6 +271,8 @@ class Change:
         error: TakeOneError | None = None,
     ) -> Decision[Result]:
         """The finished decision, with the record as it now is."""
+        if self.job.silent_since is not None and not self.record.awaits_report:
+            self.update_job(silent_since=None)
         return Decision(result, self.record, True, self.events, task, callback, error)
 
 

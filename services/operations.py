@@ -17,7 +17,7 @@ from domain.claim_rules import settle_by_operator
 from domain.job_fsm import JobStatus, ensure_transition
 from domain.pause import Pause
 from domain.reconcile import NO_ANSWER, ask_by_operator, has_answered, word_of_engine
-from domain.record import Decision, Record
+from domain.record import Decision, Record, unchanged
 from domain.run import DispatchResult
 from services.run_and_wait import RunAndWait, watch
 from services.wait_slots import Wait
@@ -171,13 +171,19 @@ class Operations:
         Raises `JobAlreadyRunning` while it runs there, `NothingToSettle`, and `ResourceNotFound`.
         """
         event, now = _EVENTS[settlement], self.now
+        meant = self.store.get(job_id)
         if event is ClaimEvent.SETTLED_RELEASE:
             asked = self._asked_if_it_can_be(job_id, act)
             if asked is not None and asked.state is RunState.RUNNING:
                 raise errors.JobAlreadyRunning(asked.record.job.status)
-        settled = self.store.update(
-            job_id, lambda record: settle_by_operator(record, event, act, now(), self.policy)
-        )
+
+        def rule(record: Record) -> Decision[None]:
+            # One that was begun while the orchestrator was asked is not the one that is meant.
+            if meant.claim is None or record.held_by(meant.token) is None:
+                return unchanged(record)
+            return settle_by_operator(record, event, act, now(), self.policy)
+
+        settled = self.store.update(job_id, rule)
         if not settled.changed:
             raise errors.NothingToSettle
         return settled.record

@@ -48,10 +48,13 @@ if ARGV[3] ~= '' then
   end
 end
 if ARGV[11] ~= '' then redis.call('HSET', KEYS[4], ARGV[11], ARGV[12]) end
--- A job that is tried for weeks would fill the store with its trail: the oldest events go.
+-- A job that is tried for weeks would fill the store with its trail: the oldest events go. How many went is kept
+-- where no callback's event_id can be: who follows the trail counts its places from the first event.
 local most_events = 10000
-if #ARGV > 19 and redis.call('RPUSH', KEYS[3], unpack(ARGV, 20)) > most_events then
-  redis.call('LTRIM', KEYS[3], -most_events, -1)
+local excess = #ARGV > 19 and redis.call('RPUSH', KEYS[3], unpack(ARGV, 20)) - most_events or 0
+if excess > 0 then
+  redis.call('LTRIM', KEYS[3], excess, -1)
+  redis.call('HINCRBY', KEYS[4], '', excess)
 end
 -- The job's own key first: no moment is then left in which the job is there and its claim is gone.
 for i = 1, 4 do

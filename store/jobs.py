@@ -24,6 +24,7 @@ Result = TypeVar("Result")
 
 _COMMIT = Path(__file__).with_name("commit.lua").read_text()
 _DELETE = Path(__file__).with_name("delete.lua").read_text()
+_TRAIL = Path(__file__).with_name("trail.lua").read_text()
 _MOST_TRIES = 100
 _PAUSED = 2
 
@@ -56,6 +57,7 @@ class JobStore:
         self._milliseconds = str(retention // timedelta(milliseconds=1)) if retention else ""
         self._commit = client.register_script(_COMMIT)
         self._delete = client.register_script(_DELETE)
+        self._trail = client.register_script(_TRAIL)
         self._listed = ListedRecords(client)
         self._channel = keys.changes_channel(client)
         self.index = DueIndex(client)
@@ -169,16 +171,19 @@ class JobStore:
         raise StoreContended(job_id)
 
     def trail(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], int, int]:
-        """Read `limit` events of a trail from event `start`, below 0 counted from the end; the trail's length.
+        """Read `limit` events of a trail from place `start` (below 0: from the end); where to go on; where it ends.
+
+        Both are told also if there are no events yet. Places count from the trail's first
+        event, also once that is not kept any more. Events that this release does not know are left out.
 
         In between is where to go on, also if there are none yet. Events that this release does not know are
         left out.
         """
-        name, pipeline = keys.trail(job_id), self._client.pipeline(transaction=False)
-        pipeline.lrange(name, start, start + limit - 1).llen(name)
-        lines, length = execute(pipeline, "LRANGE LLEN")
+        names = [keys.trail(job_id), keys.callbacks(job_id)]
+        with redis_errors("EVALSHA"):
+            first, end, lines = self._trail(names, [start, limit])
         events = [event for event in map(codec.load_event, lines) if event is not None]
-        return events, start + len(lines), length
+        return events, first + len(lines), end
 
     def _write(self, before: Record, decision: Decision[Any]) -> Record | None:
         """Write the decision if the record is still as `before` has it; None if it is not."""

@@ -175,16 +175,21 @@ def read_page(
 def _entries(
     client: Redis, name: str, query: PageQuery, cursor: str | None, size: int
 ) -> list[str]:
-    behind = f"({cursor}" if cursor else None
-    least = "-" if query.after is None else f"[{entry(query.after + timedelta(microseconds=1), '')}"
-    most = (
-        "+" if query.before is None else f"({entry(query.before + timedelta(microseconds=1), '')}"
-    )
+    least, most = "-", "+"
+    if query.after is not None:
+        least = f"[{entry(query.after + timedelta(microseconds=1), '')}"
+    if query.before is not None:
+        most = f"({entry(query.before + timedelta(microseconds=1), '')}"
+    # A cursor of another list may lie outside of what is asked for.
+    if cursor and query.newest_first:
+        most = f"({cursor}" if most == "+" else min(most, f"({cursor}")
+    elif cursor and cursor > least[1:]:
+        least = f"({cursor}"
     with redis_errors("ZRANGE"):
         if query.newest_first:
-            found = client.zrevrangebylex(name, behind or most, least, start=0, num=size)
+            found = client.zrevrangebylex(name, most, least, start=0, num=size)
         else:
-            found = client.zrangebylex(name, behind or least, most, start=0, num=size)
+            found = client.zrangebylex(name, least, most, start=0, num=size)
     return [each.decode() for each in found]
 
 

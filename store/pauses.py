@@ -1,6 +1,6 @@
 """The pause of the whole fleet, as the store keeps it."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from redis import Redis
 from redis.client import Pipeline
@@ -22,9 +22,8 @@ class PauseStore:
     def latest(self) -> Pause | None:
         """The pause that is on, else the one that ended last; None if there never was one."""
         with redis_errors("MGET"):
-            found = self._client.mget(keys.PAUSE, keys.LAST_PAUSE)
-        raw = next((each for each in found if each), None)
-        return Pause.model_validate_json(raw) if raw else None
+            standing, last = self._client.mget(keys.PAUSE, keys.LAST_PAUSE)
+        return _standing(standing) if standing else _readable(last)
 
     def current(self) -> Pause | None:
         """The pause that is on; None if none is."""
@@ -46,8 +45,7 @@ class PauseStore:
             pipeline.multi()
             if not raw:
                 return None
-            pause = Pause.model_validate_json(raw)
-            ended = pause.model_copy(
+            ended = _standing(raw).model_copy(
                 update={"resumed_at": now, "resumed_by": by, "resumed_because": reason}
             )
             pipeline.set(keys.LAST_PAUSE, ended.model_dump_json())
@@ -59,3 +57,18 @@ class PauseStore:
                 write, keys.PAUSE, value_from_callable=True
             )
         return ended
+
+
+def _readable(raw: bytes | None) -> Pause | None:
+    try:
+        return Pause.model_validate_json(raw) if raw else None
+    except ValueError:
+        return None
+
+
+def _standing(raw: bytes) -> Pause:
+    # One that this release cannot read is on all the same, and can be ended.
+    unreadable = Pause(
+        paused_at=datetime.fromtimestamp(0, UTC), by="unknown", reason="not readable"
+    )
+    return _readable(raw) or unreadable

@@ -35,7 +35,7 @@ export function signIn(why, entered) {
     }
     try {
       const found = { name: inputs.name(given), ...await roles(given) };
-      const isAnother = caller?.name !== found.name;
+      const isAnother = JSON.stringify(caller) !== JSON.stringify(found);
       caller = found;
       const shown = dialog;
       dialog = null;

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flask import Blueprint, Response, request
 
@@ -26,7 +26,6 @@ from api.requests import (
 from api.routes.metrics import count_refusals
 from domain import lifecycle
 from domain.audit import AuditEvent
-from domain.job import Job
 from domain.record import Decision, Record, owned
 from domain.retry import decide_retry
 from domain.run import DispatchResult, decide_run
@@ -141,25 +140,22 @@ def list_job_events(job_id: str) -> Response:
     """Read a job's audit trail, oldest first."""
     query = read_query(TRAIL_QUERY)
     job = _own(job_id).job
-    if query["after"] is not None:
-        return _events_after(job, int(query["after"]), query)
-    start, limit = int(query["cursor"]), query["limit"]
-    events, end, length = services().jobs.trail(job.id, start, limit)
-    page = Page(events, str(end) if end < length else None)
-    return responses.page_response(page, partial(responses.event_shape, job))
+    read = partial(services().jobs.trail, job.id, limit=query["limit"])
+    if query["after"] is None:
+        events, end, behind = read(int(query["cursor"]))
+        page = Page(events, str(end) if end < behind else None)
+        return responses.page_response(page, partial(responses.event_shape, job))
+    start = int(query["after"])
 
-
-def _events_after(job: Job, start: int, query: dict[str, Any]) -> Response:
-    def read() -> tuple[list[AuditEvent], int, int]:
+    def read_own() -> tuple[list[AuditEvent], int, int]:
         _own(job.id)  # it may be deleted while the caller waits
-        return services().jobs.trail(job.id, start, query["limit"])
+        return read(start)
 
     # Events that this release leaves out are news too: behind them there may be others.
     events, end, _ = services().run_and_wait.long_poll(
-        job.id, job.owner, read, lambda seen: seen[1] > start, query["wait"]
+        job.id, job.owner, read_own, lambda seen: seen[1] > start, query["wait"]
     )
-    items = [responses.event_shape(job, event) for event in events]
-    return responses.json_response({"items": items, "next_cursor": str(end)})
+    return responses.page_response(Page(events, str(end)), partial(responses.event_shape, job))
 
 
 def _own(job_id: str) -> Record:

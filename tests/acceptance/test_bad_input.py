@@ -1,7 +1,10 @@
 """Bad input on every route: a 4xx in the contract's shape, never a 500 and never another shape."""
 
 import json
+from contextlib import closing
+from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -149,6 +152,20 @@ def test_a_body_that_is_too_large_is_a_413_however_it_is_sent(
     head += "Transfer-Encoding: chunked\r\n\r\n"
     chunked = b"%x\r\n%b\r\n0\r\n\r\n" % (len(large), large)
     assert_refused(send_bytes(stack.api_url, head.encode() + chunked), 413)
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_that_is_too_large_does_not_cost_the_next_call_its_connection(
+    stack: Stack, is_chunked: bool
+) -> None:
+    large = b"x" * 100_000
+    with closing(HTTPConnection(urlsplit(stack.api_url).netloc, timeout=20)) as connection:
+        for _ in range(10):
+            body = iter([large]) if is_chunked else large
+            connection.request("POST", "/api/v1/projects", body, EDITOR | JSON)
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()[:1]) == (413, b"{")
+            assert connection.sock is not None  # not closed: it is used again
 
 
 @pytest.mark.parametrize(

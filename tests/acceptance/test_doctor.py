@@ -15,12 +15,14 @@ from devstack.processes import ROOT
 from devstack.redis_server import RedisServer
 from devstack.stack import DEVELOPMENT_SETTINGS, Stack
 from store import keys
+from store.redis_checks import missing_permissions
 from tests.acceptance.test_cli import PRODUCTION, call
 from tests.acceptance.tokens import Issuer
 from tests.conftest import NewStack
 from tests.support.behaviours import reset_after_read
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
+from tests.support.stores import client_of
 
 # An address of this machine that does not look like one.
 MAPPED = f"http://[::ffff:{HOST}]"
@@ -183,6 +185,17 @@ def test_a_redis_user_that_may_do_too_much_or_too_little(
         assert not set(client.scan_iter("*doctor*")), "it left something behind"
     state = {"too little": "WRONG", "what it needs": "ok"}.get(case, "warning")
     assert (found[0]["state"], found[0]["found"].startswith(expected)) == (state, True), found
+
+
+def test_each_command_of_the_scripts_is_tried(redis_server: RedisServer) -> None:
+    scripts = "".join(each.read_text() for each in (ROOT / "store").glob("*.lua"))
+    with redis_server.client(6) as client:
+        for command in sorted(set(re.findall(r"redis\.call\('([A-Z]+)'", scripts))):
+            user = ("reset", "on", ">planted", *RIGHT, f"-{command}")
+            client.execute_command("ACL", "SETUSER", "service", *user)
+            with client_of(f"redis://service:planted@{HOST}:{redis_server.port}/6") as service:
+                assert command in missing_permissions(service)
+        client.execute_command("ACL", "DELUSER", "service")
 
 
 def test_the_redis_user_of_the_documentation_is_enough_for_the_service(

@@ -54,6 +54,8 @@ def test_jobs_are_listed_by_state_age_and_user(service: Stack, handle: JobHandle
     assert [handle.id] in [line[:1] for line in lines(service, "list")]
     assert lines(service, "list --status UPLOADED --older-than 1h") == []
     assert lines(service, f"list --user {user} --older-than 2d") == []
+    none = call("jobs list --user of-no-job", service.settings)
+    assert (none.returncode, none.stdout, none.stderr) == (0, "", "there is no such job\n")
     for wrong in (
         "list --status DONE",
         "list --older-than soon",

@@ -149,6 +149,28 @@ def test_the_newest_events_of_an_endless_trail_are_kept(handle: JobHandle, stack
         client.rpush(trail, *[line] * (MOST_EVENTS - client.llen(trail)))
         handle.reported("AUDIO_READY", "TRANSCRIBING")
         assert client.llen(trail) == MOST_EVENTS
-    answer = handle.client.events(handle.id, params={"cursor": MOST_EVENTS - 2}).json()
-    assert [event["new_status"] for event in answer["items"]] == ["AUDIO_READY", "TRANSCRIBING"]
-    assert answer["next_cursor"] is None
+    # Places count from the first event, which is not kept any more.
+    for place in ("cursor", "after"):
+        answer = handle.client.events(handle.id, params={place: MOST_EVENTS}).json()
+        steps = [event["new_status"] for event in answer["items"]]
+        assert steps == ["AUDIO_READY", "TRANSCRIBING"]
+        assert answer["next_cursor"] == (None if place == "cursor" else str(MOST_EVENTS + 2))
+        oldest = handle.client.events(handle.id, params={place: 0, "limit": 3}).json()
+        assert len(oldest["items"]) == 3
+        assert oldest["next_cursor"] == str(2 + 3)
+    operator = ApiClient(stack.api_url, "olga", role="operator")
+    shown = operator.get(f"/operations/jobs/{handle.id}").json()
+    assert shown["earlier_events"] + len(shown["events"]) == MOST_EVENTS + 2
+
+
+def test_who_follows_an_endless_trail_has_each_event(handle: JobHandle, stack: Stack) -> None:
+    trail = keys.trail(handle.id)
+    with stack.redis.client() as client:
+        line = client.lindex(trail, -1)
+        client.rpush(trail, *[line] * (MOST_EVENTS - client.llen(trail)))
+    place = str(MOST_EVENTS)
+    for step in ("AUDIO_READY", "TRANSCRIBING", "TRANSCRIPT_READY"):
+        handle.reported(step)
+        answer = handle.client.events(handle.id, params={"after": place, "wait": 5}).json()
+        assert [event["new_status"] for event in answer["items"]] == [step]
+        place = answer["next_cursor"]

@@ -68,6 +68,18 @@ def test_another_caller_finds_nothing_of_the_one_before(
     assert console.see("input[name=failure_code]").get_attribute("value") == ""
 
 
+def test_one_who_is_no_operator_any_more_sees_nothing_of_before(
+    jwt_stack: Stack, new_console: NewConsole
+) -> None:
+    console = new_console(jwt_stack).load("/jobs?view=failed")
+    console.present(token_of("olga", ["operator"], seconds=4))
+    console.see("h1", "Failed jobs")
+    console.see("#sign-in [role=alert]", "not accepted any more")
+    console.present(token_of("olga", ["editor"]))
+    console.see("h1", "Another role is needed")
+    assert "Failed jobs" not in console.driver.page_source
+
+
 def test_an_editors_token_is_told_that_an_operators_role_is_needed(
     jwt_stack: Stack, new_console: NewConsole
 ) -> None:

@@ -11,6 +11,7 @@ from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase,
 from domain.lifecycle import cancel
 from domain.reconcile import answered, start_ask
 from domain.record import Change, Decision, Record
+from store import keys
 from store.errors import DispatchingPaused
 from tasks.sweep import sweep_once
 from tests.support.stores import NOW, POLICY, Shelf, seconds
@@ -57,6 +58,22 @@ def test_who_when_and_why_are_kept_and_repeating_changes_nothing(shelf: Shelf) -
     assert pauses.latest() == second
     assert second.is_on
     assert shelf.redis.ttl("takeone:pause") == -1, "it ends by an operator's word alone"
+
+
+@pytest.mark.parametrize("bad", ["x", "{}", '{"paused_at": "later"}'])
+def test_a_pause_that_cannot_be_read_is_on_and_stops_nothing_else(shelf: Shelf, bad: str) -> None:
+    waiting = shelf.run(shelf.uploaded())
+    shelf.redis.set(keys.PAUSE, bad)
+    with pytest.raises(DispatchingPaused):
+        shelf.begin(waiting)
+    assert _sweep(shelf, NOW + HOUR) == {"rescheduled": 1}
+    pauses = shelf.jobs.pauses
+    assert pauses.current() == pauses.begin("olga", "a second one", NOW)
+    assert pauses.end("omar", NOW) is not None
+    assert pauses.current() is None
+    shelf.redis.set(keys.LAST_PAUSE, bad)
+    assert pauses.latest() is None
+    assert shelf.begin(waiting, NOW + HOUR)
 
 
 def test_of_those_who_pause_or_resume_at_once_one_does(shelf: Shelf) -> None:

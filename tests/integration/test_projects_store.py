@@ -219,6 +219,22 @@ def test_by_change_are_listed_those_that_changed_after_a_moment(shelf: Shelf) ->
     assert shelf.redis.zcard(keys.user_changes("alice")) == 5
 
 
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_a_cursor_of_elsewhere_shows_nothing_outside_of_what_is_asked_for(
+    shelf: Shelf, newest_first: bool
+) -> None:
+    made = _made(shelf, 6)
+    span = {"after": NOW + seconds(1), "before": NOW + seconds(4)}
+    for moment in range(-1, 7):
+        cursor = lists.entry(NOW + seconds(moment), made[0])
+        query = PageQuery(10, cursor, newest_first, **span)
+        behind = range(2, min(5, moment)) if newest_first else range(max(2, moment + 1), 5)
+        found = _ids(shelf.projects.jobs_of_user("alice", query))
+        # A job of the cursor's own moment is behind it or not, by its id.
+        at_cursor = {made[moment]} if 2 <= moment <= 4 else set()
+        assert set(found) - at_cursor == {made[each] for each in behind}
+
+
 def test_a_stale_place_by_change_is_passed_over_and_taken_off(shelf: Shelf) -> None:
     """As a process of the earlier release leaves it, and as one that reads meets it."""
     job_id = shelf.new_job()

@@ -1,19 +1,28 @@
 """An operator's views on a real store: every page shows each job once, whatever leaves meanwhile."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import datetime
 from uuid import uuid4
 
 import pytest
 
-from domain.claim import ClaimEvent
+from domain.audit import OperatorAct
+from domain.claim import ClaimEvent, Phase
+from domain.claim_rules import settle_by_operator
+from domain.errors import NothingToSettle
 from domain.job_fsm import JobStatus
 from domain.lifecycle import cancel, edit
 from domain.record import Record
 from domain.status_callback import StatusCallback, apply_callback
+from services.operations import Operations
+from services.run_and_wait import RunAndWait
+from services.wait_slots import WaitSlots
 from store import keys, overview
 from store.lists import PageQuery
+from store.notifier import Notifier
 from store.views import JobViews, View
+from store.write_limit import WriteLimit
 from tests.support.stores import NOW, POLICY, Shelf, seconds
 
 EVERY_VIEW = [View.UNKNOWN, View.IN_FLIGHT, View.FAILED]
@@ -23,6 +32,14 @@ EVERY_VIEW = [View.UNKNOWN, View.IN_FLIGHT, View.FAILED]
 def views(shelf: Shelf) -> JobViews:
     """The views of the shelf's store."""
     return JobViews(shelf.client, shelf.projects.load_jobs)
+
+
+def operations(shelf: Shelf, now: Callable[[], datetime]) -> Operations:
+    """The operator's use cases on the shelf's store."""
+    slots, writes = WaitSlots(2), WriteLimit("", shelf.client)
+    runs = RunAndWait(shelf.jobs, Notifier(shelf.client), POLICY, slots, writes, now)
+    views = JobViews(shelf.client, shelf.projects.load_jobs)
+    return Operations(shelf.jobs, shelf.projects, views, runs, 1.0, POLICY, now)
 
 
 def any_job(_: Record) -> bool:
@@ -151,3 +168,21 @@ def test_the_overview_counts_every_state_that_is_not_terminal(shelf: Shelf) -> N
     assert counted == {JobStatus.CREATED: 1, JobStatus.UPLOADED: 2}
     assert len(seen.jobs) == 12
     assert seen.failed_lately == 1
+
+
+def test_an_operator_settles_the_dispatch_that_was_there_and_no_later_one(shelf: Shelf) -> None:
+    job_id, acts = shelf.unknown().job_id, iter(range(1))
+    act, release = OperatorAct("olga", "it never arrived"), ClaimEvent.SETTLED_RELEASE
+
+    def now() -> datetime:
+        """The time at which another operator releases it, and it is sent again to an unknown end."""
+        for _ in acts:
+            shelf.jobs.update(job_id, lambda r: settle_by_operator(r, release, act, NOW, POLICY))
+            again = shelf.run(job_id)
+            assert shelf.begin(again)
+            assert shelf.settle(again, ClaimEvent.LOST)
+        return NOW
+
+    with pytest.raises(NothingToSettle):
+        operations(shelf, now).settle(job_id, "release", act)
+    assert (shelf.claim(job_id).phase, shelf.claim(job_id).epoch) == (Phase.UNKNOWN, 2)

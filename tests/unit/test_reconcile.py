@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from domain.audit import OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
     TOLD_AGAIN_AFTER,
@@ -15,7 +16,7 @@ from domain.claim import (
     Phase,
     RunState,
 )
-from domain.claim_rules import begin, settle, still_wanted
+from domain.claim_rules import begin, settle, settle_by_operator, still_wanted
 from domain.errors import (
     ExecutionSuperseded,
     FsmTerminalImmutable,
@@ -23,7 +24,7 @@ from domain.errors import (
 )
 from domain.job import RUN_FAILED, Failure
 from domain.job_fsm import JobStatus
-from domain.lifecycle import cancel, cancel_notified
+from domain.lifecycle import cancel, cancel_notified, fail
 from domain.pause import Pause
 from domain.reconcile import ASK_LEASE, LAST_REPORT, answered, look
 from domain.record import Record, TaskKind
@@ -279,6 +280,30 @@ def test_a_run_that_ended_well_fails_nothing_and_leaves_the_job_silent() -> None
         JobStatus.AUDIO_EXTRACTING,
         S.SUCCEEDED,
     )
+
+
+def silent_record(status: JobStatus, claim: Claim, **fields: Any) -> Record:
+    silent = look(a_record(status, claim, **fields), NOW + seconds(600), ASKED).record
+    assert silent.job.silent_since is not None
+    return silent
+
+
+def test_silence_is_over_when_no_report_is_due_any_more() -> None:
+    run = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW)
+    running = silent_record(JobStatus.AUDIO_EXTRACTING, run)
+    assert cancel(running, NOW, TELLING, None).record.job.silent_since is None
+    act = OperatorAct("olga", "stuck")
+    assert fail(running, act, NOW, TELLING).record.job.silent_since is None
+    retry = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
+    retried = silent_record(FAILED, retry)
+    released = settle_by_operator(retried, ClaimEvent.SETTLED_RELEASE, act, NOW, ASKED)
+    assert released.record.job.silent_since is None
+
+
+def test_a_retry_is_silent_from_its_own_acceptance_on() -> None:
+    retry = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
+    silent = silent_record(FAILED, retry, reported_at=NOW - timedelta(days=1))
+    assert silent.job.silent_since == NOW
 
 
 def dead_run() -> Record:

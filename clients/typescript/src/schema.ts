@@ -319,7 +319,8 @@ export interface paths {
          * Show a job's audit trail
          * @description Everything that happened to the job, in the order in which it was recorded: every change of state
          *     once, and every step of every dispatch. A replay leaves no event. Never holds a secret, a URI or
-         *     the text of a failure. Of more than 10,000 events the newest are kept.
+         *     the text of a failure. Of more than 10,000 events the newest are kept; cursors and `after` count from the
+         *     first one all the same.
          *
          *     To follow a trail, send `after=0` and `wait`, and then each answer's `next_cursor` as `after`: the answer comes
          *     as soon as there is an event behind it, or without one when the wait is over. With `after`, `next_cursor` is
@@ -1307,7 +1308,7 @@ export interface components {
             claims: components["schemas"]["Claim"][];
             /** @description The latest 1,000 events of the trail, oldest first. */
             events: components["schemas"]["OperatorEvent"][];
-            /** @description How many events came before them. */
+            /** @description How many events came before them, kept or not. */
             earlier_events: number;
         } & components["schemas"]["OperatorJob"];
         /** @description An event as operators see it. */
