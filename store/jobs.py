@@ -171,7 +171,7 @@ class JobStore:
         raise StoreContended(job_id)
 
     def trail(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], int, int]:
-        """Read `limit` events of a trail from place `start` (below 0: from the end); where to go on; where it ends.
+        """Read `limit` events of a trail from place `start` (below 0: from its end), where to go on, its end.
 
         Both are told also if there are no events yet. Places count from the trail's first
         event, also once that is not kept any more. Events that this release does not know are left out.
