@@ -167,7 +167,8 @@ def request_of(payload: bytes, app: Celery, hostname: str, eventer: Any = None) 
     with suppress(Exception):  # whatever is wrong with it
         envelope = orjson.loads(payload)
         properties, headers = envelope["properties"], envelope["headers"]
-        (job_id, dispatch_id, epoch), _, _ = orjson.loads(envelope["body"])
+        body = orjson.loads(envelope["body"])
+        (job_id, dispatch_id, epoch), _, _ = body
         is_ours = isinstance(job_id, str) and isinstance(dispatch_id, str) and type(epoch) is int
         is_ours = is_ours and message.is_known(headers.get(message.FORM_HEADER, 0))
         if not is_ours or headers["task"] not in app.tasks or headers["lang"] != "py":
@@ -183,5 +184,7 @@ def request_of(payload: bytes, app: Celery, hostname: str, eventer: Any = None) 
             },
             accept={"application/json"},
         )
-        return Request(received, app=app, hostname=hostname, eventer=eventer)
+        return Request(
+            received, app=app, hostname=hostname, eventer=eventer, body=body, decoded=True
+        )
     return None
