@@ -70,6 +70,8 @@ def with_services(command: Callable[..., Returned]) -> Callable[..., Returned]:
         )
         try:
             return command(services, *arguments, **options)
+        except UnicodeEncodeError:
+            raise click.UsageError("what was given is not UTF-8") from None
         except StoreError as error:
             raise click.ClickException(f"the store does not serve: {error}") from error
         except ResourceNotFound:

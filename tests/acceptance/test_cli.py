@@ -143,6 +143,13 @@ def test_a_job_is_shown_with_its_trail_whoever_it_belongs_to(
     assert "there is no job nothing" in ended.stderr
 
 
+def test_an_argument_of_other_bytes_than_utf_8_is_wrong_usage(stack: Stack) -> None:
+    ended = call("jobs show \udcff", stack.settings)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "UTF-8" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
 def test_every_command_says_what_it_is_for() -> None:
     said = call("--help", {}).stdout
     for name in ("doctor", "token", "jobs", "dispatches", "pause", "hash"):
