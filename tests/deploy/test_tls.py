@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 from devstack.redis_server import RedisServer
+from orchestrators.base import Request
+from orchestrators.client import OrchestratorClient
 from settings import FlowerSettings, Settings, SettingsError
 from store.client import make_client, redis_errors
 from store.errors import StoreUnavailable
@@ -50,7 +52,7 @@ def store_answers(given: Settings) -> bool:
         client.close()
 
 
-@pytest.mark.parametrize(
+servers = pytest.mark.parametrize(
     ("host", "trusted", "answers"),
     [
         ("127.0.0.1", "authority", True),
@@ -59,6 +61,9 @@ def store_answers(given: Settings) -> bool:
         ("localhost", "authority", False),  # a name that is not in the certificate
     ],
 )
+
+
+@servers
 def test_store_and_broker_believe_only_a_certificate_that_they_can_check(
     host: str,
     trusted: str | None,
@@ -78,6 +83,22 @@ def test_the_authority_may_also_stand_in_the_url(
     url = f"rediss://127.0.0.1:{secure_redis.port}/0?ssl_ca_certs={authority.ca_file}"
     assert store_answers(settings(redis_url=url))
     assert broker_answers(settings(redis_url=url))
+
+
+@servers
+def test_a_dispatch_goes_only_to_a_certificate_that_can_be_checked(
+    host: str,
+    trusted: str | None,
+    answers: bool,
+    authority: Authority,
+    request: pytest.FixtureRequest,
+) -> None:
+    ca_file = str(request.getfixturevalue(trusted).ca_file) if trusted else ""
+    sender = OrchestratorClient(settings(ca_file=ca_file))
+    with StubOrchestrator() as hub, TcpProxy(hub.port, authority.server_context()) as secure_hub:
+        url = f"https://{host}:{secure_hub.port}/dispatches"
+        assert sender.send(Request("POST", url, b"{}"), lambda: True).is_sent is answers
+    assert bool(hub.requests) is answers
 
 
 def test_a_run_goes_all_its_way_over_tls(
