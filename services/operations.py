@@ -198,14 +198,20 @@ class Operations:
     def fail(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
         """Fail any user's job, so that it can be retried, once the orchestrator was asked where it can be.
 
-        Raises `FsmTerminalImmutable`, `FsmTransitionInvalid` and `ResourceNotFound`.
+        Raises `FsmTerminalImmutable`, `FsmTransitionInvalid`, `JobAlreadyRunning` if another dispatch was begun
+        meanwhile, and `ResourceNotFound`.
         """
-        ensure_transition(self.store.get(job_id).job.status, JobStatus.FAILED)
+        meant = self.store.get(job_id)
+        ensure_transition(meant.job.status, JobStatus.FAILED)
         self._asked_if_it_can_be(job_id, act)
-        return self._stop(
-            job_id,
-            lambda record: lifecycle.fail(record, act, self.now(), self.policy, correlation_id),
-        )
+
+        def rule(record: Record) -> Decision[None]:
+            # A run that was begun while the orchestrator was asked is not the one that is meant.
+            if record.next_epoch != meant.next_epoch:
+                raise errors.JobAlreadyRunning(record.job.status)
+            return lifecycle.fail(record, act, self.now(), self.policy, correlation_id)
+
+        return self._stop(job_id, rule)
 
     def _stop(self, job_id: str, rule: Callable[[Record], Decision[None]]) -> Record:
         try:

@@ -10,10 +10,11 @@ import pytest
 from domain.audit import OperatorAct
 from domain.claim import ClaimEvent, Phase
 from domain.claim_rules import settle_by_operator
-from domain.errors import NothingToSettle
+from domain.errors import JobAlreadyRunning, NothingToSettle
 from domain.job_fsm import JobStatus
 from domain.lifecycle import cancel, edit
 from domain.record import Record
+from domain.retry import decide_retry
 from domain.status_callback import StatusCallback, apply_callback
 from services.operations import Operations
 from services.run_and_wait import RunAndWait
@@ -64,14 +65,20 @@ def put_in(shelf: Shelf, view: View, age: float = 0) -> str:
     return shelf.unknown(then).job_id
 
 
-def failed(shelf: Shelf, age: float = 0) -> str:
-    """Make a job that failed."""
+def accepted(shelf: Shelf, age: float = 0) -> str:
+    """Make a job that the orchestrator has."""
     then = NOW - seconds(age)
     token = shelf.run(shelf.uploaded(then - seconds(9)), then)
     assert shelf.begin(token, then)
     assert shelf.settle(token, ClaimEvent.ACCEPTED, then)
-    report(shelf, token.job_id, JobStatus.FAILED, age)
     return token.job_id
+
+
+def failed(shelf: Shelf, age: float = 0) -> str:
+    """Make a job that failed."""
+    job_id = accepted(shelf, age)
+    report(shelf, job_id, JobStatus.FAILED, age)
+    return job_id
 
 
 def report(shelf: Shelf, job_id: str, status: JobStatus, age: float = 0) -> None:
@@ -168,6 +175,25 @@ def test_the_overview_counts_every_state_that_is_not_terminal(shelf: Shelf) -> N
     assert counted == {JobStatus.CREATED: 1, JobStatus.UPLOADED: 2}
     assert len(seen.jobs) == 12
     assert seen.failed_lately == 1
+
+
+def test_an_operator_fails_the_run_that_was_there_and_not_its_retry(shelf: Shelf) -> None:
+    job_id, acts = accepted(shelf), iter(range(1))
+
+    def now() -> datetime:
+        """The time at which the run fails by itself, and its retry is accepted."""
+        for _ in acts:
+            report(shelf, job_id, JobStatus.FAILED)
+            shelf.jobs.update(job_id, lambda r: decide_retry(r, "again", "standard", NOW, POLICY))
+            again = shelf.record(job_id).token
+            assert shelf.begin(again)
+            assert shelf.settle(again, ClaimEvent.ACCEPTED)
+            report(shelf, job_id, JobStatus.AUDIO_EXTRACTING)
+        return NOW
+
+    with pytest.raises(JobAlreadyRunning):
+        operations(shelf, now).fail(job_id, OperatorAct("olga", "it hangs"))
+    assert shelf.record(job_id).job.status is JobStatus.AUDIO_EXTRACTING
 
 
 def test_an_operator_settles_the_dispatch_that_was_there_and_no_later_one(shelf: Shelf) -> None:

@@ -3276,7 +3276,7 @@ export interface operations {
             404: components["responses"]["NotFound"];
             /**
              * @description Nothing was written. `FSM_TERMINAL_IMMUTABLE`: the job has already ended. `FSM_TRANSITION_INVALID`: it has not
-             *     begun to run.
+             *     begun to run. `JOB_ALREADY_RUNNING`: it was started again while the orchestrator was asked.
              */
             409: {
                 headers: {
