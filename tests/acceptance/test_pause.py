@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -122,9 +122,14 @@ def kept(service: Stack, handle: JobHandle) -> dict[str, Any]:
 
 def wait_past_the_lease(service: Stack, handle: JobHandle) -> None:
     """Wait until the sweep has looked at a claim that waits longer than its lease."""
-    first = kept(service, handle)["lease_until"]
-    looked = lambda: kept(service, handle)["lease_until"] != first  # noqa: E731
-    wait_until(looked, SEEN_SECONDS, "the sweep looks at the claim")
+    lease = float(service.settings["TAKEONE_CLAIM_LEASE_SECONDS"])
+
+    def has_looked() -> bool:
+        claim = kept(service, handle)
+        claimed_at, until = map(datetime.fromisoformat, (claim["claimed_at"], claim["lease_until"]))
+        return until - claimed_at > timedelta(seconds=lease)
+
+    wait_until(has_looked, SEEN_SECONDS, "the sweep looks at the claim")
 
 
 def test_runs_wait_while_paused_and_are_each_posted_once_afterwards(
