@@ -23,7 +23,7 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 demo: install ## watch one video go from upload to draft, and what happens when things fail
 	@$(BIN)/python -m demo
 
-docs: install ## write anew what is made from the settings class and the specification
+docs: install ## write again what is made from the settings class and the specification
 	$(BIN)/python -m docs.settings_page > docs/configuration.md
 	$(BIN)/python -m docs.http_file > docs/takeone.http
 
@@ -62,7 +62,7 @@ alerts: install ## test the alert rules (where promtool is installed)
 openapi: install ## lint the specification, and test the TypeScript client (where npm is installed)
 	$(BIN)/python -m pytest -rs tests/openapi
 
-client: ## write the TypeScript client's types anew from the specification (needs npm)
+client: ## write the TypeScript client's types again from the specification (needs npm)
 	cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund && npm run generate
 
 bench: install ## measure against the barest program for the same work (needs a quiet machine, 5 minutes)
@@ -83,7 +83,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-fix: install ## format the code, and mend what the linter can
+fix: install ## format the code, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

@@ -57,8 +57,8 @@ dispatches.add_command(show_job)
 def settle_dispatch(services: Services, job_id: str, settlement: str, reason: str, by: str) -> None:
     """Settle a job's dispatch by hand.
 
-    `sent`: the orchestrator has it. `release`: it has not, and the next run sends it again. You settle a
-    dispatch whose outcome is unknown; or, by `release`, an accepted retry that never called back. An
+    `sent`: the orchestrator has it. `release`: it has not, and the next run or retry sends it again. You
+    settle a dispatch whose outcome is unknown; or, by `release`, an accepted retry that never called back. An
     orchestrator that can be asked is asked by a worker before a release, if the settings here name it: what
     runs there is not released (JOB_ALREADY_RUNNING).
     """

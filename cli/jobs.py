@@ -48,7 +48,10 @@ def jobs() -> None:
 @click.option("--status", type=click.Choice(JobStatus), help="Only jobs in this state.")
 @click.option("--user", help="Only jobs of this user.")
 @click.option(
-    "--older-than", callback=age, default="0", help="In their state for so long: 90, 15m, 2h, 7d."
+    "--older-than",
+    callback=age,
+    default="0",
+    help="At least so long in their state: 90, 15m, 2h, 7d.",
 )
 @click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True)
 @with_services

@@ -64,7 +64,7 @@ class Story(Reporter):
 
     def start_it(self, job_id: str) -> str:
         """The first run dispatches."""
-        self.chapter("She starts its workflow")
+        self.chapter("Alice starts its workflow")
         run = self.call("run", 202, self.alice.run(job_id))
         self.check("the job is AUDIO_EXTRACTING", run["status"] == "AUDIO_EXTRACTING", run)
         self.check("this call made the dispatch", run["replayed"] is False, run)

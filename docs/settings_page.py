@@ -108,7 +108,7 @@ def _kind(annotation: Any) -> str:
 def _bounds(metadata: list[Any]) -> str:
     words = {"ge": "from", "gt": "above", "le": "to", "lt": "below"}
     found = {key: getattr(each, key) for each in metadata for key in words if hasattr(each, key)}
-    return " ".join(f"{words[key]} {found[key]:,g}" for key in words if key in found)
+    return " ".join(f"{words[key]} {found[key]:,.15g}" for key in words if key in found)
 
 
 def _default(field: FieldInfo) -> str:

@@ -21,7 +21,7 @@ _NOT_PREPARED = Outcome(ClaimEvent.NOT_STARTED, Refusal.UNAVAILABLE)
 
 
 def outcome_of(adapter: Adapter, exchange: Exchange) -> Outcome:
-    """What may be concluded from how a start went (design, "Outcomes of a start").
+    """What may be concluded from how a start went (spec/decisions/0022).
 
     Without a whole answer only the proof of what was sent counts. That an id is taken is no acceptance: the
     same status may mean something else.

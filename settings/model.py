@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     orchestrator_headers: SecretStr = SecretStr("")
     """headers that a webhook wants, such as `Authorization: Bearer …`, one a line or separated by `;`"""
     orchestrator_idempotency_seconds: types.AtMostAYear = 0
-    """how long a webhook recognises an Idempotency-Key: so long an unknown outcome is sent again; 0:
+    """how long a webhook recognises an Idempotency-Key: for that long an unknown outcome is sent again; 0:
     not at all"""
 
     breaker_failures: int = Field(20, ge=0)
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     breaker_seconds: types.Seconds = 5
     """how long nothing is posted while the circuit is open, but for a probe"""
     orchestrator_use_proxies: bool = False
-    """honour HTTP_PROXY and friends towards the orchestrator"""
+    """honour HTTP_PROXY and the like towards the orchestrator"""
 
     public_url: types.PublicUrl = ""
     """what callback_url begins with"""

@@ -49,7 +49,7 @@ if ARGV[3] ~= '' then
 end
 if ARGV[11] ~= '' then redis.call('HSET', KEYS[4], ARGV[11], ARGV[12]) end
 -- A job that is tried for weeks would fill the store with its trail: the oldest events go. How many went is kept
--- where no callback's event_id can be: who follows the trail counts its places from the first event.
+-- where no callback's event_id can be: a reader who follows the trail counts its places from the first event.
 local most_events = 10000
 local excess = #ARGV > 19 and redis.call('RPUSH', KEYS[3], unpack(ARGV, 20)) - most_events or 0
 if excess > 0 then

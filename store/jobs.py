@@ -173,11 +173,8 @@ class JobStore:
     def trail(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], int, int]:
         """Read `limit` events of a trail from place `start` (below 0: from its end), where to go on, its end.
 
-        Both are told also if there are no events yet. Places count from the trail's first
-        event, also once that is not kept any more. Events that this release does not know are left out.
-
-        In between is where to go on, also if there are none yet. Events that this release does not know are
-        left out.
+        Both are told also if there are no events yet. Places count from the trail's first event, also once
+        that is not kept any more. Events that this release does not know are left out.
         """
         names = [keys.trail(job_id), keys.callbacks(job_id)]
         with redis_errors("EVALSHA"):

@@ -1,4 +1,4 @@
-"""The outcome table of the design, row by row: what a misbehaving orchestrator leads to."""
+"""What a misbehaving orchestrator leads to, case by case: what a misbehaving orchestrator leads to."""
 
 from uuid import uuid4
 

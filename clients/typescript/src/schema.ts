@@ -2863,7 +2863,7 @@ export interface operations {
                      *           "correlation_id": "5c1d0a7e9b3f4d22",
                      *           "dispatch_id": "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
                      *           "attempt": 1,
-                     *           "reason": "Alice asks where her interview is.",
+                     *           "reason": "An editor asks where the interview is.",
                      *           "operator": "olga"
                      *         }
                      *       ],
@@ -2897,7 +2897,7 @@ export interface operations {
             content: {
                 /**
                  * @example {
-                 *       "reason": "Alice asks where her interview is."
+                 *       "reason": "An editor asks where the interview is."
                  *     }
                  */
                 "application/json": components["schemas"]["OptionalReason"];
