@@ -68,7 +68,7 @@ def assert_each_sent_once(editor: ApiClient, slow: StubOrchestrator, jobs: list[
 def test_a_worker_that_is_told_to_stop_finishes_its_posts_and_leaves_the_rest_to_the_other(
     number: signal.Signals, pair: Stack, slow: StubOrchestrator, editor: ApiClient
 ) -> None:
-    jobs = uploaded_jobs(pair, "alice", 100)
+    jobs = uploaded_jobs(pair, "alice", 60)
     leaving = pair.workers[0]
     with ThreadPoolExecutor(len(jobs)) as pool:
         answers = [pool.submit(editor.run, job_id) for job_id in jobs]
