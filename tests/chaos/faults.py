@@ -3,9 +3,11 @@
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 
 import psutil
 
+from devstack.waiting import wait_until
 from tasks import queues
 from tests.chaos import strangers
 from tests.chaos.history import moment
@@ -15,6 +17,8 @@ from tests.chaos.world import World
 TICK_SECONDS = 0.03
 # Further apart than `takeone doctor` lets clocks be.
 CLOCK_JUMP_SECONDS = 2.5
+# How long queues that are to be emptied may take to have a message in them.
+FILL_SECONDS = 1.0
 _PAGE = b"<html>Bad Gateway</html>"
 GATEWAY_ANSWER = b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n"
 GATEWAY_ANSWER += b"Content-Type: text/html\r\nContent-Length: %d\r\n\r\n%s" % (len(_PAGE), _PAGE)
@@ -165,6 +169,8 @@ class Injector:
     def _delete_queues(self) -> None:
         keys = queues.queue_keys(queues.queue_names(self._world.settings))
         with self._world.redis.client() as redis:
+            with suppress(TimeoutError):  # a run in which none was ever lost proves too little
+                wait_until(lambda: any(map(redis.llen, keys)), FILL_SECONDS, "a message waits")
             lengths = redis.pipeline(transaction=True)
             for key in keys:
                 lengths.llen(key)
