@@ -18,7 +18,7 @@ from domain.lifecycle import confirm_upload, create_job
 from store import codec, keys, lists
 
 PLACEHOLDER = "00000000-0000-4000-8000-000000000000"
-VIDEO_URI = "s3://studio/interviews/2026/interview-with-somebody.mp4"
+VIDEO_URI = "s3://studio/interviews/2026/interview-with-a-farmer.mp4"
 
 _BATCH = 1_000
 _next_number = count(1)

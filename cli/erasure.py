@@ -84,8 +84,7 @@ def erase(
     time is listed and left, with exit code 1: repeat the command. With --force it is erased too, and named with
     its engine and dispatch id: its run may go on there. Nothing can be created for the user, or in the project,
     while the command runs. Close a user's account first: afterwards, a caller with a valid token can create
-    again. What
-    stays behind: docs/privacy.md.
+    again. What stays behind: docs/privacy.md.
     """
     found = services.erasure.look(selection)
     click.echo(

@@ -65,11 +65,11 @@ def list_jobs(
     """List jobs, one a line: state, since when, owner. Of all users, those that are not done or cancelled."""
     if user is None and status is not None and status not in LISTED_STATES:
         raise click.UsageError(f"jobs in {status} are listed for one --user")
-    found, lines = services.operations.jobs(status, user, services.now() - older_than), 0
+    found, is_empty = services.operations.jobs(status, user, services.now() - older_than), True
     for record in islice(found, limit):
         click.echo(_line(record))
-        lines += 1
-    if not lines:
+        is_empty = False
+    if is_empty:
         click.echo("there is no such job", err=True)
     if next(found, None) is not None:
         click.echo(f"there are more than {limit}: see --limit", err=True)

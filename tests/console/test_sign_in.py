@@ -122,10 +122,10 @@ def test_the_token_is_in_no_address_and_in_no_log(
     jwt_stack: Stack, new_console: NewConsole
 ) -> None:
     token = token_of("olga-of-the-logs", ["operator"])
-    console = new_console(jwt_stack).load("/jobs?view=failed&owner=somebody-private")
+    console = new_console(jwt_stack).load("/jobs?view=failed&owner=a-private-owner")
     console.present(token)
     console.see("h1", "Failed jobs")
     assert token not in console.driver.current_url
     for process in jwt_stack.webs:
-        for secret in (token, "olga-of-the-logs", "somebody-private"):
+        for secret in (token, "olga-of-the-logs", "a-private-owner"):
             assert secret not in process.log()

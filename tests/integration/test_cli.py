@@ -135,10 +135,10 @@ def test_what_is_not_an_operators_to_settle_is_left_as_it_is(
 
 
 def test_a_job_that_is_not_there_is_said_to_be_so(app: dict[str, str]) -> None:
-    for arguments in (["show", "nobody"], ["settle", "nobody", "--as", "sent", "--reason", "x"]):
+    for arguments in (["show", "missing"], ["settle", "missing", "--as", "sent", "--reason", "x"]):
         missing = _do(app, *arguments)
         assert missing.exit_code == 1
-        assert "no job nobody" in missing.stderr
+        assert "no job missing" in missing.stderr
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "two\nlines", "x" * 501])
