@@ -20,7 +20,6 @@ from services.assembly import Services
 from services.operations import JobFilter
 from settings import load_store_settings, split_list
 from store.lists import LISTED_STATES, PageQuery
-from store.relist import relist
 from store.views import View
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -177,21 +176,6 @@ def silent_jobs(services: Services) -> None:
             click.echo(
                 f"{job.id}  {job.status}  {claim.dispatch_id}  since {since}  engine: {word}"
             )
-
-
-@jobs.command("relist")
-@with_services
-def relist_jobs(services: Services) -> None:
-    """List every project and job where it belongs.
-
-    Once after an upgrade from a release whose lists were others, when none of its processes is left and none
-    will come back: its lists are taken away. Jobs are found by their id meanwhile, and what is new is listed
-    anyway. Repeating it changes nothing.
-    """
-    done = relist(services.redis, services.projects, services.jobs)
-    click.echo(f"listed: {done['project']} projects, {done['job']} jobs")
-    if done["unreadable"]:
-        raise click.ClickException(f"{done['unreadable']} records cannot be read by this release")
 
 
 @click.command("hash")

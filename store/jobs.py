@@ -128,17 +128,6 @@ class JobStore:
             marker_seconds=marker_seconds, first_event=codec.dump_event(event),
         )  # fmt: skip
 
-    def relist(self, job_id: str) -> None:
-        """List a job that stands wherever it belongs."""
-        for _ in range(_MOST_TRIES):
-            record = self.load(job_id)
-            if record is None:
-                return
-            places, raw = lists_of_job(record.job), record.revision[0]
-            if self._listed.put(keys.job(job_id), job_id, places, stands=raw):
-                return
-        raise StoreContended(job_id)
-
     def let_expire(self, job_id: str) -> bool:
         """Let a job's time run if it is at rest; whether it is. For one that rests since retention was none.
 

@@ -101,6 +101,3 @@ def _user(user: str) -> str:
 
 # All lists of jobs, as a pattern.
 JOB_LISTS = f"{PREFIX}*:jobs-by-*"
-
-# Lists of the release before this one, which `takeone jobs relist` takes away.
-OLD_LISTS = (f"{PREFIX}{{*}}:jobs", f"{PREFIX}user:{{*}}:projects")

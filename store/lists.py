@@ -107,15 +107,14 @@ class ListedRecords:
         record_id: str,
         places: Mapping[str, str],
         *,
-        stands: bytes = b"",
-        record: bytes = b"",
-        owner: str = "",
-        project_id: str = "",
+        record: bytes,
+        owner: str,
+        project_id: str,
         parent: str = "",
         marker_seconds: int = 0,
         first_event: bytes = b"",
     ) -> bool:
-        """Make the record `name` if it is not there, or list one that `stands` so; whether that was done.
+        """Make the record `name` if it is not there, and list it; whether it is new.
 
         `places`: its lists, and its entry in each. `parent`: a record without which this one is not made.
         `marker_seconds`: how long it is known that this id was made, even if the record is deleted; 0: not at
@@ -123,7 +122,7 @@ class ListedRecords:
         """
         erasures = [keys.user_erasure(owner), keys.project_erasure(project_id)]
         names = [name, keys.made(record_id), keys.trail(record_id), parent or name, *erasures]
-        arguments = [stands, record, marker_seconds, first_event, *places.values()]
+        arguments = [record, marker_seconds, first_event, *places.values()]
         with redis_errors("EVALSHA"):
             done = self._put([*names, *places], arguments)
         if done == _BEING_ERASED:

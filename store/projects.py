@@ -46,15 +46,6 @@ class ProjectStore:
             owner=project.owner, project_id=project.id, marker_seconds=marker_seconds,
         )  # fmt: skip
 
-    def relist(self, project_id: str) -> None:
-        """List a project that stands where it belongs."""
-        name = keys.project(project_id)
-        with redis_errors("GET"):
-            raw = self._client.get(name)
-        if raw:
-            places = lists.lists_of_project(codec.load_project(project_id, raw))
-            self._records.put(name, project_id, places, stands=raw)
-
     def load(self, project_id: str) -> Project | None:
         """Read a project."""
         with redis_errors("GET"):

@@ -5,16 +5,13 @@ its end, with one execution for each dispatch, whichever release made, ran, post
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import cycle
 from typing import Any
 
 import pytest
 
-from devstack.client import ApiClient as PlainApiClient
-from devstack.processes import Process, clean_environment
+from devstack.processes import Process
 from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
@@ -42,9 +39,9 @@ SWEPT_SECONDS = (
 class Release:
     """One release's web and worker process, and a client of its own."""
 
-    def __init__(self, stack: Stack, client_type: type[PlainApiClient]) -> None:
+    def __init__(self, stack: Stack) -> None:
         self.stack = stack
-        self.client: Any = client_type(stack.api_url, "alice")
+        self.client = ApiClient(stack.api_url, "alice")
         (self.web,), (self.worker,) = stack.webs, stack.workers
 
     def run_only(self, *wanted: Process) -> None:
@@ -111,16 +108,6 @@ class Bed:
                 client.delete(name)
 
 
-# What the release before does not show of a job.
-NEW_FIELDS = {"name", "metadata", "silent_since"}
-
-
-def seen_by_both(job: JobHandle) -> Any:
-    """A job and its trail, as far as both releases show it."""
-    shown, *rest = job.everything()
-    return [{name: shown[name] for name in shown.keys() - NEW_FIELDS}, *rest]
-
-
 @pytest.fixture(scope="module")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     root = previous_release()
@@ -130,13 +117,12 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
             **QUICK_SETTINGS,
             "TAKEONE_ORCHESTRATOR_URL": stub.url,
             "TAKEONE_ORCHESTRATOR_CANCEL_URL": stub.url.replace("dispatches", "cancel"),
-            "TAKEONE_ORCHESTRATOR_DEDUPLICATES": "true",
             "TAKEONE_ORCHESTRATOR_IDEMPOTENCY_SECONDS": "3600",
         }
         before = Stack(folder / "before", settings=settings, redis=redis, root=root)
         now = Stack(folder / "now", settings=settings, redis=redis)
         try:
-            yield Bed(redis, stub, Release(before, PlainApiClient), Release(now, ApiClient))
+            yield Bed(redis, stub, Release(before), Release(now))
         finally:
             before.stop()
             now.stop()
@@ -183,7 +169,7 @@ def test_each_step_of_a_job_may_be_anothers(poster: str, first: str, bed: Bed) -
     manifest = mine.shown()["manifest"]
     assert {"heard_audio_ready", "heard_transcribing", "heard_failed"} <= manifest.keys()
     wait_until(lambda: "orchestrator.cancel_notified" in mine.event_types(), 10, "it is noted")
-    assert seen_by_both(mine) == seen_by_both(others)
+    assert mine.everything() == others.everything()
 
 
 @pytest.mark.parametrize("poster", ["before", "now"])
@@ -297,7 +283,7 @@ class Story:
             assert len(posts) == count, posts
             is_retry = job_id in (self.failed, self.retried)
             assert len(set(posts)) == (2 if is_retry else min(count, 1)), posts
-            first, *others = (seen_by_both(release.of(job_id)) for release in releases)
+            first, *others = (release.of(job_id).everything() for release in releases)
             assert all(other == first for other in others)
             assert first[0]["status"] == ("CANCELLED" if job_id == self.unwanted else "DRAFT_READY")
 
@@ -328,73 +314,33 @@ def test_nothing_of_all_this_is_unreadable_to_either(bed: Bed) -> None:
         for release in (bed.before, bed.now):
             assert release.client.job(job_id).status_code == 200
             assert release.client.events(job_id, params={"limit": 200}).status_code == 200
-        assert seen_by_both(bed.before.of(job_id)) == seen_by_both(bed.now.of(job_id))
+        assert bed.before.of(job_id).everything() == bed.now.of(job_id).everything()
 
 
-def test_what_the_release_before_made_is_found_in_lists_after_a_relist(bed: Bed) -> None:
+def test_both_releases_list_what_either_makes_and_changes(bed: Bed) -> None:
     bed.side_by_side(worker_of=bed.now)
-    client, made = bed.now.client, bed.uploaded(bed.before)
-    own = {"name": "Interview", "metadata": {"a": "1"}}
-    named = client.create_job(client.job(made).json()["project_id"], own).json()["id"]
-    client.confirm_upload(named, "s3://uploads/one.mp4")
-    assert listed(bed, "/jobs").isdisjoint(bed.jobs[:1])
-    for _ in range(2):
-        command = subprocess.run(
-            [sys.executable, "-m", "cli.main", "jobs", "relist"],
-            env=clean_environment(bed.now.stack.settings),
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-        assert command.returncode == 0, command.stderr
-    project = client.job(made).json()["project_id"]
-    assert {*bed.jobs, named} <= listed(bed, "/jobs")
-    assert {*bed.jobs, named} <= listed(bed, "/jobs?updated_after=2000-01-01T00:00:00Z")
-    assert {made, named} == listed(bed, f"/projects/{project}/jobs")
-    assert project in listed(bed, "/projects")
-
-    # The release before drops what it does not know when it changes a job, and nothing else.
-    assert bed.before.client.cancel(named).status_code == 200
-    dropped = client.job(named).json()
-    assert (dropped["status"], dropped["name"], dropped["metadata"]) == ("CANCELLED", None, {})
-    client.edit_job(named, **own)
-    assert client.job(named).json()["metadata"] == own["metadata"]
-    assert named in listed(bed, "/jobs?updated_after=2000-01-01T00:00:00Z")
-    assert client.delete_job(named).status_code == 204
-    assert bed.before.client.job(named).status_code == 404
-    assert named not in listed(bed, "/jobs")
+    for maker in (bed.before, bed.now):
+        other = bed.other(maker)
+        own = {"name": "Interview", "metadata": {"a": "1"}}
+        job_id = bed.uploaded(maker)
+        project = maker.client.job(job_id).json()["project_id"]
+        other.client.edit_job(job_id, **own)
+        assert maker.client.cancel(job_id).json()["metadata"] == own["metadata"]
+        for release in (bed.before, bed.now):
+            assert project in listed(release, "/projects")
+            assert listed(release, f"/projects/{project}/jobs") == {job_id}
+            assert job_id in listed(release, "/jobs?updated_after=2000-01-01T00:00:00Z")
+        assert other.client.delete_job(job_id).status_code == 204
+        assert all(job_id not in listed(release, "/jobs") for release in (bed.before, bed.now))
 
 
-def listed(bed: Bed, path: str) -> set[str]:
-    """The ids of all pages of a list of this release's."""
+def listed(release: Release, path: str) -> set[str]:
+    """The ids of all pages of a list."""
     found: set[str] = set()
     params: dict[str, Any] = {"limit": 200}
     while True:
-        page = bed.now.client.get(path, params=params).json()
+        page = release.client.get(path, params=params).json()
         found |= {item["id"] for item in page["items"]}
         if page["next_cursor"] is None:
             return found
         params["cursor"] = page["next_cursor"]
-
-
-def test_what_the_release_before_refuses_of_a_callback_has_no_effect_and_is_taken_here(
-    bed: Bed,
-) -> None:
-    """It knows no `dispatch_id` in a report, and takes a report that came here first for another one."""
-    bed.side_by_side(worker_of=bed.now)
-    job_id = bed.uploaded(bed.now)
-    before, now = bed.before.of(job_id), bed.now.of(job_id)
-    now.client.run(job_id)
-    named = status_report("AUDIO_READY", dispatch_id=now.run_id)
-    seen = now.everything()
-    assert refusal(before.send(named))[:2] == (400, "VALIDATION_ERROR")
-    assert now.everything() == seen
-    assert now.send(named).status_code == 204
-    plain = status_report("TRANSCRIBING")
-    assert now.send(plain).status_code == 204
-    seen = now.everything()
-    assert refusal(before.send(plain))[:2] == (409, "EVENT_ID_PAYLOAD_MISMATCH")
-    assert now.send(plain).status_code == 200
-    assert now.everything() == seen
-    assert seen_by_both(now) == seen_by_both(before)

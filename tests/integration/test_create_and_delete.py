@@ -1,4 +1,4 @@
-"""Created once per key, whatever comes between the writes; deleted with all that is kept; listed anew."""
+"""Created once per key, whatever comes between the writes; deleted with all that is kept."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -6,22 +6,17 @@ from dataclasses import replace
 from uuid import uuid4
 
 import pytest
-from click.testing import CliRunner, Result
 
-from cli.main import main
 from domain import lifecycle
 from domain.claim import ClaimEvent
 from domain.errors import IdempotencyKeyMismatch, NotTerminal, RateLimited, ResourceNotFound
 from domain.job import Project
-from domain.job_fsm import JobStatus
 from domain.record import Decision, Record
-from settings import load_store_settings
-from store import keys, lists
+from store import keys
 from store.due_index import INDEXES
 from store.idempotency import IdempotencyKeys
-from store.lists import PageQuery
 from tasks.sweep import sweep_once
-from tests.support.stores import NOW, POLICY, Shelf, seconds
+from tests.support.stores import NOW, POLICY, Shelf
 
 KEY = ("alice", "projects/p/jobs", "the caller's own")
 WEEK = 604_800
@@ -229,70 +224,3 @@ def test_what_comes_late_for_a_deleted_job_meets_nothing_and_makes_nothing(shelf
     shelf.redis.zadd(keys.DUE, {job_id: 1})
     assert sweep_once(shelf.jobs, POLICY, NOW) == {"dropped": 1}
     assert traces(shelf, job_id) == []
-
-
-def relist(shelf: Shelf) -> Result:
-    """`takeone jobs relist` on the shelf's store."""
-    load_store_settings.cache_clear()
-    app = {"TAKEONE_ENV": "development", "TAKEONE_REDIS_URL": shelf.url}
-    result = CliRunner().invoke(main, ["jobs", "relist"], env=app)
-    load_store_settings.cache_clear()
-    return result
-
-
-def as_the_earlier_release_has_it(shelf: Shelf, job_ids: list[str]) -> None:
-    """Put the jobs and the project into that release's lists, and into no other."""
-    for name in shelf.redis.keys("*-by-*"):
-        shelf.redis.delete(name)
-    old = keys.OLD_LISTS[0].replace("*", shelf.project.id)
-    shelf.redis.rpush(old, *job_ids)
-    shelf.redis.rpush(keys.OLD_LISTS[1].replace("*", "alice"), shelf.project.id)
-
-
-def test_relist_finds_every_record_that_an_earlier_release_wrote(shelf: Shelf) -> None:
-    made = [shelf.uploaded(NOW + seconds(each)) for each in range(5)]
-    before = {name: shelf.redis.zrange(name, 0, -1) for name in shelf.redis.keys("*-by-*")}
-    as_the_earlier_release_has_it(shelf, made)
-    assert shelf.projects.of_user("alice", PageQuery(9)).items == []
-    for _ in range(2):
-        result = relist(shelf)
-        assert (result.exit_code, result.stdout) == (0, "listed: 1 projects, 5 jobs\n")
-        after = {name: shelf.redis.zrange(name, 0, -1) for name in shelf.redis.keys("*-by-*")}
-        assert after == before
-    assert not shelf.redis.keys("*}:jobs") + shelf.redis.keys("*}:projects")
-
-
-def test_an_earlier_releases_job_that_changes_is_listed_by_change_at_once(shelf: Shelf) -> None:
-    job_id = shelf.new_job()
-    as_the_earlier_release_has_it(shelf, [job_id])
-    shelf.jobs.update(job_id, lambda r: lifecycle.edit(r, {"name": "n"}, NOW + seconds(1)))
-    page = shelf.projects.jobs_of_user("alice", PageQuery(9, after=NOW))
-    assert [record.job.id for record in page.items] == [job_id]
-
-
-def test_relist_names_what_it_cannot_read_and_lists_the_rest(shelf: Shelf) -> None:
-    broken, good = shelf.new_job(), shelf.new_job()
-    as_the_earlier_release_has_it(shelf, [broken, good])
-    shelf.redis.set(keys.job(broken), "{")
-    result = relist(shelf)
-    assert result.exit_code == 1
-    assert "1 records cannot be read" in result.stderr
-    page = shelf.projects.jobs(shelf.project.id, PageQuery(9))
-    assert [record.job.id for record in page.items] == [good]
-
-
-def test_relist_and_changes_at_once_leave_one_place_each(shelf: Shelf) -> None:
-    job_id, times = shelf.new_job(), 150
-
-    def change(number: int) -> None:
-        now = NOW + seconds(number + 1)
-        shelf.jobs.update(job_id, lambda r: lifecycle.edit(r, {"name": f"{number}"}, now))
-
-    with ThreadPoolExecutor(2) as pool:
-        changing = pool.submit(lambda: [change(number) for number in range(times)])
-        while not changing.done():
-            shelf.jobs.relist(job_id)
-        changing.result()
-    assert shelf.record(job_id).job.status is JobStatus.CREATED
-    places = shelf.redis.zrange(keys.user_changes("alice"), 0, -1)
-    assert places == [lists.entry(NOW + seconds(times), job_id)]

@@ -251,8 +251,6 @@ def test_nothing_is_created_during_an_erasure_and_nothing_is_left_of_the_try(
     with pytest.raises(Forbidden):
         shelf.jobs.create(new, 600)
     assert not shelf.jobs.create(lifecycle.create_job(job_id, "p", "alice", NOW, None), 600)
-    shelf.redis.delete(keys.project_jobs(shelf.project.id))
-    shelf.jobs.relist(job_id)  # what stands is listed
     if place == "user":
         with pytest.raises(Forbidden):
             shelf.projects.create(project, 600)

@@ -10,7 +10,7 @@ import pytest
 from devstack.processes import ROOT
 
 #: The last commit of the release before this one. It moves when a release is landed.
-COMMIT = "e1a840068b8be0570d1cea824a16f276e84b6489"
+COMMIT = "325f2ecdf8d3bae6ca60dac1b56248ccb9342ea2"
 _INSTALL_SECONDS = 400
 
 
