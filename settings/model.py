@@ -287,7 +287,7 @@ class Settings(BaseSettings):
         if values.get("env") == "development":
             values = _DEVELOPMENT_DEFAULTS | values
         from_files, problems = values_from_files(cls)
-        values |= from_files
+        values = values | from_files
         try:
             settings = validate(values)
         except ValidationError as error:

@@ -16,7 +16,8 @@ from kombu import Queue
 from tornado.options import options
 from tornado.web import HTTPError, authenticated
 
-from observability.logs import configure_logging, own_output
+from observability.log_sink import stdout
+from observability.logs import configure_logging
 from settings import load_flower_settings, or_exit, split_list
 from settings.types import is_loopback
 from tasks.queues import broker_options, broker_tls, broker_transport_url, queue_names
@@ -60,7 +61,7 @@ def _set_options() -> None:
     options.purge_offline_workers = 3600
     # Flower has set up logging of its own by now; its warnings quote what callers asked for.
     configure_logging(_settings)
-    own_output()
+    stdout.own_output()
     for name in ("tornado.access", "tornado.general"):
         getLogger(name).setLevel(CRITICAL)
 

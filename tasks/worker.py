@@ -15,7 +15,8 @@ from redis import Redis
 
 from domain.claim import FencingToken
 from observability import tracing
-from observability.logs import configure_logging, own_output
+from observability.log_sink import stdout
+from observability.logs import configure_logging
 from observability.metrics import breaker_open, messages_discarded
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
@@ -64,7 +65,7 @@ def _handling(name: str, token: FencingToken) -> Iterator[None]:
     parent = getattr(request, tracing.TRACEPARENT, None)
     ids = {"takeone.job_id": token.job_id, "takeone.dispatch_id": token.dispatch_id}
     try:
-        with tracing.span(name, "CONSUMER", parent, ids):
+        with tracing.span(name, "CONSUMER", ids, parent):
             yield
     except DispatchFailed:
         raise
@@ -147,7 +148,7 @@ def _leave_the_queues_to_the_threads(instance: Any, **_: Any) -> None:
 @signals.setup_logging.connect
 def _set_up_logging(**_: Any) -> None:
     configure_logging(load_worker_settings())
-    own_output()
+    stdout.own_output()
 
 
 @signals.worker_init.connect
