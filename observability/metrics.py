@@ -28,13 +28,10 @@ callers_waiting = Gauge(
     multiprocess_mode="livesum",
 )
 callbacks = Counter(
-    "takeone_callbacks",
-    "Status callbacks: applied, replayed, or the error code.",
-    ["answer"],
+    "takeone_callbacks", "Status callbacks: applied, replayed, or the error code.", ["answer"]
 )
 superseded_executions = Counter(
-    "takeone_superseded_executions",
-    "Callbacks of a second execution of a dispatch, which was told to stop.",
+    "takeone_superseded_executions", "Callbacks of a second execution, which was told to stop."
 )
 dispatch_seconds = Histogram(
     "takeone_dispatch_seconds",
@@ -42,24 +39,13 @@ dispatch_seconds = Histogram(
     ["outcome"],
     buckets=_SECONDS,
 )
-asks = Counter(
-    "takeone_asks", "Questions to the orchestrator about a dispatch, by answer.", ["answer"]
-)
-unreadable_records = Counter(
-    "takeone_unreadable_records", "Reads of stored records that this release cannot decode."
-)
-messages_discarded = Counter(
-    "takeone_messages_discarded", "Queue messages that are not ours, and were dropped."
-)
+asks = Counter("takeone_asks", "Questions to the orchestrator, by answer.", ["answer"])
+unreadable_records = Counter("takeone_unreadable_records", "Reads of undecodable records.")
+messages_discarded = Counter("takeone_messages_discarded", "Foreign queue messages, dropped.")
 messages_put_aside = Counter(
-    "takeone_messages_put_aside",
-    "Queue messages of a later release, kept for a worker that can read them.",
+    "takeone_messages_put_aside", "Queue messages of a later release, kept."
 )
-log_lines_dropped = Counter(
-    "takeone_log_lines_dropped", "Log lines that could not be written and were dropped."
-)
+log_lines_dropped = Counter("takeone_log_lines_dropped", "Log lines that could not be written.")
 sweeps = Counter("takeone_sweeps", "Sweeps of this worker: done or failed.", ["result"])
-swept_claims = Counter(
-    "takeone_swept_claims", "Claims that the sweep handled, by result.", ["result"]
-)
+swept_claims = Counter("takeone_swept_claims", "Claims handled by sweeps.", ["result"])
 breaker_open = Gauge("takeone_breaker_open", "Whether the circuit to the orchestrator is open.")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from hashlib import sha256
@@ -239,8 +240,9 @@ class Settings(BaseSettings):
 
     @property
     def send_lease_seconds(self) -> float:
-        """How long a worker may take from the intent to post to the outcome, including the question after a
-        lost answer. Longer than both take: the sweep must not call a post unknown that is being settled.
+        """How long a worker may take from the intent to post to the outcome, with a question in between.
+
+        It is longer than both take: the sweep must not call a post unknown that is still being settled.
         """
         asking = 0 if self.orchestrator_kind == "webhook" else 20
         return self.orchestrator_timeout_seconds * 1.1 + 5 + asking
@@ -261,19 +263,15 @@ class Settings(BaseSettings):
         return {name.strip(): value.strip() for name, _, value in fields}
 
     @property
+    def log_secret(self) -> str:
+        """The secret that `log_key` is derived from; empty if none is set, and the key is no secret then."""
+        secret = self.log_hash_key or self.callback_secret or self.signing_secret
+        return secret.get_secret_value()
+
+    @property
     def log_key(self) -> bytes:
         """The key of the hashes in the logs; the same in every process of a deployment."""
-        return sha256(b"takeone-log:" + self._log_secret.encode()).digest()
-
-    @property
-    def has_log_key(self) -> bool:
-        """Whether the key of the hashes is secret."""
-        return bool(self._log_secret)
-
-    @property
-    def _log_secret(self) -> str:
-        secrets = (self.log_hash_key, self.callback_secret, self.signing_secret)
-        return next(filter(None, (secret.get_secret_value() for secret in secrets)), "")
+        return sha256(b"takeone-log:" + self.log_secret.encode()).digest()
 
     @field_validator("*", mode="before")
     @classmethod
@@ -291,22 +289,20 @@ class Settings(BaseSettings):
         try:
             settings = validate(values)
         except ValidationError as error:
-            problems = {str(each["loc"][0]): _message(each) for each in error.errors()} | problems
+            problems = {str(item["loc"][0]): _message(item) for item in error.errors()} | problems
             settings = validate({name: values[name] for name in values.keys() - problems.keys()})
+        # A rule that reads one of these raises AttributeError, and is skipped.
         for name in problems:
-            # The value is unknown: a rule that reads it raises AttributeError, and does not apply.
             vars(settings).pop(name, None)
             settings.model_fields_set.add(name)
-        broken = [problem for problem, rule in cls.rules.items() if settings._breaks(rule)]
-        if found := [*renamed_variables(), *problems.values(), *broken]:
-            raise SettingsError("\n".join(found))
+        lines = [*renamed_variables(), *problems.values()]
+        for problem, has_problem in cls.rules.items():
+            with suppress(AttributeError):
+                if has_problem(settings):
+                    lines.append(problem)
+        if lines:
+            raise SettingsError("\n".join(lines))
         return settings
-
-    def _breaks(self, rule: Callable[["Settings"], bool]) -> bool:
-        try:
-            return rule(self)
-        except AttributeError:
-            return False
 
 
 class StoreSettings(Settings):

@@ -20,6 +20,8 @@ LEAST_SHARED_KEY_BYTES = 32
 #: The message for each problem, and whether the settings have the problem.
 Rules = dict[str, Callable[["Settings"], bool]]
 
+_UNVERIFIED = "ssl_cert_reqs=(cert_)?(none|optional)"
+_HEADER_NAME = r"[!#$%&'*+.^`|~\w-]+"
 # What the name of a workflow looks like, for each kind of orchestrator that has one.
 _WORKFLOWS = {
     "airflow": r"[\w.~:+-]+",
@@ -30,33 +32,11 @@ _WORKFLOWS = {
 }
 
 
-def _ignores_certificates(settings: "Settings") -> bool:
-    urls = f"{settings.redis_url} {settings.broker_url}"
-    is_off = re.search("ssl_cert_reqs=(cert_)?(none|optional)", urls, re.I)
-    return settings.production and bool(is_off)
-
-
 def _has_unusable_ca_file(settings: "Settings") -> bool:
     try:
         return bool(settings.ca_file) and not create_default_context(cafile=settings.ca_file)
     except OSError:  # also SSLError
         return True
-
-
-def _has_malformed_headers(settings: "Settings") -> bool:
-    return not all(
-        re.fullmatch(r"[!#$%&'*+.^`|~\w-]+", name, re.ASCII)
-        and value.isascii()
-        and value.isprintable()
-        for name, value in settings.orchestrator_header_fields.items()
-    )
-
-
-def _has_weak_callback_secret(settings: "Settings") -> bool:
-    return settings.production and any(
-        len(secret) < LEAST_SECRET_CHARACTERS or secret == DEV_CALLBACK_SECRET
-        for secret in settings.callback_secrets
-    )
 
 
 def _algorithms(settings: "Settings") -> tuple[str, ...]:
@@ -74,12 +54,6 @@ def _has_unknown_algorithm(settings: "Settings") -> bool:
     return not _algorithms(settings) or not known.issuperset(_algorithms(settings))
 
 
-def _has_weak_shared_key(settings: "Settings") -> bool:
-    key = settings.jwt_key.get_secret_value().encode()
-    is_shared = settings.auth_mode == "jwt" and _has_shared_key_algorithm(settings)
-    return settings.production and is_shared and 0 < len(key) < LEAST_SHARED_KEY_BYTES
-
-
 def _has_unfit_key(settings: "Settings") -> bool:
     """Whether an algorithm cannot verify with the key: its tokens would be refused, or worse."""
     key = settings.jwt_key.get_secret_value()
@@ -90,11 +64,6 @@ def _has_unfit_key(settings: "Settings") -> bool:
     )
 
 
-def _gets_keys_over_http(settings: "Settings") -> bool:
-    parts = urlsplit(settings.jwt_jwks_url)
-    return settings.production and parts.scheme == "http" and not is_loopback(parts.hostname or "")
-
-
 def _flower_users(settings: "Settings") -> list[tuple[str, str]]:
     users = (item.partition(":") for item in split_list(settings.flower_basic_auth))
     return [(user, password) for user, _, password in users]
@@ -103,7 +72,8 @@ def _flower_users(settings: "Settings") -> list[tuple[str, str]]:
 # For every process that connects to Redis or to the broker.
 CONNECTION_RULES: Rules = {
     "TAKEONE_REDIS_URL and TAKEONE_BROKER_URL must not turn off the check of certificates":
-        _ignores_certificates,
+        lambda it: it.production
+        and bool(re.search(_UNVERIFIED, f"{it.redis_url} {it.broker_url}", re.IGNORECASE)),
     "TAKEONE_CA_FILE cannot be read, or holds no certificate in PEM": _has_unusable_ca_file,
 }  # fmt: skip
 
@@ -116,7 +86,10 @@ STORE_RULES: Rules = {
     "TAKEONE_ORCHESTRATOR_KIND=step_functions needs botocore: pip install 'takeone[aws]'":
         lambda it: it.orchestrator_kind == "step_functions" and not find_spec("botocore"),
     "TAKEONE_ORCHESTRATOR_HEADERS must be headers such as `Authorization: Bearer …`, separated by `;`":
-        _has_malformed_headers,
+        lambda it: not all(
+            re.fullmatch(_HEADER_NAME, name, re.ASCII) and value.isascii() and value.isprintable()
+            for name, value in it.orchestrator_header_fields.items()
+        ),
     "TAKEONE_ORCHESTRATOR_IDEMPOTENCY_SECONDS must be 0, or longer than two exchanges may take (2.2 times "
     "TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS and 15 seconds)":
         lambda it: 0 < it.orchestrator_idempotency_seconds <= it.resend_margin_seconds,
@@ -142,7 +115,10 @@ RULES: Rules = {
         lambda it: not it.callback_secrets and not it.signing_secrets,
     "TAKEONE_CALLBACK_SECRET must be printable ASCII without blanks: it travels in a header":
         lambda it: not all(re.fullmatch("[!-~]+", secret) for secret in it.callback_secrets),
-    "TAKEONE_CALLBACK_SECRET is too short or a known default": _has_weak_callback_secret,
+    "TAKEONE_CALLBACK_SECRET is too short or a known default":
+        lambda it: it.production
+        and any(len(secret) < LEAST_SECRET_CHARACTERS or secret == DEV_CALLBACK_SECRET
+                for secret in it.callback_secrets),
     "TAKEONE_AUTH_MODE=dev is not allowed in production":
         lambda it: it.production and it.auth_mode == "dev",
     "TAKEONE_AUTH_MODE=dev believes every caller: HOST must be a loopback address, such as 127.0.0.1":
@@ -156,8 +132,13 @@ RULES: Rules = {
         lambda it: bool(it.jwt_jwks_url) and _has_shared_key_algorithm(it),
     "TAKEONE_JWT_KEY must be a public key in PEM (or a shared key for HS256) that every algorithm of "
     "TAKEONE_JWT_ALGORITHMS can verify with": _has_unfit_key,
-    f"TAKEONE_JWT_KEY: a shared key has at least {LEAST_SHARED_KEY_BYTES} bytes": _has_weak_shared_key,
-    "TAKEONE_JWT_JWKS_URL must be https": _gets_keys_over_http,
+    f"TAKEONE_JWT_KEY: a shared key has at least {LEAST_SHARED_KEY_BYTES} bytes":
+        lambda it: it.production and it.auth_mode == "jwt" and _has_shared_key_algorithm(it)
+        and 0 < len(it.jwt_key.get_secret_value().encode()) < LEAST_SHARED_KEY_BYTES,
+    "TAKEONE_JWT_JWKS_URL must be https":
+        lambda it: it.production
+        and urlsplit(it.jwt_jwks_url).scheme == "http"
+        and not is_loopback(urlsplit(it.jwt_jwks_url).hostname or ""),
     "TAKEONE_MODEL_PROFILES names no profile": lambda it: not split_list(it.model_profiles),
     "TAKEONE_WEB_WAIT_SLOTS must be below TAKEONE_WEB_THREADS: waiting callers must leave threads free":
         lambda it: it.web_wait_slots >= it.web_threads,

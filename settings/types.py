@@ -1,5 +1,6 @@
 """The types of the settings' values. No message about a refused value quotes it."""
 
+import re
 from base64 import b64decode
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal
@@ -101,7 +102,7 @@ def _is_redis_url(value: str) -> bool:
         ConnectionPool.from_url(value).make_connection()  # does not connect yet
     except (TypeError, ValueError):  # an unknown option in the query
         return False
-    return _is_database(parts.path.removeprefix("/")) and not parts.fragment
+    return bool(re.fullmatch("/?[0-9]*", parts.path)) and not parts.fragment
 
 
 def _is_sentinel_url(value: str) -> bool:
@@ -110,13 +111,9 @@ def _is_sentinel_url(value: str) -> bool:
     nodes = [_url_parts(f"sentinel://{host}") for host in hosts.split(",")]
     return (
         all(node is not None and node.hostname and not node.query for node in nodes)
-        and _is_database(database)
+        and bool(re.fullmatch("[0-9]*", database))
         and not set("/?#").intersection(credentials)
     )
-
-
-def _is_database(text: str) -> bool:
-    return not text or (text.isascii() and text.isdigit())
 
 
 def _broker_url(value: str) -> str:

@@ -4,14 +4,13 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any
 
 import structlog
 from celery import signals
 from celery.worker.control import Panel, inspect_command
 from prometheus_client import start_http_server
-from redis import Redis
 
 from domain.claim import FencingToken
 from observability import tracing
@@ -46,7 +45,6 @@ _CONTROL_COMMANDS = {
     "active", "active_queues", "clock", "heartbeat", "ping", "query_task", "registered", "reserved",
     "revoked", "scheduled", "stats",
 }  # fmt: skip
-_SHOWN_OF_BROKER = ("transport", "hostname", "port", "virtual_host")
 
 
 @contextmanager
@@ -89,32 +87,27 @@ _task(message.TELL_CANCELLED_TASK, Dispatcher.tell_cancelled)
 _task(message.ASK_TASK, Dispatcher.ask)
 
 
-class _Parts(NamedTuple):
+class _Parts:
     """What a worker process works with, one of each."""
 
-    client: Redis
-    dispatcher: Dispatcher
-    sweeper: Sweeper
-    pause_watch: PauseWatch
+    def __init__(self) -> None:
+        settings = load_worker_settings()
+        # One connection for each thread that runs tasks, and some for the sweep and the pause.
+        client = make_client(settings, connections=settings.worker_concurrency + 4)
+        policy = dispatch_policy(settings)
+        store = JobStore(client, make_outbox(settings), settings.retention)
+        engine = Engine(OrchestratorClient(settings), make_adapter(settings))
+        breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_seconds)
+        self.dispatcher = Dispatcher(store, engine, policy, settings.public_url, breaker, _utc_now)
+        kept, interval = settings.retention, timedelta(seconds=settings.sweep_interval_seconds)
+        retention = Retention(client, store, kept) if kept else None
+        self.sweeper = Sweeper(store, policy, interval, _utc_now, retention)
+        self.pause_watch = PauseWatch(store.pauses)
+        keys, wait = queue_keys(queue_names(settings)), min(1.0, settings.redis_timeout_seconds / 2)
+        self.queue = MessageQueue(client, keys, wait, lambda: self.pause_watch.is_on)
 
 
-@lru_cache(maxsize=1)
-def _parts() -> _Parts:
-    settings = load_worker_settings()
-    # One connection for each thread that runs tasks, and some for the sweep and the pause.
-    client = make_client(settings, connections=settings.worker_concurrency + 4)
-    policy = dispatch_policy(settings)
-    store = JobStore(client, make_outbox(settings), settings.retention)
-    engine = Engine(OrchestratorClient(settings), make_adapter(settings))
-    breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_seconds)
-    interval = timedelta(seconds=settings.sweep_interval_seconds)
-    retention = Retention(client, store, settings.retention) if settings.retention else None
-    return _Parts(
-        client,
-        Dispatcher(store, engine, policy, settings.public_url, breaker, _utc_now),
-        Sweeper(store, policy, interval, _utc_now, retention),
-        PauseWatch(store.pauses),
-    )
+_parts = cache(_Parts)
 
 
 def _set_paused(consumer: Any, is_paused: bool) -> None:
@@ -124,17 +117,10 @@ def _set_paused(consumer: Any, is_paused: bool) -> None:
         consumer.call_soon(change, name)
 
 
-def _message_queue() -> MessageQueue:
-    settings = load_worker_settings()
-    wait = min(1.0, settings.redis_timeout_seconds / 2)
-    keys, parts = queue_keys(queue_names(settings)), _parts()
-    return MessageQueue(parts.client, keys, wait, lambda: parts.pause_watch.is_on)
-
-
 # Before Celery logs anything: it warns about running as root in its own format.
 configure_logging(or_exit(load_worker_settings))
 if load_worker_settings().broker_is_store:
-    Consumer.make_queue = staticmethod(_message_queue)
+    Consumer.make_queue = staticmethod(lambda: _parts().queue)
     app.steps["worker"].add(Consumer)
 
 
@@ -162,9 +148,11 @@ def _prepare(**_: Any) -> None:
 def stats(state: Any, **_: Any) -> dict[str, Any]:
     """Celery's statistics of the worker, without the broker's fields that may hold a password."""
     statistics: dict[str, Any] = state.consumer.controller.stats()
-    broker = statistics.get("broker") or {}
-    statistics["broker"] = {name: broker.get(name) for name in _SHOWN_OF_BROKER}
-    return statistics
+    shown, broker = (
+        ("transport", "hostname", "port", "virtual_host"),
+        statistics.get("broker") or {},
+    )
+    return statistics | {"broker": {name: broker.get(name) for name in shown}}
 
 
 @inspect_command(name="active_queues")

@@ -55,6 +55,9 @@ REFUSED = {
     "keys over http": (
         "TAKEONE_JWT_JWKS_URL", {**JWKS, "TAKEONE_JWT_JWKS_URL": "http://login.planted/keys"},
     ),
+    "keys over HTTP": (
+        "TAKEONE_JWT_JWKS_URL", {**JWKS, "TAKEONE_JWT_JWKS_URL": "HTTP://login.planted/keys"},
+    ),
     "a host name": ("HOST", {"HOST": "planted.example"}),
     "a port that is a URL": ("PORT", {"PORT": "tcp://planted"}),
     "a public URL with a query": (
