@@ -32,7 +32,7 @@ class LogSink:
         self._lock = threading.Lock()
         self._pid = 0
 
-    def write(self, line: bytes | str) -> int:
+    def write(self, line: str) -> int:
         """Queue a line, with its line feed, or drop it if the queue is full."""
         if self._pid != os.getpid():
             self._start()
@@ -40,7 +40,7 @@ class LogSink:
             self._drop(1)
         else:
             # SimpleQueue.put is reentrant: a signal handler may log while its thread does.
-            self._lines.put(line.encode(errors="replace") if isinstance(line, str) else line)
+            self._lines.put(line.encode(errors="replace"))
         return len(line)
 
     def flush(self) -> None:

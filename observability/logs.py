@@ -29,7 +29,6 @@ def configure_logging(settings: Settings) -> None:
     """Set up logging in this process. May be called again, as forked workers do."""
     global _hash_key
     _hash_key = settings.log_key
-    is_json = _is_json(settings)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -38,11 +37,7 @@ def configure_logging(settings: Settings) -> None:
             *_renderers(settings),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        logger_factory=(
-            structlog.BytesLoggerFactory(stdout)  # type: ignore[arg-type]
-            if is_json
-            else structlog.WriteLoggerFactory(stdout)  # type: ignore[arg-type]
-        ),
+        logger_factory=structlog.WriteLoggerFactory(stdout),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     logging.config.dictConfig(library_logging(settings))
@@ -93,7 +88,7 @@ class LibraryFormatter(logging.Formatter):
             event["exc_info"] = record.exc_info
         for render in self._renderers:
             event = render(None, level, event)
-        return event.decode() if isinstance(event, bytes) else str(event)
+        return str(event)
 
 
 def _is_json(settings: Settings) -> bool:
@@ -125,11 +120,11 @@ def _without_exception_text(_: Any, __: str, event: dict[str, Any]) -> dict[str,
     return event
 
 
-def _to_json(event: Any, **_: Any) -> bytes:
+def _to_json(event: Any, **_: Any) -> str:
     try:
-        return orjson.dumps(event, default=str)
+        return orjson.dumps(event, default=str).decode()
     except TypeError:  # text with surrogates, which no encoding can write
-        return json.dumps(event, default=str).encode()
+        return json.dumps(event, default=str)
 
 
 def _message(record: logging.LogRecord, *, shows_exceptions: bool) -> str:

@@ -34,11 +34,11 @@ def may_be_secret(field: FieldInfo) -> bool:
 
 def renamed_variables() -> list[str]:
     """A problem for each variable that is set under its old name only."""
-    given = _environment()
+    environment = _environment()
     return [
         f"{old} is now called {new}"
         for old, new in _RENAMED.items()
-        if given.get(old) and not given.get(new)
+        if environment.get(old) and not environment.get(new)
     ]
 
 
@@ -55,10 +55,10 @@ def unknown_variables(settings: type[BaseSettings]) -> dict[str, str | None]:
 
 def values_from_files(settings: type[BaseSettings]) -> tuple[dict[str, str], dict[str, str]]:
     """The values of `TAKEONE_X_FILE`, for each setting X that may be a secret, and the problems by setting."""
-    given, values, problems = _environment(), {}, {}
+    environment, values, problems = _environment(), {}, {}
     for name, field in settings.model_fields.items():
         variable = variable_of(name)
-        path = given.get(variable + _FILE)
+        path = environment.get(variable + _FILE)
         if not path or not may_be_secret(field):
             continue
         try:
@@ -67,7 +67,7 @@ def values_from_files(settings: type[BaseSettings]) -> tuple[dict[str, str], dic
             problems[name] = f"{variable}{_FILE} cannot be read: {error.strerror}"
         except ValueError as error:
             problems[name] = f"{variable}{_FILE} cannot be used: {error}"
-        if given.get(variable):
+        if environment.get(variable):
             problems[name] = f"{variable} and {variable}{_FILE} are both set: unset one"
     return values, problems
 

@@ -1,4 +1,4 @@
-"""The circuit breaker: a worker stops posting to an orchestrator that does not answer, for a moment.
+"""The circuit breaker: a worker stops posting to an orchestrator that does not answer, for some seconds.
 
 The packages do not fit: `circuitbreaker` lets every caller through once its time is up, and refuses none as a
 context manager; `pybreaker` posts under one lock.

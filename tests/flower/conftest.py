@@ -34,14 +34,14 @@ PLANTED = {
 }
 
 
-def flower_process(name: str, directory: Path, settings: dict[str, str]) -> Process:
-    """The Procfile's flower, with these settings only."""
+def flower_process(directory: Path, settings: dict[str, str], command: str = "") -> Process:
+    """A Flower with these settings only, started by the Procfile's command or by another one."""
     port = free_port()
     return Process(
-        name,
-        ["/bin/sh", "-c", f"exec {procfile_command('flower')}"],
+        "flower",
+        ["/bin/sh", "-c", f"exec {command or procfile_command('flower')}"],
         environment=clean_environment({**settings, "PORT": str(port)}),
-        log_path=directory / f"{name}.log",
+        log_path=directory / "flower.log",
         port=port,
     )
 
@@ -105,7 +105,7 @@ def flower(
         "TAKEONE_FLOWER_BASIC_AUTH": f"{USER}:{PASSWORD}, other:another-password-of-flower",
         "TAKEONE_FLOWER_URL_PREFIX": PREFIX,
     }
-    process = flower_process("flower", tmp_path_factory.mktemp("flower"), settings)
+    process = flower_process(tmp_path_factory.mktemp("flower"), settings)
     with requests.Session() as session:
         session.trust_env = False
         session.auth = (USER, PASSWORD)

@@ -2,15 +2,15 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import requests
 from flower.urls import handlers
 
-from devstack.ports import free_port
-from devstack.processes import Process, clean_environment
+from devstack.processes import Process
 from devstack.stack import DEVELOPMENT_SETTINGS
 from devstack.waiting import wait_until
 from settings import Settings
@@ -144,28 +144,33 @@ REFUSED = [
 ]
 
 
+Start = Callable[[Process], Process]
+
+
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[list[Process]]:
-    processes: list[Process] = []
-    yield processes
-    for process in processes:
-        process.terminate()
+def start() -> Iterator[Start]:
+    """Starts processes, which end with the test."""
+    with ExitStack() as processes:
+
+        def start(process: Process) -> Process:
+            processes.callback(process.terminate)
+            process.start()
+            return process
+
+        yield start
 
 
-def start(started: list[Process], tmp_path: Path, settings: dict[str, str]) -> Process:
+def production_flower(directory: Path, settings: dict[str, str]) -> Process:
     base = {"TAKEONE_ENV": "production", "TAKEONE_BROKER_URL": BROKER}
-    given = {name: value for name, value in {**base, **settings}.items() if value}
-    process = flower_process("flower", tmp_path, given)
-    started.append(process)
-    process.start()
-    return process
+    settings = {name: value for name, value in (base | settings).items() if value}
+    return flower_process(directory, settings)
 
 
 @pytest.mark.parametrize(("settings", "problems"), REFUSED)
 def test_unsafe_settings_stop_flower_in_production(
-    settings: dict[str, str], problems: list[str], tmp_path: Path, started: list[Process]
+    settings: dict[str, str], problems: list[str], tmp_path: Path, start: Start
 ) -> None:
-    process = start(started, tmp_path, settings)
+    process = start(production_flower(tmp_path, settings))
     wait_until(lambda: not process.is_running, START_SECONDS, "Flower gives up")
     assert "takeone refuses to start" in process.log()
     assert [problem for problem in problems if problem not in process.log()] == []
@@ -175,7 +180,7 @@ def test_unsafe_settings_stop_flower_in_production(
 @pytest.mark.parametrize("app", ["tasks.flower_app", "tasks.worker", "tasks.app"])
 @pytest.mark.parametrize("env", ["production", "development"])
 def test_flower_refuses_to_start_without_a_password_with_any_app(
-    app: str, env: str, tmp_path: Path, started: list[Process]
+    app: str, env: str, tmp_path: Path, start: Start
 ) -> None:
     settings = {
         **DEVELOPMENT_SETTINGS,
@@ -188,19 +193,13 @@ def test_flower_refuses_to_start_without_a_password_with_any_app(
     if app == "tasks.flower_app":  # also without our file of options
         settings["FLOWER_CONF"] = str(tmp_path / "empty.py")
         (tmp_path / "empty.py").write_text("")
-    command = [sys.executable, "-m", "celery", "--app", app, "flower", f"--port={free_port()}"]
-    process = Process(
-        "flower", command, environment=clean_environment(settings), log_path=tmp_path / "log"
-    )
-    started.append(process)
-    process.start()
+    command = f"{sys.executable} -m celery --app {app} flower --port=$PORT"
+    process = start(flower_process(tmp_path, settings, command))
     wait_until(lambda: not process.is_running, START_SECONDS, "Flower gives up")
     assert "TAKEONE_FLOWER_BASIC_AUTH is not set" in process.log()
 
 
-def test_flower_s_own_oauth_settings_replace_the_password(
-    tmp_path: Path, started: list[Process]
-) -> None:
+def test_flower_s_own_oauth_settings_replace_the_password(tmp_path: Path, start: Start) -> None:
     settings = {
         "FLOWER_AUTH": "ops@example.org",
         "FLOWER_AUTH_PROVIDER": "flower.views.auth.GithubLoginHandler",
@@ -209,7 +208,7 @@ def test_flower_s_own_oauth_settings_replace_the_password(
         "FLOWER_OAUTH2_REDIRECT_URI": "http://127.0.0.1/login",
         "FLOWER_READ_ONLY": "false",
     }
-    process = start(started, tmp_path, settings)
+    process = start(production_flower(tmp_path, settings))
     process.wait_until(lambda: "Visit me" in process.log(), START_SECONDS, "Flower serves")
     for path in ("/tasks", "/metrics", "/healthcheck", "/api/tasks"):
         answer = call("GET", process.url + path, None)
