@@ -93,10 +93,11 @@ def headers() -> dict[str, str]:
 
 
 def note(attributes: Mapping[str, Any]) -> None:
-    """Add attributes to the current span; does nothing if tracing is off."""
+    """Add attributes to the current span, except those that are None; does nothing if tracing is off."""
     if _tracer is not None:
+        known = {name: value for name, value in attributes.items() if value is not None}
         with suppress(Exception):  # tracing must not fail the work
-            _api.get_current_span().set_attributes(attributes)
+            _api.get_current_span().set_attributes(known)
 
 
 def trace_requests(app: "Flask") -> None:

@@ -39,19 +39,14 @@ class CircuitBreaker:
 
     def guard(self, post: Callable[[], Outcome]) -> Outcome:
         """Post and return the outcome; if the circuit is open, NOT_STARTED with the reason `circuit_open`."""
-        if self.is_open and not self._may_probe():
-            return Outcome(ClaimEvent.NOT_STARTED, CIRCUIT_OPEN)
+        with self._lock:
+            if self.is_open:
+                if self._clock() < self._next_probe:
+                    return Outcome(ClaimEvent.NOT_STARTED, CIRCUIT_OPEN)
+                self._next_probe = self._clock() + self._seconds
         outcome = post()
         with self._lock:
             self._unanswered = self._unanswered + 1 if outcome.event in _UNANSWERED else 0
             if self._unanswered == self._failures:
                 self._next_probe = self._clock() + self._seconds
         return outcome
-
-    def _may_probe(self) -> bool:
-        with self._lock:
-            now = self._clock()
-            if now < self._next_probe:
-                return False
-            self._next_probe = now + self._seconds
-            return True

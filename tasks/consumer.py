@@ -37,11 +37,8 @@ _HEADERS = ("lang", "task", "id", "root_id", "argsrepr", "kwargsrepr", "tracepar
 
 
 class TaskEvents(PeriodicThread):
-    """Sends Celery's task events four times a second. A failure to send them never affects a task.
-
-    Celery's own dispatcher publishes on every turn of the worker's loop, which took 40 % of the CPU of a busy
-    worker.
-    """
+    """Sends Celery's task events four times a second; a failure never affects a task. Celery would send them
+    on every turn of the worker's loop, which took 40 % of the CPU of a busy worker."""
 
     enabled = True
 

@@ -126,10 +126,7 @@ class Dispatcher:
         log.info(f"cancel.{result}", **asdict(token))
 
     def ask(self, token: FencingToken) -> RunState | None:
-        """Ask the orchestrator about a dispatch, apply the answer and return it; None if it cannot be asked.
-
-        Raises the store's errors.
-        """
+        """Ask the orchestrator about a dispatch, apply the answer and return it; None if it cannot be asked."""
         asked = self.store.load(token.job_id)
         claim = asked.held_by(token) if asked else None
         if asked is None or claim is None or not claim.is_askable(self.policy):
@@ -154,10 +151,8 @@ class Dispatcher:
                 # Nothing was sent, and the claim must not look as if something had been.
                 log.error("dispatch.not_built", exc_info=True)
                 return Outcome(ClaimEvent.NOT_STARTED, ClaimEvent.NOT_STARTED)
-            status = {"http.response.status_code": outcome.http_status}
-            tracing.note(
-                {"takeone.outcome": outcome.event} | (status if outcome.http_status else {})
-            )
+            status = outcome.http_status
+            tracing.note({"takeone.outcome": outcome.event, "http.response.status_code": status})
         return outcome
 
     def _dispatch_of(self, job: Job, claim: Claim) -> Dispatch:

@@ -23,10 +23,7 @@ _TASKS = {
 
 
 class TransactionalOutbox:
-    """For the store's own Redis as the broker: the commit that writes the claim also pushes the message.
-
-    So neither can exist without the other.
-    """
+    """For the store's Redis as the broker: one commit writes the claim and pushes the message, or neither."""
 
     def __init__(self, queues: list[str]) -> None:
         self._queues = queues
