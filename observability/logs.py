@@ -130,14 +130,13 @@ def _to_json(event: Any, **_: Any) -> str:
 def _message(record: logging.LogRecord, *, shows_exceptions: bool) -> str:
     """The message; if it is about an exception, with the type of that and no other text argument."""
     arguments: Any = record.args or ()
-    is_named = isinstance(arguments, dict)
-    values = arguments.values() if is_named else arguments
-    may_quote = record.exc_info or any(isinstance(value, BaseException) for value in values)
+    named = arguments if isinstance(arguments, dict) else dict(enumerate(arguments))
+    may_quote = record.exc_info or any(isinstance(value, BaseException) for value in named.values())
     try:
         if shows_exceptions or not may_quote:
             return record.getMessage()
-        shown = tuple(map(_without_text, values))
-        return str(record.msg) % (dict(zip(arguments, shown, strict=True)) if is_named else shown)
+        shown = {name: _without_text(value) for name, value in named.items()}
+        return str(record.msg) % (shown if named is arguments else tuple(shown.values()))
     except (TypeError, ValueError, KeyError):
         return str(record.msg)
 

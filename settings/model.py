@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     """file with the certificate authorities to trust, for the store, the broker and the orchestrator;
     empty: the public ones"""
     redis_timeout_seconds: types.Seconds = 1.0
-    """timeout of each connection to the store and of each reply"""
+    """timeout of each wait for the store: for a connection or for a reply"""
     redis_connections: int = Field(32, ge=1)
     """connections to the store, per process"""
     broker_url: types.BrokerUrl = Field("", repr=False)
@@ -169,7 +169,7 @@ class Settings(BaseSettings):
     claim_lease_seconds: types.Seconds = 15
     """how long a claim waits for a worker before its message is sent again"""
     sweep_interval_seconds: types.Seconds = 1
-    """how often a worker sweeps: resends, settles or frees claims that are due"""
+    """how often the workers sweep: they resend, settle or free claims that are due"""
     worker_concurrency: int = Field(32, ge=1, le=1_000)
     """concurrent dispatches, per worker process"""
     worker_metrics_port: types.Port = 0
