@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
 
@@ -50,11 +51,12 @@ def pages(browser: "webdriver.Chrome", flower: Flower, dispatches: dict[str, str
     return pages
 
 
+@dataclass
 class Pages:
     """Flower's pages in the browser."""
 
-    def __init__(self, browser: "webdriver.Chrome", flower: Flower) -> None:
-        self.browser, self.flower = browser, flower
+    browser: "webdriver.Chrome"
+    flower: Flower
 
     def log_in(self) -> None:
         """Log in by a URL with the password, which the browser then sends with each request."""
