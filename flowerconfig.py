@@ -1,3 +1,3 @@
-"""Read by Flower when it is started in the checkout, with any app: the rules of `tasks.flower_app` hold."""
+"""Read by a Flower that is started here with any app: it gets the restrictions of `tasks.flower_app`."""
 
 import tasks.flower_app  # noqa: F401

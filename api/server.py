@@ -48,12 +48,13 @@ def _serve() -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
 
-    from observability.logs import configure_logging, library_logging, own_output
+    from observability.log_sink import stdout
+    from observability.logs import configure_logging, library_logging
     from settings import load_settings, or_exit
 
     settings = or_exit(load_settings)
     configure_logging(settings)
-    own_output()
+    stdout.own_output()
     # The default before Python 3.14; a process that is not forked has nothing of what is set up here.
     multiprocessing.set_start_method("fork")
     server = Granian(

@@ -183,7 +183,7 @@ def silent_jobs(services: Services) -> None:
 def hash_value(value: str) -> None:
     """Print what stands in the logs for VALUE: a request id (X-Request-Id), a user, an execution id."""
     settings = settings_of(load_store_settings)
-    if not settings.has_log_key:
+    if not settings.log_secret:
         raise click.ClickException(
             "set TAKEONE_LOG_HASH_KEY or TAKEONE_CALLBACK_SECRET as web has it"
         )

@@ -1,1 +1,1 @@
-"""Logs, metrics and traces. What merely reports never stops the work."""
+"""Logs, metrics and traces. A failure of these never stops the service."""

@@ -1,7 +1,7 @@
-"""Logging for every process: structured, one format for our lines and the libraries', and no secret.
+"""Structured logging for every process: one format for our lines and those of libraries, and no secrets.
 
-The rule (contract, "Logs, everywhere"): what a caller wrote appears only as a short keyed hash, and the text
-of an exception never appears, because it can quote a URL, a header or a body. Only a developer's console
+The rule (contract, "Logs, everywhere"): text from a caller appears only as a short keyed hash, and the message
+of an exception never, because it can quote a URL, a header or a body. Only the console of development
 shows it.
 """
 
@@ -26,10 +26,9 @@ _hash_key = b""
 
 
 def configure_logging(settings: Settings) -> None:
-    """Set up logging of this process. May be called again, as forked workers do."""
+    """Set up logging in this process. May be called again, as forked workers do."""
     global _hash_key
     _hash_key = settings.log_key
-    is_json = _is_json(settings)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -38,33 +37,23 @@ def configure_logging(settings: Settings) -> None:
             *_renderers(settings),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-        logger_factory=(
-            structlog.BytesLoggerFactory(stdout)  # type: ignore[arg-type]
-            if is_json
-            else structlog.WriteLoggerFactory(stdout)  # type: ignore[arg-type]
-        ),
+        logger_factory=structlog.WriteLoggerFactory(stdout),  # type: ignore[arg-type]
         cache_logger_on_first_use=True,
     )
     logging.config.dictConfig(library_logging(settings))
     logging.captureWarnings(True)
+    log = structlog.get_logger("settings")
     for name, meant in unknown_variables(type(settings)).items():
-        structlog.get_logger("settings").warning(
-            "settings.unknown_variable", name=name, meant=meant
-        )
-
-
-def own_output() -> None:
-    """Let a long-running process write through its log alone, so that no reader can stop it."""
-    stdout.own_output()
+        log.warning("settings.unknown_variable", name=name, meant=meant)
 
 
 def hashed(identifier: str | None) -> str | None:
-    """Stand-in for anything that a caller wrote: the same in every line and process, and no way back."""
+    """A stand-in for text from a caller: the same in all lines and processes, and not reversible."""
     return None if identifier is None else hash_of(identifier, _hash_key)
 
 
 def hash_of(identifier: str, key: bytes) -> str:
-    """The stand-in under this key."""
+    """The stand-in for `identifier` under this key."""
     return blake2s(identifier.encode(errors="replace"), key=key, digest_size=6).hexdigest()
 
 
@@ -83,23 +72,23 @@ def library_logging(settings: Settings) -> dict[str, Any]:
 
 
 class LibraryFormatter(logging.Formatter):
-    """Puts the lines of Granian, Celery and others into our format."""
+    """Renders the lines of Granian, Celery and other libraries in our format."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self._in_full = _shows_exceptions(settings)
+        self._shows_exceptions = _shows_exceptions(settings)
         self._renderers = [_TIMESTAMP, *_renderers(settings)]
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
         level = record.levelname.lower()
-        message = _message(record, in_full=self._in_full)
+        message = _message(record, shows_exceptions=self._shows_exceptions)
         event: Any = {"event": message, "logger": record.name, "level": level}
         if record.exc_info:
             event["exc_info"] = record.exc_info
         for render in self._renderers:
             event = render(None, level, event)
-        return event.decode() if isinstance(event, bytes) else str(event)
+        return str(event)
 
 
 def _is_json(settings: Settings) -> bool:
@@ -114,12 +103,12 @@ def _renderers(settings: Settings) -> list[Any]:
 
 
 def _shows_exceptions(settings: Settings) -> bool:
-    """Whether what exceptions say is shown: to a developer who reads the console."""
+    """Whether the messages of exceptions are shown: on the console of development only."""
     return not settings.production and not _is_json(settings)
 
 
 def _without_exception_text(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
-    """Say of an exception what it is and where it came from, never what it says."""
+    """Replace an exception by its type and its place in the code."""
     info = event.pop("exc_info", None)
     if info is True:
         info = sys.exc_info()
@@ -131,29 +120,28 @@ def _without_exception_text(_: Any, __: str, event: dict[str, Any]) -> dict[str,
     return event
 
 
-def _to_json(event: Any, **_: Any) -> bytes:
+def _to_json(event: Any, **_: Any) -> str:
     try:
-        return orjson.dumps(event, default=str)
-    except TypeError:  # text that no encoding can write: a log line stops no work
-        return json.dumps(event, default=str).encode()
+        return orjson.dumps(event, default=str).decode()
+    except TypeError:  # text with surrogates, which no encoding can write
+        return json.dumps(event, default=str)
 
 
-def _message(record: logging.LogRecord, *, in_full: bool) -> str:
-    """The message; around an exception with its type alone, as other arguments may quote what it says."""
+def _message(record: logging.LogRecord, *, shows_exceptions: bool) -> str:
+    """The message; if it is about an exception, with the type of that and no other text argument."""
     arguments: Any = record.args or ()
-    is_named = isinstance(arguments, dict)
-    values = arguments.values() if is_named else arguments
-    may_quote = record.exc_info or any(isinstance(each, BaseException) for each in values)
+    named = arguments if isinstance(arguments, dict) else dict(enumerate(arguments))
+    may_quote = record.exc_info or any(isinstance(value, BaseException) for value in named.values())
     try:
-        if in_full or not may_quote:
+        if shows_exceptions or not may_quote:
             return record.getMessage()
-        shown = tuple(map(_unquoting, values))
-        return str(record.msg) % (dict(zip(arguments, shown, strict=True)) if is_named else shown)
+        shown = {name: _without_text(value) for name, value in named.items()}
+        return str(record.msg) % (shown if named is arguments else tuple(shown.values()))
     except (TypeError, ValueError, KeyError):
         return str(record.msg)
 
 
-def _unquoting(argument: Any) -> Any:
+def _without_text(argument: Any) -> Any:
     if isinstance(argument, BaseException):
         return type(argument).__name__
     return argument if isinstance(argument, int | float) else "…"

@@ -1,9 +1,8 @@
-"""Traces by OpenTelemetry: off, and not even imported, unless TAKEONE_OTEL is set.
+"""OpenTelemetry traces: off, and OpenTelemetry not even imported, unless TAKEONE_OTEL is set.
 
-The packages that trace Flask, Celery, requests and redis by themselves see little here: our message is
-written into Redis by a script; and what they do see they describe by URLs and arguments. So the spans are
-made here (spec/decisions/0011). They carry ids that the service made itself, routes, outcomes and counts,
-and nothing that a caller wrote.
+The instrumentation packages for Flask, Celery, requests and redis see little here, because a script writes
+our messages into Redis, and they record URLs and arguments. So the spans are made here
+(spec/decisions/0011). They hold the service's own ids, routes, outcomes and counts, and no text from a caller.
 """
 
 import os
@@ -19,15 +18,16 @@ if TYPE_CHECKING:
     from flask import Flask, Response
 
 TRACEPARENT = "traceparent"
-#: Routes that machines call all the time: neither traced nor logged.
+#: Routes that monitoring calls all the time: neither traced nor logged.
 QUIET_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
+# Set together: the tracer, the module opentelemetry.trace, and what reads and writes the header.
 _tracer: Any = None
-_api: Any = None  # opentelemetry.trace, and the header's reader and writer: both with the tracer
+_api: Any = None
 _propagator: Any = None
 
 
 def start(settings: Settings, process: str) -> None:
-    """Trace this process from now on, if the settings say so. Where spans go is said by OTEL_ variables."""
+    """Start tracing this process if the settings ask for it. OTEL_ variables say where spans are sent."""
     global _tracer, _api, _propagator
     if not settings.otel or _tracer is not None:
         return
@@ -47,15 +47,12 @@ def start(settings: Settings, process: str) -> None:
 
 @contextmanager
 def span(
-    name: str,
-    kind: str = "INTERNAL",
-    parent: str | None = None,
-    attributes: Mapping[str, Any] | None = None,
+    name: str, kind: str, attributes: Mapping[str, Any] | None = None, parent: str | None = None
 ) -> Iterator[None]:
-    """A span around a piece of work; nothing, if tracing is off.
+    """A span around a block; nothing if tracing is off.
 
-    `kind` is OpenTelemetry's word for it, `parent` a traceparent header. An exception that passes is
-    noted by its type: its text may quote anything.
+    `kind` is a name of OpenTelemetry's SpanKind, `parent` a traceparent header. Of an exception only the
+    type is recorded, because its message may quote anything.
     """
     if _tracer is None:
         yield
@@ -77,18 +74,16 @@ def span(
 
 
 def store_span(operation: str) -> AbstractContextManager[Any]:
-    """A span around one round trip to the store, named by its commands; nothing outside of a trace."""
+    """A span around one round trip to the store, named by its commands; nothing outside a trace."""
     if _tracer is None or not _api.get_current_span().is_recording():
         return nullcontext()
-    return span(
-        "redis", "CLIENT", attributes={"db.system.name": "redis", "db.operation.name": operation}
-    )
+    return span("redis", "CLIENT", {"db.system.name": "redis", "db.operation.name": operation})
 
 
 def headers() -> dict[str, str]:
-    """The headers that let another process go on with the current trace; none if tracing is off.
+    """The headers with which another process continues the current trace; none if tracing is off.
 
-    Only `traceparent`: `tracestate` and `baggage` are text that a caller wrote.
+    Only `traceparent`: `tracestate` and `baggage` are text from a caller.
     """
     if _tracer is None:
         return {}
@@ -98,10 +93,11 @@ def headers() -> dict[str, str]:
 
 
 def note(attributes: Mapping[str, Any]) -> None:
-    """Add to the current span; nothing, if tracing is off."""
+    """Add attributes to the current span, except those that are None; does nothing if tracing is off."""
     if _tracer is not None:
-        with suppress(Exception):  # what merely reports stops no work
-            _api.get_current_span().set_attributes(attributes)
+        known = {name: value for name, value in attributes.items() if value is not None}
+        with suppress(Exception):  # tracing must not fail the work
+            _api.get_current_span().set_attributes(known)
 
 
 def trace_requests(app: "Flask") -> None:
@@ -114,8 +110,9 @@ def trace_requests(app: "Flask") -> None:
         route = request.url_rule.rule if request.url_rule else "unmatched"
         if route not in QUIET_ROUTES:
             method = request.method if request.url_rule else "HTTP"
-            facts = {"http.request.method": method, "http.route": route}
-            g.span = span(f"{method} {route}", "SERVER", request.headers.get(TRACEPARENT), facts)
+            attributes = {"http.request.method": method, "http.route": route}
+            parent = request.headers.get(TRACEPARENT)
+            g.span = span(f"{method} {route}", "SERVER", attributes, parent)
             g.span.__enter__()
 
     def conclude(response: "Response") -> "Response":
@@ -127,8 +124,7 @@ def trace_requests(app: "Flask") -> None:
 
     def end(error: BaseException | None) -> None:
         if "span" in g:
-            kind = type(error) if error else None
-            g.pop("span").__exit__(kind, error, error.__traceback__ if error else None)
+            g.pop("span").__exit__(type(error) if error else None, error, None)
 
     app.before_request(begin)
     app.after_request(conclude)

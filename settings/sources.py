@@ -1,4 +1,4 @@
-"""Settings from files, as containers mount secrets, and variables that no setting answers to."""
+"""Settings from files, as containers mount secrets, and variables whose names are wrong."""
 
 import os
 from difflib import get_close_matches
@@ -11,9 +11,9 @@ from pydantic_settings import BaseSettings
 PREFIX = "TAKEONE_"
 _FILE = "_FILE"
 _WITHOUT_PREFIX = ("host", "port")
-_MOST_BYTES = 65_536
-# What a deployment may still set from before: ignored, a limit would be off and nothing would say so.
-# With both names set, one environment serves this release and the one before.
+_MAX_BYTES = 65_536
+# A deployment may still set an old name: if it were ignored, a limit would silently be off. With both names
+# set, one environment serves this release and the one before.
 _RENAMED = {
     f"{PREFIX}RUN_LIMIT": f"{PREFIX}WRITE_LIMIT",
     f"{PREFIX}DISPATCH_LANES": f"{PREFIX}DISPATCH_QUEUES",
@@ -28,37 +28,38 @@ def variable_of(name: str) -> str:
 
 
 def may_be_secret(field: FieldInfo) -> bool:
-    """Whether a setting is a secret or, like a URL with a password in it, may hold one."""
+    """Whether a setting is a secret, or may hold one as a URL may hold a password."""
     return field.annotation is SecretStr or not field.repr
 
 
 def renamed_variables() -> list[str]:
-    """A problem for each variable that is set under a name which it no longer has."""
+    """A problem for each variable that is set under its old name only."""
+    environment = _environment()
     return [
         f"{old} is now called {new}"
         for old, new in _RENAMED.items()
-        if _variable(old) and not _variable(new)
+        if environment.get(old) and not environment.get(new)
     ]
 
 
 def unknown_variables(settings: type[BaseSettings]) -> dict[str, str | None]:
-    """The TAKEONE_ variables that name no setting, each with the name that was probably meant."""
+    """The TAKEONE_ variables that are no setting, each with the name that was probably meant."""
     fields = settings.model_fields.items()
     known = {variable_of(name) for name, _ in fields}
     known |= {variable_of(name) + _FILE for name, field in fields if may_be_secret(field)}
-    given = {name.upper() for name in os.environ if name.upper().startswith(PREFIX)}
-    unknown = sorted(given - known)
-    return {name: next(iter(get_close_matches(name, known, 1, 0.8)), None) for name in unknown}
+    unknown = {name for name in _environment() if name.startswith(PREFIX)} - known
+    return {
+        name: next(iter(get_close_matches(name, known, 1, 0.8)), None) for name in sorted(unknown)
+    }
 
 
 def values_from_files(settings: type[BaseSettings]) -> tuple[dict[str, str], dict[str, str]]:
-    """What the files of `TAKEONE_X_FILE` hold, for every setting X that may be a secret; and the problem
-    of each setting whose file cannot be used."""
-    values, problems = {}, {}
+    """The values of `TAKEONE_X_FILE`, for each setting X that may be a secret, and the problems by setting."""
+    environment, values, problems = _environment(), {}, {}
     for name, field in settings.model_fields.items():
         variable = variable_of(name)
-        path = may_be_secret(field) and _variable(variable + _FILE)
-        if not path:
+        path = environment.get(variable + _FILE)
+        if not path or not may_be_secret(field):
             continue
         try:
             values[name] = _read(Path(path))
@@ -66,22 +67,22 @@ def values_from_files(settings: type[BaseSettings]) -> tuple[dict[str, str], dic
             problems[name] = f"{variable}{_FILE} cannot be read: {error.strerror}"
         except ValueError as error:
             problems[name] = f"{variable}{_FILE} cannot be used: {error}"
-        if _variable(variable):
+        if environment.get(variable):
             problems[name] = f"{variable} and {variable}{_FILE} are both set: unset one"
     return values, problems
 
 
-def _variable(name: str) -> str:
-    # As the other settings are: whatever the case of its letters.
-    return next((value for key, value in os.environ.items() if key.upper() == name), "")
+def _environment() -> dict[str, str]:
+    # pydantic-settings ignores the case of names too.
+    return {name.upper(): value for name, value in os.environ.items()}
 
 
 def _read(path: Path) -> str:
     with path.open("rb") as file:
-        content = file.read(_MOST_BYTES + 1)
-    if len(content) > _MOST_BYTES:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
         raise ValueError("it is too large")
     try:
-        return content.decode().strip()
+        return content.decode()
     except UnicodeDecodeError:
         raise ValueError("it is not text") from None

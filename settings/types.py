@@ -1,5 +1,6 @@
-"""The kinds of values that settings take, and how they are taken apart. No message shows a value."""
+"""The types of the settings' values. No message about a refused value quotes it."""
 
+import re
 from base64 import b64decode
 from ipaddress import ip_address
 from typing import Annotated, Any, Literal
@@ -7,57 +8,72 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
-# Standard Webhooks: how a secret is written, and how long it may be.
+# How Standard Webhooks writes a secret, and how long it may be.
 _SECRET_PREFIX = "whsec_"  # noqa: S105
 _SECRET_BYTES = range(24, 65)
 
 
 def split_list(value: str | SecretStr) -> tuple[str, ...]:
-    """The parts of a comma-separated setting, without blanks."""
+    """The items of a comma-separated setting, without blanks."""
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
 def sentinel_nodes(hosts: str) -> list[tuple[str, int]]:
     """The sentinels of `host:port,[::1]:port`, as (host, port)."""
-    nodes = [urlsplit(f"sentinel://{each}") for each in hosts.split(",")]
+    nodes = [urlsplit(f"sentinel://{host}") for host in hosts.split(",")]
     return [(node.hostname or "", node.port or 26379) for node in nodes]
 
 
 def can_verify(key: Any, algorithm_name: str) -> bool:
-    """Whether the algorithm can check a signature by the key, which is PEM, a shared key or a key object."""
+    """Whether the algorithm can verify signatures with `key`: PEM, a shared key or a key object."""
     import jwt
 
     try:
         algorithm = jwt.get_algorithm_by_name(algorithm_name)
         algorithm.verify(b"", algorithm.prepare_key(key), b"")
-    except Exception:  # each kind of key has its own ways to fail, and some texts quote the key
+    except Exception:  # each kind of key fails in its own way, and some messages quote the key
         return False
     return True
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on, or lives at, `host`."""
+    """Whether `host` is an address of this machine that no other machine can reach."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
 
 
-def _parts(value: str) -> SplitResult | None:
-    if any(each.isspace() or not each.isprintable() for each in value):
+def is_signing_secret(secret: str) -> bool:
+    """Whether `secret` is `whsec_` and 24 to 64 bytes in base64 (Standard Webhooks)."""
+    encoded = secret.removeprefix(_SECRET_PREFIX)
+    try:
+        return encoded != secret and len(b64decode(encoded, validate=True)) in _SECRET_BYTES
+    except ValueError:
+        return False
+
+
+def _url_parts(value: str) -> SplitResult | None:
+    if any(character.isspace() or not character.isprintable() for character in value):
         return None  # urlsplit drops some of these and keeps others
     try:
         parts = urlsplit(value)
-        _ = parts.port  # it is only looked at when it is asked for
-    except ValueError:  # whose text quotes the URL
+        _ = parts.port  # only checked when it is read
+    except ValueError:
         return None
     return parts
 
 
+def _orchestrator_url(value: str) -> str:
+    parts = _url_parts(value)
+    if value and (parts is None or parts.scheme not in ("http", "https") or not parts.hostname):
+        raise ValueError("must be an absolute http or https URL")
+    return value
+
+
 def _http_url(value: str) -> str:
-    _orchestrator_url(value)
-    return value.rstrip("/")
+    return _orchestrator_url(value).rstrip("/")
 
 
 def _public_url(value: str) -> str:
@@ -66,16 +82,9 @@ def _public_url(value: str) -> str:
     return _http_url(value)
 
 
-def _orchestrator_url(value: str) -> str:
-    parts = _parts(value)
-    if value and (parts is None or parts.scheme not in ("http", "https") or not parts.hostname):
-        raise ValueError("must be an absolute http or https URL")
-    return value
-
-
 def _redis_url(value: str) -> str:
-    is_sound = _is_sentinel_url if value.startswith("sentinel://") else _is_redis_url
-    if not is_sound(value):
+    is_valid = _is_sentinel_url if value.startswith("sentinel://") else _is_redis_url
+    if not is_valid(value):
         raise ValueError(
             "must be a redis:// or rediss:// URL, or sentinel://host:port,host:port/0, with a number for "
             "the database; write / ? # @ and : in a password as %2F %3F %23 %40 and %3A"
@@ -86,29 +95,25 @@ def _redis_url(value: str) -> str:
 def _is_redis_url(value: str) -> bool:
     from redis import ConnectionPool
 
-    parts = _parts(value)
+    parts = _url_parts(value)
     if parts is None or parts.scheme not in ("redis", "rediss") or not parts.hostname:
         return False
     try:
-        ConnectionPool.from_url(value).make_connection()  # it connects to nothing
-    except (TypeError, ValueError):  # an option that there is not
+        ConnectionPool.from_url(value).make_connection()  # does not connect yet
+    except (TypeError, ValueError):  # an unknown option in the query
         return False
-    return _is_database(parts.path.removeprefix("/")) and not parts.fragment
+    return bool(re.fullmatch("/?[0-9]*", parts.path)) and not parts.fragment
 
 
 def _is_sentinel_url(value: str) -> bool:
-    credentials, _, where = value.removeprefix("sentinel://").rpartition("@")
-    hosts, _, database = where.partition("/")
-    nodes = [_parts(f"sentinel://{each}") for each in hosts.split(",")]
+    credentials, _, location = value.removeprefix("sentinel://").rpartition("@")
+    hosts, _, database = location.partition("/")
+    nodes = [_url_parts(f"sentinel://{host}") for host in hosts.split(",")]
     return (
         all(node is not None and node.hostname and not node.query for node in nodes)
-        and _is_database(database)
+        and bool(re.fullmatch("[0-9]*", database))
         and not set("/?#").intersection(credentials)
     )
-
-
-def _is_database(text: str) -> bool:
-    return not text or (text.isascii() and text.isdigit())
 
 
 def _broker_url(value: str) -> str:
@@ -123,11 +128,11 @@ def _broker_url(value: str) -> str:
 def _is_transport(value: str) -> bool:
     from kombu import Connection
 
-    if _parts(value) is None or "://" not in value:
+    if _url_parts(value) is None or "://" not in value:
         return False
     try:
         return bool(Connection(value).get_transport_cls())
-    except Exception:  # a scheme that kombu has no transport for, or a broken URL
+    except Exception:  # kombu has no such transport, or cannot read the URL
         return False
 
 
@@ -140,25 +145,16 @@ def _host(value: str) -> str:
 
 
 def _origins(value: str) -> str:
-    for each in split_list(value):
-        parts = _parts(each)
-        whole = parts is not None and f"{parts.scheme}://{parts.netloc}" == each
-        if parts is None or not whole or parts.scheme not in ("http", "https") or "@" in each:
+    for origin in split_list(value):
+        parts = _url_parts(origin)
+        is_whole = parts is not None and f"{parts.scheme}://{parts.netloc}" == origin
+        if not is_whole or not origin.startswith(("http://", "https://")) or "@" in origin:
             raise ValueError("must be origins, such as https://editor.example, without a path")
     return value
 
 
-def is_signing_secret(secret: str) -> bool:
-    """Whether `secret` is `whsec_` and 24 to 64 bytes in base64."""
-    encoded = secret.removeprefix(_SECRET_PREFIX)
-    try:
-        return encoded != secret and len(b64decode(encoded, validate=True)) in _SECRET_BYTES
-    except ValueError:
-        return False
-
-
 def _jwt_key(value: SecretStr) -> SecretStr:
-    """A PEM key on one line, as a .env file holds it, has its line feeds written as \\n."""
+    """A PEM key that a .env file holds on one line has its line feeds written as \\n."""
     text = value.get_secret_value()
     return SecretStr(text.replace("\\n", "\n").strip()) if text.startswith("-----BEGIN") else value
 

@@ -1,8 +1,8 @@
-"""The threads of a worker take messages themselves, where they lie in the store's own Redis.
+"""If the broker is the store's Redis, the threads of a worker take messages themselves.
 
 Celery's event loop takes about 1 ms of CPU to bring a message to a thread, which is what limits a busy
-worker (spec/decisions/0016). Here each thread pops a message and lets Celery run it in place: its events,
-signals, `inspect active` and totals are Celery's own. On any other broker Celery consumes as usual.
+worker (spec/decisions/0016). Here each thread pops a message and has Celery run it in place: events, signals,
+`inspect active` and totals are Celery's own. With any other broker Celery consumes as usual.
 """
 
 import threading
@@ -22,44 +22,43 @@ from observability.metrics import messages_discarded, messages_put_aside
 from store.errors import StoreError
 from store.message_queue import MessageQueue
 from tasks import message
+from tasks.periodic import PeriodicThread
 
 log = structlog.get_logger("tasks")
 
-_PAUSE_SECONDS = 0.5
-_WAIT_AT_REDIS = 2
+_RETRY_SECONDS = 0.5
+_MAX_WAITING_AT_REDIS = 2
 _FLUSH_SECONDS = 0.25
-_MOST_EVENTS = 1_000
-# Longer than any exchange may last: a warm shutdown waits for what is in hand, and not for ever.
+_MAX_EVENTS = 1_000
+# Longer than any exchange takes: a warm shutdown waits for tasks in progress, but not forever.
 _STOP_SECONDS = 180.0
-# No other header is believed: an `eta` or `expires` would be acted upon, and none of ours has one.
+# Other headers are ignored: Celery would act on an `eta` or `expires`, and our messages have none.
 _HEADERS = ("lang", "task", "id", "root_id", "argsrepr", "kwargsrepr", "traceparent")
 
 
-class TaskEvents:
-    """Celery's events of tasks, sent a few times a second, and never in the way of a task.
-
-    Celery's own dispatcher of a worker publishes on every turn of its loop, which took 40 % of a busy
-    worker's CPU.
-    """
+class TaskEvents(PeriodicThread):
+    """Sends Celery's task events four times a second; a failure never affects a task. Celery would send them
+    on every turn of the worker's loop, which took 40 % of the CPU of a busy worker."""
 
     enabled = True
 
     def __init__(self, app: Celery, hostname: str) -> None:
+        super().__init__("events", _FLUSH_SECONDS)
         self._app, self._hostname = app, hostname
         self._dispatcher = self._new_dispatcher()
 
     def send(self, event_type: str, **fields: Any) -> None:
-        """Keep an event for the next flush."""
+        """Keep an event for the next step."""
         try:
             self._dispatcher.send(event_type, **fields)
-        except Exception:  # the buffer was full, and the broker is away
+        except Exception:  # the buffer is full and the broker unavailable
             self._dispatcher = self._new_dispatcher()
 
-    def flush(self) -> None:
-        """Send what was kept; what cannot be sent is dropped."""
+    def step(self) -> None:
+        """Send the events that were kept; drop them if that fails."""
         try:
             self._dispatcher.flush()
-        except Exception:  # likewise
+        except Exception:  # every transport has its own errors
             self._dispatcher = self._new_dispatcher()
 
     def _new_dispatcher(self) -> Any:
@@ -68,76 +67,72 @@ class TaskEvents:
             hostname=self._hostname,
             buffer_while_offline=False,
             buffer_group={"task"},
-            buffer_limit=_MOST_EVENTS,
+            buffer_limit=_MAX_EVENTS,
         )
 
 
 class Consumer(bootsteps.StartStopStep):
-    """A worker's bootstep: as many threads as its concurrency, each with a message at a time."""
+    """A worker's bootstep: as many threads as its concurrency, each running one message at a time."""
 
     requires = ("celery.worker.components:Pool",)
-    #: Makes the queues to take from; set by `tasks.worker` before the worker starts.
-    queue_of: ClassVar[Callable[[], MessageQueue]]
-    #: Set by `tasks.worker` once the worker is ready: before, Celery cannot run a task.
+    #: Makes the queue to take messages from; set by `tasks.worker` before the worker starts.
+    make_queue: ClassVar[Callable[[], MessageQueue]]
+    #: Set by `tasks.worker` once the worker is ready: Celery cannot run a task before that.
     ready: ClassVar = threading.Event()
 
     def __init__(self, worker: Any, **options: Any) -> None:
         super().__init__(worker, **options)
         self._stopping = threading.Event()
-        # Idle threads wait for their turn here: each that waits at Redis costs a command twice a second.
-        self._waiting = threading.Semaphore(_WAIT_AT_REDIS)
+        # The other idle threads wait here: a thread that waits at Redis costs two commands a second.
+        self._waiting_at_redis = threading.Semaphore(_MAX_WAITING_AT_REDIS)
         self._threads: list[threading.Thread] = []
         self._run_in_place = RunInPlace(app=worker.app)
         self._events = TaskEvents(worker.app, worker.hostname)
 
     def start(self, worker: Any) -> None:
         """Start the threads."""
-        queue = type(self).queue_of()
+        queue = type(self).make_queue()
         self._threads = [
             threading.Thread(
                 target=self._consume, args=(worker, queue), name=f"consumer-{number}", daemon=True
             )
             for number in range(worker.concurrency)
         ]
-        self._threads.append(threading.Thread(target=self._send_events, name="events", daemon=True))
-        for thread in self._threads:
+        for thread in (*self._threads, self._events):
             thread.start()
 
     def stop(self, worker: Any) -> None:  # noqa: ARG002
-        """Take no more messages, and wait for what is in hand (warm shutdown)."""
+        """Take no more messages, and wait for the tasks in progress (warm shutdown)."""
         self._stopping.set()
         self.ready.set()
         for thread in self._threads:
             thread.join(_STOP_SECONDS)
-        self._events.flush()
+        self._events.stop()
+        self._events.step()
 
     def terminate(self, worker: Any) -> None:  # noqa: ARG002
-        """Take no more messages, and wait for nothing (cold shutdown)."""
+        """Take no more messages, and do not wait (cold shutdown)."""
         self._stopping.set()
 
     def _consume(self, worker: Any, queue: MessageQueue) -> None:
         self.ready.wait()
         while not self._stopping.is_set():
             try:
-                with self._waiting:
+                with self._waiting_at_redis:
                     payload = None if self._stopping.is_set() else queue.take()
                 if payload is not None:
                     self._run(worker, payload, queue)
                 elif not self._stopping.is_set():
-                    self._look_aside(worker, queue)
+                    self._run_put_aside(worker, queue)
             except StoreError:
-                self._stopping.wait(_PAUSE_SECONDS)  # a message that was lost is sent again
+                self._stopping.wait(_RETRY_SECONDS)  # the sweep sends a lost message again
             except Exception:
-                with suppress(Exception):
+                with suppress(Exception):  # the thread must survive this too
                     log.error("consumer.failed", exc_info=True)
-                self._stopping.wait(_PAUSE_SECONDS)
+                self._stopping.wait(_RETRY_SECONDS)
 
-    def _send_events(self) -> None:
-        while not self._stopping.wait(_FLUSH_SECONDS):
-            self._events.flush()
-
-    def _look_aside(self, worker: Any, queue: MessageQueue) -> None:
-        """Look at one message that was put aside, and run it if this release can read it."""
+    def _run_put_aside(self, worker: Any, queue: MessageQueue) -> None:
+        """Take one message that was put aside, and run it if this release can read it."""
         payload = queue.take_aside()
         if payload is not None and message.is_later(payload):
             queue.put_aside(payload)
@@ -163,8 +158,8 @@ class Consumer(bootsteps.StartStopStep):
 
 
 def request_of(payload: bytes, app: Celery, hostname: str, eventer: Any = None) -> Request | None:
-    """Celery's request for a message of ours; None for anything else that lies in the queue."""
-    with suppress(Exception):  # whatever is wrong with it
+    """Celery's request for one of our messages; None for anything else in the queue."""
+    with suppress(Exception):  # anything may be wrong with it
         envelope = orjson.loads(payload)
         properties, headers = envelope["properties"], envelope["headers"]
         body = orjson.loads(envelope["body"])

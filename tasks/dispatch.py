@@ -1,9 +1,9 @@
-"""What a worker does with a message: begin, start, settle; ask the orchestrator; tell it of a cancel."""
+"""The worker's tasks: post a dispatch and settle it, ask the orchestrator about one, tell it of a cancel."""
 
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -39,19 +39,19 @@ from tasks.pause_watch import PAUSE_SEEN_SECONDS
 log = structlog.get_logger("tasks")
 
 Result = TypeVar("Result")
-_RETRY_STORE_SECONDS = 0.2
-_MOST_BEGIN_SECONDS = 5.0
+_STORE_RETRY_SECONDS = 0.2
+_MAX_BEGIN_SECONDS = 5.0
 PREVIOUS_RUN_ACTIVE = "previous_run_active"
-_LOOK_AGAIN_SECONDS = (0.0, 0.5, 1.0, 1.5)
+_PAUSES_BEFORE_ASKING_SECONDS = (0.0, 0.5, 1.0, 1.5)
 
 
 class DispatchFailed(Exception):
-    """The dispatch did not come to stand. Its text is a reason of ours, fit to be shown anywhere."""
+    """The dispatch was not accepted. The message is one of our own reasons, which may be shown anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dispatcher:
-    """One a worker process: everything a dispatch needs. Its only state is the circuit breaker's."""
+    """What the tasks of a worker process work with. Its only state is that of the circuit breaker."""
 
     store: JobStore
     engine: Engine
@@ -61,28 +61,28 @@ class Dispatcher:
     now: Callable[[], datetime]
 
     def dispatch(self, token: FencingToken) -> str:
-        """Post the dispatch that `token` holds, if it is this worker's to post, and settle it.
+        """Post the dispatch of `token`, if its claim still waits to be posted, and settle it.
 
-        Returns "accepted", "nothing_to_do", or "paused" with its message put back. Raises `DispatchFailed`
-        with the reason, and the store's errors before anything was sent.
+        Returns "accepted", "nothing_to_do", or "paused" with the message put back. Raises `DispatchFailed`
+        with the reason, and the store's errors if nothing was sent.
         """
-        # The time for the whole exchange runs from before the intent is stored, like its lease: a worker
-        # that was stopped in between must not send when another may already hold the claim.
+        # The exchange is timed from before the intent is stored, like its lease: a worker that is stopped in
+        # between must not send when another may hold the claim.
         began = time.monotonic()
         try:
             begun = self._begin(token)
         except DispatchingPaused:
             with suppress(ResourceNotFound):
                 self.store.update(token.job_id, lambda record: rules.put_back(record, token))
-            # This worker goes on fetching until it has seen the pause: it must not go round and round.
+            # Until this worker has seen the pause it takes messages, and would take this one again and again.
             time.sleep(PAUSE_SEEN_SECONDS)
             return "paused"
         if begun is None or begun.claim is None:
-            log.info("dispatch.nothing_to_do", **_ids(token))
+            log.info("dispatch.nothing_to_do", **asdict(token))
             return "nothing_to_do"
         job, claim = begun.job, begun.claim
-        bound = log.bind(**_ids(token), request=hashed(claim.correlation_id))
-        bound.info("dispatch.sending")
+        claim_log = log.bind(**asdict(token), request=hashed(claim.correlation_id))
+        claim_log.info("dispatch.sending")
         started = time.monotonic()
         if self._previous_run_is_active(begun, claim):
             outcome = Outcome(ClaimEvent.NOT_STARTED, PREVIOUS_RUN_ACTIVE)
@@ -92,45 +92,41 @@ class Dispatcher:
         self._settle(token, outcome, begun)
         seconds = time.monotonic() - began
         dispatch_seconds.labels(outcome.reason or outcome.event.value).observe(seconds)
-        event, http_status = f"dispatch.{outcome.event.value}", outcome.http_status
-        bound.info(event, http_status=http_status, milliseconds=milliseconds)
+        claim_log.info(
+            f"dispatch.{outcome.event}", http_status=outcome.http_status, milliseconds=milliseconds
+        )
         if outcome.reason is not None:
             raise DispatchFailed(str(outcome.reason))
         return "accepted"
 
     def tell_cancelled(self, token: FencingToken) -> None:
-        """Tell the orchestrator to stop a job which it may have received; note the result."""
+        """Tell the orchestrator to stop a job that it may have received, and record the result."""
         record = self.store.load(token.job_id)
         claim = record.shown_claim if record else None
         if record is None or claim is None or not self.policy.can_cancel:
             return
-        # A message can be forged by anyone who may write to the broker: only the record counts.
+        # Anyone who may write to the broker can forge a message: only the record counts.
         is_failed = record.job.status is JobStatus.FAILED and claim.cancel_due
         is_ended = record.job.status is JobStatus.CANCELLED or is_failed
         if not is_ended or not claim.holds(token):
-            log.warning("cancel.not_wanted", **_ids(token))
+            log.warning("cancel.not_wanted", **asdict(token))
             return
         if claim.is_elsewhere(self.policy):
             return
         with tracing.span("cancel at the orchestrator", "CLIENT"):
             result = self.engine.cancel(self._dispatch_of(record.job, claim))
-        # An engine that has no such run may still get it, as long as the start is not settled.
-        is_final = result is Cancel.NOT_FOUND and claim.phase is Phase.SENT
-        is_told = is_final or result in (Cancel.DONE, Cancel.REFUSED)
-        with suppress(ResourceNotFound):  # deleted since: it was told before, or erased by force
+        # An engine without such a run may still receive it until the start is settled.
+        is_absent = result is Cancel.NOT_FOUND and claim.phase is Phase.SENT
+        is_done = is_absent or result in (Cancel.DONE, Cancel.REFUSED)
+        with suppress(ResourceNotFound):  # another message did this before, and the job was deleted
             self.store.update(
                 token.job_id,
-                lambda record: lifecycle.cancel_notified(
-                    record, token, result, is_told, self.now()
-                ),
+                lambda it: lifecycle.cancel_notified(it, token, result, is_done, self.now()),
             )
-        log.info(f"cancel.{result}", **_ids(token))
+        log.info(f"cancel.{result}", **asdict(token))
 
     def ask(self, token: FencingToken) -> RunState | None:
-        """Ask the orchestrator about a dispatch, and do what follows from its answer; None: nothing to ask.
-
-        Raises the store's errors.
-        """
+        """Ask the orchestrator about a dispatch, apply the answer and return it; None if it cannot be asked."""
         asked = self.store.load(token.job_id)
         claim = asked.held_by(token) if asked else None
         if asked is None or claim is None or not claim.is_askable(self.policy):
@@ -138,13 +134,12 @@ class Dispatcher:
         with tracing.span("ask the orchestrator", "CLIENT"):
             state = self.engine.ask(token.dispatch_id).state
         policy = replace(self.policy, pause=self.store.pauses.latest())
-        with suppress(ResourceNotFound):  # it came to rest, and was deleted since
+        with suppress(ResourceNotFound):  # deleted meanwhile
             self.store.update(
-                token.job_id,
-                lambda record: reconcile.answered(record, asked, state, self.now(), policy),
+                token.job_id, lambda it: reconcile.answered(it, asked, state, self.now(), policy)
             )
         asks.labels(state).inc()
-        log.info(f"ask.{state}", **_ids(token))
+        log.info(f"ask.{state}", **asdict(token))
         return state
 
     def _start(self, job: Job, claim: Claim, token: FencingToken, began: float) -> Outcome:
@@ -153,12 +148,11 @@ class Dispatcher:
                 dispatch = self._dispatch_of(job, claim)
                 outcome = self.engine.start(dispatch, partial(self._still_wanted, token), began)
             except Exception:
-                # Nothing was sent: the claim must not be left as if something had been.
+                # Nothing was sent, and the claim must not look as if something had been.
                 log.error("dispatch.not_built", exc_info=True)
                 return Outcome(ClaimEvent.NOT_STARTED, ClaimEvent.NOT_STARTED)
-            tracing.note({"takeone.outcome": outcome.event.value})
-            if outcome.http_status is not None:
-                tracing.note({"http.response.status_code": outcome.http_status})
+            status = outcome.http_status
+            tracing.note({"takeone.outcome": outcome.event, "http.response.status_code": status})
         return outcome
 
     def _dispatch_of(self, job: Job, claim: Claim) -> Dispatch:
@@ -166,24 +160,25 @@ class Dispatcher:
         return Dispatch(claim.dispatch_id, fields, self.now(), claim.execution_id)
 
     def _previous_run_is_active(self, record: Record, claim: Claim) -> bool:
-        """Whether the run before a retry still works there, although the job counts as failed here.
+        """Whether the run before a retry is still active at the engine, although the job has failed here.
 
-        A run that reports its failure itself ends a moment later.
+        It is asked several times, because a run that reports its failure itself ends a moment later.
         """
         if claim.kind is not DispatchKind.RETRY:
             return False
         past = record.job.past_claims
-        # An operator may have released one that was accepted, and a refusal may have been no engine's.
-        last_sent = [each for each in past if each.phase is Phase.SENT][-1:]
-        before = [*last_sent, *(each for each in past if each.phase is Phase.RELEASED)]
+        # A released claim may have a run too: an operator may have released an accepted one, and a refusal
+        # may have come from a gateway.
+        previous = [item for item in past if item.phase is Phase.SENT][-1:]
+        previous += [item for item in past if item.phase is Phase.RELEASED]
         active = [
-            each.dispatch_id
-            for each in before
-            if each.is_askable(self.policy) and each.dispatch_id != claim.dispatch_id
+            item.dispatch_id
+            for item in previous
+            if item.is_askable(self.policy) and item.dispatch_id != claim.dispatch_id
         ]
-        for pause in _LOOK_AGAIN_SECONDS:
+        for pause in _PAUSES_BEFORE_ASKING_SECONDS:
             time.sleep(pause)
-            active = [each for each in active if self.engine.ask(each).state is RunState.RUNNING]
+            active = [one for one in active if self.engine.ask(one).state is RunState.RUNNING]
             if not active:
                 return False
         return True
@@ -191,22 +186,22 @@ class Dispatcher:
     def _begin(self, token: FencingToken) -> Record | None:
         """Write the intent to post; None if there is nothing to post.
 
-        A write whose reply was lost is read back: this attempt's own time marks it as ours. Giving up
-        instead would leave a claim that looks sent although it never was.
+        If the reply to the write was lost, the record is read: `sent_at` tells whether the write is ours.
+        Giving up instead would leave a claim that looks sent although it never was.
         """
-        moment = self.now()
+        now = self.now()
 
-        def begin(is_again: bool) -> Record | None:
-            record = self.store.load(token.job_id) if is_again else None
-            is_ours = record and record.claim and record.claim.sent_at == moment
-            if record and is_ours and rules.still_wanted(record, token, moment, self.policy):
+        def begin(is_retry: bool) -> Record | None:
+            record = self.store.load(token.job_id) if is_retry else None
+            is_ours = record and record.claim and record.claim.sent_at == now
+            if record and is_ours and rules.still_wanted(record, token, now, self.policy):
                 return record
             decision = self.store.update(
-                token.job_id, lambda record: rules.begin(record, token, moment, self.policy)
+                token.job_id, lambda it: rules.begin(it, token, now, self.policy)
             )
             return decision.record if decision.result else None
 
-        return _in_the_end(_MOST_BEGIN_SECONDS, begin)
+        return _until_stored(_MAX_BEGIN_SECONDS, begin)
 
     def _still_wanted(self, token: FencingToken) -> bool:
         try:
@@ -216,45 +211,35 @@ class Dispatcher:
         return record is not None and rules.still_wanted(record, token, self.now(), self.policy)
 
     def _settle(self, token: FencingToken, outcome: Outcome, begun: Record) -> None:
-        """Record the outcome, however long the store is away: it is known nowhere else.
+        """Record the outcome even if the store is unavailable for a while: it is known nowhere else.
 
-        Gives up after the sending lease: the sweep has then called it unknown, which is true as well.
+        Gives up after the sending lease: the sweep has called it unknown by then, which is true too.
         """
+        event, reason = outcome.event, outcome.reason
+        http_status = outcome.http_status if event is ClaimEvent.REFUSED else None
 
         def rule(record: Record) -> Decision[None]:
-            return rules.settle(
-                record,
-                token,
-                outcome.event,
-                outcome.reason,
-                self.now(),
-                self.policy,
-                outcome.http_status if outcome.event is ClaimEvent.REFUSED else None,
-            )
+            return rules.settle(record, token, event, reason, self.now(), self.policy, http_status)
 
-        def settle(is_again: bool) -> None:
-            self.store.update(token.job_id, rule, known=None if is_again else begun)
+        def settle(is_retry: bool) -> None:
+            self.store.update(token.job_id, rule, known=None if is_retry else begun)
 
-        _in_the_end(self.policy.send_lease.total_seconds(), settle)
+        _until_stored(self.policy.send_lease.total_seconds(), settle)
 
 
-def _in_the_end(seconds: float, step: Callable[[bool], Result]) -> Result | None:
-    """Take a step until the store takes it, for so many seconds; None for a job that is gone.
+def _until_stored(seconds: float, step: Callable[[bool], Result]) -> Result | None:
+    """Call `step` until the store is available, for at most `seconds`; None if the job is gone.
 
-    The step is told whether it was tried before: then it may have been carried out.
+    The argument of `step` is whether it was called before, and so may have been carried out.
     """
-    limit, is_again = time.monotonic() + seconds, False
+    limit, is_retry = time.monotonic() + seconds, False
     while True:
         try:
-            return step(is_again)
+            return step(is_retry)
         except ResourceNotFound:
             return None
         except (StoreUnavailable, StoreContended):
             if time.monotonic() >= limit:
                 raise
-            is_again = True
-            time.sleep(_RETRY_STORE_SECONDS)
-
-
-def _ids(token: FencingToken) -> dict[str, str | int]:
-    return {"job_id": token.job_id, "dispatch_id": token.dispatch_id, "epoch": token.epoch}
+            is_retry = True
+            time.sleep(_STORE_RETRY_SECONDS)

@@ -1,8 +1,8 @@
-"""The message that a worker gets: Celery's documented protocol 2, in kombu's envelope for Redis.
+"""The message to a worker: Celery's documented protocol 2, in kombu's envelope for Redis.
 
-Written here, and not by `apply_async`, where it is pushed by the very script that makes the claim
-(spec/decisions/0006). A test holds it to what kombu and Celery make and read. It states its form, as a record
-does (spec/decisions/0019).
+It is encoded here, not by `apply_async`, because the script that writes the claim pushes it
+(spec/decisions/0006). A test compares it with what kombu and Celery write and read. It states its form, as
+records do (spec/decisions/0019).
 """
 
 import os
@@ -19,7 +19,7 @@ DISPATCH_TASK = "takeone.dispatch"
 TELL_CANCELLED_TASK = "takeone.tell_cancelled"
 ASK_TASK = "takeone.ask"
 
-#: The form of what this release sends. A message that states none is of the form before the first, 0.
+#: The form of this release's messages. One that states no form has form 0.
 FORM: Final = 1
 FORM_HEADER: Final = "form"
 
@@ -28,7 +28,7 @@ _ORIGIN = f"takeone@{os.getpid()}@{socket.gethostname()}"
 
 
 def encode(task: str, task_id: str, token: FencingToken, queue: str) -> bytes:
-    """The message for one task about one claim. It carries ids and nothing else."""
+    """The message for a task about a claim. It holds ids only."""
     arguments = [token.job_id, token.dispatch_id, token.epoch]
     envelope = {
         "body": orjson.dumps([arguments, {}, _EMBED]).decode(),
@@ -54,7 +54,7 @@ def encode(task: str, task_id: str, token: FencingToken, queue: str) -> bytes:
             "delivery_mode": 2,
             "delivery_info": {"exchange": "", "routing_key": queue},
             "priority": 0,
-            # Only has to be unique where messages are acknowledged, which is not here.
+            # It need not be unique, because messages are not acknowledged.
             "delivery_tag": f"{task_id}.{token.epoch}",
         },
     }
@@ -62,17 +62,17 @@ def encode(task: str, task_id: str, token: FencingToken, queue: str) -> bytes:
 
 
 def own_headers() -> dict[str, object]:
-    """What a message has beyond Celery's headers: its form and, if it is traced, the trace."""
+    """The headers that we add to Celery's: the form and, if tracing is on, the trace."""
     return {FORM_HEADER: FORM, **tracing.headers()}
 
 
 def is_known(form: object) -> bool:
-    """Whether this release reads messages of that form: its own, and the one before."""
+    """Whether this release can read messages of this form: its own, or the one before."""
     return form in (FORM - 1, FORM)
 
 
 def is_later(message: bytes) -> bool:
-    """Whether it is a message of ours of a form that only a later release knows."""
+    """Whether a message is ours, but of a form that only a later release can read."""
     with suppress(ValueError, TypeError, KeyError, AttributeError):
         headers = orjson.loads(message)["headers"]
         form = headers.get(FORM_HEADER)

@@ -1,4 +1,4 @@
-"""Where messages go: the broker's address, its options and the names of its queues."""
+"""The broker: its address, its options and the names of its queues."""
 
 from collections.abc import Iterable
 from ssl import CERT_REQUIRED
@@ -9,26 +9,23 @@ from kombu import Connection
 from settings import Settings
 
 KEY_PREFIX = "takeone:broker:"
-#: For asks and cancels while dispatching is paused: workers then take from no other.
+#: For asks and cancels while dispatching is paused: workers then take messages from this queue only.
 FOLLOW_UPS = "takeone.follow-ups"
 
 
 def queue_names(settings: Settings) -> list[str]:
-    """Every queue; the last one is taken from while dispatching is paused too."""
+    """All queues; the last is the one that workers also take from while dispatching is paused."""
     return [*dispatch_queue_names(settings), FOLLOW_UPS]
 
 
 def dispatch_queue_names(settings: Settings) -> list[str]:
-    """The dispatch queues.
-
-    A worker takes from them in turn, so that the many jobs of one user, in two of them, hold up no others
-    (shuffle sharding).
-    """
+    """The dispatch queues. Workers take from them in turn, and a user's jobs are in two of them only (shuffle
+    sharding), so many jobs of one user do not delay the jobs of others."""
     return [f"takeone.dispatch.{number}" for number in range(settings.dispatch_queues)]
 
 
 def queue_keys(queues: Iterable[str]) -> list[str]:
-    """Where queues lie, if the broker is Redis."""
+    """The Redis keys of queues, if the broker is Redis."""
     return [KEY_PREFIX + queue for queue in queues]
 
 
@@ -38,7 +35,7 @@ def is_redis(settings: Settings) -> bool:
 
 
 def broker_transport_url(settings: Settings) -> str:
-    """The broker as kombu wants it: each sentinel as a URL of its own."""
+    """The broker's URL as kombu expects it: with a URL for each sentinel."""
     url = settings.broker_url or settings.redis_url
     if not url.startswith("sentinel://") or ";" in url:
         return url
@@ -58,7 +55,7 @@ def broker_options(settings: Settings) -> dict[str, Any]:
             "connect_timeout": min(0.5, timeout),
             "read_timeout": timeout,
             "write_timeout": timeout,
-            # A message counts as sent when the broker says that it has it.
+            # A message counts as sent once the broker confirms it.
             "confirm_publish": True,
         }
     sockets = {"socket_connect_timeout": min(0.5, timeout), "socket_timeout": timeout}
@@ -67,11 +64,11 @@ def broker_options(settings: Settings) -> dict[str, Any]:
         **sockets,
         "socket_keepalive": True,
         "global_keyprefix": KEY_PREFIX,
-        # One key a queue instead of four: a dispatch has no priority.
+        # One key per queue instead of four: dispatches have no priorities.
         "priority_steps": [0],
         "queue_order_strategy": "round_robin",
         "master_name": settings.redis_sentinel_master,
-        # Without its own bounds redis-py would try a dead sentinel for seconds, at each connection.
+        # Without these, redis-py would try a dead sentinel for seconds at each connection.
         "sentinel_kwargs": {
             **sockets,
             "retry": None,
@@ -81,9 +78,9 @@ def broker_options(settings: Settings) -> dict[str, Any]:
 
 
 def broker_tls(settings: Settings) -> dict[str, Any] | None:
-    """kombu's TLS options; None where the broker's URL asks for no TLS.
+    """kombu's TLS options; None if the broker's URL is without TLS.
 
-    Without them kombu would accept any certificate of a rediss:// broker, and any name at an amqps:// one.
+    By default kombu accepts any certificate of a rediss:// broker, and any name of an amqps:// broker.
     """
     url, trusted = broker_transport_url(settings), settings.ca_file or None
     if url.startswith("rediss://"):
@@ -94,7 +91,7 @@ def broker_tls(settings: Settings) -> dict[str, Any] | None:
 
 
 def broker_connection(settings: Settings) -> Connection:
-    """A connection to the broker; it is made when it is first used."""
+    """A connection to the broker; it connects when it is first used."""
     return Connection(
         broker_transport_url(settings),
         transport_options=broker_options(settings),
@@ -104,10 +101,10 @@ def broker_connection(settings: Settings) -> Connection:
 
 
 def broker_answers(settings: Settings) -> bool:
-    """Whether the broker takes a connection, within about a second."""
+    """Whether the broker accepts a connection within about a second."""
     try:
         with broker_connection(settings) as connection:
             connection.ensure_connection(max_retries=1, interval_start=0, timeout=1)
-    except Exception:  # every transport has its own ways to fail
+    except Exception:  # every transport has its own errors
         return False
     return True

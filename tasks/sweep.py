@@ -1,13 +1,11 @@
-"""The sweep: looks after claims whose time is up. Any worker may do it, one at a time is enough.
+"""The sweep: resends, settles or frees the claims that are due. Any worker may sweep; one at a time is enough.
 
-`sweep_once` is all of it; the timer around it only repeats. A claim that is tried again goes the way of
-the first try: the same change, the same message, the same task.
+`sweep_once` is the whole sweep; the thread around it only repeats it. A claim that is tried again goes through
+the same change, message and task as at the first try.
 """
 
-import threading
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import uuid4
@@ -22,52 +20,52 @@ from observability.metrics import sweeps, swept_claims, unreadable_records
 from store.errors import RecordUnreadable
 from store.jobs import JobStore
 from store.retention import Retention
+from tasks.periodic import PeriodicThread
 
 log = structlog.get_logger("tasks")
 
-_MOST_A_SWEEP = 500
-_UNREADABLE_AGAIN = timedelta(minutes=5)
+_MAX_CLAIMS = 500
+_UNREADABLE_RECHECK = timedelta(minutes=5)
 
 
 def sweep_once(store: JobStore, policy: DispatchPolicy, now: datetime) -> Counter[str]:
-    """Look after every record that is due at `now`; return how many of each kind of thing were done.
+    """Handle up to 500 records that are due at `now`; return how many had each result.
 
-    The kinds: redelivered, called_unknown, asked, resent, told (a cancel, once more), freed, silent, held (an
-    unknown outcome that only a run, a callback or an operator may move), dropped (an entry of a record that
-    need not be looked at), rescheduled, unreadable (a record that this release cannot read: it is looked at
-    again later).
+    The results: redelivered, called_unknown, asked, resent, told (the orchestrator, of a cancel, again), freed,
+    silent, held (an unknown outcome that only a run, a callback or an operator may change), dropped (an index
+    entry without need), rescheduled, unreadable (a record that this release cannot decode, postponed).
     """
     policy = replace(policy, pause=store.pauses.latest())
-    due = store.index.due(now, _MOST_A_SWEEP)
+    due = store.index.due(now, _MAX_CLAIMS)
     return Counter(_sweep_one(store, policy, job_id, now) for job_id in due)
 
 
 def _sweep_one(store: JobStore, policy: DispatchPolicy, job_id: str, now: datetime) -> str:
     def rule(record: Record) -> Decision[str]:
         decision = look(record, now, policy)
-        return decision.with_result(_name(decision)) if decision.changed else _let_be(record, now)
+        return decision.with_result(_name(decision)) if decision.changed else _idle(record, now)
 
     try:
-        done = store.update(job_id, rule).result
+        result = store.update(job_id, rule).result
     except ResourceNotFound:
         store.index.drop(job_id)
         return "dropped"
     except RecordUnreadable:
         unreadable_records.inc()
         log.error("record.unreadable", job_id=job_id)
-        store.index.postpone(job_id, now + _UNREADABLE_AGAIN)
+        store.index.postpone(job_id, now + _UNREADABLE_RECHECK)
         return "unreadable"
-    if done == "held":
+    if result == "held":
         store.index.postpone(job_id, now + SELDOM)
-    return done
+    return result
 
 
-def _let_be(record: Record, now: datetime) -> Decision[str]:
+def _idle(record: Record, now: datetime) -> Decision[str]:
     claim = record.claim
     due = claim.lease_until if claim else None
     if claim is not None and claim.phase is Phase.UNKNOWN and (due is None or due <= now):
         return Decision("held", record)
-    # The entry is not its record's: a commit of the record as it stands writes the right one, or none.
+    # The index entry is out of date: a commit of the unchanged record writes the right one, or none.
     return Decision("rescheduled" if due else "dropped", record, changed=True)
 
 
@@ -84,8 +82,8 @@ def _name(decision: Decision[None]) -> str:
     return "called_unknown" if claim.phase is Phase.UNKNOWN else "silent"
 
 
-class Sweeper:
-    """Runs `sweep_once`, and a step of `retention`, every `interval` in a thread of the worker process."""
+class Sweeper(PeriodicThread):
+    """Calls `sweep_once` and takes a step of `retention` every `interval`, in one process at a time."""
 
     def __init__(
         self,
@@ -95,34 +93,21 @@ class Sweeper:
         now: Callable[[], datetime],
         retention: Retention | None = None,
     ) -> None:
-        self._retention = retention
-        self._store, self._policy = store, policy
+        super().__init__("sweep", interval.total_seconds())
+        self._store, self._policy, self._retention = store, policy, retention
         self._interval, self._now = interval, now
-        self._name = str(uuid4())
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
+        self._process_id = str(uuid4())
 
-    def start(self) -> None:
-        """Begin to sweep."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Begin no further sweep, and wait a moment for one that is under way."""
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._interval.total_seconds()):
-            try:
-                self._sweep()
-            except Exception as error:
-                # A sweep that ended for good would leave every later loss unhealed: not even this may.
-                with suppress(Exception):
-                    sweeps.labels("failed").inc()
-                    log.error("sweep.failed", exc_info=error)
+    def step(self) -> None:
+        """Sweep if it is this process's turn."""
+        try:
+            self._sweep()
+        except Exception:
+            sweeps.labels("failed").inc()
+            log.error("sweep.failed", exc_info=True)
 
     def _sweep(self) -> None:
-        if not self._store.index.take_turn(self._name, self._interval * 0.9):
+        if not self._store.index.take_turn(self._process_id, self._interval * 0.9):
             return
         done = sweep_once(self._store, self._policy, self._now())
         sweeps.labels("done").inc()

@@ -1,21 +1,21 @@
-"""The worker: registers the tasks, and puts together what they need. `celery --app tasks.worker worker`."""
+"""The worker: registers the tasks and assembles what they need. `celery --app tasks.worker worker`."""
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any
 
 import structlog
 from celery import signals
 from celery.worker.control import Panel, inspect_command
 from prometheus_client import start_http_server
-from redis import Redis
 
 from domain.claim import FencingToken
 from observability import tracing
-from observability.logs import configure_logging, own_output
+from observability.log_sink import stdout
+from observability.logs import configure_logging
 from observability.metrics import breaker_open, messages_discarded
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
@@ -39,24 +39,23 @@ log = structlog.get_logger("tasks")
 
 _utc_now = partial(datetime.now, UTC)
 
-# The control commands that a worker obeys. Everything that may write to the broker can send them, so none
-# changes anything, and none shows settings.
+# The control commands that a worker obeys. Anyone who may write to the broker can send them, so none of them
+# changes anything or shows settings.
 _CONTROL_COMMANDS = {
     "active", "active_queues", "clock", "heartbeat", "ping", "query_task", "registered", "reserved",
     "revoked", "scheduled", "stats",
 }  # fmt: skip
-_BROKER_FACTS = ("transport", "hostname", "port", "virtual_host")
 
 
 @contextmanager
 def _handling(name: str, token: FencingToken) -> Iterator[None]:
-    """Refuse a message of an unknown form, trace the task, and let it fail with `DispatchFailed` only.
+    """Refuse a message of an unknown form, trace the task, and turn each exception into `DispatchFailed`.
 
-    A task's events show what it failed with to onlookers, and the text of any other exception may quote
-    a URL, a header or a stored record.
+    A task's events publish its exception, and the message of any other one may quote a URL, a header or a
+    stored record.
     """
     request = app.current_task.request
-    # Of another broker than Redis, Celery takes all messages. The sweep sends again what is refused here.
+    # With a broker other than Redis, Celery takes every message. The sweep sends again what is refused here.
     if not message.is_known(getattr(request, message.FORM_HEADER, 0)):
         messages_discarded.inc()
         log.warning("message.discarded")
@@ -64,7 +63,7 @@ def _handling(name: str, token: FencingToken) -> Iterator[None]:
     parent = getattr(request, tracing.TRACEPARENT, None)
     ids = {"takeone.job_id": token.job_id, "takeone.dispatch_id": token.dispatch_id}
     try:
-        with tracing.span(name, "CONSUMER", parent, ids):
+        with tracing.span(name, "CONSUMER", ids, parent):
             yield
     except DispatchFailed:
         raise
@@ -74,7 +73,7 @@ def _handling(name: str, token: FencingToken) -> Iterator[None]:
 
 
 def _task(name: str, work: Callable[[Dispatcher, FencingToken], str | None]) -> None:
-    """Register a task about one claim. It fails, visibly and with a safe reason, with `DispatchFailed`."""
+    """Register a task about one claim."""
 
     @app.task(name=name, throws=(DispatchFailed,))
     def run(job_id: str, dispatch_id: str, epoch: int) -> str | None:
@@ -88,66 +87,54 @@ _task(message.TELL_CANCELLED_TASK, Dispatcher.tell_cancelled)
 _task(message.ASK_TASK, Dispatcher.ask)
 
 
-class _Parts(NamedTuple):
+class _Parts:
     """What a worker process works with, one of each."""
 
-    client: Redis
-    dispatcher: Dispatcher
-    sweeper: Sweeper
-    pause_watch: PauseWatch
+    def __init__(self) -> None:
+        settings = load_worker_settings()
+        # One connection for each thread that runs tasks, and some for the sweep and the pause.
+        client = make_client(settings, connections=settings.worker_concurrency + 4)
+        policy = dispatch_policy(settings)
+        store = JobStore(client, make_outbox(settings), settings.retention)
+        engine = Engine(OrchestratorClient(settings), make_adapter(settings))
+        breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_seconds)
+        self.dispatcher = Dispatcher(store, engine, policy, settings.public_url, breaker, _utc_now)
+        kept, interval = settings.retention, timedelta(seconds=settings.sweep_interval_seconds)
+        retention = Retention(client, store, kept) if kept else None
+        self.sweeper = Sweeper(store, policy, interval, _utc_now, retention)
+        self.pause_watch = PauseWatch(store.pauses)
+        keys, wait = queue_keys(queue_names(settings)), min(1.0, settings.redis_timeout_seconds / 2)
+        self.queue = MessageQueue(client, keys, wait, lambda: self.pause_watch.is_on)
 
 
-@lru_cache(maxsize=1)
-def _parts() -> _Parts:
-    settings = load_worker_settings()
-    # One for each thread that waits for a message or works, and some for the sweep.
-    client = make_client(settings, connections=settings.worker_concurrency + 4)
-    kept, policy = settings.retention, dispatch_policy(settings)
-    store = JobStore(client, make_outbox(settings), kept)
-    engine = Engine(OrchestratorClient(settings), make_adapter(settings))
-    breaker = CircuitBreaker(settings.breaker_failures, settings.breaker_seconds)
-    interval = timedelta(seconds=settings.sweep_interval_seconds)
-    retention = Retention(client, store, kept) if kept else None
-    return _Parts(
-        client,
-        Dispatcher(store, engine, policy, settings.public_url, breaker, _utc_now),
-        Sweeper(store, policy, interval, _utc_now, retention),
-        PauseWatch(store.pauses),
-    )
+_parts = cache(_Parts)
 
 
-def _fetch_dispatches(consumer: Any, is_paused: bool) -> None:
-    """Have Celery's own consumer leave the dispatch queues, or take from them again."""
+def _set_paused(consumer: Any, is_paused: bool) -> None:
+    """Have Celery's own consumer stop or resume taking messages from the dispatch queues."""
     change = consumer.cancel_task_queue if is_paused else consumer.add_task_queue
     for name in dispatch_queue_names(load_worker_settings()):
         consumer.call_soon(change, name)
 
 
-def _message_queue() -> MessageQueue:
-    settings = load_worker_settings()
-    wait = min(1.0, settings.redis_timeout_seconds / 2)
-    keys, parts = queue_keys(queue_names(settings)), _parts()
-    return MessageQueue(parts.client, keys, wait, lambda: parts.pause_watch.is_on)
-
-
-# Before Celery says anything: it warns of root in lines of its own.
+# Before Celery logs anything: it warns about running as root in its own format.
 configure_logging(or_exit(load_worker_settings))
 if load_worker_settings().broker_is_store:
-    Consumer.queue_of = staticmethod(_message_queue)
+    Consumer.make_queue = staticmethod(lambda: _parts().queue)
     app.steps["worker"].add(Consumer)
 
 
 @signals.celeryd_after_setup.connect
-def _leave_the_queues_to_the_threads(instance: Any, **_: Any) -> None:
+def _deselect_queues(instance: Any, **_: Any) -> None:
     settings = load_worker_settings()
-    if settings.broker_is_store:
+    if settings.broker_is_store:  # the threads of `Consumer` take the messages
         instance.app.amqp.queues.deselect(queue_names(settings))
 
 
 @signals.setup_logging.connect
-def _set_up_logging(**_: Any) -> None:
+def _configure_logging(**_: Any) -> None:
     configure_logging(load_worker_settings())
-    own_output()
+    stdout.own_output()
 
 
 @signals.worker_init.connect
@@ -159,16 +146,18 @@ def _prepare(**_: Any) -> None:
 
 @inspect_command(name="stats")
 def stats(state: Any, **_: Any) -> dict[str, Any]:
-    """Celery's own figures of the worker, without what may hold a password."""
-    found: dict[str, Any] = state.consumer.controller.stats()
-    broker = found.get("broker") or {}
-    found["broker"] = {name: broker.get(name) for name in _BROKER_FACTS}
-    return found
+    """Celery's statistics of the worker, without the broker's fields that may hold a password."""
+    statistics: dict[str, Any] = state.consumer.controller.stats()
+    shown, broker = (
+        ("transport", "hostname", "port", "virtual_host"),
+        statistics.get("broker") or {},
+    )
+    return statistics | {"broker": {name: broker.get(name) for name in shown}}
 
 
 @inspect_command(name="active_queues")
 def active_queues(state: Any, **_: Any) -> list[dict[str, Any]]:  # noqa: ARG001 - Celery passes it
-    """The queues that this worker takes from, by Celery's consumer or by the threads."""
+    """The queues that this worker takes messages from."""
     return [queue.as_dict(recurse=True) for queue in app.conf.task_queues]
 
 
@@ -179,19 +168,18 @@ def _begin_work(sender: Any, **_: Any) -> None:
     if settings.worker_metrics_port:
         try:
             start_http_server(settings.worker_metrics_port, settings.listen_address)
-        except OSError as error:  # a port that is taken stops no worker from working
+        except OSError as error:  # a worker without metrics still works
             log.warning("metrics.not_served", error=type(error).__name__)
     parts.sweeper.start()
-    parts.pause_watch.start(
-        None if settings.broker_is_store else partial(_fetch_dispatches, sender)
-    )
-    # Celery would start its command line again, which fails where it was started by `-m`: what is in hand is
-    # finished, and the supervisor starts the next worker.
+    if not settings.broker_is_store:
+        parts.pause_watch.on_change = partial(_set_paused, sender)
+    parts.pause_watch.start()
+    # On SIGHUP Celery would execute its command line again, which fails for one that was started by `-m`.
+    # Instead the worker finishes its tasks and exits, and the supervisor starts the next one.
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
     Consumer.ready.set()
 
 
 @signals.worker_shutting_down.connect
 def _stop_sweeping(**_: Any) -> None:
-    with suppress(RuntimeError):  # told to stop before it was ready
-        _parts().sweeper.stop()
+    _parts().sweeper.stop()

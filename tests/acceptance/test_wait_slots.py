@@ -1,4 +1,4 @@
-"""Who may wait: long polls never take what a run needs, and no user takes what another one needs."""
+"""Wait slots: long polls never take the slots of runs, and no user takes those of another."""
 
 import socket
 import time
@@ -21,10 +21,12 @@ LONG_POLLS = SLOTS // 2
 SECONDS = 20
 ANSWER_SECONDS = 3.0
 
+Calls = list[Future[requests.Response]]
+
 
 @pytest.fixture(scope="module")
 def slow() -> Iterator[StubOrchestrator]:
-    """An orchestrator that takes its time."""
+    """An orchestrator that answers after a few seconds."""
     with StubOrchestrator(accept(after=ANSWER_SECONDS)) as stub:
         yield stub
 
@@ -36,10 +38,10 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture(scope="module")
-def whole_small(
+def module_stack(
     new_stack: NewStack,
     slow: StubOrchestrator,
-    pool: ThreadPoolExecutor,  # it ends after the stack, whose end ends what still waits
+    pool: ThreadPoolExecutor,  # so that it ends after the stack, and with it every wait
 ) -> Iterator[Stack]:
     with new_stack(
         TAKEONE_ORCHESTRATOR_URL=slow.url,
@@ -52,41 +54,38 @@ def whole_small(
 
 
 @pytest.fixture
-def small(whole_small: Stack) -> Iterator[Stack]:
-    """The stack with a web process in which no call waits."""
-    (web,) = whole_small.webs
+def small(module_stack: Stack) -> Iterator[Stack]:
+    """The stack, with a web process in which no call waits."""
+    (web,) = module_stack.webs
     if not web.is_running:
-        whole_small.restart(web)
-    yield whole_small
-    web.terminate()  # ends what waits: SIGINT, as of a whole stack's stop, leaves long polls waiting
-
-
-Calls = list[Future[requests.Response]]
+        module_stack.restart(web)
+    yield module_stack
+    web.terminate()  # ends the waits: SIGINT, which stops a whole stack, does not end long polls
 
 
 class User:
-    """An editor of the stack, and the calls that wait for an answer."""
+    """An editor, whose calls are made in the background."""
 
     def __init__(self, stack: Stack, pool: ThreadPoolExecutor, name: str) -> None:
         self.client = ApiClient(stack.api_url, name, timeout_seconds=2 * SECONDS)
         self._pool = pool
 
-    def _all(self, number: int, call: Callable[[str], requests.Response]) -> Calls:
+    def _submit(self, number: int, call: Callable[[str], requests.Response]) -> Calls:
         jobs = [self.client.uploaded_job()["id"] for _ in range(number)]
         return [self._pool.submit(call, job_id) for job_id in jobs]
 
     def polls(self, number: int) -> Calls:
-        """Long polls of jobs to which nothing happens."""
+        """Long polls of jobs that do not change."""
         query = {"wait": SECONDS, "status_not": "UPLOADED"}
-        return self._all(number, lambda job_id: self.client.job(job_id, params=query))
+        return self._submit(number, lambda job_id: self.client.job(job_id, params=query))
 
     def runs(self, number: int) -> Calls:
         """Runs of new jobs."""
-        return self._all(number, self.client.run)
+        return self._submit(number, self.client.run)
 
 
 def waiting(stack: Stack) -> float:
-    """How many callers wait, as the process says."""
+    """How many callers wait, by the metrics of the process."""
     metrics = ApiClient(stack.api_url).call("GET", "/metrics").text.splitlines()
     (line,) = (line for line in metrics if line.startswith("takeone_callers_waiting "))
     return float(line.split()[1])
@@ -97,12 +96,12 @@ def wait_for(stack: Stack, number: int) -> None:
 
 
 def answered(calls: Calls, number: int) -> Calls:
-    """The first `number` calls that are answered, long before a wait ends; the others go on waiting."""
-    ended = time.monotonic() + SECONDS / 4
+    """The first `number` calls to be answered, long before a wait ends; the others still wait."""
+    deadline = time.monotonic() + SECONDS / 4
     while (missing := number - sum(call.done() for call in calls)) > 0:
-        left = ended - time.monotonic()
-        assert left > 0, f"{missing} calls too few are answered"
-        wait([call for call in calls if not call.done()], left, FIRST_COMPLETED)
+        remaining = deadline - time.monotonic()
+        assert remaining > 0, f"{missing} calls are not answered"
+        wait([call for call in calls if not call.done()], remaining, FIRST_COMPLETED)
     done = [call for call in calls if call.done()]
     assert len(done) == number
     return done
@@ -122,31 +121,31 @@ def test_long_polls_of_all_users_leave_half_of_the_slots_to_runs(
     early = answered(polls, 2 * SLOTS - LONG_POLLS)
     assert {call.result().json()["status"] for call in early} == {"UPLOADED"}
     assert codes(early) == [200] * len(early)
-    # One who polls is not kept from running by it, nor is anyone else.
+    # Polls keep neither their own user nor another one from running.
     runs = alice.runs(SLOTS // 2)
     assert codes(runs) == [202] * (SLOTS // 2)
     assert codes(carol.runs(1)) == [202]
     assert {call.result().json()["status"] for call in runs} == {"AUDIO_EXTRACTING"}
 
 
-def test_one_users_long_polls_leave_a_place_for_another_users(
+def test_a_user_s_long_polls_leave_slots_for_another_user(
     small: Stack, pool: ThreadPoolExecutor
 ) -> None:
     alice, bob = User(small, pool, "alice"), User(small, pool, "bob")
-    alices = alice.polls(SLOTS)
+    alice_polls = alice.polls(SLOTS)
     wait_for(small, LONG_POLLS // 2)
-    answered(alices, SLOTS - LONG_POLLS // 2)
-    bobs = bob.polls(1)
+    answered(alice_polls, SLOTS - LONG_POLLS // 2)
+    (bob_poll,) = bob.polls(1)
     wait_for(small, LONG_POLLS // 2 + 1)
-    assert not bobs[0].done()
+    assert not bob_poll.done()
 
 
-def test_one_users_runs_leave_slots_for_another_users(
+def test_a_user_s_runs_leave_slots_for_another_user(
     small: Stack, pool: ThreadPoolExecutor, slow: StubOrchestrator
 ) -> None:
     alice, bob = User(small, pool, "alice"), User(small, pool, "bob")
     jobs = [alice.client.uploaded_job()["id"] for _ in range(SLOTS)]
-    of_bob = bob.client.uploaded_job()["id"]
+    bob_job = bob.client.uploaded_job()["id"]
     runs = {job_id: pool.submit(alice.client.run, job_id) for job_id in jobs}
     wait_for(small, SLOTS // 2)
     refused = answered(list(runs.values()), SLOTS // 2)
@@ -157,14 +156,14 @@ def test_one_users_runs_leave_slots_for_another_users(
             assert int(call.result().headers["Retry-After"]) >= 1
             assert alice.client.job(job_id).json()["dispatch"] is None
             assert slow.requests_for(job_id) == []
-    assert bob.client.run(of_bob).status_code == 202
+    assert bob.client.run(bob_job).status_code == 202
     assert codes(list(runs.values())) == [202] * (SLOTS // 2) + [503] * (SLOTS // 2)
-    # A slot comes back with its answer.
+    # An answer frees its slot.
     assert waiting(small) == 0
     assert codes(alice.runs(SLOTS // 2)) == [202] * (SLOTS // 2)
 
 
-def test_long_polls_that_hung_up_cost_their_own_user_alone(
+def test_long_polls_of_disconnected_callers_take_slots_of_their_own_user_only(
     small: Stack, pool: ThreadPoolExecutor
 ) -> None:
     alice, bob = User(small, pool, "alice"), User(small, pool, "bob")
@@ -173,14 +172,14 @@ def test_long_polls_that_hung_up_cost_their_own_user_alone(
         f"GET /api/v1/jobs/{job_id}?wait={SECONDS}&status_not=UPLOADED HTTP/1.1\r\nHost: x\r\n"
         "Authorization: Bearer test:alice:editor\r\n\r\n"
     ).encode()
+    address = urlsplit(small.api_url)
     for _ in range(2 * SLOTS):
-        where = urlsplit(small.api_url)
-        with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
             connection.sendall(head)
     wait_for(small, LONG_POLLS // 2)
-    bobs = bob.polls(1)
+    (bob_poll,) = bob.polls(1)
     wait_for(small, LONG_POLLS // 2 + 1)
     assert codes(alice.runs(1) + bob.runs(1)) == [202] * 2
-    # Her own next one is answered at once, not refused.
+    # The same user's next poll is answered at once, not refused.
     assert codes(answered(alice.polls(1), 1)) == [200]
-    assert not bobs[0].done()
+    assert not bob_poll.done()

@@ -1,4 +1,4 @@
-"""A Flower as production would run it: beside the shared stack, with access to its broker alone."""
+"""Flower in production mode next to the shared stack, with access to its broker only."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ USER, PASSWORD = "ops", "planted-flower-password"
 BROKER_PASSWORD = "planted-broker-password"
 PREFIX = "flower"
 
-# Whatever Flower shows, none of these may be in it. Each is put where it could get out.
+# Flower may show none of these. Each is planted where it could leak from.
 PLANTED = {
     "video": "planted-video-uri",
     "user": "planted-user",
@@ -34,57 +34,57 @@ PLANTED = {
 }
 
 
-def flower_process(name: str, directory: Path, settings: dict[str, str]) -> Process:
-    """The Procfile's flower, with these settings and no other."""
+def flower_process(directory: Path, settings: dict[str, str], command: str = "") -> Process:
+    """A Flower with these settings only, started by the Procfile's command or by another one."""
     port = free_port()
     return Process(
-        name,
-        ["/bin/sh", "-c", f"exec {procfile_command('flower')}"],
+        "flower",
+        ["/bin/sh", "-c", f"exec {command or procfile_command('flower')}"],
         environment=clean_environment({**settings, "PORT": str(port)}),
-        log_path=directory / f"{name}.log",
+        log_path=directory / "flower.log",
         port=port,
     )
 
 
 @dataclass
 class Flower:
-    """A running Flower and a user who may look at it."""
+    """A running Flower, and the session of a user who is logged in."""
 
     process: Process
     session: requests.Session
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        """GET a path below the prefix, as one who may."""
-        return self.session.get(self.address(path), timeout=10, **options)
+        """GET a path below the prefix, logged in."""
+        return self.session.get(self.url(path), timeout=10, **options)
 
-    def address(self, path: str) -> str:
-        """The address of a path below the prefix."""
+    def url(self, path: str) -> str:
+        """The URL of a path below the prefix."""
         return f"{self.process.url}/{PREFIX}{path}"
 
     def task(self, task_id: str) -> dict[str, Any]:
-        """What Flower knows of a task; empty while it knows nothing."""
+        """What Flower shows of a task; empty if it does not know it."""
         answer = self.get(f"/api/task/info/{task_id}")
         return dict(answer.json()) if answer.ok else {}
 
     def wait_for(self, task_id: str, state: str) -> dict[str, Any]:
-        """Wait until Flower shows a task in this state."""
+        """Wait until Flower shows a task in this state; return what it shows."""
         what = f"{task_id} is {state} in Flower"
         wait_until(lambda: self.task(task_id).get("state") == state, 30, what)
         return self.task(task_id)
 
     def worker(self) -> str:
-        """Wait until Flower knows a worker well; return its name."""
+        """Wait until Flower has a worker's statistics; return its name."""
 
-        def known() -> str:
+        def known_worker() -> str:
             workers = self.get("/api/workers?refresh=1").json()
             return next((name for name, info in workers.items() if "stats" in info), "")
 
-        return wait_until(known, 30, "Flower knows a worker")
+        return wait_until(known_worker, 30, "Flower knows a worker")
 
 
 @pytest.fixture(scope="package")
 def limited_broker_url(stack: Stack) -> Iterator[str]:
-    """The shared broker, by a user that Redis lets near nothing else (docs/production.md)."""
+    """The shared broker, as a Redis user with the permissions of docs/production.md only."""
     page = (ROOT / "docs" / "production.md").read_text()
     (rules,) = re.findall(r"ACL SETUSER flower on >… (.+)", page)
     with stack.redis.client() as client:
@@ -98,25 +98,25 @@ def limited_broker_url(stack: Stack) -> Iterator[str]:
 def flower(
     stack: Stack, limited_broker_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Flower]:
-    """A Flower in production mode, with none of the service's own settings."""
+    """Flower in production mode, with none of the service's own settings."""
     settings = {
         "TAKEONE_ENV": "production",
         "TAKEONE_BROKER_URL": limited_broker_url,
         "TAKEONE_FLOWER_BASIC_AUTH": f"{USER}:{PASSWORD}, other:another-password-of-flower",
         "TAKEONE_FLOWER_URL_PREFIX": PREFIX,
     }
-    process = flower_process("flower", tmp_path_factory.mktemp("flower"), settings)
+    process = flower_process(tmp_path_factory.mktemp("flower"), settings)
     with requests.Session() as session:
         session.trust_env = False
         session.auth = (USER, PASSWORD)
-        shown = Flower(process, session)
+        flower = Flower(process, session)
         process.start()
         try:
-            process.wait_until(lambda: _answers(shown), START_SECONDS, "Flower answers")
-            shown.worker()
-            # That it asks does not mean that it listens already.
-            wait_until_it_hears(ApiClient(stack.api_url), lambda task: bool(shown.task(task)))
-            yield shown
+            process.wait_until(lambda: _answers(flower), START_SECONDS, "Flower answers")
+            flower.worker()
+            # Flower queries workers before it receives events.
+            wait_until_it_hears(ApiClient(stack.api_url), lambda task: bool(flower.task(task)))
+            yield flower
         finally:
             process.terminate()
 
@@ -132,9 +132,9 @@ def _answers(flower: Flower) -> bool:
 def dispatches(
     flower: Flower, stack: Stack, orchestrator: StubOrchestrator, callback_secret: str
 ) -> dict[str, str]:
-    """Dispatch ids by what became of them, with secrets planted wherever a caller can put one."""
+    """Dispatch ids by outcome, with text planted wherever a caller or the orchestrator can write."""
     client = ApiClient(stack.api_url, PLANTED["user"])
-    made = {}
+    dispatch_ids = {}
     for outcome in ("accepted", "refused", "unknown"):
         job = client.uploaded_job(f"s3://{PLANTED['video']}/{outcome}.mp4")
         handle = JobHandle(client, job["id"], callback_secret)
@@ -142,5 +142,5 @@ def dispatches(
             status = 500 if outcome == "refused" else 504
             orchestrator.behaviours[handle.id] = refuse(status, PLANTED["answer"].encode())
         client.run(handle.id, headers={"X-Request-Id": PLANTED["request"]})
-        made[outcome] = handle.run_id
-    return made
+        dispatch_ids[outcome] = handle.run_id
+    return dispatch_ids

@@ -1,16 +1,16 @@
-"""Who may look at Flower, that they may only look, and that there is no secret to be seen."""
+"""Flower needs a login, changes nothing, and shows no secret."""
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import requests
 from flower.urls import handlers
 
-from devstack.ports import free_port
-from devstack.processes import Process, clean_environment
+from devstack.processes import Process
 from devstack.stack import DEVELOPMENT_SETTINGS
 from devstack.waiting import wait_until
 from settings import Settings
@@ -26,7 +26,7 @@ from tests.flower.conftest import (
 )
 
 SECRETS = [*PLANTED.values(), *CALLBACK_SECRETS, PASSWORD, BROKER_PASSWORD]
-OPEN_TO_ALL = {
+SERVICE_SETTINGS = {
     "TAKEONE_REDIS_URL": "redis://127.0.0.1:1/0",
     "TAKEONE_PUBLIC_URL": "http://127.0.0.1:1",
     "TAKEONE_ORCHESTRATOR_URL": "http://127.0.0.1:1",
@@ -35,54 +35,51 @@ BROKER = "redis://127.0.0.1:1/0"
 
 
 def routes() -> list[tuple[str, type]]:
-    """Every path that Flower has, filled in, with what answers there."""
-    patterns = [(each.regex.pattern, each.handler_class) if hasattr(each, "regex") else each[:2]
-                for each in handlers]  # fmt: skip
-    return [(fill_in(pattern), handler) for pattern, handler in patterns]
-
-
-def fill_in(pattern: str) -> str:
-    return re.sub(r"\(\.[*+]\)", "anything", pattern).replace("/?", "").rstrip("$")
+    """Every path of Flower, with its placeholders filled in, and the class that handles it."""
+    patterns = [(item.regex.pattern, item.handler_class) if hasattr(item, "regex") else item[:2]
+                for item in handlers]  # fmt: skip
+    return [(re.sub(r"\(\.[*+]\)", "anything", pattern).replace("/?", "").rstrip("$"), handler)
+            for pattern, handler in patterns]  # fmt: skip
 
 
 ROUTES = [(path, handler) for path, handler in routes() if path.startswith("/")]
-LOOKING = [path for path, handler in ROUTES if "get" in vars(handler)]
-TOUCHING = [path for path, handler in ROUTES if "post" in vars(handler) and "/api/" in path]
-# Scripts and styles are the same for all users; logging out needs no login.
-OPEN = {"/static/anything", "/logout", "/login"}
+READ_PATHS = [path for path, handler in ROUTES if "get" in vars(handler)]
+WRITE_PATHS = [path for path, handler in ROUTES if "post" in vars(handler) and "/api/" in path]
+# Scripts and styles are the same for all users, and logging out needs no login.
+PUBLIC = {"/static/anything", "/logout", "/login"}
 
 
-def test_the_list_of_routes_is_what_flower_has() -> None:
-    assert {"/", "/tasks", "/metrics", "/healthcheck", "/api/tasks", "/broker"} <= set(LOOKING)
-    assert {"/api/worker/shutdown/anything", "/api/task/revoke/anything"} <= set(TOUCHING)
+def test_flower_s_routes_are_found() -> None:
+    assert {"/", "/tasks", "/metrics", "/healthcheck", "/api/tasks", "/broker"} <= set(READ_PATHS)
+    assert {"/api/worker/shutdown/anything", "/api/task/revoke/anything"} <= set(WRITE_PATHS)
 
 
-@pytest.mark.parametrize("path", [path for path in LOOKING if path not in OPEN])
+@pytest.mark.parametrize("path", [path for path in READ_PATHS if path not in PUBLIC])
 @pytest.mark.parametrize("password", [None, "wrong", "pässword"])
-def test_a_stranger_sees_nothing(path: str, password: str | None, flower: Flower) -> None:
-    answer = stranger_asks("GET", flower.address(path), password)
+def test_reading_needs_a_login(path: str, password: str | None, flower: Flower) -> None:
+    answer = call("GET", flower.url(path), password)
     assert answer.status_code == 401
     assert len(answer.text) < 100
 
 
-@pytest.mark.parametrize("path", TOUCHING)
-def test_a_stranger_touches_nothing(path: str, flower: Flower) -> None:
-    assert stranger_asks("POST", flower.address(path), None).status_code == 401
+@pytest.mark.parametrize("path", WRITE_PATHS)
+def test_writing_needs_a_login(path: str, flower: Flower) -> None:
+    assert call("POST", flower.url(path), None).status_code == 401
 
 
-@pytest.mark.parametrize("path", TOUCHING)
-def test_who_may_look_touches_nothing_either(path: str, flower: Flower) -> None:
-    answer = flower.session.post(flower.address(path), json={}, timeout=10)
+@pytest.mark.parametrize("path", WRITE_PATHS)
+def test_a_user_cannot_write(path: str, flower: Flower) -> None:
+    answer = flower.session.post(flower.url(path), json={}, timeout=10)
     assert answer.status_code == 403
     assert "read only" in answer.text.lower()
 
 
-def test_everybody_on_the_list_may_look(flower: Flower) -> None:
+def test_each_user_in_the_list_may_read(flower: Flower) -> None:
     other = ("other", "another-password-of-flower")
-    assert requests.get(flower.address("/tasks"), auth=other, timeout=10).status_code == 200
+    assert requests.get(flower.url("/tasks"), auth=other, timeout=10).status_code == 200
 
 
-def test_flower_lives_under_its_prefix_alone(flower: Flower) -> None:
+def test_flower_is_served_under_its_prefix_only(flower: Flower) -> None:
     assert flower.session.get(f"{flower.process.url}/tasks", timeout=10).status_code == 404
 
 
@@ -92,15 +89,15 @@ def test_the_broker_page_counts_the_queues(flower: Flower) -> None:
     assert all(isinstance(queue["messages"], int) for queue in queues)
 
 
-def test_no_page_and_no_answer_holds_a_secret(flower: Flower, dispatches: dict[str, str]) -> None:
+def test_no_page_shows_a_secret(flower: Flower, dispatches: dict[str, str]) -> None:
     flower.wait_for(dispatches["refused"], "FAILURE")
-    pages = [flower.get(path).text for path in [*LOOKING, *pages_of_things(flower, dispatches)]]
+    pages = [flower.get(path).text for path in [*READ_PATHS, *detail_pages(flower, dispatches)]]
     assert any(dispatches["refused"] in page for page in pages)
     for secret in SECRETS:
         assert not [page for page in pages if secret in page], secret
 
 
-def test_flowers_own_log_holds_no_secret_and_nothing_that_was_asked_for(flower: Flower) -> None:
+def test_flower_s_log_shows_no_secret_and_no_text_of_a_request(flower: Flower) -> None:
     flower.get(f"/task/{PLANTED['request']}")
     flower.get(f"/{PLANTED['request']}")
     log = flower.process.log()
@@ -108,27 +105,27 @@ def test_flowers_own_log_holds_no_secret_and_nothing_that_was_asked_for(flower: 
     assert not [secret for secret in SECRETS if secret in log]
 
 
-def pages_of_things(flower: Flower, dispatches: dict[str, str]) -> list[str]:
-    """The pages that are about one thing, and how the tables of the others are filled."""
+def detail_pages(flower: Flower, dispatches: dict[str, str]) -> list[str]:
+    """The pages about a worker or a task, and the data of the tables."""
     table = "draw=1&start=0&length=100&search[value]=&order[0][column]=0&order[0][dir]=asc"
     return [
         f"/worker/{flower.worker()}",
         "/workers?json=1",
         "/api/workers?refresh=1",
         f"/tasks/datatable?{table}&columns[0][data]=received",
-        *(f"/task/{each}" for each in dispatches.values()),
-        *(f"/api/task/info/{each}" for each in dispatches.values()),
+        *(f"/task/{task_id}" for task_id in dispatches.values()),
+        *(f"/api/task/info/{task_id}" for task_id in dispatches.values()),
     ]
 
 
-def stranger_asks(method: str, address: str, password: str | None) -> requests.Response:
+def call(method: str, url: str, password: str | None) -> requests.Response:
     auth = (b"ops", password.encode()) if password is not None else None
     with requests.Session() as session:
         session.trust_env = False
-        return session.request(method, address, auth=auth, timeout=10, allow_redirects=False)
+        return session.request(method, url, auth=auth, timeout=10, allow_redirects=False)
 
 
-# Settings, and every complaint that is to be made about them, at once.
+# Settings, and all the problems that are to be reported at once.
 REFUSED = [
     ({}, ["TAKEONE_FLOWER_BASIC_AUTH is not set"]),
     (
@@ -147,62 +144,62 @@ REFUSED = [
 ]
 
 
+Start = Callable[[Process], Process]
+
+
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[list[Process]]:
-    processes: list[Process] = []
-    yield processes
-    for process in processes:
-        process.terminate()
+def start() -> Iterator[Start]:
+    """Starts processes, which end with the test."""
+    with ExitStack() as processes:
+
+        def start(process: Process) -> Process:
+            processes.callback(process.terminate)
+            process.start()
+            return process
+
+        yield start
 
 
-def start(started: list[Process], tmp_path: Path, settings: dict[str, str]) -> Process:
+def production_flower(directory: Path, settings: dict[str, str]) -> Process:
     base = {"TAKEONE_ENV": "production", "TAKEONE_BROKER_URL": BROKER}
-    given = {name: value for name, value in {**base, **settings}.items() if value}
-    started.append(flower_process("flower", tmp_path, given))
-    started[-1].start()
-    return started[-1]
+    settings = {name: value for name, value in (base | settings).items() if value}
+    return flower_process(directory, settings)
 
 
-@pytest.mark.parametrize(("settings", "complaints"), REFUSED)
-def test_in_production_flower_refuses_to_start_half_open(
-    settings: dict[str, str], complaints: list[str], tmp_path: Path, started: list[Process]
+@pytest.mark.parametrize(("settings", "problems"), REFUSED)
+def test_unsafe_settings_stop_flower_in_production(
+    settings: dict[str, str], problems: list[str], tmp_path: Path, start: Start
 ) -> None:
-    process = start(started, tmp_path, settings)
+    process = start(production_flower(tmp_path, settings))
     wait_until(lambda: not process.is_running, START_SECONDS, "Flower gives up")
     assert "takeone refuses to start" in process.log()
-    assert [each for each in complaints if each not in process.log()] == []
+    assert [problem for problem in problems if problem not in process.log()] == []
     assert "Traceback" not in process.log()
 
 
 @pytest.mark.parametrize("app", ["tasks.flower_app", "tasks.worker", "tasks.app"])
 @pytest.mark.parametrize("env", ["production", "development"])
-def test_without_a_password_it_refuses_however_it_is_started(
-    app: str, env: str, tmp_path: Path, started: list[Process]
+def test_flower_refuses_to_start_without_a_password_with_any_app(
+    app: str, env: str, tmp_path: Path, start: Start
 ) -> None:
     settings = {
         **DEVELOPMENT_SETTINGS,
-        **OPEN_TO_ALL,
+        **SERVICE_SETTINGS,
         "TAKEONE_ENV": env,
         "HOST": "0.0.0.0",
         "FLOWER_READ_ONLY": "false",
         "FLOWER_CONF": "flowerconfig.py",
     }
-    if app == "tasks.flower_app":  # without any file of options
+    if app == "tasks.flower_app":  # also without our file of options
         settings["FLOWER_CONF"] = str(tmp_path / "empty.py")
         (tmp_path / "empty.py").write_text("")
-    command = [sys.executable, "-m", "celery", "--app", app, "flower", f"--port={free_port()}"]
-    process = Process(
-        "flower", command, environment=clean_environment(settings), log_path=tmp_path / "log"
-    )
-    started.append(process)
-    process.start()
+    command = f"{sys.executable} -m celery --app {app} flower --port=$PORT"
+    process = start(flower_process(tmp_path, settings, command))
     wait_until(lambda: not process.is_running, START_SECONDS, "Flower gives up")
     assert "TAKEONE_FLOWER_BASIC_AUTH is not set" in process.log()
 
 
-def test_oauth_in_flowers_own_settings_is_as_good_and_sends_a_stranger_to_log_in(
-    tmp_path: Path, started: list[Process]
-) -> None:
+def test_flower_s_own_oauth_settings_replace_the_password(tmp_path: Path, start: Start) -> None:
     settings = {
         "FLOWER_AUTH": "ops@example.org",
         "FLOWER_AUTH_PROVIDER": "flower.views.auth.GithubLoginHandler",
@@ -211,12 +208,12 @@ def test_oauth_in_flowers_own_settings_is_as_good_and_sends_a_stranger_to_log_in
         "FLOWER_OAUTH2_REDIRECT_URI": "http://127.0.0.1/login",
         "FLOWER_READ_ONLY": "false",
     }
-    process = start(started, tmp_path, settings)
+    process = start(production_flower(tmp_path, settings))
     process.wait_until(lambda: "Visit me" in process.log(), START_SECONDS, "Flower serves")
     for path in ("/tasks", "/metrics", "/healthcheck", "/api/tasks"):
-        answer = stranger_asks("GET", process.url + path, None)
+        answer = call("GET", process.url + path, None)
         assert answer.status_code == 302
         assert answer.headers["Location"].startswith("/login")
-    login = stranger_asks("GET", process.url + "/login", None).headers["Location"]
+    login = call("GET", process.url + "/login", None).headers["Location"]
     assert login.startswith("https://github.com/login/oauth/authorize?")
     assert "planted-oauth-secret" not in login + process.log()

@@ -1,4 +1,4 @@
-"""Flower shows what became of each dispatch, as the state of a task under the dispatch's id."""
+"""Flower shows the outcome of each dispatch as the state of a task with the dispatch's id."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from tests.flower.conftest import PLANTED, Flower
 from tests.support.client import ApiClient
 
 
-def test_a_dispatch_that_was_accepted_is_shown_as_succeeded(
+def test_an_accepted_dispatch_is_shown_as_succeeded(
     flower: Flower, dispatches: dict[str, str]
 ) -> None:
     task = flower.wait_for(dispatches["accepted"], "SUCCESS")
@@ -23,7 +23,7 @@ def test_a_dispatch_that_was_accepted_is_shown_as_succeeded(
 @pytest.mark.parametrize(
     ("outcome", "reason"), [("refused", "refused"), ("unknown", "outcome_unknown")]
 )
-def test_a_dispatch_that_failed_is_shown_as_failed_with_a_reason_of_ours(
+def test_a_failed_dispatch_is_shown_with_its_reason(
     outcome: str, reason: str, flower: Flower, dispatches: dict[str, str]
 ) -> None:
     task = flower.wait_for(dispatches[outcome], "FAILURE")
@@ -31,9 +31,7 @@ def test_a_dispatch_that_failed_is_shown_as_failed_with_a_reason_of_ours(
     assert task["traceback"].strip().endswith(f"DispatchFailed: {reason}")
 
 
-def test_the_arguments_that_are_shown_are_ids_and_nothing_else(
-    flower: Flower, dispatches: dict[str, str]
-) -> None:
+def test_the_shown_arguments_are_ids_only(flower: Flower, dispatches: dict[str, str]) -> None:
     for dispatch_id in dispatches.values():
         task = flower.task(dispatch_id)
         job_id = dispatch_id.removeprefix("run-")
@@ -41,14 +39,14 @@ def test_the_arguments_that_are_shown_are_ids_and_nothing_else(
         assert task["kwargs"] == "{}"
 
 
-def test_a_message_that_comes_too_late_is_shown_to_have_done_nothing(
+def test_a_late_message_is_shown_as_nothing_to_do(
     flower: Flower, stack: Stack, job_id: str
 ) -> None:
     send(stack, FencingToken(job_id, f"run-{job_id}", 7), f"late-{job_id}")
     assert flower.wait_for(f"late-{job_id}", "SUCCESS")["result"] == "'nothing_to_do'"
 
 
-def test_a_task_that_breaks_on_a_stored_record_shows_nothing_of_the_record(
+def test_a_task_that_fails_on_an_unreadable_record_shows_nothing_of_it(
     flower: Flower, stack: Stack, alice: ApiClient
 ) -> None:
     job_id = alice.uploaded_job()["id"]
@@ -62,7 +60,7 @@ def test_a_task_that_breaks_on_a_stored_record_shows_nothing_of_the_record(
 
 
 def send(stack: Stack, token: FencingToken, task_id: str) -> None:
-    """Give the worker a message that no claim stands behind."""
+    """Send the worker a message without a claim."""
     queue = "takeone.dispatch.0"
     with stack.redis.client() as client:
         client.lpush(KEY_PREFIX + queue, message.encode("takeone.dispatch", task_id, token, queue))

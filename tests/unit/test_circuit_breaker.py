@@ -1,7 +1,6 @@
-"""The circuit breaker, with a clock of the test's own."""
+"""The circuit breaker, with a clock that the test sets."""
 
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,108 +14,106 @@ ACCEPTED = Outcome(ClaimEvent.ACCEPTED, None, 202)
 REFUSED = Outcome(ClaimEvent.REFUSED, "refused", 500)
 NOT_STARTED = Outcome(ClaimEvent.NOT_STARTED, "not_started")
 LOST = Outcome(ClaimEvent.LOST, "outcome_unknown")
-SPARED = Outcome(ClaimEvent.NOT_STARTED, "circuit_open")
+CIRCUIT_OPEN = Outcome(ClaimEvent.NOT_STARTED, "circuit_open")
 
 
 class Rig:
-    """A breaker, its clock, and how many posts it let through."""
+    """A breaker, its clock, and the number of posts that it let through."""
 
     def __init__(self, failures: int = FAILURES) -> None:
         self.now, self.posts = 100.0, 0
         self.breaker = CircuitBreaker(failures, SECONDS, lambda: self.now)
 
     def post(self, outcome: Outcome) -> Outcome:
-        return self.breaker.guard(self.posting(outcome))
+        """Try a post that has this outcome if it is made."""
 
-    def posting(self, outcome: Outcome) -> Callable[[], Outcome]:
         def post() -> Outcome:
             self.posts += 1
             return outcome
 
-        return post
+        return self.breaker.guard(post)
 
-    def opened(self) -> "Rig":
+    def open(self) -> None:
+        """Open the circuit, and count posts from then on."""
         for _ in range(FAILURES):
             self.post(NOT_STARTED)
         assert self.breaker.is_open
         self.posts = 0
-        return self
 
 
-@pytest.mark.parametrize("dead", [NOT_STARTED, LOST])
-def test_after_so_many_posts_without_an_answer_in_a_row_the_next_fails_without_being_tried(
-    dead: Outcome,
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+@pytest.mark.parametrize("unanswered", [NOT_STARTED, LOST])
+def test_consecutive_posts_without_an_answer_open_the_circuit(
+    unanswered: Outcome, rig: Rig
 ) -> None:
-    rig = Rig()
-    assert [rig.post(dead) for _ in range(FAILURES)] == [dead] * FAILURES
-    assert rig.post(ACCEPTED) == SPARED
+    assert [rig.post(unanswered) for _ in range(FAILURES)] == [unanswered] * FAILURES
+    assert rig.post(ACCEPTED) == CIRCUIT_OPEN
     assert rig.posts == FAILURES
 
 
-@pytest.mark.parametrize("alive", [ACCEPTED, REFUSED])
-def test_an_answer_of_any_kind_begins_the_count_anew(alive: Outcome) -> None:
-    rig = Rig()
-    for outcome in (NOT_STARTED, LOST, alive, LOST, NOT_STARTED):
+@pytest.mark.parametrize("answered", [ACCEPTED, REFUSED])
+def test_an_answer_resets_the_count(answered: Outcome, rig: Rig) -> None:
+    for outcome in (NOT_STARTED, LOST, answered, LOST, NOT_STARTED):
         assert rig.post(outcome) == outcome
     assert not rig.breaker.is_open
 
 
-def test_refusals_never_open_the_circuit() -> None:
-    rig = Rig()
+def test_refusals_never_open_the_circuit(rig: Rig) -> None:
     assert [rig.post(REFUSED) for _ in range(10 * FAILURES)] == [REFUSED] * 10 * FAILURES
 
 
-def test_one_probe_is_let_through_each_time_the_time_is_up() -> None:
-    rig = Rig().opened()
+def test_an_open_circuit_lets_one_probe_through_per_interval(rig: Rig) -> None:
+    rig.open()
     rig.now += SECONDS - 0.01
-    assert rig.post(LOST) == SPARED
+    assert rig.post(LOST) == CIRCUIT_OPEN
     rig.now += 0.01
-    assert [rig.post(LOST) for _ in range(3)] == [LOST, SPARED, SPARED]
+    assert [rig.post(LOST) for _ in range(3)] == [LOST, CIRCUIT_OPEN, CIRCUIT_OPEN]
     rig.now += SECONDS
-    assert [rig.post(LOST) for _ in range(3)] == [LOST, SPARED, SPARED]
+    assert [rig.post(LOST) for _ in range(3)] == [LOST, CIRCUIT_OPEN, CIRCUIT_OPEN]
     assert rig.posts == 2
 
 
-@pytest.mark.parametrize("alive", [ACCEPTED, REFUSED])
-def test_a_probe_that_is_answered_closes_the_circuit(alive: Outcome) -> None:
-    rig = Rig().opened()
+@pytest.mark.parametrize("answered", [ACCEPTED, REFUSED])
+def test_an_answer_to_a_probe_closes_the_circuit(answered: Outcome, rig: Rig) -> None:
+    rig.open()
     rig.now += SECONDS
-    assert rig.post(alive) == alive
+    assert rig.post(answered) == answered
     assert not rig.breaker.is_open
     assert [rig.post(NOT_STARTED) for _ in range(FAILURES - 1)] == [NOT_STARTED] * (FAILURES - 1)
     assert rig.post(ACCEPTED) == ACCEPTED
 
 
-def test_a_failure_that_comes_late_does_not_put_off_the_probe() -> None:
-    rig = Rig()
-
-    def fails_when_the_circuit_is_long_open() -> Outcome:
-        rig.opened()
+def test_a_late_failure_does_not_postpone_the_probe(rig: Rig) -> None:
+    def fail_while_open() -> Outcome:
+        rig.open()
         rig.now += SECONDS - 1
         return LOST
 
-    assert rig.breaker.guard(fails_when_the_circuit_is_long_open) == LOST
+    assert rig.breaker.guard(fail_while_open) == LOST
     rig.now += 1
     assert rig.post(ACCEPTED) == ACCEPTED
 
 
-def test_zero_failures_turn_it_off() -> None:
+def test_zero_failures_turn_the_breaker_off() -> None:
     rig = Rig(failures=0)
     assert [rig.post(LOST) for _ in range(50)] == [LOST] * 50
     assert not rig.breaker.is_open
 
 
-def test_posts_go_on_side_by_side_and_only_one_thread_gets_the_probe() -> None:
-    together = threading.Barrier(8)
+def test_posts_are_concurrent_and_only_one_thread_gets_the_probe(rig: Rig) -> None:
+    barrier = threading.Barrier(8)
 
-    def meet() -> Outcome:
-        together.wait(5)  # breaks if the posts were made one after the other
+    def post() -> Outcome:
+        barrier.wait(5)  # breaks if posts are made one after the other
         return NOT_STARTED
 
-    rig = Rig()
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda _: rig.breaker.guard(meet), range(8))) == [NOT_STARTED] * 8
+        assert list(pool.map(lambda _: rig.breaker.guard(post), range(8))) == [NOT_STARTED] * 8
         rig.now += SECONDS
         outcomes = list(pool.map(lambda _: rig.post(LOST), range(8)))
     assert outcomes.count(LOST) == 1
-    assert outcomes.count(SPARED) == 7
+    assert outcomes.count(CIRCUIT_OPEN) == 7

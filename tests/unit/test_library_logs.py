@@ -1,4 +1,4 @@
-"""Lines of libraries in our format: rendered, and in JSON without what an exception says."""
+"""Lines of libraries in our format; in JSON, without the message of an exception."""
 
 import json
 import logging
@@ -10,39 +10,39 @@ import pytest
 from observability.logs import LibraryFormatter
 from settings import StoreSettings
 
-SAID = "planted-in-an-exception"
+TEXT = "planted-in-an-exception"
 
 
 def line(
     message: str,
     *arguments: Any,
     error: Exception | None = None,
-    form: Literal["json", "console"] = "json",
+    log_format: Literal["json", "console"] = "json",
 ) -> str:
-    """One record as it is written in development."""
-    info = None
+    """A log record, formatted with development settings."""
+    exc_info = None
     if error is not None:
         try:
             raise error
         except type(error):
-            info = sys.exc_info()
-    record = logging.LogRecord("library", logging.ERROR, "x.py", 1, message, arguments, info)
-    return LibraryFormatter(StoreSettings(env="development", log_format=form)).format(record)
+            exc_info = sys.exc_info()
+    record = logging.LogRecord("library", logging.ERROR, "x.py", 1, message, arguments, exc_info)
+    return LibraryFormatter(StoreSettings(env="development", log_format=log_format)).format(record)
 
 
-@pytest.mark.parametrize("error", [None, ValueError(SAID)])
-def test_a_message_around_an_exception_is_rendered_with_its_type(error: Exception | None) -> None:
-    shown = line("Cannot reach %s: %r, again in %.1f s", SAID, OSError(SAID), 2, error=error)
+@pytest.mark.parametrize("error", [None, ValueError(TEXT)])
+def test_a_message_about_an_exception_shows_its_type_only(error: Exception | None) -> None:
+    shown = line("Cannot reach %s: %r, again in %.1f s", TEXT, OSError(TEXT), 2, error=error)
     assert json.loads(shown)["event"] == "Cannot reach …: 'OSError', again in 2.0 s"
-    assert SAID not in shown
+    assert TEXT not in shown
 
 
-def test_a_message_without_an_exception_is_as_it_is() -> None:
+def test_a_message_without_an_exception_is_unchanged() -> None:
     assert json.loads(line("%s of %d", "one", 2))["event"] == "one of 2"
     assert json.loads(line("%d apples", "x"))["event"] == "%d apples"
 
 
-def test_a_developer_at_the_console_is_shown_what_an_exception_says() -> None:
-    shown = line("failed: %s", OSError(SAID), error=ValueError(SAID), form="console")
-    assert f"failed: {SAID}" in shown
-    assert f"ValueError: {SAID}" in shown
+def test_the_console_of_development_shows_the_messages_of_exceptions() -> None:
+    shown = line("failed: %s", OSError(TEXT), error=ValueError(TEXT), log_format="console")
+    assert f"failed: {TEXT}" in shown
+    assert f"ValueError: {TEXT}" in shown

@@ -1,4 +1,4 @@
-"""Who may wait: the bound of all callers, of the long polls, and of one user, each by itself."""
+"""How many callers may wait: in all, in long polls, and of one user."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -10,19 +10,19 @@ from services.wait_slots import NoWaitSlot, Wait, WaitSlots
 RUN, POLL = Wait.DISPATCH, Wait.LONG_POLL
 
 
-class Waiting:
-    """Callers that wait, until the test ends."""
+class Callers:
+    """Callers that wait until the test ends."""
 
-    def __init__(self, most: int, ends: ExitStack) -> None:
-        self._slots, self._ends = WaitSlots(most), ends
+    def __init__(self, slots: int, waits: ExitStack) -> None:
+        self._slots, self._waits = WaitSlots(slots), waits
 
     def wait(self, kind: Wait, user: str, number: int = 1) -> None:
-        """Let so many callers of a user's wait."""
+        """Let callers of a user wait."""
         for _ in range(number):
-            self._ends.enter_context(self._slots.taken(kind, user))
+            self._waits.enter_context(self._slots.taken(kind, user))
 
     def may_wait(self, kind: Wait, user: str) -> bool:
-        """Whether one more would find a slot, which is given back."""
+        """Whether there is a slot for another caller; it stays free."""
         try:
             with self._slots.taken(kind, user):
                 return True
@@ -31,14 +31,14 @@ class Waiting:
 
 
 @pytest.fixture
-def ends() -> Iterator[ExitStack]:
+def waits() -> Iterator[ExitStack]:
     """Ends every wait."""
     with ExitStack() as stack:
         yield stack
 
 
-def test_no_more_wait_than_may_in_all_whatever_they_wait_for(ends: ExitStack) -> None:
-    callers = Waiting(8, ends)
+def test_all_waits_together_take_no_more_than_all_slots(waits: ExitStack) -> None:
+    callers = Callers(8, waits)
     for user in ("alice", "bob"):
         callers.wait(POLL, user, 2)
         callers.wait(RUN, user, 1)
@@ -48,27 +48,27 @@ def test_no_more_wait_than_may_in_all_whatever_they_wait_for(ends: ExitStack) ->
     assert not callers.may_wait(RUN, "erin")
 
 
-def test_long_polls_have_half_of_the_slots(ends: ExitStack) -> None:
-    callers = Waiting(8, ends)
+def test_long_polls_take_half_of_the_slots(waits: ExitStack) -> None:
+    callers = Callers(8, waits)
     for user in ("alice", "bob"):
         callers.wait(POLL, user, 2)
     assert not callers.may_wait(POLL, "carol")
     assert callers.may_wait(RUN, "carol")
 
 
-@pytest.mark.parametrize(("kind", "most", "share"), [(RUN, 8, 4), (POLL, 8, 2), (RUN, 1, 1)])
-def test_one_user_has_half_of_what_a_kind_may_have_and_at_least_one(
-    kind: Wait, most: int, share: int, ends: ExitStack
+@pytest.mark.parametrize(("kind", "slots", "share"), [(RUN, 8, 4), (POLL, 8, 2), (RUN, 1, 1)])
+def test_a_user_takes_half_of_a_kind_s_slots_and_at_least_one(
+    kind: Wait, slots: int, share: int, waits: ExitStack
 ) -> None:
-    callers = Waiting(most, ends)
+    callers = Callers(slots, waits)
     callers.wait(kind, "alice", share - 1)
     assert callers.may_wait(kind, "alice")
     callers.wait(kind, "alice")
     assert not callers.may_wait(kind, "alice")
-    assert callers.may_wait(kind, "bob") is (most > 1)
+    assert callers.may_wait(kind, "bob") is (slots > 1)
 
 
-def test_a_slot_comes_back_also_if_the_wait_ends_by_an_error() -> None:
+def test_a_wait_that_ends_by_an_error_frees_its_slot() -> None:
     slots = WaitSlots(1)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), slots.taken(RUN, "alice"):
