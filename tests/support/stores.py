@@ -105,8 +105,8 @@ class Shelf:
         return self.jobs.update(token.job_id, rule).changed
 
     def unknown(self, now: datetime = NOW, policy: DispatchPolicy = POLICY) -> FencingToken:
-        """Make a job whose dispatch has an unknown outcome since `now`."""
-        token = self.run(self.uploaded(), now, policy)
+        """Make a job at `now` whose dispatch has an unknown outcome since then."""
+        token = self.run(self.uploaded(now), now, policy)
         assert self.begin(token, now, policy)
         assert self.settle(token, ClaimEvent.LOST, now, policy)
         return token
