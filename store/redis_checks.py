@@ -1,4 +1,4 @@
-"""Whether this Redis may be trusted with claims."""
+"""Whether a Redis is fit to be the store: its configuration, clock, memory and permissions."""
 
 import time
 from typing import Any
@@ -13,11 +13,10 @@ from store.errors import StoreUnavailable
 
 
 def problems(client: Redis, *, production: bool) -> list[str]:
-    """What makes this Redis unfit to be the store, in words for an operator; empty if nothing does.
+    """What makes this Redis unfit for `production`, in words for an operator; empty if nothing does.
 
-    A store that evicts or forgets would let a dispatched job be dispatched again, so in production
-    neither is accepted. A provider that hides CONFIG is believed by what INFO says.
-    Raises `StoreUnavailable`.
+    A store that evicts or loses claims would let a job be dispatched again. Where a provider hides CONFIG,
+    what INFO says must do. Raises `StoreUnavailable`.
     """
     info = _info(client)
     found = []
@@ -46,15 +45,15 @@ def seconds_apart(client: Redis) -> float:
 
 
 def memory(client: Redis) -> tuple[int, int]:
-    """Bytes that are used, and that there are: by `maxmemory`, else of the machine (0: it does not say)."""
+    """Bytes in use, and the limit: `maxmemory`, else the machine's memory (0: unknown)."""
     info = _info(client)
     return info["used_memory"], info.get("maxmemory") or info.get("total_system_memory") or 0
 
 
 def missing_permissions(client: Redis) -> list[str]:
-    """The commands of the service that this user may not do. It leaves nothing behind."""
+    """The commands that the service needs and this user may not call. It leaves nothing behind."""
     name = f"{keys.PREFIX}{{doctor-{uuid4().hex}}}"
-    tries: dict[str, tuple[Any, ...]] = {
+    calls: dict[str, tuple[Any, ...]] = {
         "SET": (f"{name}:s", "x", "NX", "EX", 5), "GET": (f"{name}:s",), "MGET": (f"{name}:s",),
         "RPUSH": (f"{name}:l", "x"), "LRANGE": (f"{name}:l", 0, 0), "LLEN": (f"{name}:l",),
         "LTRIM": (f"{name}:l", 0, -1),
@@ -71,11 +70,11 @@ def missing_permissions(client: Redis) -> list[str]:
         "PUBLISH": (keys.changes_channel(client), ""),
         "DEL": (f"{name}:s", f"{name}:l", f"{name}:h", f"{name}:z"),
     }  # fmt: skip
-    return [command for command, arguments in tries.items() if not may(client, command, *arguments)]
+    return [command for command, arguments in calls.items() if not may(client, command, *arguments)]
 
 
 def may(client: Redis, command: str, *arguments: Any) -> bool:
-    """Whether this user may do it, found out by doing it. Raises `StoreUnavailable` for other reasons."""
+    """Whether this user may call a command, found out by calling it. Raises `StoreUnavailable`."""
     try:
         with redis_errors(command):
             client.execute_command(command, *arguments)
@@ -99,4 +98,4 @@ def _persists(client: Redis, info: dict[str, Any]) -> bool:
         try:
             return bool(client.config_get("save").get("save"))
         except ResponseError:
-            return True  # no such command here, or not for this user
+            return True  # the command does not exist here, or not for this user

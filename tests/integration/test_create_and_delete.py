@@ -13,8 +13,8 @@ from domain.errors import IdempotencyKeyMismatch, NotTerminal, RateLimited, Reso
 from domain.job import Project
 from domain.record import Decision, Record
 from store import keys
-from store.due_index import INDEXES
 from store.idempotency import IdempotencyKeys
+from store.indexes import INDEXES
 from tasks.sweep import sweep_once
 from tests.support.stores import NOW, POLICY, Shelf
 

@@ -20,37 +20,30 @@ from services.operations import Operations
 from services.run_and_wait import RunAndWait
 from services.wait_slots import WaitSlots
 from store import keys, overview
+from store.indexes import View
 from store.lists import PageQuery
 from store.notifier import Notifier
-from store.views import JobViews, View
 from store.write_limit import WriteLimit
 from tests.support.stores import NOW, POLICY, Shelf, seconds
 
 EVERY_VIEW = [View.UNKNOWN, View.IN_FLIGHT, View.FAILED]
 
 
-@pytest.fixture
-def views(shelf: Shelf) -> JobViews:
-    """The views of the shelf's store."""
-    return JobViews(shelf.client, shelf.projects.load_jobs)
-
-
 def operations(shelf: Shelf, now: Callable[[], datetime]) -> Operations:
     """The operator's use cases on the shelf's store."""
     slots, writes = WaitSlots(2), WriteLimit("", shelf.client)
     runs = RunAndWait(shelf.jobs, Notifier(shelf.client), POLICY, slots, writes, now)
-    views = JobViews(shelf.client, shelf.projects.load_jobs)
-    return Operations(shelf.jobs, shelf.projects, views, runs, 1.0, POLICY, now)
+    return Operations(shelf.jobs, shelf.projects, runs, 1.0, POLICY, now)
 
 
 def any_job(_: Record) -> bool:
     return True
 
 
-def pages(views: JobViews, view: View, query: PageQuery) -> Iterator[list[str]]:
+def pages(shelf: Shelf, view: View, query: PageQuery) -> Iterator[list[str]]:
     """The ids on each page."""
     while True:
-        page = views.page(view, query, any_job)
+        page = shelf.projects.jobs_in_view(view, query, any_job)
         yield [record.job.id for record in page.items]
         if page.next_cursor is None:
             return
@@ -103,10 +96,10 @@ def take_out(shelf: Shelf, view: View, job_id: str) -> None:
 @pytest.mark.parametrize("age", [0, 1], ids=["all of one moment", "one after the other"])
 @pytest.mark.parametrize("limit", [1, 3, 7, 200])
 def test_every_job_is_on_one_page_and_the_oldest_first(
-    shelf: Shelf, views: JobViews, view: View, age: float, limit: int
+    shelf: Shelf, view: View, age: float, limit: int
 ) -> None:
     made = [put_in(shelf, view, age * (7 - number)) for number in range(7)]
-    found = list(pages(views, view, PageQuery(limit)))
+    found = list(pages(shelf, view, PageQuery(limit)))
     assert [len(page) for page in found] == [limit] * (7 // limit) + [7 % limit] * (7 % limit > 0)
     in_order = [each for page in found for each in page]
     assert in_order == (made if age else sorted(made))
@@ -115,51 +108,51 @@ def test_every_job_is_on_one_page_and_the_oldest_first(
 @pytest.mark.parametrize("view", EVERY_VIEW)
 @pytest.mark.parametrize("age", [0, 1], ids=["all of one moment", "one after the other"])
 def test_what_leaves_between_two_pages_hides_no_other_job(
-    shelf: Shelf, views: JobViews, view: View, age: float
+    shelf: Shelf, view: View, age: float
 ) -> None:
     for number in range(9):
         put_in(shelf, view, age * (9 - number))
     query, seen = PageQuery(2), []
-    everything = next(pages(views, view, PageQuery(200)))
-    for page in pages(views, view, query):
+    everything = next(pages(shelf, view, PageQuery(200)))
+    for page in pages(shelf, view, query):
         seen += page
         for each in page:
             take_out(shelf, view, each)
     assert seen == everything
-    assert next(pages(views, view, PageQuery(200))) == []
+    assert next(pages(shelf, view, PageQuery(200))) == []
 
 
 @pytest.mark.parametrize("view", EVERY_VIEW)
-def test_only_what_is_as_old_as_was_asked(shelf: Shelf, views: JobViews, view: View) -> None:
+def test_only_what_is_as_old_as_was_asked(shelf: Shelf, view: View) -> None:
     made = [put_in(shelf, view, age) for age in (30, 20, 10)]
     for age, expected in ((0, made), (20, made[:2]), (21, made[:1]), (31, [])):
         query = PageQuery(2, before=NOW - seconds(age))
-        assert [each for page in pages(views, view, query) for each in page] == expected
+        assert [each for page in pages(shelf, view, query) for each in page] == expected
 
 
-def test_a_filter_that_matches_nothing_looks_at_a_thousand_and_gives_a_cursor(
-    shelf: Shelf, views: JobViews
-) -> None:
+def test_a_filter_that_matches_nothing_looks_at_a_thousand_and_gives_a_cursor(shelf: Shelf) -> None:
     index = {str(uuid4()): NOW.timestamp() + number for number in range(2_500)}
     shelf.redis.zadd(keys.UNKNOWN, index)
-    first = views.page(View.UNKNOWN, PageQuery(50), lambda _: False)
+    first = shelf.projects.jobs_in_view(View.UNKNOWN, PageQuery(50), lambda _: False)
     assert first.items == []
     assert first.next_cursor is not None
     assert first.next_cursor.endswith(list(index)[999])
-    rest = [views.page(View.UNKNOWN, PageQuery(50, first.next_cursor), lambda _: False)]
+    rest = [
+        shelf.projects.jobs_in_view(View.UNKNOWN, PageQuery(50, first.next_cursor), lambda _: False)
+    ]
     while rest[-1].next_cursor:
-        rest.append(views.page(View.UNKNOWN, PageQuery(50, rest[-1].next_cursor), any_job))
+        rest.append(
+            shelf.projects.jobs_in_view(View.UNKNOWN, PageQuery(50, rest[-1].next_cursor), any_job)
+        )
     assert len(rest) == 2
 
 
-def test_a_failed_job_is_listed_by_its_failure_until_it_leaves_failed(
-    shelf: Shelf, views: JobViews
-) -> None:
+def test_a_failed_job_is_listed_by_its_failure_until_it_leaves_failed(shelf: Shelf) -> None:
     job_id = failed(shelf, 10)
-    assert list(pages(views, View.FAILED, PageQuery(9))) == [[job_id]]
+    assert list(pages(shelf, View.FAILED, PageQuery(9))) == [[job_id]]
     later = NOW + seconds(3600)
     shelf.jobs.update(job_id, lambda record: edit(record, {"name": "New"}, later))
-    assert list(pages(views, View.FAILED, PageQuery(9, before=NOW - seconds(10)))) == [[job_id]]
+    assert list(pages(shelf, View.FAILED, PageQuery(9, before=NOW - seconds(10)))) == [[job_id]]
     shelf.jobs.delete(job_id, lambda _: None)
     assert shelf.redis.zcard(keys.jobs_in("FAILED")) == 0
 
