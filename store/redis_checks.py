@@ -53,22 +53,19 @@ def memory(client: Redis) -> tuple[int, int]:
 def missing_permissions(client: Redis) -> list[str]:
     """The commands that the service needs and this user may not call. It leaves nothing behind."""
     name = f"{keys.PREFIX}{{doctor-{uuid4().hex}}}"
+    text, queue, fields, index, gone = (f"{name}:{kind}" for kind in "slhzu")
     calls: dict[str, tuple[Any, ...]] = {
-        "SET": (f"{name}:s", "x", "NX", "EX", 5), "GET": (f"{name}:s",), "MGET": (f"{name}:s",),
-        "RPUSH": (f"{name}:l", "x"), "LRANGE": (f"{name}:l", 0, 0), "LLEN": (f"{name}:l",),
-        "LTRIM": (f"{name}:l", 0, -1),
-        "RPOP": (f"{name}:l",), "LPUSH": (f"{name}:l", "x"), "BRPOP": (f"{name}:l", 0.1),
-        "HSET": (f"{name}:h", "x", "x"), "HGET": (f"{name}:h", "x"), "HINCRBY": (f"{name}:h", "n", 1),
-        "ZADD": (f"{name}:z", 1, "x"), "ZCARD": (f"{name}:z",), "ZRANGE": (f"{name}:z", 0, 0),
-        "ZRANGEBYLEX": (f"{name}:z", "-", "+"), "ZREVRANGEBYLEX": (f"{name}:z", "+", "-"),
-        "ZRANGEBYSCORE": (f"{name}:z", 0, 1), "ZLEXCOUNT": (f"{name}:z", "-", "+"),
-        "ZSCORE": (f"{name}:z", "x"), "ZREMRANGEBYRANK": (f"{name}:z", 0, -100), "ZREM": (f"{name}:z", "x"),
-        "PEXPIRE": (f"{name}:u", 1), "PTTL": (f"{name}:u",), "PERSIST": (f"{name}:u",),
-        "SCAN": (0, "COUNT", 1), "UNLINK": (f"{name}:u",),
-        "EVAL": ("return 1", 1, f"{name}:s"),
-        "EXISTS": (f"{name}:s",),
-        "PUBLISH": (keys.changes_channel(client), ""),
-        "DEL": (f"{name}:s", f"{name}:l", f"{name}:h", f"{name}:z"),
+        "SET": (text, "x", "NX", "EX", 5), "GET": (text,), "MGET": (text,), "EXISTS": (text,),
+        "RPUSH": (queue, "x"), "LRANGE": (queue, 0, 0), "LLEN": (queue,), "LTRIM": (queue, 0, -1),
+        "RPOP": (queue,), "LPUSH": (queue, "x"), "BRPOP": (queue, 0.1),
+        "HSET": (fields, "x", "x"), "HGET": (fields, "x"), "HINCRBY": (fields, "n", 1),
+        "ZADD": (index, 1, "x"), "ZCARD": (index,), "ZSCORE": (index, "x"), "ZRANGE": (index, 0, 0),
+        "ZRANGEBYSCORE": (index, 0, 1), "ZRANGEBYLEX": (index, "-", "+"),
+        "ZREVRANGEBYLEX": (index, "+", "-"), "ZLEXCOUNT": (index, "-", "+"),
+        "ZREMRANGEBYRANK": (index, 0, -100), "ZREM": (index, "x"),
+        "PEXPIRE": (gone, 1), "PTTL": (gone,), "PERSIST": (gone,), "UNLINK": (gone,),
+        "EVAL": ("return 1", 1, text), "PUBLISH": (keys.changes_channel(client), ""),
+        "SCAN": (0, "COUNT", 1), "DEL": (text, queue, fields, index),
     }  # fmt: skip
     return [command for command, arguments in calls.items() if not may(client, command, *arguments)]
 
