@@ -12,7 +12,7 @@ from api.security import secure
 from observability import tracing
 from observability.logs import configure_logging
 from orchestrators.signatures import Signer
-from services.assembly import make_services
+from services.assembly import Services
 from settings import load_settings, or_exit
 from tasks.outbox import make_outbox
 
@@ -29,7 +29,7 @@ def create_app() -> Flask:
     # Nothing answers outside the contract; CORS preflights are answered where CORS is set up.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.extensions["takeone"] = Context(
-        services=make_services(settings, make_outbox(settings)),
+        services=Services(settings, make_outbox(settings)),
         authenticator=Authenticator(settings),
         signer=Signer(settings.signing_secrets),
     )

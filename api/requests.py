@@ -16,8 +16,8 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 from domain.errors import TakeOneError
 from domain.job_fsm import JobStatus
 from services.operations import SETTLEMENTS
+from store.indexes import View
 from store.lists import PageQuery
-from store.views import View
 
 _MOST_ARTIFACTS = 64
 _SINGLE_ARTIFACTS = ("video_uri", "audio_uri", "transcript_uri", "draft_uri")

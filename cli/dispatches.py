@@ -12,7 +12,7 @@ from domain.claim import Claim
 from domain.pause import Pause
 from services.assembly import Services
 from services.operations import SETTLEMENTS
-from store.views import View
+from store.indexes import View
 
 
 @click.group("dispatches", help="See dispatches whose outcome is open, and settle them.")

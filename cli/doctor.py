@@ -24,7 +24,7 @@ from cli.dispatches import said
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.registry import make_adapter
-from services.assembly import Services, make_services
+from services.assembly import Services
 from settings import Settings, SettingsError, load_settings, split_list
 from settings.sources import unknown_variables
 from settings.types import can_verify, is_loopback
@@ -119,7 +119,7 @@ def _store(settings: Settings) -> Iterator[Finding]:
             yield _clock("Redis", redis_checks.seconds_apart(client))
             yield _memory(*redis_checks.memory(client))
             yield from _permissions(settings, client)
-        yield from _records(make_services(settings, make_outbox(settings)))
+        yield from _records(Services(settings, make_outbox(settings)))
     except StoreUnavailable as error:
         advice = "start Redis, or correct TAKEONE_REDIS_URL; then try redis-cli -u with it"
         yield Finding("store", WRONG, f"Redis does not answer ({error})", advice)

@@ -19,8 +19,8 @@ from observability.logs import hash_of
 from services.assembly import Services
 from services.operations import JobFilter
 from settings import load_store_settings, split_list
+from store.indexes import View
 from store.lists import LISTED_STATES, PageQuery
-from store.views import View
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # Far more than any job's age, and no time before the calendar begins.

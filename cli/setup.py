@@ -11,7 +11,7 @@ import click
 import structlog
 
 from domain.errors import ResourceNotFound, TakeOneError
-from services.assembly import Services, make_services
+from services.assembly import Services
 from settings import Settings, SettingsError, load_store_settings
 from store.errors import StoreError
 from tasks.outbox import make_outbox
@@ -65,9 +65,8 @@ def with_services(command: Callable[..., Returned]) -> Callable[..., Returned]:
     def prepared(*arguments: Any, **options: Any) -> Returned:
         if not structlog.is_configured():  # standard output is for what the command was asked for
             structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
-        services: Services = make_services(
-            settings := settings_of(load_store_settings), make_outbox(settings)
-        )
+        settings = settings_of(load_store_settings)
+        services = Services(settings, make_outbox(settings))
         try:
             return command(services, *arguments, **options)
         except UnicodeEncodeError:

@@ -1,12 +1,7 @@
-"""The use cases and what they work on, built once per process from the settings. Connects to nothing."""
+"""The use cases, and what they work on."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from redis import Redis
-
-from domain.claim import DispatchPolicy
 from orchestrators.registry import dispatch_policy
 from services.erasure import Erasure
 from services.operations import Operations
@@ -18,49 +13,37 @@ from store.idempotency import IdempotencyKeys
 from store.jobs import JobStore, Outbox
 from store.notifier import Notifier
 from store.projects import ProjectStore
-from store.views import JobViews
 from store.write_limit import WriteLimit
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    settings: Settings
-    redis: Redis
-    jobs: JobStore
-    projects: ProjectStore
-    idempotency_keys: IdempotencyKeys
-    run_and_wait: RunAndWait
-    operations: Operations
-    erasure: Erasure
-    writes: WriteLimit
-    policy: DispatchPolicy
-    now: Callable[[], datetime]
-
-
 def utc_now() -> datetime:
-    """The clock of a process; rules are given what it says."""
+    """The clock of a process."""
     return datetime.now(UTC)
 
 
-def make_services(settings: Settings, outbox: Outbox) -> Services:
-    """Put them together. `outbox` is how a committed task reaches a worker."""
-    redis = make_client(settings)
-    jobs = JobStore(redis, outbox, settings.retention)
-    projects, policy = ProjectStore(redis), dispatch_policy(settings)
-    idempotency_keys = IdempotencyKeys(redis, settings.idempotency_key_seconds)
-    slots, writes = WaitSlots(settings.web_wait_slots), WriteLimit(settings.write_limit, redis)
-    runs = RunAndWait(jobs, Notifier(redis), policy, slots, writes, utc_now)
-    views, wait_seconds = JobViews(redis, projects.load_jobs), settings.run_wait_seconds
-    return Services(
-        settings=settings,
-        redis=redis,
-        jobs=jobs,
-        projects=projects,
-        idempotency_keys=idempotency_keys,
-        run_and_wait=runs,
-        operations=Operations(jobs, projects, views, runs, wait_seconds, policy, utc_now),
-        erasure=Erasure(jobs, projects, idempotency_keys, policy, utc_now),
-        writes=writes,
-        policy=policy,
-        now=utc_now,
-    )
+class Services:
+    """Built once per process from the settings; connects to nothing.
+
+    `outbox` is how a committed task reaches a worker.
+    """
+
+    def __init__(self, settings: Settings, outbox: Outbox) -> None:
+        self.settings = settings
+        self.now = utc_now
+        self.policy = dispatch_policy(settings)
+        self.redis = make_client(settings)
+        self.jobs = JobStore(self.redis, outbox, settings.retention)
+        self.projects = ProjectStore(self.redis)
+        self.idempotency_keys = IdempotencyKeys(self.redis, settings.idempotency_key_seconds)
+        self.writes = WriteLimit(settings.write_limit, self.redis)
+        self.run_and_wait = RunAndWait(
+            self.jobs, Notifier(self.redis), self.policy,
+            WaitSlots(settings.web_wait_slots), self.writes, self.now,
+        )  # fmt: skip
+        self.operations = Operations(
+            self.jobs, self.projects, self.run_and_wait,
+            settings.run_wait_seconds, self.policy, self.now,
+        )  # fmt: skip
+        self.erasure = Erasure(
+            self.jobs, self.projects, self.idempotency_keys, self.policy, self.now
+        )

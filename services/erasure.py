@@ -1,7 +1,7 @@
-"""What is kept of a user, a project or a job: exported, and erased at once.
+"""Export and erasure of all that is kept of a user, a project or a job.
 
-While a user or a project is erased, nothing is created for them. Erasing is done again until a look finds
-nothing: it also finds what an earlier release has created, and after a crash the same command goes on.
+While a user or a project is erased, nothing can be created for them. An erasure repeats until a pass finds
+nothing, so it also gets what was created meanwhile. If it dies, the same command continues it.
 """
 
 import time
@@ -15,12 +15,7 @@ from typing import TypeVar
 from domain import lifecycle
 from domain.audit import Actor, AuditEvent
 from domain.claim import DispatchPolicy
-from domain.errors import (
-    FsmTerminalImmutable,
-    JobAlreadyRunning,
-    NotTerminal,
-    ResourceNotFound,
-)
+from domain.errors import FsmTerminalImmutable, JobAlreadyRunning, NotTerminal, ResourceNotFound
 from domain.job import Project
 from domain.record import Record
 from store.errors import QueueUnavailable, StoreUnavailable
@@ -33,16 +28,16 @@ Item = TypeVar("Item")
 OnOrphan = Callable[[Record], None]
 
 _PAGE = 200
-_LOOK_AGAIN_SECONDS = 0.5
-# Each look begins it anew. An erasure that dies bars its user for no longer; one look that takes longer lets
-# something be created, which the next one finds.
-_BARRED_SECONDS = 600
+_PAUSE_SECONDS = 0.5
+# How long a dead erasure still blocks creation. Each pass starts this time again; what is created during a
+# longer pass is found by the next one.
+_BLOCKED_SECONDS = 600
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """One of them is given: all of a user's, a project with its jobs, or one job."""
+    """Exactly one is given: all of a user's projects and jobs, a project with its jobs, or one job."""
 
     user: str | None = None
     project_id: str | None = None
@@ -51,10 +46,10 @@ class Selection:
 
 @dataclass(slots=True)
 class Found:
-    """What a look found, or an erasure did. `left` is what is not erased because it is not at rest.
+    """What was found or erased. `left` are the jobs that are not at rest, and so not erased.
 
-    `unreadable` is how many records this release cannot read, `keys` how many idempotency keys were forgotten.
-    `is_complete`: the last look of an erasure found nothing.
+    `unreadable` counts the records that this release cannot read, `keys` the idempotency keys that were
+    forgotten. `is_complete`: the last pass of an erasure found nothing.
     """
 
     jobs: int = 0
@@ -65,25 +60,18 @@ class Found:
     is_complete: bool = False
 
 
+@dataclass(frozen=True, slots=True)
 class Erasure:
-    """The use cases. Each raises `StoreError` where the store does not serve."""
+    """The use cases. Each raises `StoreError` if the store fails."""
 
-    def __init__(
-        self,
-        jobs: JobStore,
-        projects: ProjectStore,
-        idempotency_keys: IdempotencyKeys,
-        policy: DispatchPolicy,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._jobs, self._projects, self._keys = jobs, projects, idempotency_keys
-        self._policy, self._now = policy, now
+    job_store: JobStore
+    project_store: ProjectStore
+    idempotency_keys: IdempotencyKeys
+    policy: DispatchPolicy
+    now: Callable[[], datetime]
 
     def look(self, selection: Selection) -> Found:
-        """Count what there is; `left` are the jobs that would first have to come to rest.
-
-        Raises `ResourceNotFound` for a job that is not there.
-        """
+        """Count what is selected. Raises `ResourceNotFound` for a job that does not exist."""
         found = Found()
         found.projects = sum(1 for _ in self.projects(selection, found))
         for record in self.records(selection, found):
@@ -93,90 +81,87 @@ class Erasure:
         return found
 
     def projects(self, selection: Selection, found: Found) -> Iterator[Project]:
-        """The selected projects. Counts in `found` what cannot be read."""
+        """The selected projects. Counts in `found` those that cannot be read."""
         if selection.user is not None:
-            yield from _counted(partial(self._projects.of_user, selection.user), found)
+            yield from _counted(partial(self.project_store.of_user, selection.user), found)
         elif selection.project_id is not None:
-            project = self._projects.load(selection.project_id)
+            project = self.project_store.load(selection.project_id)
             if project is not None:
                 yield project
 
     def records(self, selection: Selection, found: Found) -> Iterator[Record]:
-        """The selected jobs. Counts in `found` what cannot be read. Raises as `look` does."""
+        """The selected jobs. Counts in `found` those that cannot be read. Raises as `look` does."""
         if selection.user is not None:
-            yield from _counted(partial(self._projects.jobs_of_user, selection.user), found)
+            yield from _counted(partial(self.project_store.jobs_of_user, selection.user), found)
         elif selection.project_id is not None:
-            yield from _counted(partial(self._projects.jobs, selection.project_id), found)
+            yield from _counted(partial(self.project_store.jobs, selection.project_id), found)
         elif selection.job_id is not None:
-            yield self._jobs.get(selection.job_id)
+            yield self.job_store.get(selection.job_id)
 
     def trail(self, job_id: str) -> Iterator[AuditEvent]:
         """All events of a job's trail that this release knows."""
-        end, length = 0, 1
-        while end < length:
-            events, end, length = self._jobs.trail(job_id, end, _PAGE)
+        position, end = 0, 1
+        while position < end:
+            events, position, end = self.job_store.trail(job_id, position, _PAGE)
             yield from events
 
     def erase(
         self, selection: Selection, wait_seconds: float, on_orphan: OnOrphan | None = None
     ) -> Found:
-        """Cancel what is not at rest, and delete what is, until nothing is found.
+        """Cancel the jobs that are not at rest, and delete those that are, until none is found.
 
-        Where a cancel has to be told, or an outcome is open, it waits `wait_seconds` for that. What does not
-        come to rest is left; or, if `on_orphan` is given, deleted all the same, after a call of it. A project
-        goes with its last job. Of a user, idempotency keys are forgotten too. Nothing can be created meanwhile.
+        Waits `wait_seconds` for jobs to come to rest: the orchestrator must learn of a cancel, or an open
+        outcome be settled. The others are left or, if `on_orphan` is given, deleted after it was called with
+        them. A project is deleted once it has no job; with a user, their idempotency keys are forgotten too.
         """
+        done, deadline = Found(), time.monotonic() + wait_seconds
+        erased, forced = -1, None
         try:
-            return self._erase_all(selection, wait_seconds, on_orphan)
+            while True:
+                self._block_creation(selection)
+                done.is_complete = not self._erase_found(selection, done, forced)
+                is_stuck = done.jobs + done.projects == erased
+                is_over = is_stuck and time.monotonic() >= deadline
+                if done.is_complete or (is_over and forced is on_orphan):
+                    break
+                if is_over:
+                    forced = on_orphan
+                time.sleep(_PAUSE_SECONDS if is_stuck else 0)
+                erased = done.jobs + done.projects
+            if selection.user is not None:
+                done.keys = self.idempotency_keys.forget(selection.user)
+                by_change = PageQuery(_PAGE, after=_EPOCH)
+                _tidy(partial(self.project_store.jobs_of_user, selection.user), by_change)
+            return done
         finally:
             if selection.job_id is None:
-                self._projects.end_erasure(selection.user, selection.project_id)
+                self.project_store.end_erasure(selection.user, selection.project_id)
 
-    def _erase_all(
-        self, selection: Selection, wait_seconds: float, on_orphan: OnOrphan | None
-    ) -> Found:
-        done, erased, deadline = Found(), -1, time.monotonic() + wait_seconds
-        forced: OnOrphan | None = None
-        while True:
+    def _block_creation(self, selection: Selection) -> None:
+        # A full Redis takes no mark, but nothing new either. Once there is room, the next pass sets it.
+        with suppress(StoreUnavailable):
             if selection.job_id is None:
-                # A full Redis takes no mark, and nothing new either: once there is room, the next look has it.
-                with suppress(StoreUnavailable):
-                    self._projects.begin_erasure(
-                        selection.user, selection.project_id, _BARRED_SECONDS
-                    )
-            done.is_complete = not self._erase_found(selection, done, forced)
-            is_stuck = done.jobs + done.projects == erased  # what is left must come to rest first
-            is_over = is_stuck and time.monotonic() >= deadline
-            if done.is_complete or (is_over and forced is on_orphan):
-                break
-            if is_over:
-                forced = on_orphan
-            time.sleep(_LOOK_AGAIN_SECONDS if is_stuck else 0)
-            erased = done.jobs + done.projects
-        if selection.user is not None:
-            done.keys = self._keys.forget(selection.user)
-            by_change = PageQuery(_PAGE, after=_EPOCH)
-            _tidy(every_page(partial(self._projects.jobs_of_user, selection.user), by_change))
-        return done
+                user, project_id = selection.user, selection.project_id
+                self.project_store.begin_erasure(user, project_id, _BLOCKED_SECONDS)
 
     def _erase_found(self, selection: Selection, done: Found, on_orphan: OnOrphan | None) -> bool:
-        """Erase what one look finds; whether it found anything."""
+        """Do one pass; whether it found anything."""
         done.left, done.unreadable, is_found = [], 0, False
         with suppress(ResourceNotFound):
             for record in self.records(selection, done):
                 is_found = True
-                if self._erase(record.job.id, on_orphan):
+                if self._erase_job(record.job.id, on_orphan):
                     done.jobs += 1
                 else:
-                    done.left.append(self._jobs.load(record.job.id) or record)
+                    done.left.append(self.job_store.load(record.job.id) or record)
         for project in self.projects(selection, done):
             is_found = True
-            _tidy(every_page(partial(self._projects.jobs, project.id), PageQuery(_PAGE)))
-            done.projects += self._projects.delete(project)
+            _tidy(partial(self.project_store.jobs, project.id), PageQuery(_PAGE))
+            done.projects += self.project_store.delete(project)
         return is_found
 
-    def _erase(self, job_id: str, on_orphan: OnOrphan | None) -> bool:
-        """Whether a job is gone by now. One that is not at rest is cancelled first."""
+    def _erase_job(self, job_id: str, on_orphan: OnOrphan | None) -> bool:
+        """Cancel and delete a job; whether it is gone."""
 
         def ensure_deletable(record: Record) -> None:
             if on_orphan is None:
@@ -184,16 +169,16 @@ class Erasure:
             elif not lifecycle.is_at_rest(record):
                 on_orphan(record)
 
+        now, policy = self.now(), self.policy
         with suppress(ResourceNotFound):
-            # Where the queue is away, the sweep tells it all the same.
+            # Without a queue, the sweep sends the message of the cancel.
             with suppress(FsmTerminalImmutable, QueueUnavailable):
-                now, policy = self._now(), self._policy
-                self._jobs.update(
+                self.job_store.update(
                     job_id,
                     lambda record: lifecycle.cancel(record, now, policy, None, actor=Actor.SYSTEM),
                 )
             try:
-                self._jobs.delete(job_id, ensure_deletable)
+                self.job_store.delete(job_id, ensure_deletable)
             except (NotTerminal, JobAlreadyRunning):
                 return False
         return True
@@ -205,7 +190,7 @@ def _counted(read: Callable[[PageQuery], Page[Item]], found: Found) -> Iterator[
         yield from page.items
 
 
-def _tidy(pages: Iterator[Page[Record]]) -> None:
-    # Reading a list takes off what is gone: jobs whose time has ended.
-    for _ in pages:
+def _tidy(read: Callable[[PageQuery], Page[Record]], query: PageQuery) -> None:
+    # Reading a list removes the entries of jobs that have expired.
+    for _ in every_page(read, query):
         pass

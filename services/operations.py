@@ -1,6 +1,6 @@
-"""What operators do: list what is open, silent or failed, of all users, and act on it.
+"""What operators do: list all users' jobs that are open, silent or failed, and act on them.
 
-Every act has an operator's name, which only operators are shown, and a reason, which the owner is shown too.
+Each act has an operator's name, which only operators are shown, and a reason, which the owner is shown too.
 """
 
 import time
@@ -23,15 +23,15 @@ from services.run_and_wait import RunAndWait, watch
 from services.wait_slots import Wait
 from store import keys
 from store.errors import QueueUnavailable, RecordUnreadable, StoreError, StoreUnavailable
+from store.indexes import View
 from store.jobs import JobStore
 from store.lists import LISTED_STATES, Page, PageQuery, every_page
 from store.projects import ProjectStore
-from store.views import JobViews, View
 
 _PAGE = 200
 _MOST_EVENTS = 1_000
-_EVENTS = {"sent": ClaimEvent.SETTLED_SENT, "release": ClaimEvent.SETTLED_RELEASE}
-SETTLEMENTS = tuple(_EVENTS)
+_SETTLEMENTS = {"sent": ClaimEvent.SETTLED_SENT, "release": ClaimEvent.SETTLED_RELEASE}
+SETTLEMENTS = tuple(_SETTLEMENTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,11 @@ class JobFilter:
 
     def matches(self, record: Record) -> bool:
         """Whether the job is wanted."""
-        job = record.job
-        found = (job.project_id, job.owner, reason_of(record))
-        wanted = (self.project_id, self.owner, self.reason)
-        return all(each in (None, is_) for each, is_ in zip(wanted, found, strict=True))
+        return (
+            self.project_id in (None, record.job.project_id)
+            and self.owner in (None, record.job.owner)
+            and self.reason in (None, reason_of(record))
+        )
 
 
 EVERY_JOB = JobFilter()
@@ -55,7 +56,7 @@ EVERY_JOB = JobFilter()
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A job after its engine was asked: what it said; None if the run reported by itself meanwhile."""
+    """A job after its engine was asked, and the answer; None if the run reported by itself meanwhile."""
 
     record: Record
     state: RunState | None
@@ -63,7 +64,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Retried:
-    """What came of one job of a bulk retry: a dispatch, or the error that refused it."""
+    """The result of one job of a bulk retry: a dispatch, or the error that refused it."""
 
     job_id: str
     result: DispatchResult | None = None
@@ -71,7 +72,7 @@ class Retried:
 
 
 def reason_of(record: Record) -> str | None:
-    """Why an operator sees a job: its failure's code, else its dispatch's reason or its engine's word."""
+    """Why an operator is shown a job: its failure's code, else its dispatch's reason or its run's state."""
     failure, claim = record.job.failure, record.shown_claim
     if failure is not None:
         return failure.code
@@ -80,11 +81,10 @@ def reason_of(record: Record) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """The operator's use cases. Each raises `StoreError` where the store does not serve."""
+    """The operators' use cases. Each raises `StoreError` if the store fails."""
 
     store: JobStore
     projects: ProjectStore
-    views: JobViews
     runs: RunAndWait
     wait_seconds: float
     policy: DispatchPolicy
@@ -94,10 +94,10 @@ class Operations:
         self, view: View | JobStatus, query: PageQuery, wanted: JobFilter = EVERY_JOB
     ) -> Page[Record]:
         """A page of a view of all users' jobs, or of those in a state, oldest first."""
-        return self.views.page(view, query, wanted.matches)
+        return self.projects.jobs_in_view(view, query, wanted.matches)
 
     def every(self, view: View | JobStatus, before: datetime | None = None) -> Iterator[Record]:
-        """All that `page` has, of those that have been there since `before`."""
+        """All jobs of a view or state that have been in it since `before`."""
         for page in every_page(partial(self.page, view), PageQuery(_PAGE, before=before)):
             yield from page.items
 
@@ -106,18 +106,18 @@ class Operations:
     ) -> Iterator[Record]:
         """The jobs of one user, or of all, that have been in their state since `before`.
 
-        Of all users without those in DONE or CANCELLED, state by state, the oldest first.
+        Those of all users come state by state, oldest first, without the ones in DONE or CANCELLED.
         """
         if owner is None:
-            for each in LISTED_STATES if status is None else (status,):
-                yield from self.every(each, before)
+            for listed in LISTED_STATES if status is None else (status,):
+                yield from self.every(listed, before)
             return
         of_owner = partial(self.projects.jobs_of_user, owner, status=status)
         for page in every_page(of_owner, PageQuery(_PAGE)):
-            yield from (each for each in page.items if each.job.in_state_since <= before)
+            yield from (record for record in page.items if record.job.in_state_since <= before)
 
     def open_dispatches(self) -> Iterator[Record]:
-        """The records whose dispatch has an open outcome, those with an unknown one first."""
+        """The jobs whose dispatch has an open outcome, those with an unknown one first."""
         yield from self.every(View.UNKNOWN)
         for record in self.every(View.IN_FLIGHT):
             if record.claim and record.claim.phase is not Phase.UNKNOWN:
@@ -142,10 +142,10 @@ class Operations:
         return record, events, max(0, length - _MOST_EVENTS)
 
     def ask(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Asked:
-        """Have a worker ask the orchestrator about the job's dispatch, and wait for what follows from that.
+        """Have a worker ask the orchestrator about the job's dispatch, and wait for the result.
 
-        One that is being asked already is waited for. Raises `ResourceNotFound`, `CannotBeAsked`,
-        `NoWaitSlot`, and `OrchestratorDispatchFailed` if there is no answer within the wait of a run.
+        Joins an ask that is under way. Raises `ResourceNotFound`, `CannotBeAsked`, `NoWaitSlot`, and
+        `OrchestratorDispatchFailed` if there is no answer within `wait_seconds`.
         """
         deadline = time.monotonic() + self.wait_seconds
         now = self.now()
@@ -156,7 +156,7 @@ class Operations:
             ).result
             record = watch(
                 subscription,
-                lambda: self.store.get(job_id),
+                partial(self.store.get, job_id),
                 lambda record: has_answered(record, asked),
                 deadline,
             )
@@ -167,21 +167,21 @@ class Operations:
     def settle(self, job_id: str, settlement: str, act: OperatorAct) -> Record:
         """Settle a dispatch as `sent` or `release`.
 
-        Before a release, the orchestrator is asked, where it can be: a dispatch that it has is settled as such.
+        Before a release, the orchestrator is asked if it can be: a dispatch that it has is settled as sent.
         Raises `JobAlreadyRunning` while it runs there, `NothingToSettle`, and `ResourceNotFound`.
         """
-        event, now = _EVENTS[settlement], self.now
-        meant = self.store.get(job_id)
+        event = _SETTLEMENTS[settlement]
+        seen = self.store.get(job_id)
         if event is ClaimEvent.SETTLED_RELEASE:
-            asked = self._asked_if_it_can_be(job_id, act)
+            asked = self._ask_if_possible(job_id, act)
             if asked is not None and asked.state is RunState.RUNNING:
                 raise errors.JobAlreadyRunning(asked.record.job.status)
 
         def rule(record: Record) -> Decision[None]:
-            # One that was begun while the orchestrator was asked is not the one that is meant.
-            if meant.claim is None or record.held_by(meant.token) is None:
+            # The operator did not mean a dispatch that was begun while the orchestrator was asked.
+            if seen.claim is None or record.held_by(seen.token) is None:
                 return unchanged(record)
-            return settle_by_operator(record, event, act, now(), self.policy)
+            return settle_by_operator(record, event, act, self.now(), self.policy)
 
         settled = self.store.update(job_id, rule)
         if not settled.changed:
@@ -196,18 +196,18 @@ class Operations:
         )
 
     def fail(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
-        """Fail any user's job, so that it can be retried, once the orchestrator was asked where it can be.
+        """Fail any user's job, so that it can be retried, after asking the orchestrator if that is possible.
 
         Raises `FsmTerminalImmutable`, `FsmTransitionInvalid`, `JobAlreadyRunning` if another dispatch was begun
         meanwhile, and `ResourceNotFound`.
         """
-        meant = self.store.get(job_id)
-        ensure_transition(meant.job.status, JobStatus.FAILED)
-        self._asked_if_it_can_be(job_id, act)
+        seen = self.store.get(job_id)
+        ensure_transition(seen.job.status, JobStatus.FAILED)
+        self._ask_if_possible(job_id, act)
 
         def rule(record: Record) -> Decision[None]:
-            # A run that was begun while the orchestrator was asked is not the one that is meant.
-            if record.next_epoch != meant.next_epoch:
+            # The operator did not mean a run that was begun while the orchestrator was asked.
+            if record.next_epoch != seen.next_epoch:
                 raise errors.JobAlreadyRunning(record.job.status)
             return lifecycle.fail(record, act, self.now(), self.policy, correlation_id)
 
@@ -217,11 +217,11 @@ class Operations:
         try:
             return self.store.update(job_id, rule).record
         except QueueUnavailable:
-            # It is stopped here, and the sweep has the orchestrator told.
+            # The job is stopped, and the sweep has the orchestrator told.
             return self.store.get(job_id)
 
-    def _asked_if_it_can_be(self, job_id: str, act: OperatorAct) -> Asked | None:
-        # Where it cannot be asked, or gives no answer, the operator's word counts.
+    def _ask_if_possible(self, job_id: str, act: OperatorAct) -> Asked | None:
+        # Without an answer, the operator's word counts.
         with suppress(errors.CannotBeAsked, errors.OrchestratorDispatchFailed):
             return self.ask(job_id, act)
         return None
@@ -236,38 +236,32 @@ class Operations:
         correlation_id: str | None = None,
         dry_run: bool = False,
     ) -> Page[Retried]:
-        """Start the failed jobs of a page again, each by itself; repeating it replays.
+        """Start the failed jobs of a page again, without waiting for the dispatches. A repeat replays.
 
-        `dry_run`: only say what would come of it. The dispatches are not waited for. Once the store or the
-        broker is away, what is left of the page is refused untried.
+        `dry_run`: only decide. Once the store or the broker is away, the rest is refused untried.
         """
-
-        def retry(job_id: str) -> Retried:
-            start = self.runs.retry_by_operator
-            try:
-                result = start(job_id, model_profile, act, correlation_id, dry_run=dry_run)
-            except (StoreUnavailable, errors.ServiceUnavailable):  # no word on the job itself
-                raise
-            except errors.TakeOneError as error:
-                return Retried(job_id, error=error)
-            except StoreError:
-                return Retried(job_id, error=errors.ServiceUnavailable())
-            return Retried(job_id, result)
-
         page = self.page(View.FAILED, query, wanted)
-        retried: list[Retried] = []
-        with suppress(StoreUnavailable, errors.ServiceUnavailable):
-            for record in page.items:
-                retried.append(retry(record.job.id))
-        # Each of these would take as long to find out that nothing answers.
-        untried = page.items[len(retried) :]
-        retried += [Retried(record.job.id, error=errors.ServiceUnavailable()) for record in untried]
-        return Page(retried, page.next_cursor)
+        job_ids = [record.job.id for record in page.items]
+        retried = {job_id: Retried(job_id, error=errors.ServiceUnavailable()) for job_id in job_ids}
+        for job_id in job_ids:
+            try:
+                result = self.runs.retry_by_operator(
+                    job_id, model_profile, act, correlation_id, dry_run=dry_run
+                )
+            except (StoreUnavailable, errors.ServiceUnavailable):
+                break  # each of the others would take as long to fail
+            except errors.TakeOneError as error:
+                retried[job_id] = Retried(job_id, error=error)
+            except StoreError:  # of this job alone
+                continue
+            else:
+                retried[job_id] = Retried(job_id, result)
+        return Page([*retried.values()], page.next_cursor)
 
     def pause(self, act: OperatorAct) -> Pause:
-        """Pause dispatching; the pause that stands, which is an earlier one if one was on."""
+        """Pause dispatching; return the pause that is on, which is an earlier one if there was one."""
         return self.store.pauses.begin(act.operator, act.reason or "", self.now())
 
     def resume(self, act: OperatorAct) -> Pause | None:
-        """Post dispatches again; the pause that this ended, None if none was on."""
+        """Resume dispatching; return the pause that this ended, None if none was on."""
         return self.store.pauses.end(act.operator, self.now(), act.reason)

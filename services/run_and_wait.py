@@ -1,6 +1,6 @@
 """The use cases of run and retry: commit the claim, then wait for the outcome of the dispatch.
 
-And the long poll, which waits in the same way for a change of a job's state.
+The long poll waits in the same way for a change.
 """
 
 import threading
@@ -10,10 +10,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from itertools import chain, repeat
 from typing import TypeVar
 
 from domain.audit import OperatorAct
-from domain.claim import ClaimEvent, DispatchPolicy, FencingToken
+from domain.claim import ClaimEvent, DispatchPolicy
 from domain.claim_rules import settle
 from domain.errors import ServiceUnavailable
 from domain.job_fsm import JobStatus
@@ -22,13 +23,14 @@ from domain.retry import decide_retry, operator_request_id
 from domain.run import DispatchResult, Outcome, outcome_of
 from observability.metrics import callers_waiting
 from services.wait_slots import NoWaitSlot, Wait, WaitSlots
+from store import keys
 from store.errors import QueueUnavailable, StoreError
 from store.jobs import JobStore
 from store.lists import Page
-from store.notifier import Notifier, Subscription, changes_topic
+from store.notifier import Notifier, Subscription
 from store.write_limit import WriteLimit
 
-# A notification can be lost, so a waiter reads the record this often anyway.
+# Notifications can be lost, so a waiter reads the record this often anyway.
 _REREAD_SECONDS = 1.0
 # FAILED is not the end: a retry can leave it.
 _END_STATUSES = frozenset({JobStatus.DONE, JobStatus.CANCELLED})
@@ -38,9 +40,9 @@ Decide = Callable[..., Decision[DispatchResult]]
 
 
 class RunAndWait:
-    """Run, retry and the long poll. `wait_slots` says who may wait, `writes` how often a user may dispatch.
+    """Run, retry and the long poll.
 
-    A run or retry that finds no free slot is refused before anything is claimed.
+    `wait_slots` limits how many callers wait, `writes` how often a user may dispatch.
     """
 
     def __init__(
@@ -63,28 +65,37 @@ class RunAndWait:
     def dispatch(
         self, job_id: str, user: str, decide: Decide, wait_seconds: float, correlation_id: str
     ) -> DispatchResult:
-        """Start, join or replay the dispatch that `decide` is the rule of: `decide_run` or `decide_retry`.
+        """Start, join or replay the dispatch by the rule `decide`, and wait for its outcome.
 
-        Waits for its outcome. Raises the contract's errors of run and retry.
+        `decide` is `decide_run` or `decide_retry`, whose errors this raises, as well as those of `outcome_of`,
+        `RateLimited`, and `NoWaitSlot` before anything is claimed.
         """
 
         def rule(record: Record) -> Decision[DispatchResult]:
-            now, policy = self._now(), self._policy
-            mine = owned(record, user)
-            return decide(mine, now=now, policy=policy, correlation_id=correlation_id)
+            options = {"now": self._now(), "policy": self._policy, "correlation_id": correlation_id}
+            return decide(owned(record, user), **options)
 
         deadline = time.monotonic() + wait_seconds
         record = self._jobs.get(job_id)
-        # Asked first, so that a replay or a refusal takes no wait slot.
+        # Decided first without a commit, so that a replay or a refusal takes no wait slot.
         result = rule(record).result
         if result.outcome is Outcome.REPLAYED:
             return result
         if not wait_seconds:
             return self._commit(job_id, user, rule, record).result
-        # Before the commit: no notification is missed, and without a free slot nothing is claimed.
+        # Waiting begins before the commit: no notification is missed, and without a slot nothing is claimed.
         with self.waiting(Wait.DISPATCH, job_id, user) as subscription:
             decision = self._commit(job_id, user, rule, record)
-            return self._wait(decision, subscription, deadline)
+            claim = decision.result.claim
+            records = chain([decision.record], map(self._jobs.get, repeat(job_id)))
+            record = watch(
+                subscription,
+                partial(next, records),
+                lambda record: outcome_of(record, claim, self._now()) is not None,
+                deadline,
+            )
+            settled = outcome_of(record, claim, self._now(), is_last=True)
+            return replace(decision.result, claim=settled or claim, status=record.job.status)
 
     def retry_by_operator(
         self,
@@ -95,9 +106,9 @@ class RunAndWait:
         *,
         dry_run: bool,
     ) -> DispatchResult:
-        """Start any user's failed job again, and do not wait. Repeating it replays. Raises as `retry` does.
+        """Start any user's failed job again, without waiting. A repeat replays. Raises as `decide_retry` does.
 
-        `dry_run`: only say what would come of it.
+        `dry_run`: only decide, and commit nothing.
         """
 
         def rule(record: Record) -> Decision[DispatchResult]:
@@ -107,6 +118,26 @@ class RunAndWait:
 
         record = self._jobs.get(job_id)
         return (rule(record) if dry_run else self._commit(job_id, None, rule, record)).result
+
+    def _commit(
+        self, job_id: str, user: str | None, rule: Rule, record: Record
+    ) -> Decision[DispatchResult]:
+        # Operators have no limit.
+        count = partial(self._writes.count, user) if user is not None else None
+        try:
+            return self._jobs.update(job_id, rule, known=record, before_write=count)
+        except QueueUnavailable as error:
+            token, reason = error.token, ClaimEvent.NOT_STARTED.value
+            # Free the claim whose message was not sent; if that fails too, the sweep finds it. By its token:
+            # the message may have landed all the same, and the present claim may be another caller's.
+            with suppress(StoreError):
+                self._jobs.update(
+                    job_id,
+                    lambda record: settle(
+                        record, token, ClaimEvent.UNQUEUED, reason, self._now(), self._policy
+                    ),
+                )
+            raise ServiceUnavailable from None
 
     def wait_for_change(
         self, job_id: str, user: str, known: JobStatus, wait_seconds: float
@@ -123,15 +154,13 @@ class RunAndWait:
     def wait_for_jobs(
         self, user: str, read: Callable[[], Page[Record]], wait_seconds: float
     ) -> Page[Record]:
-        """What `read` finds of the user's own jobs, as soon as it finds any; see `long_poll`.
-
-        An empty page to go on from is an answer too: reading it again would not look behind it.
-        """
+        """What `read` finds of the user's jobs, as soon as it finds any; see `long_poll`."""
 
         def is_news(page: Page[Record]) -> bool:
+            # So is an empty page with a next cursor: reading it again would not get beyond it.
             return bool(page.items or page.next_cursor)
 
-        return self.long_poll(changes_topic(user), user, read, is_news, wait_seconds)
+        return self.long_poll(keys.user_changes(user), user, read, is_news, wait_seconds)
 
     def long_poll(
         self,
@@ -141,10 +170,9 @@ class RunAndWait:
         is_news: Callable[[Seen], bool],
         wait_seconds: float,
     ) -> Seen:
-        """What `read` sees, as soon as that is news, or when the wait is over.
+        """What `read` returns, as soon as that is news, or after `wait_seconds`; `topic`: see `store.notifier`.
 
-        `topic` is a job's id or a `changes_topic`. Without a free slot it answers at once: a long poll may
-        always end early.
+        It returns at once without a free wait slot: a long poll may always end early.
         """
         deadline = time.monotonic() + wait_seconds
         try:
@@ -158,46 +186,9 @@ class RunAndWait:
         except NoWaitSlot:
             return read()
 
-    def _commit(
-        self, job_id: str, user: str | None, rule: Rule, record: Record
-    ) -> Decision[DispatchResult]:
-        # Operators have no limit.
-        count = partial(self._writes.count, user) if user is not None else None
-        try:
-            return self._jobs.update(job_id, rule, known=record, before_write=count)
-        except QueueUnavailable as error:
-            self._give_back(error.token)
-            raise ServiceUnavailable from None
-
-    def _give_back(self, token: FencingToken) -> None:
-        """Free the claim whose message could not be sent. If that fails as well, the sweep finds it.
-
-        By its own token: the message may have landed all the same, and the claim that stands by now may be
-        another caller's.
-        """
-        event, reason = ClaimEvent.UNQUEUED, ClaimEvent.NOT_STARTED.value
-        with suppress(StoreError):
-            self._jobs.update(
-                token.job_id,
-                lambda record: settle(record, token, event, reason, self._now(), self._policy),
-            )
-
-    def _wait(
-        self, decision: Decision[DispatchResult], subscription: Subscription, deadline: float
-    ) -> DispatchResult:
-        result, record = decision.result, decision.record
-        while True:
-            left = deadline - time.monotonic()
-            settled = outcome_of(record, result.claim, self._now(), is_last=left <= 0)
-            if settled is not None or left <= 0:
-                claim = settled or result.claim
-                return replace(result, claim=claim, status=record.job.status)
-            subscription.wait_for_change(min(left, _REREAD_SECONDS))
-            record = self._jobs.get(record.job.id)
-
     @contextmanager
     def waiting(self, kind: Wait, topic: str, user: str) -> Iterator[Subscription]:
-        """A wait slot, and the topic's notifications. Raises `NoWaitSlot`."""
+        """A wait slot, and a subscription to the topic. Raises `NoWaitSlot`."""
         with (
             self._slots.taken(kind, user),
             callers_waiting.track_inprogress(),
@@ -212,7 +203,7 @@ def watch(
     is_news: Callable[[Seen], bool],
     deadline: float,
 ) -> Seen:
-    """What `read` sees, as soon as that is news, or at `deadline` (of the monotonic clock)."""
+    """What `read` returns, as soon as that is news, or at `deadline` (of the monotonic clock)."""
     while True:
         seen = read()
         left = deadline - time.monotonic()

@@ -1,7 +1,7 @@
-"""How many callers may wait in this process, and how many of them for one user.
+"""How many callers may wait in this process, in total and per user.
 
-A thread waits for each of them, and goes on waiting when its caller hangs up: WSGI has no way to tell. So
-the bounds hold what one user can take from others, whatever that user's callers do.
+Each waiting caller holds a thread, even after hanging up: WSGI cannot tell. The limits keep one user from
+taking all threads.
 """
 
 import threading
@@ -14,7 +14,7 @@ from domain.errors import ServiceUnavailable
 
 
 class NoWaitSlot(ServiceUnavailable):
-    """As many callers wait as may, in this process or for this user."""
+    """All wait slots of this process, or of this user, are taken."""
 
 
 class Wait(Enum):
@@ -23,7 +23,7 @@ class Wait(Enum):
 
 
 class WaitSlots:
-    """`most` callers may wait at once, and half of them in long polls; one user has half of each."""
+    """`most` callers may wait at once, half of them in long polls; one user may have half of either."""
 
     def __init__(self, most: int) -> None:
         self._most = {Wait.DISPATCH: most, Wait.LONG_POLL: most // 2}
@@ -32,10 +32,10 @@ class WaitSlots:
 
     @contextmanager
     def taken(self, kind: Wait, user: str) -> Iterator[None]:
-        """A slot of this user's. Raises `NoWaitSlot` if none is free."""
+        """Hold a slot for this user. Raises `NoWaitSlot` if none is free."""
         most = self._most[kind]
         with self._lock:
-            of_kind = sum(number for (each, _), number in self._taken.items() if each is kind)
+            of_kind = sum(number for (other, _), number in self._taken.items() if other is kind)
             is_full = self._taken.total() >= self._most[Wait.DISPATCH] or of_kind >= most
             if is_full or self._taken[kind, user] >= (most + 1) // 2:
                 raise NoWaitSlot

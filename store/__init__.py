@@ -1,1 +1,1 @@
-"""Redis: jobs, claims, projects, the index of claims in flight, and the feed of changes."""
+"""Redis: jobs, claims, projects, lists and indexes of them, and notifications of changes."""

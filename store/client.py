@@ -1,8 +1,9 @@
-"""The Redis client of a process, made from the settings, and what a failure of a command means."""
+"""The Redis client of a process, made from the settings, and how its failures are reported."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -22,13 +23,14 @@ _NOT_SERVING_TYPES = (
     exceptions.ClusterDownError, exceptions.MasterDownError, exceptions.NoPermissionError,
     exceptions.OutOfMemoryError, exceptions.ReadOnlyError,
 )  # fmt: skip
-# Redis 6 quotes that of a command in a script: "Error running script …: -OOM command not allowed …".
+# Redis 6 quotes the error of a command in a script: "Error running script …: -OOM command not allowed …".
 _NOT_SERVING = re.compile(
     "(^|: -)(LOADING|READONLY|MASTERDOWN|MISCONF|OOM|BUSY|CLUSTERDOWN|NOREPLICAS|UNBLOCKED|TRYAGAIN|NOAUTH"
     "|WRONGPASS|NOPERM)"
 )
+_SCAN_COUNT = 1_000
 
-_SCANNED = 1_000
+Script = Callable[[Sequence[str], Sequence[Any]], Any]
 
 
 class _BlockingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
@@ -36,46 +38,44 @@ class _BlockingSentinelPool(SentinelConnectionPool, BlockingConnectionPool):
 
 
 def make_client(settings: Settings, *, connections: int | None = None) -> Redis:
-    """The client of the store that the settings name; it connects when it is first used.
+    """The client of the store in the settings; it connects on first use.
 
-    A caller waits at most `redis_timeout_seconds` for a free connection, and as long again to connect and
-    for each reply. redis-py's own retries are off: a command that is sent twice can be carried out twice,
-    and a `SET NX` that is answered at the second try says that the key is another's although it is ours.
+    Waiting for a free connection, connecting and each reply take at most `redis_timeout_seconds` each.
+    redis-py's own retries are off: a command that is sent twice can be carried out twice, and a repeated
+    `SET NX` would report our own key as taken.
     """
     timeout = settings.redis_timeout_seconds
     options: dict[str, Any] = {
+        "max_connections": connections or settings.redis_connections,
+        "timeout": timeout,
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
         "protocol": 2,
     }
-    pool = {"max_connections": connections or settings.redis_connections, "timeout": timeout}
     if settings.redis_url.startswith("sentinel://"):
-        return _sentinel_client(settings, options, pool)
+        return _sentinel_client(settings, options)
     if settings.redis_url.startswith("rediss://") and settings.ca_file:
         options["ssl_ca_certs"] = settings.ca_file
-    return Redis(
-        connection_pool=BlockingConnectionPool.from_url(settings.redis_url, **pool, **options)
-    )
+    return Redis(connection_pool=BlockingConnectionPool.from_url(settings.redis_url, **options))
 
 
-def _sentinel_client(settings: Settings, options: dict[str, Any], pool: dict[str, Any]) -> Redis:
+def _sentinel_client(settings: Settings, options: dict[str, Any]) -> Redis:
     parts = urlsplit(settings.redis_url)
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    nodes = sentinel_nodes(hosts)
-    if credentials:
-        user, _, password = credentials.partition(":")
-        options = {**options, "username": unquote(user) or None, "password": unquote(password)}
-    # Without its own bounds redis-py would try a dead sentinel for seconds, at each connection.
-    bounds = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
-    own_password = settings.redis_sentinel_password.get_secret_value() or None
-    sentinel = Sentinel(nodes, sentinel_kwargs={**bounds, "password": own_password, "protocol": 2})
+    # Without limits of its own, redis-py tries a dead sentinel for seconds at each connection.
+    limits = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
+    password = settings.redis_sentinel_password.get_secret_value() or None
+    sentinel = Sentinel(
+        sentinel_nodes(parts.netloc.rpartition("@")[2]),
+        sentinel_kwargs={**limits, "password": password, "protocol": 2},
+    )
     client: Redis = sentinel.master_for(
         settings.redis_sentinel_master,
         connection_pool_class=_BlockingSentinelPool,
         db=int(parts.path.strip("/") or 0),
-        **pool,
+        username=unquote(parts.username or "") or None,
+        password=unquote(parts.password or "") or None,
         **options,
     )
     return client
@@ -83,10 +83,9 @@ def _sentinel_client(settings: Settings, options: dict[str, Any], pool: dict[str
 
 @contextmanager
 def redis_errors(operation: str) -> Iterator[None]:
-    """Map the failures of what is called inside, one round trip named `operation`, to `StoreUnavailable`.
+    """Trace one round trip as `operation`, and raise `StoreUnavailable` if Redis cannot serve it.
 
-    The command may then have been carried out all the same. Other error replies are faults of ours, and
-    pass as they are.
+    The command may have been carried out all the same. Other error replies are bugs, and pass unchanged.
     """
     with tracing.store_span(operation):
         try:
@@ -100,7 +99,7 @@ def redis_errors(operation: str) -> Iterator[None]:
 
 
 def execute(pipeline: Pipeline, operation: str) -> list[Any]:
-    """Send a pipeline in one round trip and return its replies, in order. Raises as `redis_errors` does."""
+    """Send a pipeline in one round trip; its replies in order. Raises as `redis_errors` does."""
     with redis_errors(operation):
         replies: list[Any] = pipeline.execute(raise_on_error=False)
         for reply in replies:
@@ -109,13 +108,24 @@ def execute(pipeline: Pipeline, operation: str) -> list[Any]:
         return replies
 
 
-def scanned(client: Redis, pattern: str) -> Iterator[list[str]]:
-    """The names of all keys like `pattern`, in batches (some empty), each read when it is asked for.
+def load_script(client: Redis, name: str) -> Script:
+    """The script `store/<name>.lua`, to call with its keys and arguments. Raises as `redis_errors` does."""
+    script = client.register_script(Path(__file__).with_name(f"{name}.lua").read_text())
 
-    A key that is there all the while comes at least once. Raises as `redis_errors` does.
+    def run(keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        with redis_errors("EVALSHA"):
+            return script(keys, arguments)
+
+    return run
+
+
+def scan_keys(client: Redis, pattern: str) -> Iterator[list[str]]:
+    """The names of all keys that match `pattern`, in batches (some empty), each read on demand.
+
+    A key that exists throughout is returned at least once. Raises as `redis_errors` does.
     """
     cursor = None
     while cursor != 0:
         with redis_errors("SCAN"):
-            cursor, found = client.scan(cursor or 0, match=pattern, count=_SCANNED)
+            cursor, found = client.scan(cursor or 0, match=pattern, count=_SCAN_COUNT)
         yield [name.decode() for name in found]

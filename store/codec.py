@@ -1,8 +1,8 @@
-"""How records and audit events are written in Redis: compact JSON.
+"""How records and audit events are stored in Redis: compact JSON.
 
 A record states its form (spec/decisions/0019). This release reads its own form and the one before, and keeps
-the fields that it does not know. A job's past claims are stored under the names that the release before this
-one knows (`released` and `earlier`), so that both can run side by side on one store.
+fields that it does not know. A job's past claims are stored under the names that the previous release knows
+(`released` and `earlier`), so that both can run on one store.
 """
 
 from collections.abc import Iterator
@@ -19,11 +19,11 @@ from domain.job_fsm import JobStatus
 from domain.record import AppliedEvent, Record
 from store.errors import RecordUnreadable
 
-#: The form of what this release writes. A record that states none is of the form before the first, 0.
+#: The form that this release writes. A record that states none is of form 0.
 FORM: Final = 1
 
-# The fields at an event's end that may be left out; a later release may add more of them.
-_KNOWN_DETAILS = 6
+# How many optional fields at an event's end this release knows. A later one may add more.
+_OPTIONAL_FIELDS = 6
 
 
 @contextmanager
@@ -35,66 +35,60 @@ def _reading(record_id: str) -> Iterator[None]:
 
 
 def load_record(job_id: str, job: bytes, claim: bytes, seen: bytes | None = None) -> Record:
-    """Read a job, its claim (empty: none) and an applied event. Raises `RecordUnreadable`."""
+    """Read a job, its claim (empty: none) and an applied callback. Raises `RecordUnreadable`."""
     with _reading(job_id):
-        standing = Claim.model_validate(_fields(claim)) if claim else None
-        applied = AppliedEvent(*seen.decode().partition(" ")[::2]) if seen else None
-        return Record(_load_job(job), standing, (job, claim), applied)
+        fields = _load(job)
+        past = [*fields.pop("earlier", {}).values(), fields.pop("released", None)]
+        fields["past_claims"] = sorted(filter(None, past), key=lambda claim: claim["epoch"])
+        return Record(
+            Job.model_validate(fields),
+            load_claim(job_id, claim) if claim else None,
+            revision=(job, claim),
+            seen=AppliedEvent(*seen.decode().partition(" ")[::2]) if seen else None,
+        )
 
 
 def load_claim(job_id: str, raw: bytes) -> Claim:
     """Read a claim. Raises `RecordUnreadable`."""
     with _reading(job_id):
-        return Claim.model_validate(_fields(raw))
+        return Claim.model_validate(_load(raw))
 
 
-def _fields(raw: bytes) -> dict[str, Any]:
-    """Read a record's fields. Raises `ValueError` if it is in a form that this release does not know."""
+def load_project(project_id: str, raw: bytes) -> Project:
+    """Read a project. Raises `RecordUnreadable`."""
+    with _reading(project_id):
+        return Project.model_validate(_load(raw))
+
+
+def _load(raw: bytes) -> dict[str, Any]:
     fields = orjson.loads(raw)
     if not isinstance(fields, dict) or fields.pop("form", 0) not in (FORM - 1, FORM):
-        raise ValueError("the record is in another form")
+        raise ValueError("the record has another form")
     return fields
 
 
-def _stored(fields: dict[str, Any]) -> bytes:
-    return orjson.dumps({"form": FORM, **fields}, option=orjson.OPT_UTC_Z)
-
-
-def dump_applied(event: AppliedEvent) -> str:
-    return " ".join(event)
-
-
-def _load_job(raw: bytes) -> Job:
-    fields = _fields(raw)
-    past = [*fields.pop("earlier", {}).values(), fields.pop("released", None)]
-    fields["past_claims"] = sorted(filter(None, past), key=lambda claim: claim["epoch"])
-    return Job.model_validate(fields)
-
-
 def dump_job(job: Job) -> bytes:
-    """Write a job; fields at their default are left out."""
+    """Write a job without the fields that have their default."""
     fields = job.model_dump(exclude_defaults=True)
     for claim in fields.pop("past_claims", ()):
         if claim["phase"] is Phase.RELEASED:
             fields["released"] = claim
         else:
             fields.setdefault("earlier", {})[claim["dispatch_id"]] = claim
-    return _stored(fields)
+    return _dump(fields)
 
 
 def dump_claim(claim: Claim | None) -> bytes:
-    """Write a claim; fields at their default are left out, and nothing is written where there is none."""
-    return _stored(claim.model_dump(exclude_defaults=True)) if claim else b""
+    """Write a claim without the fields that have their default; empty if there is none."""
+    return _dump(claim.model_dump(exclude_defaults=True)) if claim else b""
 
 
 def dump_project(project: Project) -> bytes:
-    return _stored(project.model_dump())
+    return _dump(project.model_dump())
 
 
-def load_project(project_id: str, raw: bytes) -> Project:
-    """Read a project. Raises `RecordUnreadable`."""
-    with _reading(project_id):
-        return Project.model_validate(_fields(raw))
+def _dump(fields: dict[str, Any]) -> bytes:
+    return orjson.dumps({"form": FORM, **fields}, option=orjson.OPT_UTC_Z)
 
 
 def dump_event(event: AuditEvent) -> bytes:
@@ -107,7 +101,7 @@ def dump_event(event: AuditEvent) -> bytes:
 
 
 def load_event(raw: bytes) -> AuditEvent | None:
-    """Read an event; None if it is of a kind, an actor or a state that this release does not know."""
+    """Read an event; None if this release does not know its type, actor or state."""
     try:
         kind, actor, before, after, occurred, recorded, *rest = orjson.loads(raw)
         return AuditEvent(
@@ -117,7 +111,7 @@ def load_event(raw: bytes) -> AuditEvent | None:
             JobStatus(after),
             datetime.fromtimestamp(occurred / 1_000_000, UTC),
             datetime.fromtimestamp(recorded / 1_000_000, UTC),
-            *rest[:_KNOWN_DETAILS],
+            *rest[:_OPTIONAL_FIELDS],
         )
     except (ValueError, TypeError, OverflowError):
         return None

@@ -1,21 +1,21 @@
--- Commit a decided change of one job, if the job and its claim are still what the decision was made on.
--- Knows no states: it compares, writes, and says whether it did.
+-- Commit a change of one job, if the job and its claim are still as they were read.
+-- It knows no states: the rules are in Python.
 --
 -- KEYS[1] job  [2] claim  [3] trail  [4] callbacks  [5..8] indexes
---      [9] pause  [10] the owner's jobs by change  [11] jobs in the state before  [12] in the state after
+--      [9] pause  [10] the owner's jobs by change  [11] jobs in the old state  [12] jobs in the new state
 --      [13..] queues (may be absent)
 -- ARGV[1] the job as it was read
 -- ARGV[2] the claim as it was read   ('' = there was none)
 -- ARGV[3] the new job                ('' = unchanged)
--- ARGV[4] the new claim              ('' = unchanged, '-' = free the key)
+-- ARGV[4] the new claim              ('' = unchanged, '-' = delete it)
 -- ARGV[5] job id                     [6..9] its score in each index ('' = not listed)
 -- ARGV[10] channel to notify on      ('' = no notification)
--- ARGV[11] event_id  [12] what to remember of it      ('' = not a callback)
--- ARGV[13] message for the shortest of the queues ('' = none)
+-- ARGV[11] event_id  [12] its digest and dispatch     ('' = not a callback)
+-- ARGV[13] message for the shortest of the queues     ('' = none)
 -- ARGV[14] '1': not while dispatching is paused
--- ARGV[15] the job's place by change as it was, [16] as it is if the job is new
--- ARGV[17] its place in its state's list as it was, [18] as it is if the job is new     ('' = has no list)
--- ARGV[19] how long all that is kept of the job lives on, in milliseconds ('' = for ever)
+-- ARGV[15] the job's old entry by change, [16] the new one
+-- ARGV[17] its old entry in its state's list, [18] the new one     ('' = no list)
+-- ARGV[19] milliseconds after which all keys of the job expire     ('' = never)
 -- ARGV[20..] events for the trail
 -- returns 1 if committed, 0 if job or claim had changed, 2 if dispatching is paused
 
@@ -43,20 +43,20 @@ if ARGV[3] ~= '' then
   if ARGV[17] ~= '' then redis.call('ZREM', KEYS[11], ARGV[17]) end
   if ARGV[18] ~= '' then
     redis.call('ZADD', KEYS[12], 0, ARGV[18])
-    -- Failed jobs may lie in the store for ever: the oldest leave the list.
+    -- Failed jobs may be kept for ever: the oldest leave the list.
     redis.call('ZREMRANGEBYRANK', KEYS[12], 0, -100001)
   end
 end
 if ARGV[11] ~= '' then redis.call('HSET', KEYS[4], ARGV[11], ARGV[12]) end
--- A job that is tried for weeks would fill the store with its trail: the oldest events go. How many went is kept
--- where no callback's event_id can be: a reader who follows the trail counts its places from the first event.
+-- The trail of a job that is retried for weeks would fill the store: the oldest events are removed. Their number is
+-- kept under a key that is no event_id, since positions in the trail count from its first event.
 local most_events = 10000
 local excess = #ARGV > 19 and redis.call('RPUSH', KEYS[3], unpack(ARGV, 20)) - most_events or 0
 if excess > 0 then
   redis.call('LTRIM', KEYS[3], excess, -1)
   redis.call('HINCRBY', KEYS[4], '', excess)
 end
--- The job's own key first: no moment is then left in which the job is there and its claim is gone.
+-- The job's own key first: the job must never be there while its claim has expired.
 for i = 1, 4 do
   if ARGV[19] == '' then redis.call('PERSIST', KEYS[i]) else redis.call('PEXPIRE', KEYS[i], ARGV[19]) end
 end
@@ -69,7 +69,7 @@ if ARGV[13] ~= '' then
 end
 if ARGV[10] ~= '' then
   redis.call('PUBLISH', ARGV[10], ARGV[5])
-  -- The topic of those who wait for any of the owner's jobs.
+  -- The topic of callers who wait for any of the owner's jobs.
   if ARGV[3] ~= '' then redis.call('PUBLISH', ARGV[10], KEYS[10]) end
 end
 return 1

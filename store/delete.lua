@@ -1,8 +1,8 @@
--- Delete a job and all that names it, if the job and its claim are still what the decision was made on.
+-- Delete a job, and its entries in lists and indexes, if the job and its claim are still as they were read.
 --
 -- KEYS[1] job  [2] claim  [3] trail  [4] callbacks  [5..] lists and indexes
 -- ARGV[1] the job as it was read  [2] the claim as it was read ('' = there was none)
--- ARGV[3..] what names the job in each of the lists
+-- ARGV[3..] the job's entry in each of the lists and indexes
 -- returns 1 if deleted, 0 if job or claim had changed
 
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then return 0 end

@@ -8,21 +8,18 @@ class StoreError(Exception):
 
 
 class StoreUnavailable(StoreError):
-    """Redis did not answer, or not in time, or not as a writable primary. Try again later.
+    """Redis did not answer in time, or not as a writable primary. Try again later.
 
     A command that was sent may have been carried out all the same.
     """
 
 
 class StoreContended(StoreError):
-    """The record changed under every try to change it. Try again later."""
+    """The record changed under every attempt to change it. Try again later."""
 
 
 class QueueUnavailable(StoreError):
-    """The broker did not take the message, or did not say so. It may have landed all the same.
-
-    `token` is that of the claim that the message was for.
-    """
+    """The broker did not confirm the message for the claim of `token`. It may have landed all the same."""
 
     def __init__(self, token: FencingToken) -> None:
         super().__init__("the broker did not take the message")
@@ -30,11 +27,11 @@ class QueueUnavailable(StoreError):
 
 
 class DispatchingPaused(StoreError):
-    """Nothing was committed: the change would have begun a post, and dispatching is paused."""
+    """Nothing was committed: the change would have begun a post while dispatching is paused."""
 
 
 class RecordUnreadable(StoreError):
-    """A stored record that this release cannot read: a later release wrote it, or it is corrupt."""
+    """This release cannot read a stored record: a later release wrote it, or it is corrupt."""
 
     def __init__(self, record_id: str) -> None:
         super().__init__("a record cannot be read")

@@ -1,25 +1,22 @@
-"""What an `Idempotency-Key` of a create stands for: an id, and the body that came with it."""
+"""Idempotency keys of create requests: which id, and which request body, a key was first used for."""
 
 from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 
 import orjson
 from redis import Redis
 
 from domain.errors import BEING_ERASED, Forbidden, IdempotencyKeyMismatch
 from store import keys
-from store.client import redis_errors, scanned
-
-_REMEMBER = Path(__file__).with_name("remember.lua").read_text()
+from store.client import load_script, redis_errors, scan_keys
 
 
 class IdempotencyKeys:
-    """Remembers each key for `seconds`, by a digest: a key is the caller's text."""
+    """Remembers each key for `seconds`, as a digest: a key is the caller's text."""
 
     def __init__(self, client: Redis, seconds: int) -> None:
         self._client, self.seconds = client, seconds
-        self._remember = client.register_script(_REMEMBER)
+        self._remember = load_script(client, "remember")
 
     def id_for(
         self,
@@ -28,21 +25,20 @@ class IdempotencyKeys:
         new_id: str,
         before_write: Callable[[], None],
     ) -> str:
-        """The id that `key` (caller, place, the caller's own key) stands for: `new_id` if it is new.
+        """The id that `key` (user, place, the caller's own key) stands for: `new_id` if the key is new.
 
-        The record itself is made after this, under that id: after a crash in between, a repeat makes it.
-        `before_write` is called where the key is not known yet: what it raises leaves it so.
-        Raises `IdempotencyKeyMismatch` if the key came with another body before, `Forbidden` if it is new and
-        the caller is being erased, and `StoreUnavailable`.
+        The record is created afterwards, under that id; after a crash in between, a repeat creates it.
+        `before_write` is called before a new key is stored, and may prevent that by raising.
+        Raises `IdempotencyKeyMismatch` if the key was used with another body, `Forbidden` if it is new and the
+        user is being erased, and `StoreUnavailable`.
         """
         name = keys.idempotency_key(key[0], _digest(key))
         with redis_errors("GET"):
             stored = self._client.get(name)
         if stored is None:
             before_write()
-            names, value = [name, keys.user_erasure(key[0])], f"{new_id} {_digest(body)}"
-            with redis_errors("EVALSHA"):
-                stored = self._remember(names, [value, self.seconds])
+            value = f"{new_id} {_digest(body)}"
+            stored = self._remember([name, keys.user_erasure(key[0])], [value, self.seconds])
         if stored is None:
             raise Forbidden(BEING_ERASED)
         known_id, _, body_digest = stored.decode().partition(" ")
@@ -51,9 +47,9 @@ class IdempotencyKeys:
         return str(known_id)
 
     def forget(self, user: str) -> int:
-        """Forget every key of a user; how many there were. Reads the whole keyspace, a batch at a time."""
+        """Forget all keys of a user; how many there were. Scans the whole keyspace, in batches."""
         forgotten = 0
-        for batch in scanned(self._client, keys.idempotency_key(user, "*")):
+        for batch in scan_keys(self._client, keys.idempotency_key(user, "*")):
             if batch:
                 with redis_errors("UNLINK"):
                     forgotten += self._client.unlink(*batch)

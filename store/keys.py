@@ -1,6 +1,8 @@
-"""The names of all keys. A job's keys share its id as hash tag, so that one script may touch them all
-on a Redis Cluster too. Touched together with them, where it is one Redis: the lists and indexes that name
-the job, and the queue of a broker that is the same Redis."""
+"""The names of all keys.
+
+A job's keys share its id as hash tag, as Redis Cluster needs for keys that one script touches. Scripts also
+touch lists, indexes and queues, which need one Redis.
+"""
 
 from hashlib import sha256
 
@@ -17,10 +19,12 @@ LIMITS = f"{PREFIX}limits"
 PUT_ASIDE = f"{PREFIX}messages:put-aside"
 PAUSE = f"{PREFIX}pause"
 LAST_PAUSE = f"{PREFIX}pause:last"
+# All lists of jobs, as a pattern.
+JOB_LISTS = f"{PREFIX}*:jobs-by-*"
 
 
 def changes_channel(client: Redis) -> str:
-    """Where changes are notified. Pub/sub ignores database numbers, so the name holds the client's."""
+    """Where changes are published. Pub/sub ignores database numbers, so the name has the client's."""
     return f"{PREFIX}{client.get_connection_kwargs().get('db') or 0}:changes"
 
 
@@ -30,7 +34,7 @@ def job(job_id: str) -> str:
 
 
 def claim(job_id: str) -> str:
-    """The job's claim, as JSON; set with NX, and gone only with the job."""
+    """The job's claim, as JSON."""
     return f"{PREFIX}{{{job_id}}}:claim"
 
 
@@ -40,22 +44,22 @@ def trail(job_id: str) -> str:
 
 
 def callbacks(job_id: str) -> str:
-    """The callbacks that were applied: a hash of event_id to the payload's digest."""
+    """The applied callbacks: a hash of event_id to the payload's digest and the dispatch."""
     return f"{PREFIX}{{{job_id}}}:callbacks"
 
 
 def jobs_in(status: str) -> str:
-    """The jobs in a state, by when they came into it. What is in it: `store/lists.py`."""
+    """The jobs in a state, by when they entered it: a list of `store/lists.py`."""
     return f"{PREFIX}{status}:jobs-by-change"
 
 
 def made(record_id: str) -> str:
-    """Says that the job or project was made by an idempotency key; outlives the record, as long as the key."""
+    """Exists once a job or project was created with an idempotency key, for at least as long as the key."""
     return f"{PREFIX}{{{record_id}}}:made"
 
 
 def idempotency_key(user: str, digest: str) -> str:
-    """The id and the digest of the body that a user's idempotency key stands for."""
+    """The id, and the digest of the body, that a user's idempotency key was first used for."""
     return f"{_user(user)}:idempotency:{digest}"
 
 
@@ -65,7 +69,7 @@ def project(project_id: str) -> str:
 
 
 def project_jobs(project_id: str) -> str:
-    """The jobs of a project by creation. What is in this and the next three: `store/lists.py`."""
+    """The jobs of a project by creation: a list of `store/lists.py`, as are the next three."""
     return f"{PREFIX}{{{project_id}}}:jobs-by-creation"
 
 
@@ -85,19 +89,15 @@ def user_projects(user: str) -> str:
 
 
 def user_erasure(user: str) -> str:
-    """There while a user is being erased: nothing is made for them meanwhile."""
+    """Exists while a user is being erased: nothing is created for them meanwhile."""
     return f"{_user(user)}:being-erased"
 
 
 def project_erasure(project_id: str) -> str:
-    """There while a project is being erased: no job is made in it meanwhile."""
+    """Exists while a project is being erased: no job is created in it meanwhile."""
     return f"{PREFIX}{{{project_id}}}:being-erased"
 
 
 def _user(user: str) -> str:
-    # A digest: users are free text.
+    # A digest: a user's name is free text.
     return f"{PREFIX}user:{{{sha256(user.encode()).hexdigest()[:32]}}}"
-
-
-# All lists of jobs, as a pattern.
-JOB_LISTS = f"{PREFIX}*:jobs-by-*"

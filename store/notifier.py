@@ -1,7 +1,7 @@
 """The notifier: one Redis subscription per process wakes the threads that wait for a job to change.
 
-A notification names a topic and nothing else: a job by its id, or all jobs of a user. It can be lost, late or
-forged, so a waiter that is woken reads the record, and reads it now and then anyway.
+A notification is only a topic: a job's id, or `keys.user_changes` for all jobs of a user (not for new ones).
+It can be lost, late or forged, so a waiter that is woken reads the record, and reads it now and then anyway.
 """
 
 import threading
@@ -21,22 +21,17 @@ _POLL_SECONDS = 0.5
 _RECONNECT_SECONDS = 0.2
 
 
-def changes_topic(user: str) -> str:
-    """The topic of whatever changes among a user's jobs. New ones are not notified."""
-    return keys.user_changes(user)
-
-
 class Subscription(threading.Event):
-    """One waiter's place: set when what it waits for may have changed since its last wait."""
+    """One waiter: set when its topic may have changed since its last wait."""
 
     def wait_for_change(self, seconds: float) -> None:
-        """Return when the job may have changed since the last wait, or after `seconds`."""
+        """Return when the topic may have changed since the last wait, or after `seconds`."""
         self.wait(seconds)
         self.clear()
 
 
 class Notifier:
-    """The subscriptions of a process. The connection is made with the first of them."""
+    """The subscriptions of a process. It connects at the first one."""
 
     def __init__(self, client: Redis) -> None:
         self._client = client
@@ -47,7 +42,7 @@ class Notifier:
 
     @contextmanager
     def subscribe(self, topic: str) -> Iterator[Subscription]:
-        """A subscription to the changes of a job, by its id, or to a `changes_topic`, from now on."""
+        """A subscription to the changes of `topic` from now on."""
         subscription = Subscription()
         with self._lock:
             self._subscriptions.setdefault(topic, set()).add(subscription)
@@ -68,11 +63,11 @@ class Notifier:
             try:
                 self._listen()
             except (RedisError, OSError):
-                pass  # the store is away: waiters read the record by themselves
+                pass  # the store is away: waiters poll the record
             except Exception:
                 with suppress(Exception):
                     log.error("notifier.failed", exc_info=True)
-            # What was published meanwhile is lost.
+            # Notifications published meanwhile are lost.
             self._notify_all()
             time.sleep(_RECONNECT_SECONDS)
 
@@ -86,7 +81,7 @@ class Notifier:
                 if message["type"] == "message":
                     self._notify(message["data"].decode(errors="replace"))
                 else:
-                    self._notify_all()  # subscribed: what came before this moment was missed
+                    self._notify_all()  # just subscribed: earlier notifications were missed
 
     def _notify(self, topic: str) -> None:
         with self._lock:
@@ -94,5 +89,5 @@ class Notifier:
                 subscription.set()
 
     def _notify_all(self) -> None:
-        for topic in list(self._subscriptions):  # others come and go meanwhile
+        for topic in list(self._subscriptions):  # it changes meanwhile
             self._notify(topic)

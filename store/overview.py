@@ -1,7 +1,7 @@
-"""What the store knows of the service as a whole: claims and queues, as an operator watches them."""
+"""The state of the service as a whole, in numbers: claims, jobs and queues."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from store.client import execute, redis_errors
 from store.errors import RecordUnreadable
 from store.lists import entry
 
-# Looking at each claim is for a handful of them; in a crisis there may be many more.
+# Each claim is read: there is usually a handful of them, but in a crisis there may be many more.
 _MOST_CLAIMS = 1_000
 OPEN_STATES = tuple(status for status in JobStatus if status not in TERMINAL_STATUSES)
 LATELY = timedelta(hours=24)
@@ -23,11 +23,11 @@ LATELY = timedelta(hours=24)
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """Claims and queues at one moment; ages in seconds, 0 where there is nothing.
+    """Counts at one moment; ages are in seconds, 0 where there is nothing.
 
-    `phases` and `oldest_claim_age` are of the 1,000 oldest claims in flight; `silent` counts jobs.
-    `jobs` counts those in each state that is not terminal, up to 100,000 each; `failed_lately` those that
-    failed in the last 24 hours.
+    `phases` and `oldest_claim_age` are those of the 1,000 oldest claims in flight; `silent` counts jobs.
+    `jobs` has each state that is not terminal, with a count of up to 100,000; `failed_lately` counts the jobs
+    that failed in the last 24 hours.
     """
 
     in_flight: int
@@ -54,18 +54,17 @@ def overview(client: Redis, queues: Sequence[str], now: datetime) -> Overview:
     for queue in queues:
         pipeline.llen(queue)
     found = execute(pipeline, "ZCARD ZRANGE EXISTS ZLEXCOUNT LLEN")
-    in_flight, due, unknown, oldest, silent, paused, failed, *counts = found
-    claims = _open_claims(client, [job_id.decode() for job_id in due])
+    in_flight, job_ids, unknown, oldest, silent, paused, failed, *counts = found
+    claims = [*_claims_in_flight(client, [job_id.decode() for job_id in job_ids])]
     phases = Counter(claim.phase for claim in claims)
     since = min((claim.claimed_at for claim in claims), default=now)
     return Overview(
         in_flight=in_flight,
         unknown=unknown,
-        # All of them: an unknown outcome that is held for ever is due at no time.
         phases={
             Phase.CLAIMED: phases[Phase.CLAIMED],
             Phase.SENDING: phases[Phase.SENDING],
-            Phase.UNKNOWN: unknown,
+            Phase.UNKNOWN: unknown,  # all of them
         },
         oldest_claim_age=max(0.0, (now - since).total_seconds()),
         oldest_unknown_age=max(0.0, now.timestamp() - oldest[0][1]) if oldest else 0.0,
@@ -77,22 +76,14 @@ def overview(client: Redis, queues: Sequence[str], now: datetime) -> Overview:
     )
 
 
-def _open_claims(client: Redis, job_ids: list[str]) -> list[Claim]:
+def _claims_in_flight(client: Redis, job_ids: list[str]) -> Iterator[Claim]:
     if not job_ids:
-        return []
-    pipeline = client.pipeline(transaction=False)
-    for job_id in job_ids:
-        pipeline.get(keys.claim(job_id))
-    claims, settled = [], []
-    for job_id, raw in zip(job_ids, execute(pipeline, "GET"), strict=True):
-        # What cannot be read is counted where it is due: in the sweep.
+        return
+    with redis_errors("MGET"):
+        found = client.mget(map(keys.claim, job_ids))
+    for job_id, raw in zip(job_ids, found, strict=True):
+        # One that cannot be read is counted by the sweep, once it is due.
         with suppress(RecordUnreadable):
             claim = codec.load_claim(job_id, raw) if raw else None
             if claim and claim.in_flight:
-                claims.append(claim)
-            else:
-                settled.append(job_id)
-    if settled:  # by a process of the release before, which does not know this list
-        with redis_errors("ZREM"):
-            client.zrem(keys.IN_FLIGHT, *settled)
-    return claims
+                yield claim

@@ -1,4 +1,4 @@
-"""The pause of the whole fleet, as the store keeps it."""
+"""The pause of dispatching in the whole fleet."""
 
 from datetime import UTC, datetime
 
@@ -13,7 +13,7 @@ from store.client import redis_errors
 class PauseStore:
     """Begins, ends and reads the pause. Every method raises `StoreUnavailable`.
 
-    The key of a pause is there exactly while it is on: a commit that begins a post asks for that.
+    The pause's key exists exactly while it is on: a commit that begins a post checks for it.
     """
 
     def __init__(self, client: Redis) -> None:
@@ -22,8 +22,8 @@ class PauseStore:
     def latest(self) -> Pause | None:
         """The pause that is on, else the one that ended last; None if there never was one."""
         with redis_errors("MGET"):
-            standing, last = self._client.mget(keys.PAUSE, keys.LAST_PAUSE)
-        return _standing(standing) if standing else _readable(last)
+            current, last = self._client.mget(keys.PAUSE, keys.LAST_PAUSE)
+        return _current(current) if current else _readable(last)
 
     def current(self) -> Pause | None:
         """The pause that is on; None if none is."""
@@ -31,7 +31,7 @@ class PauseStore:
         return latest if latest and latest.is_on else None
 
     def begin(self, by: str, reason: str, now: datetime) -> Pause:
-        """Pause dispatching; return the pause that stands, which is an earlier one if one was on."""
+        """Pause dispatching; return the pause that is on, which is an earlier one if there was one."""
         pause = Pause(paused_at=now, by=by, reason=reason)
         with redis_errors("SET"):
             is_new = self._client.set(keys.PAUSE, pause.model_dump_json(), nx=True)
@@ -39,15 +39,14 @@ class PauseStore:
 
     def end(self, by: str, now: datetime, reason: str | None = None) -> Pause | None:
         """Resume dispatching; return the pause that this ended, None if none was on."""
+        resumed = {"resumed_at": now, "resumed_by": by, "resumed_because": reason}
 
         def write(pipeline: Pipeline) -> Pause | None:
             raw = pipeline.get(keys.PAUSE)
             pipeline.multi()
             if not raw:
                 return None
-            ended = _standing(raw).model_copy(
-                update={"resumed_at": now, "resumed_by": by, "resumed_because": reason}
-            )
+            ended = _current(raw).model_copy(update=resumed)
             pipeline.set(keys.LAST_PAUSE, ended.model_dump_json())
             pipeline.delete(keys.PAUSE)
             return ended
@@ -66,9 +65,7 @@ def _readable(raw: bytes | None) -> Pause | None:
         return None
 
 
-def _standing(raw: bytes) -> Pause:
-    # One that this release cannot read is on all the same, and can be ended.
-    unreadable = Pause(
-        paused_at=datetime.fromtimestamp(0, UTC), by="unknown", reason="not readable"
-    )
-    return _readable(raw) or unreadable
+def _current(raw: bytes) -> Pause:
+    # A pause that this release cannot read is on all the same, and can be ended.
+    epoch = datetime.fromtimestamp(0, UTC)
+    return _readable(raw) or Pause(paused_at=epoch, by="unknown", reason="not readable")

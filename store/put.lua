@@ -1,13 +1,13 @@
--- Make a record and list it, unless it is there or was made before.
+-- Create a record and list it, unless it exists or was created before.
 --
--- KEYS[1] record  [2] marker: it was made before, even if it is gone by now  [3] trail
---      [4] what it is made in, which must be there (the record itself: in nothing)
+-- KEYS[1] record  [2] marker: it was created before, even if it is gone by now  [3] trail
+--      [4] its parent, which must exist (the record itself: it has none)
 --      [5] its owner, [6] its project is being erased  [7..] lists
 -- ARGV[1] the record
 -- ARGV[2] seconds that the marker lasts  ('0' = none is set)
 -- ARGV[3] the first event of the trail   ('' = none)
--- ARGV[4..] the record's place in each of the lists
--- returns 1 if it was made, 0 if it was made before or has nothing to be made in, 2 if there is an erasure
+-- ARGV[4..] the record's entry in each of the lists
+-- returns 1 if it was created, 0 if it was before or has no parent, 2 during an erasure
 
 if redis.call('EXISTS', KEYS[1], KEYS[2]) > 0 then return 0 end
 if KEYS[4] ~= KEYS[1] and redis.call('EXISTS', KEYS[4]) == 0 then return 0 end

@@ -1,4 +1,4 @@
-"""Whether this Redis may be trusted with claims."""
+"""Whether a Redis is fit to be the store: its configuration, clock, memory and permissions."""
 
 import time
 from typing import Any
@@ -13,11 +13,10 @@ from store.errors import StoreUnavailable
 
 
 def problems(client: Redis, *, production: bool) -> list[str]:
-    """What makes this Redis unfit to be the store, in words for an operator; empty if nothing does.
+    """What makes this Redis unfit for `production`, in words for an operator; empty if nothing does.
 
-    A store that evicts or forgets would let a dispatched job be dispatched again, so in production
-    neither is accepted. A provider that hides CONFIG is believed by what INFO says.
-    Raises `StoreUnavailable`.
+    A store that evicts or loses claims would let a job be dispatched again. Where a provider hides CONFIG,
+    what INFO says must do. Raises `StoreUnavailable`.
     """
     info = _info(client)
     found = []
@@ -46,36 +45,33 @@ def seconds_apart(client: Redis) -> float:
 
 
 def memory(client: Redis) -> tuple[int, int]:
-    """Bytes that are used, and that there are: by `maxmemory`, else of the machine (0: it does not say)."""
+    """Bytes in use, and the limit: `maxmemory`, else the machine's memory (0: unknown)."""
     info = _info(client)
     return info["used_memory"], info.get("maxmemory") or info.get("total_system_memory") or 0
 
 
 def missing_permissions(client: Redis) -> list[str]:
-    """The commands of the service that this user may not do. It leaves nothing behind."""
+    """The commands that the service needs and this user may not call. It leaves nothing behind."""
     name = f"{keys.PREFIX}{{doctor-{uuid4().hex}}}"
-    tries: dict[str, tuple[Any, ...]] = {
-        "SET": (f"{name}:s", "x", "NX", "EX", 5), "GET": (f"{name}:s",), "MGET": (f"{name}:s",),
-        "RPUSH": (f"{name}:l", "x"), "LRANGE": (f"{name}:l", 0, 0), "LLEN": (f"{name}:l",),
-        "LTRIM": (f"{name}:l", 0, -1),
-        "RPOP": (f"{name}:l",), "LPUSH": (f"{name}:l", "x"), "BRPOP": (f"{name}:l", 0.1),
-        "HSET": (f"{name}:h", "x", "x"), "HGET": (f"{name}:h", "x"), "HINCRBY": (f"{name}:h", "n", 1),
-        "ZADD": (f"{name}:z", 1, "x"), "ZCARD": (f"{name}:z",), "ZRANGE": (f"{name}:z", 0, 0),
-        "ZRANGEBYLEX": (f"{name}:z", "-", "+"), "ZREVRANGEBYLEX": (f"{name}:z", "+", "-"),
-        "ZRANGEBYSCORE": (f"{name}:z", 0, 1), "ZLEXCOUNT": (f"{name}:z", "-", "+"),
-        "ZSCORE": (f"{name}:z", "x"), "ZREMRANGEBYRANK": (f"{name}:z", 0, -100), "ZREM": (f"{name}:z", "x"),
-        "PEXPIRE": (f"{name}:u", 1), "PTTL": (f"{name}:u",), "PERSIST": (f"{name}:u",),
-        "SCAN": (0, "COUNT", 1), "UNLINK": (f"{name}:u",),
-        "EVAL": ("return 1", 1, f"{name}:s"),
-        "EXISTS": (f"{name}:s",),
-        "PUBLISH": (keys.changes_channel(client), ""),
-        "DEL": (f"{name}:s", f"{name}:l", f"{name}:h", f"{name}:z"),
+    text, queue, fields, index, gone = (f"{name}:{kind}" for kind in "slhzu")
+    calls: dict[str, tuple[Any, ...]] = {
+        "SET": (text, "x", "NX", "EX", 5), "GET": (text,), "MGET": (text,), "EXISTS": (text,),
+        "RPUSH": (queue, "x"), "LRANGE": (queue, 0, 0), "LLEN": (queue,), "LTRIM": (queue, 0, -1),
+        "RPOP": (queue,), "LPUSH": (queue, "x"), "BRPOP": (queue, 0.1),
+        "HSET": (fields, "x", "x"), "HGET": (fields, "x"), "HINCRBY": (fields, "n", 1),
+        "ZADD": (index, 1, "x"), "ZCARD": (index,), "ZSCORE": (index, "x"), "ZRANGE": (index, 0, 0),
+        "ZRANGEBYSCORE": (index, 0, 1), "ZRANGEBYLEX": (index, "-", "+"),
+        "ZREVRANGEBYLEX": (index, "+", "-"), "ZLEXCOUNT": (index, "-", "+"),
+        "ZREMRANGEBYRANK": (index, 0, -100), "ZREM": (index, "x"),
+        "PEXPIRE": (gone, 1), "PTTL": (gone,), "PERSIST": (gone,), "UNLINK": (gone,),
+        "EVAL": ("return 1", 1, text), "PUBLISH": (keys.changes_channel(client), ""),
+        "SCAN": (0, "COUNT", 1), "DEL": (text, queue, fields, index),
     }  # fmt: skip
-    return [command for command, arguments in tries.items() if not may(client, command, *arguments)]
+    return [command for command, arguments in calls.items() if not may(client, command, *arguments)]
 
 
 def may(client: Redis, command: str, *arguments: Any) -> bool:
-    """Whether this user may do it, found out by doing it. Raises `StoreUnavailable` for other reasons."""
+    """Whether this user may call a command, found out by calling it. Raises `StoreUnavailable`."""
     try:
         with redis_errors(command):
             client.execute_command(command, *arguments)
@@ -99,4 +95,4 @@ def _persists(client: Redis, info: dict[str, Any]) -> bool:
         try:
             return bool(client.config_get("save").get("save"))
         except ResponseError:
-            return True  # no such command here, or not for this user
+            return True  # the command does not exist here, or not for this user

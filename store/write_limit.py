@@ -1,4 +1,4 @@
-"""How often one user may change something: the moving window of the `limits` package, on the store's Redis."""
+"""How often one user may change something: a moving window of the `limits` package, kept in the store."""
 
 import math
 import time
@@ -15,20 +15,19 @@ from store.client import redis_errors
 
 
 class WriteLimit:
-    """Counts each user's changes. `limit` is in words that `limits` knows, such as "60/minute"; empty: none."""
+    """Counts each user's changes. `limit` is in the notation of `limits`, as "60/minute"; empty: no limit."""
 
     def __init__(self, limit: str, client: Redis) -> None:
         self._limit = parse(limit) if limit else None
-        # The address is not looked at: the connections are the client's.
-        storage = RedisStorage(
-            "redis://", connection_pool=client.connection_pool, key_prefix=keys.LIMITS
-        )
+        # The storage wants an address, but uses the client's connections.
+        pool = client.connection_pool
+        storage = RedisStorage("redis://", connection_pool=pool, key_prefix=keys.LIMITS)
         self._limiter = MovingWindowRateLimiter(storage)
 
     def count(self, user: str) -> None:
-        """Count one change that this user is about to make. One that is refused does not count.
+        """Count a change that the user is about to make. A refused one does not count.
 
-        Raises `RateLimited`, with the seconds until the next one is free, and `StoreUnavailable`.
+        Raises `RateLimited`, with the seconds until the next change is allowed, and `StoreUnavailable`.
         """
         if self._limit is None:
             return

@@ -25,8 +25,8 @@ from api.routes.jobs import ensure_allowed_profile
 from api.routes.metrics import seen_with_queues
 from domain.audit import OperatorAct
 from services.operations import JobFilter
+from store.indexes import View
 from store.lists import PageQuery
-from store.views import View
 
 blueprint = Blueprint("operations", __name__, url_prefix="/api/v1/operations")
 blueprint.before_request(authenticate)

@@ -1,4 +1,4 @@
-"""The engine over a real socket: what an adapter did not foresee, and what changes while it prepares."""
+"""The engine over a real socket: unreadable answers, expired tokens, and jobs cancelled meanwhile."""
 
 import itertools
 import time
@@ -19,36 +19,31 @@ from tests.support.orchestrator import StubOrchestrator
 DISPATCH = Dispatch("run-job", {"job_id": "job"}, utc_now())
 
 
-class Puzzled(Webhook):
-    """It cannot read the answer to a start."""
+class Failing(Webhook):
+    """Fails to read the answer to a start."""
 
     def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
-        """Fail."""
         raise KeyError(answer.status)
 
 
 class Preparing(Webhook):
-    """It asks for a token first, at the same address."""
+    """Gets a token before each start, at the same address."""
 
     def prepare(self) -> Request | None:
-        """Ask."""
         return Request("GET", self._url)
 
     def read_prepare(self, answer: Answer) -> str | Refusal:
-        """Any answer will do."""
         return answer.headers["X-Token"]
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
-        """With the token."""
         return Request("POST", self._url, dispatch.body, {"X-Token": prepared})
 
     def is_stale(self, answer: Answer) -> bool:
-        """As engines say that a token has expired."""
         return answer.status == 401
 
 
 class Asking(Webhook):
-    """It asks for a run before it ends it, and finds it in the state that it was given."""
+    """Asks for a run before cancelling it, and always finds it in `state`."""
 
     asks_before_cancel = True
 
@@ -57,24 +52,22 @@ class Asking(Webhook):
         self._state = state
 
     def ask(self, dispatch_id: str, prepared: str) -> Request:
-        """Ask."""
         return Request("GET", self._url)
 
     def read_ask(self, answer: Answer) -> Run:
-        """Whatever the answer."""
         return Run(self._state)
 
 
 class Tokens:
-    """Gives one token after the other, and accepts starts with the one that is good."""
+    """Issues the tokens 1, 2 …, and accepts starts with only the `good` one."""
 
     def __init__(self, good: str) -> None:
-        self._good, self._given = good, itertools.count(1)
+        self._good, self._issued = good, itertools.count(1)
 
     def __call__(self, exchange: Exchange) -> None:
         request = exchange.request
         if request.method == "GET":
-            exchange.answer(200, b"", {"X-Token": str(next(self._given))})
+            exchange.answer(200, b"", {"X-Token": str(next(self._issued))})
         else:
             exchange.answer(202 if request.headers["x-token"] == self._good else 401, b"", {})
 
@@ -83,16 +76,16 @@ def client() -> OrchestratorClient:
     return OrchestratorClient(Settings(env="development", orchestrator_connect_tries=1))
 
 
-def test_an_answer_that_no_adapter_foresaw_is_lost_and_never_taken_for_nothing_sent() -> None:
+def test_an_answer_that_the_adapter_fails_to_read_counts_as_lost() -> None:
     with StubOrchestrator() as stub:
-        engine = Engine(client(), Puzzled(stub.url, Signer(())))
+        engine = Engine(client(), Failing(stub.url, Signer(())))
         outcome = engine.start(DISPATCH, lambda: True, time.monotonic())
         assert len(stub.requests) == 1
     assert outcome.event is ClaimEvent.LOST
 
 
 @pytest.mark.parametrize(("good", "event"), [("2", "accepted"), ("3", "refused")])
-def test_a_token_that_is_no_longer_good_is_renewed_once(good: str, event: str) -> None:
+def test_an_expired_token_is_renewed_once(good: str, event: str) -> None:
     with StubOrchestrator(Tokens(good)) as stub:
         engine = Engine(client(), Preparing(stub.url, Signer(())))
         outcome = engine.start(DISPATCH, lambda: True, time.monotonic())
@@ -111,7 +104,7 @@ def test_a_token_that_is_no_longer_good_is_renewed_once(good: str, event: str) -
         (RunState.NO_ANSWER, Cancel.NO_ANSWER, ["GET"]),
     ],
 )
-def test_where_it_is_asked_first_only_a_run_that_is_running_is_ended(
+def test_an_adapter_that_asks_first_cancels_only_a_running_run(
     state: RunState, result: Cancel, methods: list[str]
 ) -> None:
     with StubOrchestrator() as stub:
@@ -119,7 +112,7 @@ def test_where_it_is_asked_first_only_a_run_that_is_running_is_ended(
         assert [request.method for request in stub.requests] == methods
 
 
-def test_a_job_that_is_cancelled_while_its_start_is_prepared_is_not_started() -> None:
+def test_a_job_cancelled_during_preparation_is_not_started() -> None:
     with StubOrchestrator(answer(200, b"", {"X-Token": "t"}, after=0.3)) as stub:
         engine = Engine(client(), Preparing(stub.url, Signer(())))
         began = time.monotonic()

@@ -1,6 +1,7 @@
-"""The store of jobs: compare-and-set, all or nothing, and what stands where in Redis."""
+"""The job store: compare-and-set, atomic commits, and which keys are written."""
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -37,19 +38,19 @@ def _slot(key: str) -> int:
     return _crc16(tag.encode()) % 16384
 
 
-def _export(record: Record, name: str) -> Decision[None]:
+def _add_export(record: Record, name: str) -> Decision[None]:
     change = Change(record, NOW)
     change.update_job(manifest=record.job.manifest.merged({"exports": [name]}))
     return change.decision(None)
 
 
-def test_no_change_of_many_threads_is_lost(shelf: Shelf) -> None:
+def test_concurrent_updates_are_not_lost(shelf: Shelf) -> None:
     job_id = shelf.new_job()
 
     def work(thread: int) -> None:
         for number in range(CHANGES):
             name = f"{thread}-{number}"
-            shelf.jobs.update(job_id, lambda record, name=name: _export(record, name))
+            shelf.jobs.update(job_id, lambda record, name=name: _add_export(record, name))
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(work, range(THREADS)))
@@ -58,14 +59,14 @@ def test_no_change_of_many_threads_is_lost(shelf: Shelf) -> None:
     assert job.version == 1 + THREADS * CHANGES
 
 
-def test_of_many_runs_at_once_one_claims_and_the_others_join(shelf: Shelf) -> None:
+def test_of_concurrent_runs_one_claims_and_the_others_join(shelf: Shelf) -> None:
     job_id, barrier = shelf.uploaded(), threading.Barrier(THREADS)
 
     def run(_: int) -> Outcome:
         is_first = [True]
 
         def rule(record: Record) -> Decision[DispatchResult]:
-            if is_first:  # all have read the same before any of them commits
+            if is_first:  # all have read the same record before any of them commits
                 is_first.clear()
                 barrier.wait(5)
             return decide_run(record, NOW, POLICY)
@@ -78,38 +79,40 @@ def test_of_many_runs_at_once_one_claims_and_the_others_join(shelf: Shelf) -> No
     assert shelf.messages() == 1
 
 
-def _meanwhile(shelf: Shelf, act: Any) -> Any:
-    """A rule that claims, once something else has been committed since the record was read."""
-    is_first = [True]
+def _claim_after(act: Callable[[], object]) -> Callable[[Record], Decision[Any]]:
+    """A rule that runs `act` once the record is read and then claims, and does nothing at the next try."""
+    acts = [act]
 
     def rule(record: Record) -> Decision[Any]:
-        if is_first:
-            is_first.clear()
-            act()
-            return decide_run(record, NOW, POLICY)
-        return Decision(None, record)
+        if not acts:
+            return Decision(None, record)
+        acts.pop()()
+        return decide_run(record, NOW, POLICY)
 
     return rule
 
 
-def test_a_commit_on_a_job_that_was_changed_since_writes_nothing_at_all(shelf: Shelf) -> None:
+def test_a_commit_writes_nothing_if_the_job_has_changed(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
-    act = lambda: shelf.jobs.update(job_id, lambda record: _export(record, "meanwhile"))  # noqa: E731
-    assert not shelf.jobs.update(job_id, _meanwhile(shelf, act)).changed
+
+    def change() -> None:
+        shelf.jobs.update(job_id, lambda record: _add_export(record, "meanwhile"))
+
+    assert not shelf.jobs.update(job_id, _claim_after(change)).changed
     record = shelf.record(job_id)
     assert (record.claim, record.job.manifest.exports) == (None, ["meanwhile"])
     assert len(shelf.jobs.trail(job_id, 0, 100)[0]) == 2
     assert (shelf.messages(), list(shelf.jobs.index.listed(keys.IN_FLIGHT))) == (0, [])
 
 
-def test_a_commit_on_a_claim_that_changed_since_writes_nothing(shelf: Shelf) -> None:
+def test_a_commit_writes_nothing_if_the_claim_has_changed(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
-    assert not shelf.jobs.update(job_id, _meanwhile(shelf, lambda: shelf.run(job_id))).changed
+    assert not shelf.jobs.update(job_id, _claim_after(lambda: shelf.run(job_id))).changed
     assert shelf.claim(job_id).epoch == 1
     assert shelf.messages() == 1
 
 
-def test_of_two_workers_that_have_read_the_same_claim_one_begins(shelf: Shelf) -> None:
+def test_of_two_workers_with_the_same_claim_one_begins(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
     others = [lambda: shelf.begin(token)]
 
@@ -122,7 +125,7 @@ def test_of_two_workers_that_have_read_the_same_claim_one_begins(shelf: Shelf) -
     assert shelf.claim(token.job_id).sends == 1
 
 
-def test_a_commit_writes_job_claim_trail_callback_and_message_together(shelf: Shelf) -> None:
+def test_a_commit_writes_job_claim_trail_callback_and_message(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
 
     def rule(record: Record) -> Decision[None]:
@@ -135,8 +138,7 @@ def test_a_commit_writes_job_claim_trail_callback_and_message_together(shelf: Sh
         return replace(done, events=run.events)
 
     decision = shelf.jobs.update(job_id, rule)
-    loaded = shelf.jobs.load(job_id, event_id="event")
-    assert loaded is not None
+    loaded = shelf.jobs.get(job_id, event_id="event")
     assert loaded == decision.record
     assert loaded.revision == decision.record.revision
     assert loaded.seen == AppliedEvent("digest", "run-1")
@@ -144,9 +146,9 @@ def test_a_commit_writes_job_claim_trail_callback_and_message_together(shelf: Sh
     assert shelf.messages() == 1
 
 
-def test_the_claim_is_set_only_if_none_stands_and_has_no_expiry(shelf: Shelf) -> None:
+def test_a_claim_is_set_only_where_there_is_none_and_does_not_expire(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
-    shelf.redis.set(keys.claim(job_id), b"")  # compares as no claim, and is there
+    shelf.redis.set(keys.claim(job_id), b"")  # reads as no claim, but exists
     with pytest.raises(StoreContended):
         shelf.run(job_id)
     shelf.redis.delete(keys.claim(job_id))
@@ -154,7 +156,7 @@ def test_the_claim_is_set_only_if_none_stands_and_has_no_expiry(shelf: Shelf) ->
     assert shelf.redis.ttl(keys.claim(job_id)) == -1
 
 
-def test_a_freed_claim_leaves_no_key_behind(shelf: Shelf) -> None:
+def test_freeing_a_claim_deletes_its_key(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
     assert shelf.begin(token)
     assert shelf.settle(token, ClaimEvent.REFUSED)
@@ -162,7 +164,7 @@ def test_a_freed_claim_leaves_no_key_behind(shelf: Shelf) -> None:
     assert shelf.run(token.job_id).epoch == token.epoch + 1
 
 
-def test_the_index_says_of_every_claim_when_it_is_due_and_since_when_it_is_unknown(
+def test_the_indexes_have_when_a_claim_is_due_and_since_when_it_is_unknown(
     shelf: Shelf,
 ) -> None:
     def listed() -> tuple[float | None, float | None]:
@@ -179,10 +181,10 @@ def test_the_index_says_of_every_claim_when_it_is_due_and_since_when_it_is_unkno
     assert listed() == (None, None)
 
 
-def test_a_record_of_a_later_release_is_named_and_hides_only_itself(shelf: Shelf) -> None:
+def test_an_unreadable_record_does_not_hide_others(shelf: Shelf) -> None:
     token, other = shelf.run(shelf.uploaded()), shelf.uploaded()
     raw = shelf.redis.get(keys.claim(token.job_id))
-    shelf.redis.set(keys.claim(token.job_id), raw.replace("CLAIMED", "PONDERED"))
+    shelf.redis.set(keys.claim(token.job_id), raw.replace("CLAIMED", "UNHEARD_OF"))
     with pytest.raises(RecordUnreadable) as refused:
         shelf.jobs.load(token.job_id)
     assert refused.value.record_id == token.job_id
@@ -191,7 +193,7 @@ def test_a_record_of_a_later_release_is_named_and_hides_only_itself(shelf: Shelf
 
 
 @pytest.mark.parametrize("corrupt", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"id": 1}'])
-def test_a_corrupt_job_is_named(shelf: Shelf, corrupt: bytes) -> None:
+def test_a_corrupt_record_is_unreadable(shelf: Shelf, corrupt: bytes) -> None:
     job_id = shelf.new_job()
     shelf.redis.set(keys.job(job_id), corrupt)
     with pytest.raises(RecordUnreadable):
@@ -212,23 +214,23 @@ def test_the_keys_of_a_job_share_one_hash_slot(shelf: Shelf) -> None:
 
 
 @pytest.mark.parametrize("full", QUEUES)
-def test_the_message_goes_to_the_shorter_of_the_users_lanes(shelf: Shelf, full: str) -> None:
+def test_the_message_goes_to_the_shorter_of_the_users_queues(shelf: Shelf, full: str) -> None:
     shelf.redis.lpush(KEY_PREFIX + full, "a", "b", "c")
     for _ in range(3):
         shelf.run(shelf.uploaded())
     assert [shelf.redis.llen(KEY_PREFIX + queue) for queue in QUEUES] == [3, 3]
 
 
-def test_a_record_that_never_stands_still_is_given_up_in_bounded_time(shelf: Shelf) -> None:
+def test_an_update_gives_up_on_a_record_that_keeps_changing(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
 
-    def disturbed(record: Record) -> Decision[None]:
-        shelf.jobs.update(job_id, lambda other: _export(other, f"{other.job.version}"))
-        return _export(record, "mine")
+    def overtaken(record: Record) -> Decision[None]:
+        shelf.jobs.update(job_id, lambda other: _add_export(other, f"{other.job.version}"))
+        return _add_export(record, "late")
 
     with pytest.raises(StoreContended):
-        shelf.jobs.update(job_id, disturbed)
-    assert "mine" not in shelf.record(job_id).job.manifest.exports
+        shelf.jobs.update(job_id, overtaken)
+    assert "late" not in shelf.record(job_id).job.manifest.exports
 
 
 def test_a_cancel_frees_the_claim_in_the_same_commit(shelf: Shelf) -> None:

@@ -1,4 +1,4 @@
-"""The client that posts dispatches, by itself: what leaves it, and by which way."""
+"""The client that posts dispatches: which headers it sends, and whether through a proxy."""
 
 import socket
 from threading import Thread
@@ -41,7 +41,7 @@ def client(**settings: Any) -> OrchestratorClient:
 
 @pytest.fixture
 def proxy(monkeypatch: pytest.MonkeyPatch) -> StubOrchestrator:
-    """What the environment names as the proxy: it answers for whichever host it is asked for."""
+    """The proxy in the environment: it answers for any host."""
     stub = StubOrchestrator()
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, f"http://{HOST}:{stub.port}")
@@ -50,19 +50,19 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> StubOrchestrator:
     return stub
 
 
-def test_a_proxy_of_the_environment_is_used_if_the_settings_say_so(proxy: StubOrchestrator) -> None:
+def test_the_environments_proxy_is_used_if_the_settings_allow_it(proxy: StubOrchestrator) -> None:
     with proxy:
         assert post(NOWHERE, use_proxies=True).event is ClaimEvent.ACCEPTED
     assert [request.path for request in proxy.requests] == [NOWHERE]
 
 
-def test_without_a_word_of_the_settings_no_proxy_is_used(proxy: StubOrchestrator) -> None:
+def test_no_proxy_is_used_by_default(proxy: StubOrchestrator) -> None:
     with proxy:
         assert post(NOWHERE).event is ClaimEvent.NOT_STARTED
     assert proxy.requests == []
 
 
-def test_a_dispatch_says_no_more_than_it_has_to() -> None:
+def test_a_dispatch_has_only_the_necessary_headers() -> None:
     heads: list[bytes] = []
 
     def answer() -> None:
@@ -85,10 +85,6 @@ def test_a_dispatch_says_no_more_than_it_has_to() -> None:
     assert body == BODY
     names = {line.partition(b":")[0].lower() for line in head.split(b"\r\n")[1:]}
     assert names == {
-        b"host",
-        b"accept-encoding",
-        b"user-agent",
-        b"content-type",
-        b"content-length",
-        b"idempotency-key",
-    }
+        b"host", b"accept-encoding", b"user-agent",
+        b"content-type", b"content-length", b"idempotency-key",
+    }  # fmt: skip

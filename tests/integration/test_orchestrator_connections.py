@@ -1,4 +1,4 @@
-"""What leaves on a connection, and when a connection may be used again: against raw sockets."""
+"""What is sent on a connection, and when a connection is reused: against raw sockets."""
 
 import socket
 import threading
@@ -22,7 +22,7 @@ Serve = Callable[[socket.socket, int], None]
 
 
 def read_request(connection: socket.socket) -> bytes:
-    """Read one request of ours; empty if the connection ended."""
+    """Read one request; empty if the connection ended."""
     received = b""
     while not received.endswith(BODY):
         piece = connection.recv(65_536)
@@ -33,13 +33,12 @@ def read_request(connection: socket.socket) -> bytes:
 
 
 class Server:
-    """A server whose every connection is served by a function of the connection and its number."""
+    """A server that calls `serve` with each connection and its number."""
 
     def __init__(self, serve: Serve) -> None:
         self._serve = serve
         self._listener = socket.create_server((HOST, 0))
         self.accepted = 0
-        self.requests = 0
         self.url = f"http://{HOST}:{self._listener.getsockname()[1]}/dispatches"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -50,8 +49,8 @@ class Server:
             except OSError:
                 return
             self.accepted += 1
-            number = self.accepted
-            threading.Thread(target=self._one, args=(connection, number), daemon=True).start()
+            arguments = (connection, self.accepted)
+            threading.Thread(target=self._one, args=arguments, daemon=True).start()
 
     def _one(self, connection: socket.socket, number: int) -> None:
         with connection, suppress(OSError):  # the client may be gone
@@ -71,13 +70,13 @@ def serving(serve: Serve) -> Iterator[Server]:
 
 
 def answering(*answers: bytes) -> Serve:
-    """Answer each request of a connection with the same bytes, in pieces some time apart."""
+    """Answer every request with the same bytes, in pieces some time apart."""
 
     def serve(connection: socket.socket, _: int) -> None:
         while read_request(connection):
             for piece in answers:
                 connection.sendall(piece)
-                time.sleep(0.05)  # so that each piece is a read of its own
+                time.sleep(0.05)  # so that pieces arrive in reads of their own
 
     return serve
 
@@ -95,7 +94,7 @@ def post(sender: OrchestratorClient, url: str) -> Exchange:
         b"HTTP/1.1 199 Later\r\n\r\n" * 3,
     ],
 )
-def test_interim_answers_are_read_past(interim: bytes) -> None:
+def test_interim_answers_are_skipped(interim: bytes) -> None:
     with serving(answering(interim, REFUSED)) as server:
         sender = client()
         for _ in range(2):
@@ -103,32 +102,32 @@ def test_interim_answers_are_read_past(interim: bytes) -> None:
             assert (outcome.event, outcome.http_status) == (ClaimEvent.REFUSED, 409)
 
 
-def test_a_switch_of_protocols_that_was_not_asked_for_is_no_answer() -> None:
+def test_an_unrequested_protocol_switch_is_no_answer() -> None:
     with serving(answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")) as server:
         assert outcome_of(WEBHOOK, post(client(), server.url)).event is ClaimEvent.LOST
 
 
-def test_a_connection_on_which_more_came_is_not_used_again() -> None:
-    """The next dispatch would take the rest for its own answer."""
+def test_a_connection_with_unread_data_is_not_reused() -> None:
+    """The next dispatch would take the rest as its own answer."""
     with serving(answering(REFUSED, ACCEPTED)) as server:
         sender = client()
         assert outcome_of(WEBHOOK, post(sender, server.url)).http_status == 409
-        time.sleep(0.2)  # until the second answer lies in the connection
+        time.sleep(0.2)  # until the second answer has arrived
         assert outcome_of(WEBHOOK, post(sender, server.url)).http_status == 409
         assert server.accepted == 2
 
 
-@pytest.mark.parametrize("forgets_by", ["reset", "silence"])
-def test_a_connection_that_lay_unused_is_not_used_again(forgets_by: str) -> None:
-    """A firewall forgets a quiet connection: what is sent on it is reset, or goes nowhere."""
-    used_again = threading.Event()
+@pytest.mark.parametrize("forgotten_by", ["reset", "silence"])
+def test_an_idle_connection_is_not_reused(forgotten_by: str) -> None:
+    """A firewall forgets an idle connection: what is sent on it is reset, or goes nowhere."""
+    is_reused = threading.Event()
 
     def serve(connection: socket.socket, number: int) -> None:
         read_request(connection)
         connection.sendall(ACCEPTED)
         if read_request(connection) and number == 1:
-            used_again.set()
-            if forgets_by == "silence":
+            is_reused.set()
+            if forgotten_by == "silence":
                 time.sleep(3)
 
     with serving(serve) as server:
@@ -136,11 +135,11 @@ def test_a_connection_that_lay_unused_is_not_used_again(forgets_by: str) -> None
         assert outcome_of(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
         time.sleep(0.3)
         assert outcome_of(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
-        assert not used_again.is_set()
+        assert not is_reused.is_set()
         assert server.accepted == 2
 
 
-def test_a_connection_in_use_is_used_again() -> None:
+def test_a_connection_in_use_is_reused() -> None:
     with serving(answering(ACCEPTED)) as server:
         sender = client()
         for _ in range(3):
@@ -150,16 +149,16 @@ def test_a_connection_in_use_is_used_again() -> None:
 
 @pytest.fixture
 def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], OrchestratorClient]:
-    """A client that takes an https orchestrator through a proxy."""
+    """Makes a client that reaches an https orchestrator through a proxy."""
 
-    def made(proxy: str) -> OrchestratorClient:
+    def make(proxy: str) -> OrchestratorClient:
         for name in ("https_proxy", "HTTPS_PROXY"):
             monkeypatch.setenv(name, proxy.removesuffix("/dispatches"))
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.setenv(name, "")
         return client(use_proxies=True, timeout_seconds=1)
 
-    return made
+    return make
 
 
 PROXY_ANSWERS = {
@@ -172,7 +171,7 @@ PROXY_ANSWERS = {
 
 
 @pytest.mark.parametrize("case", PROXY_ANSWERS)
-def test_what_a_proxy_says_to_connect_is_no_byte_of_the_request(
+def test_if_the_proxy_refuses_connect_nothing_counts_as_sent(
     case: str, proxied: Callable[[str], OrchestratorClient]
 ) -> None:
     def serve(connection: socket.socket, _: int) -> None:
@@ -185,10 +184,10 @@ def test_what_a_proxy_says_to_connect_is_no_byte_of_the_request(
     assert outcome_of(WEBHOOK, exchange).event is ClaimEvent.NOT_STARTED
 
 
-def test_after_the_deadline_nothing_is_sent_behind_a_proxy_either(
+def test_after_the_deadline_nothing_is_sent_through_a_proxy(
     proxied: Callable[[str], OrchestratorClient],
 ) -> None:
-    """The worker stands still in the TLS handshake behind the proxy, for longer than it may take."""
+    """The TLS handshake through the proxy takes longer than the worker may."""
     received: list[bytes] = []
 
     def serve(connection: socket.socket, _: int) -> None:
@@ -206,7 +205,7 @@ def test_after_the_deadline_nothing_is_sent_behind_a_proxy_either(
     assert not any(BODY in piece for piece in received)
 
 
-def test_a_request_whose_time_is_over_before_the_first_byte_is_not_sent() -> None:
+def test_a_request_past_its_deadline_is_not_sent() -> None:
     with serving(answering(ACCEPTED)) as server:
         sender = client(timeout_seconds=1)
         late = time.monotonic() - 2

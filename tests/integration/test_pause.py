@@ -1,4 +1,4 @@
-"""A pause of dispatching, with the time as an argument: an hour passes, and nothing is multiplied or lost."""
+"""A pause of dispatching: no dispatch is posted, and no message is multiplied or lost."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -9,6 +9,7 @@ import pytest
 from domain import claim_rules
 from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
 from domain.lifecycle import cancel
+from domain.pause import Pause
 from domain.reconcile import answered, start_ask
 from domain.record import Change, Decision, Record
 from store import keys
@@ -16,10 +17,10 @@ from store.errors import DispatchingPaused
 from tasks.sweep import sweep_once
 from tests.support.stores import NOW, POLICY, Shelf, seconds
 
-DEDUPLICATES = replace(POLICY, window=timedelta.max)
-ASKABLE = replace(DEDUPLICATES, can_be_asked=True, engine="an-engine")
+IDEMPOTENT = replace(POLICY, window=timedelta.max)
+ASKABLE = replace(IDEMPOTENT, can_be_asked=True, engine="an-engine")
 HOUR = timedelta(hours=1)
-MANY = 700  # more than one sweep looks at
+MANY = 700  # more than one sweep handles
 
 
 def _pause(shelf: Shelf, now: datetime = NOW) -> None:
@@ -38,16 +39,12 @@ def _policy(shelf: Shelf, policy: DispatchPolicy) -> DispatchPolicy:
     return replace(policy, pause=shelf.jobs.pauses.latest())
 
 
-def test_who_when_and_why_are_kept_and_repeating_changes_nothing(shelf: Shelf) -> None:
+def test_a_pause_records_who_when_and_why_and_repeating_changes_nothing(shelf: Shelf) -> None:
     pauses = shelf.jobs.pauses
     assert pauses.latest() is None
     assert pauses.end("omar", NOW) is None
     first = pauses.begin("olga", "the orchestrator is upgraded", NOW)
-    assert (first.by, first.reason, first.paused_at) == (
-        "olga",
-        "the orchestrator is upgraded",
-        NOW,
-    )
+    assert first == Pause(paused_at=NOW, by="olga", reason="the orchestrator is upgraded")
     assert pauses.begin("omar", "another reason", NOW + HOUR) == first == pauses.latest()
     ended = pauses.end("omar", NOW + HOUR)
     assert ended == first.model_copy(update={"resumed_at": NOW + HOUR, "resumed_by": "omar"})
@@ -57,11 +54,11 @@ def test_who_when_and_why_are_kept_and_repeating_changes_nothing(shelf: Shelf) -
     second = pauses.begin("pia", "again", NOW + 3 * HOUR)
     assert pauses.latest() == second
     assert second.is_on
-    assert shelf.redis.ttl("takeone:pause") == -1, "it ends by an operator's word alone"
+    assert shelf.redis.ttl("takeone:pause") == -1, "only an operator ends it"
 
 
 @pytest.mark.parametrize("bad", ["x", "{}", '{"paused_at": "later"}'])
-def test_a_pause_that_cannot_be_read_is_on_and_stops_nothing_else(shelf: Shelf, bad: str) -> None:
+def test_an_unreadable_pause_is_on_and_can_be_ended(shelf: Shelf, bad: str) -> None:
     waiting = shelf.run(shelf.uploaded())
     shelf.redis.set(keys.PAUSE, bad)
     with pytest.raises(DispatchingPaused):
@@ -76,7 +73,7 @@ def test_a_pause_that_cannot_be_read_is_on_and_stops_nothing_else(shelf: Shelf, 
     assert shelf.begin(waiting, NOW + HOUR)
 
 
-def test_of_those_who_pause_or_resume_at_once_one_does(shelf: Shelf) -> None:
+def test_of_concurrent_pauses_or_resumes_one_takes_effect(shelf: Shelf) -> None:
     with ThreadPoolExecutor(8) as pool:
         begun = list(pool.map(lambda n: shelf.jobs.pauses.begin(f"{n}", "why", NOW), range(8)))
         ended = list(pool.map(lambda n: shelf.jobs.pauses.end(f"{n}", NOW), range(8)))
@@ -84,19 +81,19 @@ def test_of_those_who_pause_or_resume_at_once_one_does(shelf: Shelf) -> None:
     assert len([pause for pause in ended if pause]) == 1
 
 
-def test_no_post_is_begun_while_dispatching_is_paused(shelf: Shelf) -> None:
+def test_no_post_begins_while_dispatching_is_paused(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
     _pause(shelf)
     before = shelf.record(token.job_id)
     with pytest.raises(DispatchingPaused):
         shelf.begin(token)
     assert shelf.record(token.job_id).revision == before.revision
-    assert not shelf.begin(replace(token, epoch=9)), "what is late is refused as ever"
+    assert not shelf.begin(replace(token, epoch=9)), "a late message is refused as usual"
     _resume(shelf, NOW + HOUR)
     assert shelf.begin(token, NOW + HOUR)
 
 
-def test_a_pause_between_a_workers_read_and_its_commit_counts(shelf: Shelf) -> None:
+def test_a_pause_between_a_workers_read_and_its_commit_prevents_the_post(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
 
     def rule(record: Record) -> Decision[bool]:
@@ -108,7 +105,7 @@ def test_a_pause_between_a_workers_read_and_its_commit_counts(shelf: Shelf) -> N
     assert shelf.claim(token.job_id).phase is Phase.CLAIMED
 
 
-def test_a_post_that_had_begun_is_settled_as_ever(shelf: Shelf) -> None:
+def test_a_post_that_had_begun_is_settled_during_a_pause(shelf: Shelf) -> None:
     token, lost = shelf.run(shelf.uploaded()), shelf.run(shelf.uploaded())
     assert shelf.begin(token)
     assert shelf.begin(lost)
@@ -117,7 +114,7 @@ def test_a_post_that_had_begun_is_settled_as_ever(shelf: Shelf) -> None:
     assert _sweep(shelf, NOW + POLICY.send_lease) == {"called_unknown": 1}
 
 
-def test_what_a_worker_holds_goes_back_as_one_message(shelf: Shelf) -> None:
+def test_putting_back_a_claim_enqueues_one_message(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
     claim, queued = shelf.claim(token.job_id), shelf.messages()
 
@@ -134,7 +131,7 @@ def test_what_a_worker_holds_goes_back_as_one_message(shelf: Shelf) -> None:
     assert shelf.messages() == queued + 1
 
 
-def test_an_hour_with_many_claims_multiplies_no_message_and_hides_nothing_else(
+def test_a_long_pause_with_many_claims_adds_no_messages_and_delays_nothing_else(
     shelf: Shelf,
 ) -> None:
     tokens = [shelf.run(shelf.uploaded()) for _ in range(MANY)]
@@ -145,20 +142,20 @@ def test_an_hour_with_many_claims_multiplies_no_message_and_hides_nothing_else(
     looks = 0
     for second in range(0, 3600, 20):
         looks += _sweep(shelf, NOW + seconds(second)).get("rescheduled", 0)
-    assert looks <= 60 * MANY, "each is looked at once a minute"
+    assert looks <= 60 * MANY, "at most one look a minute at each claim"
     assert shelf.messages() == queued
     assert shelf.claim(dying.job_id).phase is Phase.UNKNOWN
     over = NOW + HOUR
     _resume(shelf, over)
     for second in range(15):
         _sweep(shelf, over + seconds(second))
-    assert shelf.messages() == queued, "leases count from when it was resumed"
+    assert shelf.messages() == queued, "leases restart when dispatching resumes"
     claims = [shelf.claim(token.job_id) for token in tokens]
     assert all((claim.phase, claim.messages) == (Phase.CLAIMED, 1) for claim in claims)
     assert shelf.begin(tokens[0], over + seconds(14))
 
 
-def test_a_message_lost_in_a_pause_is_sent_again_after_it(shelf: Shelf) -> None:
+def test_a_message_lost_during_a_pause_is_sent_again_afterwards(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
     shelf.redis.delete(*shelf.redis.keys("takeone:broker:*"))
     _pause(shelf)
@@ -168,13 +165,13 @@ def test_a_message_lost_in_a_pause_is_sent_again_after_it(shelf: Shelf) -> None:
     over = NOW + seconds(600)
     _resume(shelf, over)
     done = [_sweep(shelf, over + seconds(second)) for second in range(76)]
-    sent_again = [second for second, each in enumerate(done) if "redelivered" in each]
+    sent_again = [second for second, counts in enumerate(done) if "redelivered" in counts]
     assert sent_again[0] >= POLICY.claim_lease.total_seconds()
     assert shelf.messages() == len(sent_again)
     assert shelf.begin(token, over + seconds(76))
 
 
-def test_a_claim_that_was_due_twice_before_the_pause_keeps_its_longer_lease(shelf: Shelf) -> None:
+def test_a_claim_that_was_redelivered_before_a_pause_keeps_its_longer_lease(shelf: Shelf) -> None:
     token, now = shelf.run(shelf.uploaded()), NOW
     for _ in range(3):
         due = shelf.claim(token.job_id).lease_until
@@ -189,21 +186,19 @@ def test_a_claim_that_was_due_twice_before_the_pause_keeps_its_longer_lease(shel
     assert _sweep(shelf, now + HOUR + lease) == {"redelivered": 1}
 
 
-def test_the_sweep_resends_nothing_while_paused_and_all_of_it_afterwards(shelf: Shelf) -> None:
-    token = shelf.unknown(policy=DEDUPLICATES)
+def test_the_sweep_resends_after_a_pause_and_not_during_it(shelf: Shelf) -> None:
+    token = shelf.unknown(policy=IDEMPOTENT)
     queued = shelf.messages()
     _pause(shelf)
     for minute in range(1, 60):
-        assert _sweep(shelf, NOW + timedelta(minutes=minute), DEDUPLICATES) in (
-            {},
-            {"rescheduled": 1},
-        )
+        done = _sweep(shelf, NOW + timedelta(minutes=minute), IDEMPOTENT)
+        assert done in ({}, {"rescheduled": 1})
     assert (shelf.messages(), shelf.claim(token.job_id).phase) == (queued, Phase.UNKNOWN)
     _resume(shelf, NOW + HOUR)
-    assert _sweep(shelf, NOW + HOUR + seconds(60), DEDUPLICATES) == {"resent": 1}
+    assert _sweep(shelf, NOW + HOUR + seconds(60), IDEMPOTENT) == {"resent": 1}
 
 
-def test_an_engine_is_asked_while_paused_and_its_not_found_resends_nothing(shelf: Shelf) -> None:
+def test_during_a_pause_an_engine_is_asked_but_not_found_resends_nothing(shelf: Shelf) -> None:
     token = shelf.unknown(policy=ASKABLE)
     _pause(shelf)
     due = shelf.claim(token.job_id).lease_until
@@ -228,17 +223,17 @@ def _claim(decision: Decision[None]) -> Claim:
     return decision.record.claim
 
 
-def test_asks_and_cancels_have_a_queue_of_their_own(shelf: Shelf) -> None:
-    token = shelf.unknown(policy=replace(ASKABLE, can_cancel=True))
+def test_asks_and_cancels_use_the_follow_up_queue_during_a_pause(shelf: Shelf) -> None:
+    policy = replace(ASKABLE, can_cancel=True)
+    token = shelf.unknown(policy=policy)
     _pause(shelf)
     queued = shelf.redis.llen("takeone:broker:takeone.follow-ups")
     shelf.jobs.update(token.job_id, lambda record: start_ask(Change(record, NOW), ASKABLE))
-    policy = replace(ASKABLE, can_cancel=True)
     shelf.jobs.update(token.job_id, lambda record: cancel(record, NOW, policy, None))
     assert shelf.redis.llen("takeone:broker:takeone.follow-ups") == queued + 2
 
 
-def test_a_cancel_while_paused_frees_a_claim_that_waits(shelf: Shelf) -> None:
+def test_a_cancel_during_a_pause_frees_a_waiting_claim(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
     _pause(shelf)
     shelf.jobs.update(token.job_id, lambda record: cancel(record, NOW, POLICY, None))

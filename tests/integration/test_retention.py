@@ -1,7 +1,8 @@
-"""Jobs at rest live for a time, in a real Redis; a retry ends the rest, and what is gone stays gone."""
+"""Jobs at rest expire after the retention, unless a retry begins; expired jobs stay gone."""
 
+from collections import Counter
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from redis import Redis
@@ -24,7 +25,7 @@ from tasks.sweep import Sweeper, sweep_once
 from tests.support.stores import NOW, POLICY, QUEUES, Shelf
 
 DAYS = timedelta(days=30)
-TELLS = replace(POLICY, can_cancel=True)
+CAN_CANCEL = replace(POLICY, can_cancel=True)
 LATER = NOW + timedelta(minutes=1)
 FOR_EVER = -1
 
@@ -36,33 +37,25 @@ def shelf(redis_server: RedisServer) -> Shelf:
 
 
 def keeping(shelf: Shelf, retention: timedelta | None) -> Shelf:
-    """The same store, as a process with this retention sees it."""
+    """Give the store this retention."""
     shelf.jobs = JobStore(shelf.client, TransactionalOutbox(QUEUES), retention)
     return shelf
 
 
 def times(shelf: Shelf, job_id: str) -> set[int]:
-    """The times to live, in seconds, of all that is kept of a job."""
+    """The times to live, in seconds, of a job's keys."""
     names = [keys.job(job_id), keys.claim(job_id), keys.trail(job_id), keys.callbacks(job_id)]
     return {shelf.redis.ttl(name) for name in names if shelf.redis.exists(name)}
 
 
 def is_for_days(found: set[int]) -> bool:
-    """Whether every key lives on for the retention, less what the test took."""
+    """Whether all times are the retention, give or take a minute for the test itself."""
     whole = DAYS.total_seconds()
-    return bool(found) and all(whole - 60 < each <= whole for each in found)
-
-
-def accepted(shelf: Shelf) -> FencingToken:
-    """A job whose run the orchestrator has."""
-    token = shelf.run(shelf.uploaded())
-    assert shelf.begin(token)
-    assert shelf.settle(token, ClaimEvent.ACCEPTED)
-    return token
+    return bool(found) and whole - 60 < min(found) <= max(found) <= whole
 
 
 def report(shelf: Shelf, job_id: str, event_id: str, status: JobStatus) -> None:
-    """A callback of the orchestrator."""
+    """Apply a callback."""
     failure = Failure(code="x") if status is JobStatus.FAILED else None
     callback = StatusCallback(
         event_id=event_id, digest=event_id, status=status, occurred_at=NOW, correlation_id="c",
@@ -72,20 +65,20 @@ def report(shelf: Shelf, job_id: str, event_id: str, status: JobStatus) -> None:
 
 
 def failed(shelf: Shelf) -> str:
-    """A job that has failed, with a claim, a trail and a callback."""
-    token = accepted(shelf)
+    """Make a failed job with a claim, a trail and a callback; return its id."""
+    token = shelf.accepted()
     report(shelf, token.job_id, "e1", JobStatus.FAILED)
     return token.job_id
 
 
 def retry(shelf: Shelf, job_id: str) -> FencingToken:
-    """Let a retry claim."""
+    """Retry the job; return the token of the new claim."""
     shelf.jobs.update(job_id, lambda r: decide_retry(r, "one", "standard", NOW, POLICY))
     return shelf.record(job_id).token
 
 
-def test_a_job_that_comes_to_rest_has_a_time_on_all_that_is_kept_of_it(shelf: Shelf) -> None:
-    token = accepted(shelf)
+def test_all_keys_of_a_job_that_comes_to_rest_expire(shelf: Shelf) -> None:
+    token = shelf.accepted()
     report(shelf, token.job_id, "e1", JobStatus.AUDIO_READY)
     assert times(shelf, token.job_id) == {FOR_EVER}
     report(shelf, token.job_id, "e2", JobStatus.FAILED)
@@ -93,7 +86,7 @@ def test_a_job_that_comes_to_rest_has_a_time_on_all_that_is_kept_of_it(shelf: Sh
     assert is_for_days(times(shelf, token.job_id))
 
 
-def test_a_retry_ends_the_rest_in_its_own_commit_and_its_end_begins_another(shelf: Shelf) -> None:
+def test_a_retry_removes_the_expiry_until_the_job_is_at_rest_again(shelf: Shelf) -> None:
     job_id = failed(shelf)
     token = retry(shelf, job_id)
     assert times(shelf, job_id) == {FOR_EVER}
@@ -106,26 +99,28 @@ def test_a_retry_ends_the_rest_in_its_own_commit_and_its_end_begins_another(shel
     assert is_for_days(times(shelf, job_id))
 
 
-def test_a_retry_that_is_refused_leaves_the_job_at_rest(shelf: Shelf) -> None:
+def test_a_refused_retry_leaves_the_job_at_rest(shelf: Shelf) -> None:
     token = retry(shelf, failed(shelf))
     assert shelf.begin(token)
     assert shelf.settle(token, ClaimEvent.REFUSED)
     assert is_for_days(times(shelf, token.job_id))
 
 
-def test_a_cancelled_job_rests_once_its_outcome_is_known_and_the_cancel_told(shelf: Shelf) -> None:
+def test_a_cancelled_job_is_at_rest_once_its_outcome_is_known_and_the_engine_notified(
+    shelf: Shelf,
+) -> None:
     token = shelf.unknown()
-    shelf.jobs.update(token.job_id, lambda r: lifecycle.cancel(r, NOW, TELLS, None))
+    shelf.jobs.update(token.job_id, lambda r: lifecycle.cancel(r, NOW, CAN_CANCEL, None))
     assert times(shelf, token.job_id) == {FOR_EVER}
     assert shelf.settle(token, ClaimEvent.ACCEPTED)
-    assert times(shelf, token.job_id) == {FOR_EVER}, "the cancel is still to be told"
+    assert times(shelf, token.job_id) == {FOR_EVER}, "the orchestrator is not yet notified"
     shelf.jobs.update(
         token.job_id, lambda r: lifecycle.cancel_notified(r, token, "done", True, NOW)
     )
     assert is_for_days(times(shelf, token.job_id))
 
 
-def test_an_edit_of_a_job_at_rest_begins_its_time_anew(shelf: Shelf) -> None:
+def test_an_edit_of_a_job_at_rest_restarts_its_expiry(shelf: Shelf) -> None:
     job_id = failed(shelf)
     for name in (keys.job(job_id), keys.claim(job_id), keys.trail(job_id)):
         shelf.redis.expire(name, 100)
@@ -133,7 +128,7 @@ def test_an_edit_of_a_job_at_rest_begins_its_time_anew(shelf: Shelf) -> None:
     assert is_for_days(times(shelf, job_id))
 
 
-def test_without_retention_jobs_live_for_ever_also_those_that_had_a_time(shelf: Shelf) -> None:
+def test_without_retention_jobs_never_expire_once_changed(shelf: Shelf) -> None:
     job_id = failed(shelf)
     keeping(shelf, None)
     assert times(shelf, failed(shelf)) == {FOR_EVER}
@@ -141,9 +136,9 @@ def test_without_retention_jobs_live_for_ever_also_those_that_had_a_time(shelf: 
     assert times(shelf, job_id) == {FOR_EVER}
 
 
-def test_a_job_whose_time_is_over_is_gone_and_is_never_dispatched_again(shelf: Shelf) -> None:
+def test_an_expired_job_is_gone_and_never_dispatched_again(shelf: Shelf) -> None:
     keeping(shelf, timedelta(milliseconds=1))
-    token = accepted(shelf)
+    token = shelf.accepted()
     report(shelf, token.job_id, "e1", JobStatus.FAILED)
     wait_until(lambda: shelf.jobs.load(token.job_id) is None, 5, "the job is gone")
     queued = shelf.messages()
@@ -160,7 +155,7 @@ def test_a_job_whose_time_is_over_is_gone_and_is_never_dispatched_again(shelf: S
     assert not shelf.redis.exists(keys.job(token.job_id), keys.claim(token.job_id))
 
 
-def test_a_change_that_meets_the_end_of_the_time_makes_nothing(shelf: Shelf) -> None:
+def test_a_change_of_a_job_that_has_just_expired_writes_nothing(shelf: Shelf) -> None:
     job_id = failed(shelf)
     known = shelf.record(job_id)
     names = (keys.job(job_id), keys.claim(job_id), keys.trail(job_id))
@@ -172,16 +167,14 @@ def test_a_change_that_meets_the_end_of_the_time_makes_nothing(shelf: Shelf) -> 
     assert not shelf.redis.exists(*names)
 
 
-def gone_jobs(shelf: Shelf, number: int) -> list[str]:
-    """Jobs whose time is over, listed still."""
-    made = [failed(shelf) for _ in range(number)]
-    for job_id in made:
-        shelf.redis.delete(*shelf.redis.keys(f"takeone:{{{job_id}}}:*"))
-    return made
+def expire_jobs(shelf: Shelf, number: int) -> None:
+    """Make jobs that have expired but are still listed."""
+    for _ in range(number):
+        shelf.redis.delete(*shelf.redis.keys(f"takeone:{{{failed(shelf)}}}:*"))
 
 
 def listed(shelf: Shelf) -> list[int]:
-    """How many entries each list of jobs has."""
+    """The sizes of the lists of jobs."""
     names = (
         keys.project_jobs(shelf.project.id),
         keys.user_jobs("alice"),
@@ -190,48 +183,44 @@ def listed(shelf: Shelf) -> list[int]:
     return [shelf.redis.zcard(name) for name in names]
 
 
-def go_round(retention: Retention, now: object, redis: Redis) -> dict[str, int]:
-    """Take so many steps that every list is looked at."""
-    done: dict[str, int] = {}
-    for _ in range(4 + redis.dbsize() // 200):
-        for kind, number in retention.step(now).items():  # type: ignore[arg-type]
-            done[kind] = done.get(kind, 0) + number
-    return done
+def walk(retention: Retention, now: datetime, redis: Redis) -> Counter[str]:
+    """Take enough steps to examine every list."""
+    return sum((retention.step(now) for _ in range(4 + redis.dbsize() // 200)), Counter())
 
 
-def test_lists_that_nothing_reads_forget_what_is_gone(shelf: Shelf) -> None:
-    gone_jobs(shelf, 450)  # more than are looked at at once
-    standing = [failed(shelf), shelf.uploaded()]
+def test_expired_jobs_are_removed_from_lists_that_nothing_reads(shelf: Shelf) -> None:
+    expire_jobs(shelf, 450)  # more than are examined at once
+    kept = [failed(shelf), shelf.uploaded()]
     retention = Retention(shelf.client, shelf.jobs, DAYS)
-    assert go_round(retention, NOW + DAYS, shelf.redis) == {}, "not yet older than the retention"
-    done = go_round(retention, NOW + DAYS + timedelta(hours=1), shelf.redis)
+    assert walk(retention, NOW + DAYS, shelf.redis) == {}, "not yet older than the retention"
+    done = walk(retention, NOW + DAYS + timedelta(hours=1), shelf.redis)
     assert done == {"unlisted": 4 * 450}
     assert listed(shelf) == [2, 2, 2]
     assert shelf.redis.zcard(keys.jobs_in(JobStatus.FAILED)) == 1
-    assert all(shelf.jobs.load(job_id) for job_id in standing)
-    assert shelf.redis.zcard(keys.user_projects("alice")) == 1, "a project lives on, also empty"
+    assert all(shelf.jobs.load(job_id) for job_id in kept)
+    assert shelf.redis.zcard(keys.user_projects("alice")) == 1, "a project does not expire"
 
 
-def test_a_step_is_bounded_and_goes_on_behind_what_lives(shelf: Shelf) -> None:
+def test_a_step_is_bounded_and_the_next_continues_behind_it(shelf: Shelf) -> None:
     for _ in range(1_100):
         shelf.new_job()
-    gone_jobs(shelf, 3)
+    expire_jobs(shelf, 3)
     retention, later = Retention(shelf.client, shelf.jobs, DAYS), NOW + 2 * DAYS
 
-    def looked_at() -> int:
+    def examined() -> int:
         return int(shelf.redis.info("commandstats").get("cmdstat_pttl", {"calls": 0})["calls"])
 
-    unlisted, steps, before = 0, 0, looked_at()
+    unlisted, steps, before = 0, 0, examined()
     while unlisted < 4 * 3:
         unlisted += retention.step(later)["unlisted"]
-        assert looked_at() - before < 1_200
-        steps, before = steps + 1, looked_at()
+        assert examined() - before < 1_200
+        steps, before = steps + 1, examined()
         assert steps < 20
-    assert steps > 3, "what lives is more than a step looks at, in each list"
+    assert steps > 3, "a list has more entries than a step examines"
     assert listed(shelf) == [1_100] * 3
 
 
-def test_a_job_that_rested_before_there_was_retention_is_given_its_time(shelf: Shelf) -> None:
+def test_a_job_at_rest_since_before_there_was_retention_is_given_an_expiry(shelf: Shelf) -> None:
     keeping(shelf, None)
     resting, open_one = failed(shelf), shelf.unknown().job_id
     unreadable = failed(shelf)
@@ -239,7 +228,7 @@ def test_a_job_that_rested_before_there_was_retention_is_given_its_time(shelf: S
     keeping(shelf, DAYS)
     retention = Retention(shelf.client, shelf.jobs, DAYS)
     revision = shelf.record(resting).revision
-    done = go_round(retention, NOW + 2 * DAYS, shelf.redis)
+    done = walk(retention, NOW + 2 * DAYS, shelf.redis)
     assert done == {"timed": 1}
     assert is_for_days(times(shelf, resting))
     assert shelf.record(resting).revision == revision
@@ -247,7 +236,7 @@ def test_a_job_that_rested_before_there_was_retention_is_given_its_time(shelf: S
     assert times(shelf, unreadable) == {FOR_EVER}
 
 
-def test_memory_is_flat_over_ten_times_the_jobs_that_are_kept(shelf: Shelf) -> None:
+def test_memory_does_not_grow_with_the_number_of_expired_jobs(shelf: Shelf) -> None:
     kept, retention = 100, timedelta(milliseconds=300)
     keeping(shelf, retention)
     trimmer = Retention(shelf.client, shelf.jobs, retention)
@@ -257,15 +246,15 @@ def test_memory_is_flat_over_ten_times_the_jobs_that_are_kept(shelf: Shelf) -> N
             failed(shelf)
         wait_until(lambda: not shelf.redis.keys("*:job"), 20, "the jobs are gone")
         sweep_once(shelf.jobs, POLICY, LATER)
-        go_round(trimmer, LATER, shelf.redis)
-        shelf.redis.delete(*shelf.redis.keys("takeone:broker:*"))  # as workers take them
-        wait_until(lambda: shelf.redis.dbsize() == whole, 20, "nothing of the jobs is left")
+        walk(trimmer, LATER, shelf.redis)
+        shelf.redis.delete(*shelf.redis.keys("takeone:broker:*"))  # workers would take them
+        wait_until(lambda: shelf.redis.dbsize() == whole, 20, "no key of the jobs is left")
         memory.append(shelf.redis.info("memory")["used_memory"])
     assert max(memory[1:]) < memory[0] * 1.05, memory
 
 
-def test_the_sweep_of_a_worker_takes_the_steps(shelf: Shelf) -> None:
-    gone_jobs(shelf, 5)
+def test_the_sweeper_takes_the_steps(shelf: Shelf) -> None:
+    expire_jobs(shelf, 5)
     sweeper = Sweeper(
         shelf.jobs, POLICY, timedelta(milliseconds=20), lambda: NOW + 2 * DAYS,
         Retention(shelf.client, shelf.jobs, DAYS),

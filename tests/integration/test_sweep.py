@@ -1,4 +1,4 @@
-"""The sweep, with the time as an argument: what it does to each claim, and when it does nothing."""
+"""The sweep: what it does to claims in each phase, and when it does nothing."""
 
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ import pytest
 from domain.audit import EventType
 from domain.claim import ClaimEvent, DispatchPolicy, Phase
 from domain.errors import OrchestratorDispatchFailed
-from domain.lifecycle import cancel, confirm_upload
+from domain.lifecycle import cancel
 from domain.reconcile import look
 from domain.record import Decision, Record
 from domain.run import decide_run
@@ -22,14 +22,14 @@ from tasks.sweep import sweep_once
 from tests.support.stores import NOW, POLICY, QUEUES, Shelf, seconds
 
 FOREVER = replace(POLICY, unknown_hold=None)
-DEDUPLICATES = replace(POLICY, window=timedelta.max)
+IDEMPOTENT = replace(POLICY, window=timedelta.max)
 
 
 def _sweep(shelf: Shelf, now: datetime, policy: DispatchPolicy = POLICY) -> dict[str, int]:
     return dict(sweep_once(shelf.jobs, policy, now))
 
 
-def test_a_claim_within_its_lease_is_left_alone(shelf: Shelf) -> None:
+def test_a_claim_within_its_lease_is_not_touched(shelf: Shelf) -> None:
     shelf.run(shelf.uploaded())
     assert _sweep(shelf, NOW + POLICY.claim_lease - seconds(0.001)) == {}
     assert shelf.messages() == 1
@@ -44,7 +44,7 @@ def test_a_claim_past_its_lease_is_enqueued_again(shelf: Shelf) -> None:
     assert shelf.begin(token, NOW + POLICY.claim_lease)
 
 
-def test_each_lease_brings_one_more_message_and_is_twice_as_long(shelf: Shelf) -> None:
+def test_each_expired_lease_sends_one_message_and_the_next_is_twice_as_long(shelf: Shelf) -> None:
     token, now, lengths = shelf.run(shelf.uploaded()), NOW, []
     for messages in range(1, 7):
         due = shelf.claim(token.job_id).lease_until
@@ -57,7 +57,7 @@ def test_each_lease_brings_one_more_message_and_is_twice_as_long(shelf: Shelf) -
     assert lengths == [15, 30, 60, 120, 240, 480]
 
 
-def test_a_sending_past_its_lease_is_called_unknown_and_held(shelf: Shelf) -> None:
+def test_a_send_past_its_lease_becomes_unknown_and_is_held(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
     assert shelf.begin(token)
     assert _sweep(shelf, NOW + POLICY.send_lease - seconds(0.001)) in ({}, {"rescheduled": 1})
@@ -71,7 +71,7 @@ def test_a_sending_past_its_lease_is_called_unknown_and_held(shelf: Shelf) -> No
     assert shelf.messages() == 1
 
 
-def test_an_unknown_outcome_is_not_sent_again_by_the_sweep_but_by_the_next_run(
+def test_without_an_idempotency_window_only_the_next_run_resends_an_unknown_outcome(
     shelf: Shelf,
 ) -> None:
     token = shelf.unknown()
@@ -99,39 +99,40 @@ def test_an_unknown_outcome_may_be_held_for_ever(shelf: Shelf) -> None:
     assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]
 
 
-def test_an_unknown_outcome_is_sent_again_where_the_orchestrator_deduplicates(
+def test_within_the_idempotency_window_the_sweep_resends_an_unknown_outcome(
     shelf: Shelf,
 ) -> None:
-    token = shelf.unknown(policy=DEDUPLICATES)
+    token = shelf.unknown(policy=IDEMPOTENT)
     due = shelf.claim(token.job_id).lease_until
     assert due is not None
     assert due > NOW
-    assert _sweep(shelf, due, DEDUPLICATES) == {"resent": 1}
+    assert _sweep(shelf, due, IDEMPOTENT) == {"resent": 1}
     claim = shelf.claim(token.job_id)
     assert (claim.phase, claim.epoch) == (Phase.CLAIMED, token.epoch + 1)
     assert shelf.messages() == 2
 
 
-def test_the_pauses_between_tries_grow_up_to_a_minute(shelf: Shelf) -> None:
-    token, pauses, now = shelf.unknown(policy=DEDUPLICATES), [], NOW
+def test_the_delays_between_resends_grow_up_to_a_minute(shelf: Shelf) -> None:
+    token, delays, now = shelf.unknown(policy=IDEMPOTENT), [], NOW
     for _ in range(8):
         due = shelf.claim(token.job_id).lease_until
         assert due is not None
-        pauses.append((due - now).total_seconds())
+        delays.append((due - now).total_seconds())
         now = due
-        assert _sweep(shelf, now, DEDUPLICATES) == {"resent": 1}
+        assert _sweep(shelf, now, IDEMPOTENT) == {"resent": 1}
         token = replace(token, epoch=token.epoch + 1)
-        assert shelf.begin(token, now, DEDUPLICATES)
-        assert shelf.settle(token, ClaimEvent.LOST, now, DEDUPLICATES)
-    meant = [2, 4, 8, 16, 32, 60, 60, 60]
-    assert all(0.75 * each <= was <= 1.25 * each for was, each in zip(pauses, meant, strict=True))
+        assert shelf.begin(token, now, IDEMPOTENT)
+        assert shelf.settle(token, ClaimEvent.LOST, now, IDEMPOTENT)
+    expected = [2, 4, 8, 16, 32, 60, 60, 60]
+    for delay, mean in zip(delays, expected, strict=True):
+        assert 0.75 * mean <= delay <= 1.25 * mean
 
 
-def test_a_job_that_was_cancelled_is_never_sent_again(shelf: Shelf) -> None:
-    token = shelf.unknown(policy=DEDUPLICATES)
-    shelf.jobs.update(token.job_id, lambda r: cancel(r, NOW, DEDUPLICATES, None))
+def test_a_cancelled_job_is_never_resent(shelf: Shelf) -> None:
+    token = shelf.unknown(policy=IDEMPOTENT)
+    shelf.jobs.update(token.job_id, lambda r: cancel(r, NOW, IDEMPOTENT, None))
     queued = shelf.messages()
-    done = _sweep(shelf, NOW + seconds(3600), DEDUPLICATES)
+    done = _sweep(shelf, NOW + seconds(3600), IDEMPOTENT)
     assert "resent" not in done
     assert shelf.messages() == queued
 
@@ -143,7 +144,7 @@ def test_an_entry_without_a_claim_is_dropped(shelf: Shelf) -> None:
     assert list(shelf.jobs.index.listed(keys.IN_FLIGHT)) == []
 
 
-def test_a_claim_made_while_its_jobs_old_entry_is_dropped_keeps_its_own(
+def test_dropping_a_stale_entry_keeps_that_of_a_concurrent_claim(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job_id = shelf.uploaded()
@@ -160,7 +161,7 @@ def test_a_claim_made_while_its_jobs_old_entry_is_dropped_keeps_its_own(
     assert _sweep(shelf, NOW + POLICY.claim_lease) == {"redelivered": 1}
 
 
-def test_an_entry_with_a_wrong_time_is_put_right(shelf: Shelf) -> None:
+def test_an_entry_with_a_wrong_time_is_corrected(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
     shelf.redis.zadd(keys.DUE, {token.job_id: NOW.timestamp() - 100})
     assert _sweep(shelf, NOW) == {"rescheduled": 1}
@@ -168,7 +169,7 @@ def test_an_entry_with_a_wrong_time_is_put_right(shelf: Shelf) -> None:
     assert _sweep(shelf, NOW + POLICY.claim_lease) == {"redelivered": 1}
 
 
-def test_sweeps_at_once_do_each_thing_once(shelf: Shelf) -> None:
+def test_concurrent_sweeps_act_once_on_each_claim(shelf: Shelf) -> None:
     claimed = [shelf.run(shelf.uploaded()) for _ in range(10)]
     sending = [shelf.run(shelf.uploaded()) for _ in range(10)]
     for token in sending:
@@ -181,7 +182,7 @@ def test_sweeps_at_once_do_each_thing_once(shelf: Shelf) -> None:
     assert all(shelf.claim(token.job_id).messages == 2 for token in claimed)
 
 
-def test_one_sweeper_has_the_turn_until_it_is_over(shelf: Shelf) -> None:
+def test_only_one_sweeper_takes_a_turn(shelf: Shelf) -> None:
     index = shelf.jobs.index
     assert index.take_turn("one", seconds(30))
     assert not index.take_turn("two", seconds(30))
@@ -190,41 +191,28 @@ def test_one_sweeper_has_the_turn_until_it_is_over(shelf: Shelf) -> None:
     assert index.take_turn("two", seconds(30))
 
 
-def _commands(shelf: Shelf) -> int:
-    return int(shelf.redis.info("stats")["total_commands_processed"])
-
-
-def test_a_sweep_with_nothing_due_costs_the_same_however_many_jobs_there_are(
+def test_the_cost_of_an_idle_sweep_does_not_depend_on_the_number_of_jobs(
     shelf: Shelf,
 ) -> None:
+    def commands() -> int:
+        return int(shelf.redis.info("stats")["total_commands_processed"])
+
     costs = []
     for more_jobs in (0, 200):
         for _ in range(more_jobs):
-            job_id = shelf.new_job()
-            shelf.jobs.update(job_id, lambda r: confirm_upload(r, "s3://v", NOW, None))
-            token = shelf.run(job_id)
-            assert shelf.begin(token)
-            assert shelf.settle(token, ClaimEvent.ACCEPTED)
-        before = _commands(shelf)
+            shelf.accepted()
+        before = commands()
         assert _sweep(shelf, NOW + seconds(10_000)) == {}
-        costs.append(_commands(shelf) - before)
+        costs.append(commands() - before)
     assert costs[0] == costs[1]
 
 
-def test_a_record_that_cannot_be_read_is_postponed_and_stops_nothing_else(shelf: Shelf) -> None:
+def test_an_unreadable_record_is_postponed_and_blocks_no_other(shelf: Shelf) -> None:
     unreadable, other = shelf.run(shelf.uploaded()), shelf.run(shelf.uploaded())
     raw = shelf.redis.get(keys.claim(unreadable.job_id))
-    shelf.redis.set(keys.claim(unreadable.job_id), raw.replace("CLAIMED", "PONDERED"))
+    shelf.redis.set(keys.claim(unreadable.job_id), raw.replace("CLAIMED", "UNHEARD_OF"))
     due = NOW + POLICY.claim_lease
     assert _sweep(shelf, due) == {"unreadable": 1, "redelivered": 1}
     assert shelf.claim(other.job_id).messages == 2
-    assert _sweep(shelf, due + seconds(1)) == {}, "it is not looked at in each sweep"
+    assert _sweep(shelf, due + seconds(1)) == {}, "not in every sweep"
     assert _sweep(shelf, due + seconds(600))["unreadable"] == 1
-
-
-def test_what_is_unknown_stays_listed_however_old(shelf: Shelf) -> None:
-    token = shelf.run(shelf.uploaded())
-    assert shelf.begin(token)
-    assert _sweep(shelf, NOW + POLICY.send_lease) == {"called_unknown": 1}
-    _sweep(shelf, NOW + seconds(86_400))
-    assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]

@@ -1,8 +1,9 @@
-"""An operator's views on a real store: every page shows each job once, whatever leaves meanwhile."""
+"""Operators' views: each job is on one page even if others leave meanwhile; the overview; operators' acts."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from datetime import datetime
+from functools import partial
+from itertools import chain
 from uuid import uuid4
 
 import pytest
@@ -20,63 +21,41 @@ from services.operations import Operations
 from services.run_and_wait import RunAndWait
 from services.wait_slots import WaitSlots
 from store import keys, overview
-from store.lists import PageQuery
+from store.indexes import View
+from store.lists import PageQuery, every_page
 from store.notifier import Notifier
-from store.views import JobViews, View
 from store.write_limit import WriteLimit
 from tests.support.stores import NOW, POLICY, Shelf, seconds
 
 EVERY_VIEW = [View.UNKNOWN, View.IN_FLIGHT, View.FAILED]
 
 
-@pytest.fixture
-def views(shelf: Shelf) -> JobViews:
-    """The views of the shelf's store."""
-    return JobViews(shelf.client, shelf.projects.load_jobs)
-
-
 def operations(shelf: Shelf, now: Callable[[], datetime]) -> Operations:
-    """The operator's use cases on the shelf's store."""
     slots, writes = WaitSlots(2), WriteLimit("", shelf.client)
     runs = RunAndWait(shelf.jobs, Notifier(shelf.client), POLICY, slots, writes, now)
-    views = JobViews(shelf.client, shelf.projects.load_jobs)
-    return Operations(shelf.jobs, shelf.projects, views, runs, 1.0, POLICY, now)
+    return Operations(shelf.jobs, shelf.projects, runs, 1.0, POLICY, now)
 
 
 def any_job(_: Record) -> bool:
     return True
 
 
-def pages(views: JobViews, view: View, query: PageQuery) -> Iterator[list[str]]:
-    """The ids on each page."""
-    while True:
-        page = views.page(view, query, any_job)
-        yield [record.job.id for record in page.items]
-        if page.next_cursor is None:
-            return
-        query = replace(query, cursor=page.next_cursor)
+def pages(shelf: Shelf, view: View, query: PageQuery) -> Iterator[list[str]]:
+    """The ids on each page, which is read on demand."""
+    read = partial(shelf.projects.jobs_in_view, view, is_wanted=any_job)
+    return ([record.job.id for record in page.items] for page in every_page(read, query))
 
 
-def put_in(shelf: Shelf, view: View, age: float = 0) -> str:
-    """Make a job that is in the view since `age` seconds before NOW."""
-    then = NOW - seconds(age)
+def make_job_in(shelf: Shelf, view: View, age: float = 0) -> str:
+    """Make a job that is in the view since `age` seconds before NOW; return its id."""
     if view is View.FAILED:
         return failed(shelf, age)
-    return shelf.unknown(then).job_id
-
-
-def accepted(shelf: Shelf, age: float = 0) -> str:
-    """Make a job that the orchestrator has."""
-    then = NOW - seconds(age)
-    token = shelf.run(shelf.uploaded(then - seconds(9)), then)
-    assert shelf.begin(token, then)
-    assert shelf.settle(token, ClaimEvent.ACCEPTED, then)
-    return token.job_id
+    return shelf.unknown(NOW - seconds(age)).job_id
 
 
 def failed(shelf: Shelf, age: float = 0) -> str:
-    """Make a job that failed."""
-    job_id = accepted(shelf, age)
+    """Make a job that failed `age` seconds before NOW; return its id."""
+    job_id = shelf.accepted(NOW - seconds(age)).job_id
     report(shelf, job_id, JobStatus.FAILED, age)
     return job_id
 
@@ -89,8 +68,8 @@ def report(shelf: Shelf, job_id: str, status: JobStatus, age: float = 0) -> None
     )
 
 
-def take_out(shelf: Shelf, view: View, job_id: str) -> None:
-    """Let the job leave the view."""
+def remove_from(shelf: Shelf, view: View, job_id: str) -> None:
+    """Make the job leave the view."""
     if view is View.FAILED:
         shelf.jobs.delete(job_id, lambda _: None)
     else:
@@ -100,66 +79,67 @@ def take_out(shelf: Shelf, view: View, job_id: str) -> None:
 
 
 @pytest.mark.parametrize("view", EVERY_VIEW)
-@pytest.mark.parametrize("age", [0, 1], ids=["all of one moment", "one after the other"])
+@pytest.mark.parametrize("age", [0, 1], ids=["at one moment", "one after the other"])
 @pytest.mark.parametrize("limit", [1, 3, 7, 200])
-def test_every_job_is_on_one_page_and_the_oldest_first(
-    shelf: Shelf, views: JobViews, view: View, age: float, limit: int
+def test_every_job_is_on_one_page_oldest_first(
+    shelf: Shelf, view: View, age: float, limit: int
 ) -> None:
-    made = [put_in(shelf, view, age * (7 - number)) for number in range(7)]
-    found = list(pages(views, view, PageQuery(limit)))
+    made = [make_job_in(shelf, view, age * (7 - number)) for number in range(7)]
+    found = list(pages(shelf, view, PageQuery(limit)))
     assert [len(page) for page in found] == [limit] * (7 // limit) + [7 % limit] * (7 % limit > 0)
-    in_order = [each for page in found for each in page]
-    assert in_order == (made if age else sorted(made))
+    assert [*chain(*found)] == (made if age else sorted(made))
 
 
 @pytest.mark.parametrize("view", EVERY_VIEW)
-@pytest.mark.parametrize("age", [0, 1], ids=["all of one moment", "one after the other"])
-def test_what_leaves_between_two_pages_hides_no_other_job(
-    shelf: Shelf, views: JobViews, view: View, age: float
-) -> None:
+@pytest.mark.parametrize("age", [0, 1], ids=["at one moment", "one after the other"])
+def test_jobs_that_leave_between_pages_hide_no_others(shelf: Shelf, view: View, age: float) -> None:
     for number in range(9):
-        put_in(shelf, view, age * (9 - number))
+        make_job_in(shelf, view, age * (9 - number))
     query, seen = PageQuery(2), []
-    everything = next(pages(views, view, PageQuery(200)))
-    for page in pages(views, view, query):
+    everything = next(pages(shelf, view, PageQuery(200)))
+    for page in pages(shelf, view, query):
         seen += page
-        for each in page:
-            take_out(shelf, view, each)
+        for job_id in page:
+            remove_from(shelf, view, job_id)
     assert seen == everything
-    assert next(pages(views, view, PageQuery(200))) == []
+    assert next(pages(shelf, view, PageQuery(200))) == []
 
 
 @pytest.mark.parametrize("view", EVERY_VIEW)
-def test_only_what_is_as_old_as_was_asked(shelf: Shelf, views: JobViews, view: View) -> None:
-    made = [put_in(shelf, view, age) for age in (30, 20, 10)]
+def test_before_shows_only_jobs_that_old(shelf: Shelf, view: View) -> None:
+    made = [make_job_in(shelf, view, age) for age in (30, 20, 10)]
     for age, expected in ((0, made), (20, made[:2]), (21, made[:1]), (31, [])):
         query = PageQuery(2, before=NOW - seconds(age))
-        assert [each for page in pages(views, view, query) for each in page] == expected
+        assert [*chain(*pages(shelf, view, query))] == expected
 
 
-def test_a_filter_that_matches_nothing_looks_at_a_thousand_and_gives_a_cursor(
-    shelf: Shelf, views: JobViews
+def test_a_filter_that_matches_nothing_examines_a_thousand_jobs_and_gives_a_cursor(
+    shelf: Shelf,
 ) -> None:
     index = {str(uuid4()): NOW.timestamp() + number for number in range(2_500)}
     shelf.redis.zadd(keys.UNKNOWN, index)
-    first = views.page(View.UNKNOWN, PageQuery(50), lambda _: False)
+    first = shelf.projects.jobs_in_view(View.UNKNOWN, PageQuery(50), lambda _: False)
     assert first.items == []
     assert first.next_cursor is not None
     assert first.next_cursor.endswith(list(index)[999])
-    rest = [views.page(View.UNKNOWN, PageQuery(50, first.next_cursor), lambda _: False)]
+    rest = [
+        shelf.projects.jobs_in_view(View.UNKNOWN, PageQuery(50, first.next_cursor), lambda _: False)
+    ]
     while rest[-1].next_cursor:
-        rest.append(views.page(View.UNKNOWN, PageQuery(50, rest[-1].next_cursor), any_job))
+        rest.append(
+            shelf.projects.jobs_in_view(View.UNKNOWN, PageQuery(50, rest[-1].next_cursor), any_job)
+        )
     assert len(rest) == 2
 
 
-def test_a_failed_job_is_listed_by_its_failure_until_it_leaves_failed(
-    shelf: Shelf, views: JobViews
+def test_a_failed_job_is_listed_by_the_time_of_its_failure_until_it_is_deleted(
+    shelf: Shelf,
 ) -> None:
     job_id = failed(shelf, 10)
-    assert list(pages(views, View.FAILED, PageQuery(9))) == [[job_id]]
+    assert list(pages(shelf, View.FAILED, PageQuery(9))) == [[job_id]]
     later = NOW + seconds(3600)
     shelf.jobs.update(job_id, lambda record: edit(record, {"name": "New"}, later))
-    assert list(pages(views, View.FAILED, PageQuery(9, before=NOW - seconds(10)))) == [[job_id]]
+    assert list(pages(shelf, View.FAILED, PageQuery(9, before=NOW - seconds(10)))) == [[job_id]]
     shelf.jobs.delete(job_id, lambda _: None)
     assert shelf.redis.zcard(keys.jobs_in("FAILED")) == 0
 
@@ -177,11 +157,11 @@ def test_the_overview_counts_every_state_that_is_not_terminal(shelf: Shelf) -> N
     assert seen.failed_lately == 1
 
 
-def test_an_operator_fails_the_run_that_was_there_and_not_its_retry(shelf: Shelf) -> None:
-    job_id, acts = accepted(shelf), iter(range(1))
+def test_fail_does_not_apply_to_a_retry_begun_meanwhile(shelf: Shelf) -> None:
+    job_id, acts = shelf.accepted().job_id, iter(range(1))
 
     def now() -> datetime:
-        """The time at which the run fails by itself, and its retry is accepted."""
+        """The clock; at its first call, the run fails by itself and its retry is accepted."""
         for _ in acts:
             report(shelf, job_id, JobStatus.FAILED)
             shelf.jobs.update(job_id, lambda r: decide_retry(r, "again", "standard", NOW, POLICY))
@@ -196,12 +176,12 @@ def test_an_operator_fails_the_run_that_was_there_and_not_its_retry(shelf: Shelf
     assert shelf.record(job_id).job.status is JobStatus.AUDIO_EXTRACTING
 
 
-def test_an_operator_settles_the_dispatch_that_was_there_and_no_later_one(shelf: Shelf) -> None:
+def test_settle_does_not_apply_to_a_later_dispatch(shelf: Shelf) -> None:
     job_id, acts = shelf.unknown().job_id, iter(range(1))
     act, release = OperatorAct("olga", "it never arrived"), ClaimEvent.SETTLED_RELEASE
 
     def now() -> datetime:
-        """The time at which another operator releases it, and it is sent again to an unknown end."""
+        """The clock; at its first call, another operator releases the job, and a new send is lost."""
         for _ in acts:
             shelf.jobs.update(job_id, lambda r: settle_by_operator(r, release, act, NOW, POLICY))
             again = shelf.run(job_id)

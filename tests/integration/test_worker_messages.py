@@ -1,4 +1,4 @@
-"""What lies in the queues and is no message of ours, and what a stranger may ask of a worker."""
+"""Malformed and foreign messages in the queues, and remote control commands from strangers."""
 
 import json
 from collections.abc import Iterator
@@ -27,9 +27,9 @@ GOOD = orjson.loads(
 
 
 def changed(**parts: Any) -> bytes:
-    """A good message with parts put in place; None leaves one out."""
-    whole = {**GOOD, **parts}
-    return json.dumps({name: part for name, part in whole.items() if part is not None}).encode()
+    """A good message with other parts; None leaves one out."""
+    parts = {name: part for name, part in {**GOOD, **parts}.items() if part is not None}
+    return json.dumps(parts).encode()
 
 
 def with_arguments(*arguments: Any) -> bytes:
@@ -97,11 +97,11 @@ def celery_app() -> Celery:
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_what_is_none_of_our_messages_is_none(case: str, celery_app: Celery) -> None:
+def test_a_malformed_message_makes_no_request(case: str, celery_app: Celery) -> None:
     assert request_of(MALFORMED[case], celery_app, "host") is None
 
 
-def test_our_own_message_is_one_and_only_its_own_headers_are_believed(celery_app: Celery) -> None:
+def test_a_good_message_makes_a_request_without_foreign_headers(celery_app: Celery) -> None:
     good = request_of(orjson.dumps(GOOD), celery_app, "host")
     assert good is not None
     assert (good.id, good.args) == ("run-x", ["x", "run-x", 1])
@@ -120,7 +120,7 @@ def own_stack(new_stack: NewStack, orchestrator: StubOrchestrator) -> Iterator[S
         yield running
 
 
-def test_a_worker_discards_each_says_so_and_goes_on(own_stack: Stack) -> None:
+def test_a_worker_logs_and_discards_malformed_messages_and_continues(own_stack: Stack) -> None:
     (worker,) = own_stack.workers
     with own_stack.redis.client() as client:
         for payload in MALFORMED.values():
@@ -133,13 +133,13 @@ def test_a_worker_discards_each_says_so_and_goes_on(own_stack: Stack) -> None:
     assert alice.run(alice.uploaded_job()["id"]).json()["status"] == "AUDIO_EXTRACTING"
 
 
-def test_a_message_says_which_form_it_is_in_and_the_one_before_is_read(celery_app: Celery) -> None:
+def test_a_message_states_its_form_and_the_previous_form_is_read(celery_app: Celery) -> None:
     assert GOOD["headers"]["form"] == message.FORM
     before = {k: v for k, v in GOOD["headers"].items() if k != "form"}
     assert request_of(changed(headers=before), celery_app, "host") is not None
 
 
-def test_a_message_of_a_later_form_is_put_aside_and_done_once_it_can_be_read(
+def test_a_message_of_a_later_form_is_put_aside_until_it_can_be_read(
     own_stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
     (worker,) = own_stack.workers
@@ -165,11 +165,11 @@ def test_a_message_of_a_later_form_is_put_aside_and_done_once_it_can_be_read(
         client.lpush(keys.PUT_ASIDE, orjson.dumps(whole))
         orchestrator.wait_for_requests(job_id, 3)
         wait_until(lambda: client.lrange(keys.PUT_ASIDE, 0, -1) == [later], 10, "that alone")
-    assert worker.log().count("message.put_aside") == 1, "it is not said again at each look"
+    assert worker.log().count("message.put_aside") == 1, "later looks are not logged"
 
 
 def control(stack: Stack, command: str, arguments: dict[str, Any] | None = None) -> list[Any]:
-    """Ask the one worker something, as anyone with access to the broker may; return its answer."""
+    """Send the worker a command, as anyone with access to the broker can; return its answer."""
     stranger = Celery("stranger", broker=stack.redis.url, set_as_current=False)
     stranger.conf.broker_transport_options = {"global_keyprefix": KEY_PREFIX}
     replies: list[Any] = stranger.control.broadcast(
@@ -200,7 +200,7 @@ def control(stack: Stack, command: str, arguments: dict[str, Any] | None = None)
         ("memdump", {}),
     ],
 )
-def test_a_command_that_changes_or_shows_settings_is_not_carried_out(
+def test_a_command_that_changes_the_worker_or_shows_settings_is_refused(
     command: str, arguments: dict[str, Any], own_stack: Stack
 ) -> None:
     (answer,) = control(own_stack, command, arguments)
@@ -210,7 +210,7 @@ def test_a_command_that_changes_or_shows_settings_is_not_carried_out(
     assert alice.run(alice.uploaded_job()["id"]).json()["status"] == "AUDIO_EXTRACTING"
 
 
-def test_inspection_tells_the_truth(own_stack: Stack, orchestrator: StubOrchestrator) -> None:
+def test_inspection_shows_the_workers_state(own_stack: Stack) -> None:
     (stats,) = control(own_stack, "stats")
     assert stats["pool"]["max-concurrency"] == 4
     assert stats["total"][message.DISPATCH_TASK] >= 1
@@ -221,10 +221,9 @@ def test_inspection_tells_the_truth(own_stack: Stack, orchestrator: StubOrchestr
     assert message.DISPATCH_TASK in registered
 
 
-def test_active_lists_the_dispatch_that_is_posted_right_now(
+def test_active_lists_the_dispatch_being_posted(
     own_stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
-
     alice = ApiClient(own_stack.api_url)
     job_id = alice.uploaded_job()["id"]
     orchestrator.behaviours[job_id] = accept(after=1.5)
@@ -235,7 +234,7 @@ def test_active_lists_the_dispatch_that_is_posted_right_now(
     wait_until(lambda: alice.job(job_id).json()["status"] == "AUDIO_EXTRACTING", 10, "it is done")
 
 
-def test_a_forged_word_of_a_cancel_cancels_nothing(
+def test_a_forged_cancel_message_cancels_nothing(
     own_stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
     alice = ApiClient(own_stack.api_url)
@@ -246,5 +245,5 @@ def test_a_forged_word_of_a_cancel_cancels_nothing(
     with own_stack.redis.client() as client:
         client.lpush(KEY_PREFIX + QUEUE, forged)
     (worker,) = own_stack.workers
-    worker.wait_until(lambda: "cancel.not_wanted" in worker.log(), 10, "it is looked at")
+    worker.wait_until(lambda: "cancel.not_wanted" in worker.log(), 10, "the message is handled")
     assert len(orchestrator.requests_for(job_id)) == 1

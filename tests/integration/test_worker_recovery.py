@@ -1,4 +1,4 @@
-"""Real worker processes that are killed, stopped and told to end; messages that double and vanish."""
+"""Workers that are killed, paused and stopped or lose the store; messages that are doubled and lost."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -41,7 +41,7 @@ TIMEOUT_SECONDS = 0.3
 
 
 class Bench:
-    """A stack whose workers a test starts and ends, and the orchestrator that they post to."""
+    """A stack whose workers the tests start and stop, and its orchestrator."""
 
     def __init__(self, stack: Stack, proxy: TcpProxy, stub: StubOrchestrator, secret: str) -> None:
         self.stack, self.proxy, self.stub, self.secret = stack, proxy, stub, secret
@@ -50,7 +50,7 @@ class Bench:
 
     @property
     def workers(self) -> list[Process]:
-        """Two like workers; the first one's store, not its broker, is behind the proxy."""
+        """Two equal workers; the store of the first, not its broker, is behind the proxy."""
         return self.stack.workers
 
     def start(self, number: int = 1) -> Process:
@@ -64,11 +64,11 @@ class Bench:
         return JobHandle.uploaded(self.client, self.secret)
 
     def run(self, job: JobHandle) -> None:
-        """Let a run claim, and do not wait for what comes of it."""
+        """Run a job without waiting for the outcome."""
         assert self.client.run(job.id, **ASYNC).status_code == 202
 
     def posts(self, job: JobHandle) -> int:
-        """How many POSTs of the job the orchestrator has read."""
+        """How many POSTs for the job the orchestrator has read."""
         return len(self.stub.requests_for(job.id))
 
     def queues(self) -> list[str]:
@@ -76,14 +76,14 @@ class Bench:
         return list(self.redis.keys(f"{KEY_PREFIX}takeone.dispatch.*"))
 
     def wait_for_phase(self, job: JobHandle, phase: str, limit: float = SOON) -> None:
-        """Wait until the job's dispatch is shown in a phase."""
+        """Wait until the job's dispatch is in a phase."""
         what = f"{phase} of {job.id}"
         wait_until(lambda: job.dispatch.get("phase") == phase, limit, what)
 
 
 @pytest.fixture(scope="module")
 def whole_bench(new_stack: NewStack, callback_secret: str) -> Iterator[Bench]:
-    """One stack for all of these tests."""
+    """One stack for all tests of this file."""
     with StubOrchestrator() as stub:
         stack = new_stack(
             workers=2,
@@ -103,7 +103,7 @@ def whole_bench(new_stack: NewStack, callback_secret: str) -> Iterator[Bench]:
 
 @pytest.fixture
 def bench(whole_bench: Bench) -> Iterator[Bench]:
-    """The stack without a worker, and an orchestrator that accepts."""
+    """The stack with no worker running, and an orchestrator that accepts."""
     whole_bench.stub.reset_behaviour()
     whole_bench.proxy.restore()
     for worker in whole_bench.workers:
@@ -113,7 +113,7 @@ def bench(whole_bench: Bench) -> Iterator[Bench]:
         worker.kill()
 
 
-def test_a_message_whose_worker_died_before_it_began_is_sent_by_another(bench: Bench) -> None:
+def test_a_dispatch_whose_worker_died_before_sending_is_sent_by_another(bench: Bench) -> None:
     doomed = bench.start(0)
     bench.proxy.stall()
     job = bench.job()
@@ -128,7 +128,7 @@ def test_a_message_whose_worker_died_before_it_began_is_sent_by_another(bench: B
     assert job.event_types().count("dispatch.sent") == 1
 
 
-def test_what_a_worker_had_posted_when_it_died_is_unknown_until_it_is_proved_or_the_hold_ends(
+def test_a_dispatch_whose_worker_died_after_sending_is_unknown_until_settled_or_rerun(
     bench: Bench,
 ) -> None:
     bench.stub.default = hang()
@@ -162,27 +162,27 @@ def test_what_a_worker_had_posted_when_it_died_is_unknown_until_it_is_proved_or_
     assert bench.posts(proved) == 1
 
 
-def test_a_worker_that_slept_through_its_lease_changes_nothing_for_the_next_holder(
+def test_a_worker_paused_beyond_its_lease_does_not_affect_the_resend(
     bench: Bench,
 ) -> None:
     bench.stub.default = hang(0.5)
-    sleeper = bench.start(0)
+    paused = bench.start(0)
     job = bench.job()
     bench.run(job)
     bench.stub.wait_for_requests(job.id)
-    sleeper.pause()
+    paused.pause()
     bench.stub.default = accept()
     bench.start(1)
     bench.wait_for_phase(job, "UNKNOWN")
     wait_until(lambda: bench.client.run(job.id).status_code < 300, SOON, "the hold ends")
     before = job.everything()
-    sleeper.resume()
-    sleeper.wait_until(lambda: "dispatch.lost" in sleeper.log(), SOON, "it says what it knows")
+    paused.resume()
+    paused.wait_until(lambda: "dispatch.lost" in paused.log(), SOON, "it reports its outcome")
     assert job.everything() == before
     assert (bench.posts(job), job.dispatch["phase"]) == (2, "SENT")
 
 
-def test_a_doubled_message_is_posted_once_and_a_lost_one_all_the_same(bench: Bench) -> None:
+def test_a_doubled_and_a_lost_message_are_each_posted_once(bench: Bench) -> None:
     lost, doubled = bench.job(), bench.job()
     bench.run(lost)
     assert bench.redis.delete(*bench.queues()) == 1
@@ -194,12 +194,12 @@ def test_a_doubled_message_is_posted_once_and_a_lost_one_all_the_same(bench: Ben
     for job in (lost, doubled):
         bench.wait_for_phase(job, "SENT")
     worker.wait_until(
-        lambda: worker.log().count("dispatch.nothing_to_do") >= 2, SOON, "the copies are looked at"
+        lambda: worker.log().count("dispatch.nothing_to_do") >= 2, SOON, "the copies are handled"
     )
     assert [bench.posts(job) for job in (lost, doubled)] == [1, 1]
 
 
-def test_a_worker_that_is_told_to_end_finishes_what_it_has_begun(bench: Bench) -> None:
+def test_a_worker_finishes_its_dispatches_before_it_stops(bench: Bench) -> None:
     bench.stub.default = accept(after=0.4)
     worker = bench.start(1)
     jobs = [bench.job() for _ in range(24)]
@@ -207,7 +207,7 @@ def test_a_worker_that_is_told_to_end_finishes_what_it_has_begun(bench: Bench) -
         list(pool.map(bench.run, jobs))
     wait_until(lambda: bench.stub.in_flight >= 5, SOON, "some are in flight")
     worker.ask_to_stop()
-    wait_until(lambda: not worker.is_running, SOON, "it ends")
+    wait_until(lambda: not worker.is_running, SOON, "it stops")
     for job in jobs:
         posted = bench.posts(job)
         assert job.dispatch["phase"] == ("SENT" if posted else "CLAIMED")
@@ -219,7 +219,7 @@ def test_a_worker_that_is_told_to_end_finishes_what_it_has_begun(bench: Bench) -
 
 @pytest.fixture
 def stub() -> Iterator[StubOrchestrator]:
-    """An orchestrator of the test's own."""
+    """An orchestrator for one test."""
     with StubOrchestrator() as running:
         yield running
 
@@ -242,51 +242,46 @@ def _dispatcher(store: JobStore, stub: StubOrchestrator, timeout_seconds: float)
 
 
 class SlowStore(JobStore):
-    """Its writes take longer than a dispatch may, as for a worker that was stopped after one."""
+    """Updates take longer than a dispatch may, as if the worker was paused after one."""
 
     def update(self, *arguments: Any, **options: Any) -> Any:
-        """Write, and sleep."""
         decision = super().update(*arguments, **options)
-        time.sleep(TIMEOUT_SECONDS + 0.1)  # the worker's own time, not a wait for anything
+        time.sleep(TIMEOUT_SECONDS + 0.1)  # simulates the pause; nothing is awaited
         return decision
 
 
 class OvertakenStore(JobStore):
-    """Lets others act between the read and the write of its first update."""
+    """Runs `act` between the read and the write of its first update."""
 
-    def __init__(self, shelf: Shelf, others_act: Callable[[], None]) -> None:
+    def __init__(self, shelf: Shelf, act: Callable[[], None]) -> None:
         super().__init__(shelf.client, TransactionalOutbox(QUEUES))
-        self.others = [others_act]
+        self.acts = [act]
 
     def update(self, job_id: str, rule: Callable[[Record], Any], **options: Any) -> Any:
-        """Write what `rule` decides, which is called once the record is read."""
-
         def overtaken(record: Record) -> Any:
-            if self.others:
-                self.others.pop()()
+            if self.acts:
+                self.acts.pop()()
             return rule(record)
 
         return super().update(job_id, overtaken, **options)
 
 
-class AwayStore(JobStore):
-    """Loses its server, once the record is read, at the first write out of each of some phases."""
+class UnreliableStore(JobStore):
+    """Loses its connection once for each of some phases, between the read and the write of an update."""
 
     def __init__(
-        self, url: str, lose: Callable[[], None], find: Callable[[], None], *phases: Phase
+        self, url: str, cut: Callable[[], None], restore: Callable[[], None], *phases: Phase
     ) -> None:
         super().__init__(client_of(url), TransactionalOutbox(QUEUES))
-        self.lose, self.find = lose, find
+        self.cut, self.restore = cut, restore
         self.losses = 0
         self._phases = set(phases)
 
     def update(self, job_id: str, rule: Callable[[Record], Any], **options: Any) -> Any:
-        """Write what `rule` decides, or lose the server before the write."""
-
         def lost(record: Record) -> Any:
             if record.claim is not None and record.claim.phase in self._phases:
                 self._phases.remove(record.claim.phase)
-                self.lose()
+                self.cut()
             return rule(record)
 
         try:
@@ -295,12 +290,12 @@ class AwayStore(JobStore):
             self.losses += 1
             raise
         finally:
-            self.find()
+            self.restore()
 
 
 @pytest.fixture
 def proxy(shelf: Shelf) -> Iterator[TcpProxy]:
-    """What stands between a worker and the shelf's server."""
+    """The connection between a worker and the shelf's server."""
     with TcpProxy(int(urlsplit(shelf.url).port or 0)) as running:
         yield running
 
@@ -310,12 +305,12 @@ def _through(proxy: TcpProxy, shelf: Shelf) -> str:
 
 
 @pytest.mark.parametrize("fault", [TcpProxy.refuse, TcpProxy.stall_answers])
-def test_a_worker_whose_store_goes_at_each_of_its_writes_posts_once_and_settles(
+def test_a_worker_that_loses_the_store_at_each_write_posts_once_and_settles(
     fault: Callable[[TcpProxy], None], shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
 ) -> None:
-    """The write is not made, or it is made and its answer is lost."""
+    """The write fails, or it succeeds and its answer is lost."""
     token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
-    store = AwayStore(url, lambda: fault(proxy), proxy.restore, Phase.CLAIMED, Phase.SENDING)
+    store = UnreliableStore(url, lambda: fault(proxy), proxy.restore, Phase.CLAIMED, Phase.SENDING)
     assert _dispatcher(store, stub, 2).dispatch(token) == "accepted"
     assert store.losses == 2
     assert len(stub.requests) == 1
@@ -326,27 +321,27 @@ def test_a_worker_whose_store_goes_at_each_of_its_writes_posts_once_and_settles(
     assert kinds == [EventType.CLAIMED, EventType.SENT, EventType.ACCEPTED]
 
 
-def test_a_worker_whose_store_goes_while_another_begins_leaves_the_post_to_it(
+def test_a_worker_that_loses_the_store_while_another_begins_does_not_post(
     shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
 ) -> None:
     token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
 
-    def be_overtaken() -> None:
+    def begin_elsewhere() -> None:
         assert shelf.begin(token)
         proxy.refuse()
 
-    store = AwayStore(url, be_overtaken, proxy.restore, Phase.CLAIMED)
+    store = UnreliableStore(url, begin_elsewhere, proxy.restore, Phase.CLAIMED)
     assert _dispatcher(store, stub, 2).dispatch(token) == "nothing_to_do"
     assert store.losses == 1
     assert stub.requests == []
 
 
 @pytest.mark.timeout(30)
-def test_a_worker_whose_store_stays_away_gives_up_after_its_lease(
+def test_a_worker_without_a_store_gives_up_after_its_lease(
     shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
 ) -> None:
     token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
-    store = AwayStore(url, proxy.refuse, lambda: None, Phase.SENDING)
+    store = UnreliableStore(url, proxy.refuse, lambda: None, Phase.SENDING)
     policy = replace(POLICY, send_lease=seconds(1))
     with pytest.raises(StoreUnavailable):
         replace(_dispatcher(store, stub, 2), policy=policy).dispatch(token)
@@ -355,7 +350,7 @@ def test_a_worker_whose_store_stays_away_gives_up_after_its_lease(
     assert shelf.claim(token.job_id).phase is Phase.SENDING, "the sweep calls it unknown"
 
 
-def test_a_worker_that_sleeps_between_its_intent_and_its_post_does_not_post(
+def test_a_worker_paused_between_its_commit_and_its_post_does_not_post(
     shelf: Shelf, stub: StubOrchestrator
 ) -> None:
     token = shelf.run(shelf.uploaded())
@@ -366,7 +361,7 @@ def test_a_worker_that_sleeps_between_its_intent_and_its_post_does_not_post(
     assert shelf.record(token.job_id).claim is None
 
 
-def test_a_worker_that_reads_before_a_resend_and_begins_after_it_does_not_post(
+def test_a_worker_overtaken_by_a_resend_before_it_begins_does_not_post(
     shelf: Shelf, stub: StubOrchestrator
 ) -> None:
     token = shelf.run(shelf.uploaded())
@@ -379,7 +374,7 @@ def test_a_worker_that_reads_before_a_resend_and_begins_after_it_does_not_post(
 
     overtaken = OvertakenStore(shelf, send_again)
     assert _dispatcher(overtaken, stub, 1).dispatch(token) == "nothing_to_do"
-    assert overtaken.others == []
+    assert overtaken.acts == []
     assert stub.requests == []
     claim = shelf.claim(token.job_id)
     assert (claim.phase, claim.epoch) == (Phase.CLAIMED, token.epoch + 1)

@@ -104,9 +104,16 @@ class Shelf:
         rule = lambda record: claim_rules.settle(record, token, event, event.value, now, policy)  # noqa: E731
         return self.jobs.update(token.job_id, rule).changed
 
+    def accepted(self, now: datetime = NOW) -> FencingToken:
+        """Make a job at `now` whose dispatch the orchestrator has accepted; return its token."""
+        token = self.run(self.uploaded(now), now)
+        assert self.begin(token, now)
+        assert self.settle(token, ClaimEvent.ACCEPTED, now)
+        return token
+
     def unknown(self, now: datetime = NOW, policy: DispatchPolicy = POLICY) -> FencingToken:
-        """Make a job whose dispatch has an unknown outcome since `now`."""
-        token = self.run(self.uploaded(), now, policy)
+        """Make a job at `now` whose dispatch has an unknown outcome since then."""
+        token = self.run(self.uploaded(now), now, policy)
         assert self.begin(token, now, policy)
         assert self.settle(token, ClaimEvent.LOST, now, policy)
         return token

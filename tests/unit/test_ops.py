@@ -15,7 +15,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from api.routes.metrics import StoreCollector
 from devstack.redis_server import RedisServer
 from observability import metrics
-from services.assembly import make_services
+from services.assembly import Services
 from settings import Settings
 from tasks.outbox import make_outbox
 
@@ -32,7 +32,7 @@ ADDED_BY_PROMETHEUS = {"le", "instance", "job"}
 def existing(redis_server: RedisServer) -> dict[str, str]:
     """Every series that can be asked for, and the metric that it is of."""
     settings = Settings(env="development", redis_url=redis_server.url)
-    store = StoreCollector(make_services(settings, make_outbox(settings)))
+    store = StoreCollector(Services(settings, make_outbox(settings)))
     return {
         family.name + suffix: family.name
         for family in [*REGISTRY.collect(), *store.collect()]

@@ -33,7 +33,7 @@ from domain.run import Outcome, decide_run, hold_is_over
 from domain.status_callback import StatusCallback, apply_callback
 from orchestrators.registry import dispatch_policy
 from settings import Settings
-from store.due_index import scores
+from store.indexes import scores
 from tests.unit.records import NOW, POLICY, a_claim, a_record, a_retry_claim, seconds
 
 WINDOW = timedelta(hours=1)

@@ -1,0 +1,144 @@
+"""The indexes of jobs that need attention: sorted sets of job ids, written by each commit of a job.
+
+One is scored by when the sweep must look at the job's claim. The others are operators' views, by age.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from itertools import count
+
+from redis import Redis
+
+from domain.claim import SELDOM, Phase
+from domain.job_fsm import JobStatus
+from domain.record import Record
+from store import keys
+from store.client import redis_errors
+from store.errors import RecordUnreadable
+from store.lists import TIME_DIGITS, Page, PageQuery, read_page, state_entry
+
+_PAGE = 200
+_MICROSECONDS = 1_000_000
+
+# In the order of `scores`.
+INDEXES = (keys.DUE, keys.IN_FLIGHT, keys.UNKNOWN, keys.SILENT)
+
+
+def scores(record: Record) -> tuple[str, ...]:
+    """The job's score in each index; empty where it is not listed."""
+    claim = record.claim
+    if claim is None:
+        return ("",) * len(INDEXES)
+    since = claim.sent_at or claim.claimed_at
+    is_unknown = claim.phase is Phase.UNKNOWN
+    moments = (
+        # An outcome that is held for ever is looked at too: the settings may have changed since.
+        claim.lease_until or (since + SELDOM if is_unknown else None),
+        claim.claimed_at if claim.in_flight else None,
+        since if is_unknown else None,
+        record.job.silent_since if record.awaits_report else None,
+    )
+    return tuple(repr(moment.timestamp()) if moment else "" for moment in moments)
+
+
+class DueIndex:
+    """What the sweep reads and corrects. Every method raises `StoreUnavailable`."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+
+    def due(self, now: datetime, limit: int) -> list[str]:
+        """The jobs whose claims are due, the longest overdue first."""
+        with redis_errors("ZRANGEBYSCORE"):
+            found = self._client.zrangebyscore(keys.DUE, "-inf", now.timestamp(), 0, limit)
+        return [job_id.decode() for job_id in found]
+
+    def drop(self, job_id: str) -> None:
+        """Remove a job that no longer exists."""
+        with redis_errors("ZREM"):
+            self._client.zrem(keys.DUE, job_id)
+
+    def postpone(self, job_id: str, due: datetime) -> None:
+        """Make a listed job due at another time."""
+        with redis_errors("ZADD"):
+            self._client.zadd(keys.DUE, {job_id: due.timestamp()}, xx=True)
+
+    def listed(self, index: str) -> Iterator[str]:
+        """The jobs in one of `INDEXES`, the lowest score first; read a page at a time."""
+        for start in count(0, _PAGE):
+            with redis_errors("ZRANGE"):
+                page = self._client.zrange(index, start, start + _PAGE - 1)
+            yield from (job_id.decode() for job_id in page)
+            if len(page) < _PAGE:
+                return
+
+    def take_turn(self, sweeper: str, turn: timedelta) -> bool:
+        """Whether this sweeper may sweep now; if so, no other may for `turn`.
+
+        This only saves work: concurrent sweeps are harmless, since every step is a compare-and-set.
+        """
+        with redis_errors("SET"):
+            return bool(self._client.set(keys.SWEEP_LOCK, sweeper, nx=True, px=turn))
+
+
+class View(StrEnum):
+    UNKNOWN = "unknown"
+    SILENT = "silent"
+    IN_FLIGHT = "in_flight"
+    FAILED = "failed"
+
+
+_INDEX_OF: dict[str, str] = {
+    View.UNKNOWN: keys.UNKNOWN,
+    View.SILENT: keys.SILENT,
+    View.IN_FLIGHT: keys.IN_FLIGHT,
+}
+
+
+def read_view(
+    client: Redis,
+    view: View | JobStatus,
+    query: PageQuery,
+    load: Callable[[list[str]], Sequence[Record | RecordUnreadable | None]],
+    is_wanted: Callable[[Record], bool],
+) -> Page[Record]:
+    """A page of a view, or of the jobs in a listed state by when they entered it; `load` reads jobs by ids.
+
+    Only the list of a state, which View.FAILED is too, can be read `after` a time. Raises `StoreUnavailable`.
+    """
+    index = _INDEX_OF.get(view)
+    if index is None:
+        status = JobStatus(view.upper())
+
+        def entry_in_state(record: Record) -> str:
+            return state_entry(record.job) if record.job.status is status else ""
+
+        return read_page(client, keys.jobs_in(status), query, load, entry_in_state, is_wanted)
+
+    def entry_in_index(record: Record) -> str:
+        score = scores(record)[INDEXES.index(index)]
+        return _entry(record.job.id, score) if score else ""
+
+    return read_page(client, index, query, load, entry_in_index, is_wanted, _read_index)
+
+
+def _read_index(
+    client: Redis, index: str, query: PageQuery, cursor: str | None, size: int
+) -> list[str]:
+    least = int(cursor[:TIME_DIGITS]) / _MICROSECONDS if cursor else "-inf"
+    most = query.before.timestamp() if query.before else "+inf"
+    number = size + 1  # the cursor's own entry may still be there
+    while True:
+        # From the start each time: an offset would be shifted by jobs that leave the index meanwhile.
+        with redis_errors("ZRANGEBYSCORE"):
+            found = client.zrangebyscore(index, least, most, start=0, num=number, withscores=True)
+        entries = [_entry(job_id.decode(), score) for job_id, score in found]
+        behind = [line for line in entries if cursor is None or line > cursor]
+        if len(behind) >= size or len(found) < number:
+            return behind[:size]
+        number *= 2  # many have the same score
+
+
+def _entry(job_id: str, score: str | bytes) -> str:
+    return f"{round(float(score) * _MICROSECONDS):0{TIME_DIGITS}d}{job_id}"
