@@ -44,7 +44,7 @@ def test_names_are_quoted() -> None:
     assert odd.start(DISPATCH, "").url == "https://ingress/Ta%20ke/r%3Fn/send"
     asked = odd.ask("run/../x", "").url
     assert asked == "https://ingress/restate/invocation/Ta%20ke/r%3Fn/run%2F..%2Fx/output"
-    query = Restate("", "Ta'ke/run", "", "https://admin").ask_for_cancel(DISPATCH, "").body
+    query = Restate("", "Ta'ke/run", "", "https://admin").ask_before_cancel(KEY, "").body
     assert b"target = 'Ta''ke/run' AND idempotency_key = 'run-7b4e'" in query
 
 
