@@ -1,7 +1,7 @@
 """Measured rounds, taken in turn (A B A B …), because a machine's speed changes from minute to minute."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -28,6 +28,7 @@ class Round:
     latencies: list[float] = field(repr=False)
     cpu: dict[str, float]
     helpers_cpu: dict[str, float]
+    statuses: Counter[int]
 
     @property
     def per_second(self) -> float:
@@ -72,29 +73,26 @@ def measure(
     callers: int,
     seconds: float,
     stub: Stub | None = None,
-) -> tuple[Round, Counter[int]]:
-    """Load a server, and read the CPU time of its processes; return the round and the statuses answered."""
-    before = _cpu_seconds(processes, stub)
+) -> Round:
+    """Load a server, and read the CPU time of its processes."""
+    parts: dict[str, list[Process]] = {**processes, **({"orchestrator": [stub]} if stub else {})}
+    before = {part: _cpu_seconds(members) for part, members in parts.items()}
     load = drive(port, requests, callers, seconds)
-    after = _cpu_seconds(processes, stub)
     calls = max(1, load.done)
-    cpu = {part: (after[part] - before[part]) * 1000 / calls for part in after}
+    cpu = {
+        part: (_cpu_seconds(members) - before[part]) * 1000 / calls
+        for part, members in parts.items()
+    }
     helpers = {"load generator": load.cpu_seconds * 1000 / calls}
     if stub:
         helpers["orchestrator"] = cpu.pop("orchestrator")
     latencies = [seconds * 1000 for seconds in load.latencies]
-    result = Round(name, callers, load.done, load.seconds, latencies, cpu, helpers)
-    return result, load.statuses
+    return Round(name, callers, load.done, load.seconds, latencies, cpu, helpers, load.statuses)
 
 
-def _cpu_seconds(processes: Mapping[str, list[Process]], stub: Stub | None) -> dict[str, float]:
-    """CPU time so far by part, user and system, with all children."""
-    parts = {**processes, **({"orchestrator": [stub]} if stub else {})}
-    times = {
-        part: [process.cpu_times() for process in _with_children(members)]
-        for part, members in parts.items()
-    }
-    return {part: sum(item.user + item.system for item in items) for part, items in times.items()}
+def _cpu_seconds(processes: Iterable[Process]) -> float:
+    times = [process.cpu_times() for process in _with_children(processes)]
+    return sum(item.user + item.system for item in times)
 
 
 def memory_bytes(processes: Iterable[Process]) -> int:
@@ -115,11 +113,10 @@ def first_runs(
     system.fresh.extend(system.seed(max(0, missing)))
     stub.reset()
     requests = (system.run(system.fresh.popleft()) for _ in range(len(system.fresh)))
-    result, statuses = measure(
-        system.name, system.port, system.processes, requests, callers, seconds, stub
-    )
+    result = measure(system.name, system.port, system.processes, requests, callers, seconds, stub)
     stats = stub.stats()
-    expect(set(statuses) == {202}, f"{system.name}: first runs answered {dict(statuses)}")
+    statuses = set(result.statuses)
+    expect(statuses == {202}, f"{system.name}: first runs answered {statuses}")
     counts = (stats["posts"], stats["distinct"], result.done)
     expect(len(set(counts)) == 1, f"{system.name}: posts, distinct, runs: {counts}")
     return result

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 
@@ -70,27 +71,25 @@ class Engine:
 
     def ask(self, dispatch_id: str) -> Run:
         """The state of a dispatch's run; NO_ANSWER if the engine does not tell."""
-        return self._run(lambda prepared: self.adapter.ask(dispatch_id, prepared))
+        return self._run(partial(self.adapter.ask, dispatch_id))
 
     def cancel(self, dispatch: Dispatch) -> Cancel:
         """End the run of a dispatch."""
         run: Run | None = None
         if self.adapter.asks_before_cancel:
-            run = self._run(
-                lambda prepared: self.adapter.ask_before_cancel(dispatch.dispatch_id, prepared)
-            )
+            run = self._run(partial(self.adapter.ask_before_cancel, dispatch.dispatch_id))
             if run.state is not RunState.RUNNING:
                 results = {
                     RunState.NOT_FOUND: Cancel.NOT_FOUND,
                     RunState.NO_ANSWER: Cancel.NO_ANSWER,
                 }
                 return results.get(run.state, Cancel.DONE)
-        answer = self._answer(lambda prepared: self.adapter.cancel(dispatch, run, prepared))
+        answer = self._answer(partial(self.adapter.cancel, dispatch, run))
         return self.adapter.read_cancel(answer) if answer else Cancel.NO_ANSWER
 
     def problems(self) -> Iterator[str]:
         """What would keep the engine from starting the workflow; advice may follow after "; "."""
-        prepared = next(self._prepared_values())
+        prepared = self._prepare(None)
         if isinstance(prepared, Outcome):
             yield f"the orchestrator: {prepared.reason}"
             return

@@ -99,7 +99,8 @@ class StepFunctions(Adapter):
         return self._call("StopExecution", executionArn=self._execution(dispatch.dispatch_id))
 
     def is_cancelled(self, answer: Answer) -> bool:
-        return "stopDate" in answer.fields()
+        """A JSON object. Its `stopDate` is missing in moto until the execution has stopped."""
+        return isinstance(answer.json(), dict)
 
     def read_cancel(self, answer: Answer) -> Cancel:
         error = _error(answer)
