@@ -1,4 +1,4 @@
-"""The benchmark's program: `python -m bench --help`, and README.md beside this file."""
+"""The benchmark's command line: `python -m bench --help`; see README.md in this directory."""
 
 import argparse
 import json
@@ -22,12 +22,12 @@ _TABLES = "## The last run"
 
 
 def main() -> int:
-    """Measure what was asked for; return 0, or 1 if something did not do what it promises."""
+    """Measure the parts; return 0, or 1 if a measured system gave a wrong result."""
     options = _options()
     treat_sigterm_as_ctrl_c()
     plan = SMOKE if options.smoke else FULL
     report, began = Report(), time.monotonic()
-    report.keep("machine", {**machine(), "auth": options.auth})
+    report.keep("machine", machine())
     try:
         with tempfile.TemporaryDirectory(prefix="takeone-bench-") as directory:
             _measure(Path(directory), plan, options, report)
@@ -43,7 +43,6 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measures Take One.")
     parser.add_argument("--smoke", action="store_true", help="seconds instead of minutes")
     parser.add_argument("--only", type=_parts, default=PARTS, help=f"some of {','.join(PARTS)}")
-    parser.add_argument("--auth", choices=("jwt", "dev"), default="jwt", help="jwt is HS256")
     parser.add_argument("--out", type=Path, help="directory of the chart and the raw numbers")
     options = parser.parse_args()
     if options.out is None:
@@ -63,15 +62,15 @@ def _parts(text: str) -> tuple[str, ...]:
 def _measure(directory: Path, plan: Plan, options: argparse.Namespace, report: Report) -> None:
     parts = options.only
     if {"first-runs", "cpu", "replays", "reads"} & set(parts):
-        with arena(directory / "arena", options.auth) as running:
-            _measure_together(running, plan, parts, options.out, report)
+        with arena(directory / "arena") as running:
+            _measure_runs_and_reads(running, plan, parts, options.out, report)
     if "flat" in parts:
-        flat.run(directory / "flat", plan, options.auth, report)
+        flat.run(directory / "flat", plan, report)
     if "slow" in parts:
-        slow.run(directory / "slow", plan, options.auth, report)
+        slow.run(directory / "slow", plan, report)
 
 
-def _measure_together(
+def _measure_runs_and_reads(
     running: Arena, plan: Plan, parts: Sequence[str], out: Path, report: Report
 ) -> None:
     rounds = []
@@ -87,17 +86,14 @@ def _measure_together(
 
 
 def _write(out: Path, report: Report) -> None:
+    """Write the raw numbers, and replace the page's tables; the prose above them is written by hand."""
     out.mkdir(parents=True, exist_ok=True)
     numbers = json.dumps(report.raw, indent=1, default=str)
     (out / "performance.json").write_text(numbers + "\n")
-    _write_tables(out / "performance.md", report)
-    print(f"Took {report.raw['seconds']} s; the numbers are in {out}")
-
-
-def _write_tables(page: Path, report: Report) -> None:
-    """Replace the page's tables; the prose above them is written by hand and stays."""
+    page = out / "performance.md"
     prose = page.read_text().partition(_TABLES)[0] if page.exists() else ""
     page.write_text("\n".join([f"{prose}{_TABLES}\n", *report.texts]))
+    print(f"Took {report.raw['seconds']} s; the numbers are in {out}")
 
 
 if __name__ == "__main__":

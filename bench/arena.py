@@ -1,4 +1,4 @@
-"""The service and the bare program, up together and measured in turn."""
+"""The service and the bare program, both running, to be measured in turn."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,7 +14,7 @@ WARM_UP_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Arena:
-    """Everything that the parts about runs and reads need."""
+    """What the parts about runs and reads measure."""
 
     stub: Stub
     service: Service
@@ -22,13 +22,13 @@ class Arena:
 
 
 @contextmanager
-def arena(directory: Path, auth: str) -> Iterator[Arena]:
-    """Start everything, and warm it up."""
+def arena(directory: Path) -> Iterator[Arena]:
+    """Start and warm up all three."""
     with ExitStack() as running:
         stub = Stub(directory)
         running.callback(stub.terminate)
         stub.start()
-        service = running.enter_context(Service("service", directory / "service", stub, auth=auth))
+        service = running.enter_context(Service("service", directory / "service", stub))
         baseline = running.enter_context(Baseline(directory / "bare", stub))
         for system in (service, baseline):
             first_runs(system, stub, 16, WARM_UP_SECONDS)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no display is needed, and none may be there
+mpl.use("Agg")  # needs no display
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
-from bench.parts.first_runs import of, pooled
+from bench.parts.first_runs import of, pooled, speeds_of
 from bench.rounds import Round, quantile
 
 _STYLES = {"service": ("Take One", "C0", "o"), "bare": ("bare Celery program", "C7", "s")}
@@ -25,7 +25,7 @@ def draw(rounds: Sequence[Round], callers: Sequence[int], path: Path) -> None:
     _name(left, "callers at once", "first runs/s", "Throughput against callers")
     _name(right, "load: first runs/s", "p99 of the wait, ms", "p99 against load (points: callers)")
     left.set_xscale("log", base=2)
-    left.set_xticks(callers, [str(each) for each in callers])
+    left.set_xticks(callers, [str(level) for level in callers])
     left.set_ylim(bottom=0)
     right.set_yscale("log")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,18 +37,16 @@ def _draw_throughput(
     axes: Axes, rounds: Sequence[Round], callers: Sequence[int], system: str
 ) -> None:
     label, colour, marker = _STYLES[system]
-    speeds = [[each.per_second for each in of(rounds, system, level)] for level in callers]
-    middles = [quantile(each, 0.5) for each in speeds]
+    speeds = [speeds_of(rounds, system, level) for level in callers]
+    middles = [quantile(values, 0.5) for values in speeds]
     axes.plot(callers, middles, marker=marker, color=colour, label=label)
-    lows, highs = [min(each) for each in speeds], [max(each) for each in speeds]
+    lows, highs = list(map(min, speeds)), list(map(max, speeds))
     axes.fill_between(callers, lows, highs, color=colour, alpha=0.15)
 
 
 def _draw_waiting(axes: Axes, rounds: Sequence[Round], callers: Sequence[int], system: str) -> None:
     label, colour, marker = _STYLES[system]
-    loads = [
-        quantile([each.per_second for each in of(rounds, system, level)], 0.5) for level in callers
-    ]
+    loads = [quantile(speeds_of(rounds, system, level), 0.5) for level in callers]
     waits = [pooled(of(rounds, system, level), 0.99) for level in callers]
     axes.plot(loads, waits, marker=marker, color=colour, label=label)
     for level, load, wait in zip(callers, loads, waits, strict=True):

@@ -1,7 +1,7 @@
-"""The load generator: callers on kept-alive connections, each with one request under way at a time.
+"""The load generator: callers on kept-alive connections, with one request at a time each.
 
-One thread, one selector and prepared bytes: it takes about 0.1 ms of CPU a call, which the report states,
-because it shares two cores with what is measured.
+It shares the cores with what is measured, so it is one thread, one selector and prepared bytes: about 0.1
+ms of CPU a call, which the report states.
 """
 
 import re
@@ -10,6 +10,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from devstack.ports import HOST
@@ -25,7 +26,7 @@ class LoadFailedError(Exception):
 
 @dataclass
 class Load:
-    """What came of a load. `latencies` and `seconds` (of the wall, of own CPU) are in seconds."""
+    """The result of a load. All times are in seconds; `cpu_seconds` are the generator's own."""
 
     latencies: list[float] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -49,7 +50,7 @@ class _Caller:
         self.sock.sendall(request)
 
     def answer(self) -> int | None:
-        """Read what has come; the status if the answer is whole by now."""
+        """Read what has arrived; return the status once the answer is whole."""
         data = self.sock.recv(65_536)
         if not data:
             raise LoadFailedError("the server closed a connection")
@@ -63,51 +64,38 @@ class _Caller:
 
 
 def drive(port: int, requests: Iterator[bytes], callers: int, seconds: float) -> Load:
-    """Let `callers` call for `seconds`, or until `requests` ends; wait for the last answers.
+    """Send requests for `seconds`, or until `requests` ends, then wait for the last answers.
 
     Raises `LoadFailedError`.
     """
-    with selectors.DefaultSelector() as selector:
-        places = [_connect(port, selector) for _ in range(callers)]
-        try:
-            return _drive(selector, places, requests, seconds)
-        finally:
-            for place in places:
-                place.sock.close()
+    with selectors.DefaultSelector() as selector, ExitStack() as sockets:
+        connected = [_connect(port, selector, sockets) for _ in range(callers)]
+        load, cpu, began = Load(), time.process_time(), time.perf_counter()
+        busy = sum(_call(caller, requests) for caller in connected)
+        while busy:
+            busy -= _take_answers(selector, requests, load, began + seconds)
+        load.seconds = time.perf_counter() - began
+        load.cpu_seconds = time.process_time() - cpu
+        return load
 
 
-def _connect(port: int, selector: selectors.BaseSelector) -> _Caller:
+def _connect(port: int, selector: selectors.BaseSelector, sockets: ExitStack) -> _Caller:
     sock = socket.create_connection((HOST, port), timeout=_DRAIN_SECONDS)
+    sockets.enter_context(sock)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     caller = _Caller(sock)
     selector.register(sock, selectors.EVENT_READ, caller)
     return caller
 
 
-def _drive(
-    selector: selectors.BaseSelector,
-    callers: list[_Caller],
-    requests: Iterator[bytes],
-    seconds: float,
-) -> Load:
-    load, cpu, began = Load(), time.process_time(), time.perf_counter()
-    deadline = began + seconds
-    calling = sum(_call(caller, requests) for caller in callers)
-    while calling:
-        calling -= _answered(selector, requests, load, deadline)
-    load.seconds = time.perf_counter() - began
-    load.cpu_seconds = time.process_time() - cpu
-    return load
-
-
-def _answered(
+def _take_answers(
     selector: selectors.BaseSelector, requests: Iterator[bytes], load: Load, deadline: float
 ) -> int:
-    """Take what has been answered, call again before the deadline; say how many ceased to call."""
+    """Record the answers, and call again before the deadline; return how many callers have finished."""
     ready = selector.select(_DRAIN_SECONDS)
     if not ready:
         raise LoadFailedError(f"no answer within {_DRAIN_SECONDS:g} s")
-    ceased = 0
+    finished = 0
     for key, _ in ready:
         caller: _Caller = key.data
         status = caller.answer()
@@ -116,8 +104,8 @@ def _answered(
         now = time.perf_counter()
         load.latencies.append(now - caller.started)
         load.statuses[status] += 1
-        ceased += now >= deadline or not _call(caller, requests)
-    return ceased
+        finished += now >= deadline or not _call(caller, requests)
+    return finished
 
 
 def _call(caller: _Caller, requests: Iterator[bytes]) -> bool:

@@ -1,11 +1,11 @@
-"""The stub orchestrator: takes dispatches as fast as Python can, in a process of its own.
+"""The stub orchestrator: accepts dispatches as fast as Python can, in a process of its own.
 
     PORT=9000 python -m bench.orchestrator
 
-`POST /dispatches` is answered 202, after the delay that was set. `POST /delay?<seconds>` sets it, and
-`POST /reset?<seconds>` forgets what was counted as well; `GET /stats` says what came: posts, distinct
-Idempotency-Keys, how many were in flight at most and on average, how long each stayed. A bare
-protocol and no library: it shares two cores with what is measured.
+`POST /dispatches` is answered 202 after the current delay. `POST /delay?<seconds>` sets it, and
+`POST /reset?<seconds>` also resets the counts; `GET /stats` returns them: posts, distinct Idempotency-Keys,
+how many were in flight at most and on average, how long a dispatch took. It uses no HTTP library, because it
+shares the cores with what is measured.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _ACCEPTED = (
 
 @dataclass
 class Count:
-    """What has come since the last reset. Times are in seconds."""
+    """The counts since the last reset. Times are in seconds."""
 
     delay: float = 0.0
     posts: int = 0
@@ -38,7 +38,7 @@ class Count:
     _changed: float = field(default_factory=time.monotonic)
 
     def arrive(self, key: bytes) -> float:
-        """A dispatch came; return the moment."""
+        """Count a dispatch; return its time of arrival."""
         now = self._pass_time()
         self.posts += 1
         self.keys.add(key)
@@ -47,7 +47,7 @@ class Count:
         return now
 
     def leave(self, arrived: float) -> None:
-        """A dispatch that came at `arrived` is answered."""
+        """Count the answer to a dispatch that arrived at `arrived`."""
         self.seconds_inside += self._pass_time() - arrived
         self.answered += 1
         self.in_flight -= 1
@@ -76,15 +76,15 @@ _count = Count()
 
 
 class Connection(asyncio.Protocol):
-    """One kept-alive connection; requests on it come one after the other."""
+    """One kept-alive connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep what answers go out on."""
+        """Keep the transport for the answers."""
         assert isinstance(transport, asyncio.Transport)
         self._transport, self._received = transport, b""
 
     def data_received(self, data: bytes) -> None:
-        """Answer each request that is whole."""
+        """Answer each complete request."""
         self._received += data
         while (end := self._end_of_request()) is not None:
             request, self._received = self._received[:end], self._received[end:]
@@ -99,11 +99,12 @@ class Connection(asyncio.Protocol):
         return end if len(self._received) >= end else None
 
     def _answer(self, request: bytes) -> None:
+        global _count
         if request.startswith(b"POST /dispatches"):
             self._take_dispatch(request)
             return
         if request.startswith(b"POST /reset?"):
-            _reset(float(request[12:].split(b" ", 1)[0]))
+            _count = Count(float(request[12:].split(b" ", 1)[0]))
         if request.startswith(b"POST /delay?"):
             _count.delay = float(request[12:].split(b" ", 1)[0])
         body = json.dumps(_count.report()).encode()
@@ -121,11 +122,6 @@ class Connection(asyncio.Protocol):
     def _accept(self, count: Count, arrived: float) -> None:
         count.leave(arrived)
         self._transport.write(_ACCEPTED)
-
-
-def _reset(delay: float) -> None:
-    global _count
-    _count = Count(delay)
 
 
 async def serve(port: int) -> None:

@@ -1,4 +1,4 @@
-"""How much is measured: all of it in less than five minutes, or a smoke of it."""
+"""How much is measured: everything in less than five minutes, or a smoke test of it."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,10 @@ PARTS = ("first-runs", "replays", "reads", "cpu", "flat", "slow")
 
 @dataclass(frozen=True)
 class Plan:
-    """Callers, pairs of rounds, seconds a round, jobs in the store, delays and how long each is held.
+    """Callers, pairs of rounds, seconds a round, jobs in the store, delays of the orchestrator and their
+    seconds.
 
-    `judged_callers` are those that the goals name; the others are there for the chart.
+    `judged_callers` are those that the goals name; the others are for the chart.
     """
 
     callers: tuple[int, ...] = (1, 8, 32, 64, 128)

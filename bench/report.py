@@ -1,4 +1,4 @@
-"""What was found: tables that read well as they are, and the raw numbers."""
+"""The results: tables in Markdown, and the raw numbers."""
 
 import platform
 from collections.abc import Sequence
@@ -8,21 +8,12 @@ from typing import Any
 
 import psutil
 
-_PACKAGES = (
-    "celery",
-    "kombu",
-    "redis",
-    "hiredis",
-    "flask",
-    "granian",
-    "gunicorn",
-    "requests",
-)
+_PACKAGES = ["celery", "kombu", "redis", "hiredis", "flask", "granian", "gunicorn", "requests"]
 
 
 @dataclass
 class Report:
-    """Tables in Markdown, in the order of the parts, and everything measured, by part."""
+    """Tables in the order of the parts, and everything measured, by part."""
 
     texts: list[str] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
@@ -30,9 +21,9 @@ class Report:
     def table(
         self, title: str, head: Sequence[str], rows: Sequence[Sequence[object]], note: str = ""
     ) -> None:
-        """Add a table, and print it at once: the whole takes minutes."""
+        """Add a table, and print it at once: the whole run takes minutes."""
         cells = [[str(cell) for cell in row] for row in (head, *rows)]
-        widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         lines = [_line(row, widths) for row in cells]
         lines.insert(1, _line(["-" * width for width in widths], widths))
         text = "\n".join([f"### {title}", "", *lines, *(["", note] if note else []), ""])
@@ -50,7 +41,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Where this was measured."""
+    """The machine and the versions that were measured."""
     return {
         "system": platform.platform(),
         "processor": _processor(),
@@ -64,9 +55,9 @@ def machine() -> dict[str, Any]:
 def _processor() -> str:
     try:
         with open("/proc/cpuinfo") as cpus:
-            names = [
-                line.split(":", 1)[1].strip() for line in cpus if line.startswith("model name")
-            ]
+            for line in cpus:
+                if line.startswith("model name"):
+                    return line.partition(":")[2].strip()
     except OSError:
-        names = []
-    return names[0] if names else platform.processor()
+        pass
+    return platform.processor()

@@ -1,26 +1,25 @@
-"""Measured rounds, taken in turn (A B A B …), because the machine is never the same for long."""
+"""Measured rounds, taken in turn (A B A B …), because a machine's speed changes from minute to minute."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from bench import usage
-from bench.load import Load, drive
+import psutil
+
+from bench.load import drive
 from bench.stub import Stub
 from bench.systems import System
 from devstack.processes import Process
 
-Requests = Callable[[], Iterator[bytes]]
-
 
 class WrongResultError(Exception):
-    """What was measured did not do what it promises, so that its speed is worth nothing."""
+    """A measured system gave a wrong result, so its speed means nothing."""
 
 
 @dataclass
 class Round:
-    """One round of one system. CPU in milliseconds a call, by process; latencies in milliseconds."""
+    """One round of one system. Latencies are in milliseconds, CPU in milliseconds a call by process."""
 
     system: str
     callers: int
@@ -29,6 +28,7 @@ class Round:
     latencies: list[float] = field(repr=False)
     cpu: dict[str, float]
     helpers_cpu: dict[str, float]
+    statuses: Counter[int]
 
     @property
     def per_second(self) -> float:
@@ -41,11 +41,11 @@ class Round:
         return sum(self.cpu.values())
 
     def quantile(self, share: float) -> float:
-        """The latency that `share` of the calls did not exceed, in milliseconds."""
+        """The latency that a `share` of the calls did not exceed, in milliseconds."""
         return quantile(self.latencies, share)
 
     def numbers(self) -> dict[str, object]:
-        """Everything but the single latencies, for the JSON."""
+        """Everything except the individual latencies, for the JSON."""
         return {
             "system": self.system,
             "callers": self.callers,
@@ -60,7 +60,7 @@ class Round:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest value that is not exceeded by `share` of them."""
+    """The smallest of the values that a `share` of them does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
@@ -73,53 +73,64 @@ def measure(
     callers: int,
     seconds: float,
     stub: Stub | None = None,
-) -> tuple[Round, Counter[int]]:
-    """Load a server, and read what its processes took for it; return the statuses answered too."""
-    watched: dict[str, list[Process]] = {**processes, **({"orchestrator": [stub]} if stub else {})}
-    before = {name: usage.cpu_seconds(each) for name, each in watched.items()}
+) -> Round:
+    """Load a server, and read the CPU time of its processes."""
+    parts: dict[str, list[Process]] = {**processes, **({"orchestrator": [stub]} if stub else {})}
+    before = {part: _cpu_seconds(members) for part, members in parts.items()}
     load = drive(port, requests, callers, seconds)
-    after = {name: usage.cpu_seconds(each) for name, each in watched.items()}
-    cpu = {name: (after[name] - before[name]) * 1000 / max(1, load.done) for name in watched}
-    helpers = {"load generator": load.cpu_seconds * 1000 / max(1, load.done)}
+    calls = max(1, load.done)
+    cpu = {
+        part: (_cpu_seconds(members) - before[part]) * 1000 / calls
+        for part, members in parts.items()
+    }
+    helpers = {"load generator": load.cpu_seconds * 1000 / calls}
     if stub:
         helpers["orchestrator"] = cpu.pop("orchestrator")
-    return _round(name, callers, load, cpu, helpers), load.statuses
+    latencies = [seconds * 1000 for seconds in load.latencies]
+    return Round(name, callers, load.done, load.seconds, latencies, cpu, helpers, load.statuses)
 
 
-def _round(
-    name: str, callers: int, load: Load, cpu: dict[str, float], helpers: dict[str, float]
-) -> Round:
-    milliseconds = [seconds * 1000 for seconds in load.latencies]
-    return Round(name, callers, load.done, load.seconds, milliseconds, cpu, helpers)
+def _cpu_seconds(processes: Iterable[Process]) -> float:
+    times = [process.cpu_times() for process in _with_children(processes)]
+    return sum(item.user + item.system for item in times)
+
+
+def memory_bytes(processes: Iterable[Process]) -> int:
+    """The memory that would be free without these processes and their children (USS)."""
+    return sum(process.memory_full_info().uss for process in _with_children(processes))
+
+
+def _with_children(processes: Iterable[Process]) -> list[psutil.Process]:
+    parents = [psutil.Process(process.pid) for process in processes]
+    return [*parents, *(child for parent in parents for child in parent.children(recursive=True))]
 
 
 def first_runs(
     system: System, stub: Stub, callers: int, seconds: float, most_per_second: int = 3_000
 ) -> Round:
-    """Run fresh jobs, each once. Raises `WrongResultError` unless each was posted exactly once."""
+    """Run fresh jobs once each. Raises `WrongResultError` unless each was posted exactly once."""
     missing = int(most_per_second * seconds) + callers - len(system.fresh)
     system.fresh.extend(system.seed(max(0, missing)))
     stub.reset()
     requests = (system.run(system.fresh.popleft()) for _ in range(len(system.fresh)))
-    result, statuses = measure(
-        system.name, system.port, system.processes, requests, callers, seconds, stub
-    )
+    result = measure(system.name, system.port, system.processes, requests, callers, seconds, stub)
     stats = stub.stats()
-    expect(set(statuses) == {202}, f"{system.name}: first runs answered {dict(statuses)}")
+    statuses = set(result.statuses)
+    expect(statuses == {202}, f"{system.name}: first runs answered {statuses}")
     counts = (stats["posts"], stats["distinct"], result.done)
     expect(len(set(counts)) == 1, f"{system.name}: posts, distinct, runs: {counts}")
     return result
 
 
 def expect(holds: bool, wrong: str) -> None:
-    """Raise `WrongResultError` if it does not hold."""
+    """Raise `WrongResultError` with the text `wrong` unless `holds`."""
     if not holds:
         raise WrongResultError(wrong)
 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How two measured quantities compare, pair by pair: the median, and the least and the most."""
+    """The ratios of two measured quantities, pair by pair: the median, the least and the greatest."""
 
     middle: float
     least: float
@@ -130,6 +141,6 @@ class Ratio:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Compare what was measured in turn."""
+    """Compare values that were measured in turn."""
     ratios = [our / their for our, their in zip(ours, theirs, strict=True)]
     return Ratio(median(ratios), min(ratios), max(ratios))

@@ -1,7 +1,7 @@
-"""Jobs put straight into Redis: making them over HTTP is not what is measured.
+"""Jobs stored directly in Redis: creating them over HTTP is not measured.
 
-One job is written as the store writes it (its codec, its keys), once, under a placeholder id; every
-other job is those same bytes under an id of its own. A million jobs are in Redis within seconds.
+One job is encoded as the store does it, under a placeholder id; every other job is a copy of those bytes
+under its own id. A million jobs take seconds.
 """
 
 import socket
@@ -25,16 +25,16 @@ _next_number = count(1)
 
 
 class SeedingFailedError(Exception):
-    """Redis did not take what was to be put in."""
+    """Redis did not accept a command."""
 
 
 def ids(number: int) -> Iterator[str]:
-    """Ids of the form of the service's own; no two calls of a process give the same."""
-    return (f"5eed0000-0000-4000-8000-{each:012x}" for each in islice(_next_number, number))
+    """Ids of the service's form, unique within this process."""
+    return (f"5eed0000-0000-4000-8000-{index:012x}" for index in islice(_next_number, number))
 
 
 def make_project(client: redis.Redis, owner: str) -> str:
-    """Put in a project, as `ProjectStore.create` does, and return its id."""
+    """Store a project, as `ProjectStore.create` does, and return its id."""
     project = Project(id=str(uuid4()), name="Bench", owner=owner, created_at=datetime.now(UTC))
     client.set(keys.project(project.id), codec.dump_project(project))
     for name, place in lists.lists_of_project(project).items():
@@ -43,7 +43,7 @@ def make_project(client: redis.Redis, owner: str) -> str:
 
 
 def uploaded_job(project_id: str, owner: str) -> bytes:
-    """The commands that put in a job whose upload is confirmed, under the placeholder id."""
+    """The commands that store a job whose upload is confirmed, under the placeholder id."""
     now = datetime.now(UTC)
     created = create_job(PLACEHOLDER, project_id, owner, now, str(uuid4()))
     confirmed = confirm_upload(created.record, VIDEO_URI, now, str(uuid4()))
@@ -62,7 +62,7 @@ def _list(job: Job) -> bytes:
 
 
 def copy_of_job(port: int, job_id: str) -> bytes:
-    """The commands that put in what Redis holds of a job by now, under the placeholder id."""
+    """The commands that store a copy of a job as it is now, under the placeholder id."""
     with redis.Redis(HOST, port) as client:
         job, claim = client.mget(keys.job(job_id), keys.claim(job_id))
         lines = client.lrange(keys.trail(job_id), 0, -1)
@@ -82,19 +82,15 @@ def command(*words: str | bytes) -> bytes:
     return b"*%d\r\n" % len(parts) + b"".join(parts)
 
 
-def put_in(port: int, template: bytes, job_ids: Iterable[str]) -> None:
-    """Put in one copy of `template` for each id. Raises `SeedingFailedError`."""
+def store_copies(port: int, template: bytes, job_ids: Iterable[str]) -> None:
+    """Send a copy of `template` for each id. Raises `SeedingFailedError`."""
     placeholder, replies = PLACEHOLDER.encode(), template.count(b"\r\n*") + 1
     with socket.create_connection((HOST, port), timeout=30) as sock:
-        for batch in _batches(job_ids):
-            sock.sendall(b"".join(template.replace(placeholder, each.encode()) for each in batch))
+        rest = iter(job_ids)
+        while batch := list(islice(rest, _BATCH)):
+            copies = (template.replace(placeholder, job_id.encode()) for job_id in batch)
+            sock.sendall(b"".join(copies))
             _await_replies(sock, replies * len(batch))
-
-
-def _batches(job_ids: Iterable[str]) -> Iterator[list[str]]:
-    rest = iter(job_ids)
-    while batch := list(islice(rest, _BATCH)):
-        yield batch
 
 
 def _await_replies(sock: socket.socket, missing: int) -> None:

@@ -1,4 +1,4 @@
-"""The stub orchestrator's process, and what it counted."""
+"""The stub orchestrator's process, and its counts."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from devstack.stack import answers
 
 
 class Stub(Process):
-    """`bench.orchestrator` on a port of its own."""
+    """`bench.orchestrator` on a free port."""
 
     def __init__(self, directory: Path, name: str = "orchestrator") -> None:
         port = free_port()
@@ -28,7 +28,7 @@ class Stub(Process):
 
     @property
     def dispatch_url(self) -> str:
-        """Where dispatches are posted to."""
+        """The URL for dispatches."""
         return f"http://{HOST}:{self.port}/dispatches"
 
     def start(self) -> None:
@@ -37,7 +37,7 @@ class Stub(Process):
         self.wait_until(lambda: answers(f"{self.url}/stats"), 15, "the orchestrator answers")
 
     def reset(self, delay_seconds: float = 0.0) -> None:
-        """Forget what was counted; answer each dispatch after the delay from now on."""
+        """Reset the counts; answer each dispatch after the delay from now on."""
         self._session.post(f"{self.url}/reset?{delay_seconds}", timeout=5).raise_for_status()
 
     def set_delay(self, seconds: float) -> None:
@@ -45,6 +45,6 @@ class Stub(Process):
         self._session.post(f"{self.url}/delay?{seconds}", timeout=5).raise_for_status()
 
     def stats(self) -> dict[str, Any]:
-        """What was counted since the last reset; see `bench.orchestrator`."""
+        """The counts since the last reset; see `bench.orchestrator`."""
         answer: dict[str, Any] = self._session.get(f"{self.url}/stats", timeout=5).json()
         return answer

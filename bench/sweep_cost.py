@@ -1,4 +1,4 @@
-"""Prints what a sweep of the store costs, in milliseconds, as JSON. Needs the service's settings.
+"""Prints the duration of a sweep in milliseconds, as JSON. Needs the service's settings.
 
 python -m bench.sweep_cost <project id>
 """
@@ -27,7 +27,7 @@ _STALE = 100
 
 
 def main(project_id: str) -> None:
-    """Time sweeps with nothing due, and with entries due whose claims are settled."""
+    """Time sweeps with nothing due, and with due entries whose claims are settled."""
     settings = load_settings()
     client, policy = make_client(settings, connections=1), dispatch_policy(settings)
     store = JobStore(client, make_outbox(settings))

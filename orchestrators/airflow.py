@@ -1,14 +1,13 @@
-"""Airflow 3: a dispatch is a run of one DAG, and its id the run's id."""
+"""Airflow 3: a dispatch is a run of one DAG, and the dispatch id is the run's id."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 
 from domain.claim import ClaimEvent, Refusal, RunState
-from orchestrators.base import Adapter, Answer, Dispatch, Request, Run
+from orchestrators.base import Adapter, Answer, Dispatch, Request, Run, bearer, quoted
 
 _STATES = {
     "queued": RunState.RUNNING,
@@ -16,22 +15,20 @@ _STATES = {
     "success": RunState.SUCCEEDED,
     "failed": RunState.FAILED,
 }
-_NO_SIGN_IN = frozenset({400, 401, 403, 422})
-_NOTE = "Cancelled by Take One."
 
 
 class Airflow(Adapter):
-    """Starts the DAG `workflow` at the Airflow of `url`.
+    """Starts the DAG `workflow` of the Airflow at `url`.
 
-    `credentials` are `user:password`, for which Airflow gives tokens, or a bearer token of a managed one.
+    `credentials` are `user:password`, which Airflow exchanges for a token, or a bearer token.
     """
 
     window = timedelta.max  # as long as the run's record is kept
-    asks_before_cancel = True  # a run that succeeded would be marked as failed
+    asks_before_cancel = True  # a cancel marks even a successful run as failed
 
     def __init__(self, url: str, workflow: str, credentials: str) -> None:
         self._url = url.rstrip("/")
-        self._dag = f"/api/v2/dags/{quote(workflow, safe='')}"
+        self._dag = f"{self._url}/api/v2/dags/{quoted(workflow)}"
         self._user, self._is_user, self._password = credentials.partition(":")
 
     def prepare(self) -> Request | None:
@@ -44,28 +41,29 @@ class Airflow(Adapter):
         token = answer.fields().get("access_token") if answer.is_success else None
         if isinstance(token, str):
             return token
-        is_refused = answer.status in _NO_SIGN_IN
+        is_refused = answer.status in (400, 401, 403, 422)
         return Refusal.UNAUTHORIZED if is_refused else Refusal.UNAVAILABLE
 
     def is_stale(self, answer: Answer) -> bool:
-        """The token has expired, or was signed with a key that Airflow has no more."""
+        """The token has expired, or Airflow has changed its signing key."""
         if not self._is_user:
             return False
         is_invalid = answer.status == 403 and answer.fields().get("detail") == "Invalid JWT token"
         return answer.status == 401 or is_invalid
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
-        """A run whose `conf` is the dispatch. `logical_date` has to be there, as null."""
-        key, conf = dispatch.dispatch_id, dispatch.fields
-        fields = {"dag_run_id": key, "logical_date": None, "conf": conf}
+        """A run whose `conf` is the dispatch. Airflow requires `logical_date`, if only as null."""
+        fields = {
+            "dag_run_id": dispatch.dispatch_id,
+            "logical_date": None,
+            "conf": dispatch.fields,
+        }
         return self._request("POST", f"{self._dag}/dagRuns", prepared, fields)
 
     def is_accepted(self, answer: Answer) -> bool:
-        """A new run."""
         return answer.fields().keys() >= {"dag_run_id", "state"}
 
     def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
-        """409 may say that the id is taken, which asking shows."""
         match answer.status, answer.fields():
             case 409, {"detail": {"reason": "Unique constraint violation"}}:
                 return ClaimEvent.LOST
@@ -75,7 +73,7 @@ class Airflow(Adapter):
         return self._request("GET", self._run(dispatch_id), prepared)
 
     def read_ask(self, answer: Answer) -> Run:
-        """The run's state. The words for a run that is not there are the same for an unknown DAG."""
+        """The run's state. The text for a missing run is the same for an unknown DAG."""
         match answer.status, answer.fields():
             case 200, {"dag_run_id": _, "state": str(state)}:
                 return Run(_STATES.get(state, RunState.NO_ANSWER))
@@ -85,22 +83,20 @@ class Airflow(Adapter):
 
     def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request:
         """Mark the run as failed, which ends its tasks."""
-        fields = {"state": "failed", "note": _NOTE}
+        fields = {"state": "failed", "note": "Cancelled by Take One."}
         return self._request("PATCH", self._run(dispatch.dispatch_id), prepared, fields)
 
     def is_cancelled(self, answer: Answer) -> bool:
-        """The run's record, as it is now."""
         return "dag_run_id" in answer.fields()
 
     def checks(self, prepared: str) -> dict[str, Request]:
-        """Whether the DAG takes runs, and a scheduler is there to start them."""
         return {
             "dag": self._request("GET", self._dag, prepared),
-            "scheduler": self._request("GET", "/api/v2/monitor/health", prepared),
+            "scheduler": self._request("GET", f"{self._url}/api/v2/monitor/health", prepared),
         }
 
     def problem(self, check: str, answer: Answer) -> str | None:
-        """Airflow takes runs of a paused DAG too, and without a scheduler: they stay queued."""
+        """Airflow accepts runs of a paused DAG, and runs without a scheduler: they stay queued."""
         problem: str | None = f"answered {answer.status}: is this the URL of an Airflow 3?"
         match check, answer.status, answer.fields():
             case "scheduler", 200, {"scheduler": {"status": str(status)}}:
@@ -117,12 +113,10 @@ class Airflow(Adapter):
         return problem
 
     def _run(self, dispatch_id: str) -> str:
-        return f"{self._dag}/dagRuns/{quote(dispatch_id, safe='')}"
+        return f"{self._dag}/dagRuns/{quoted(dispatch_id)}"
 
     def _request(
-        self, method: str, path: str, prepared: str, fields: Mapping[str, Any] | None = None
+        self, method: str, url: str, prepared: str, fields: Mapping[str, Any] | None = None
     ) -> Request:
-        token = prepared if self._is_user else self._user
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
         body = b"" if fields is None else orjson.dumps(fields)
-        return Request(method, self._url + path, body, headers)
+        return Request(method, url, body, bearer(prepared if self._is_user else self._user))

@@ -1,20 +1,22 @@
 """What an orchestrator adapter is: which requests to send, and what each answer means.
 
-An adapter does no I/O and reads no clock. `orchestrators.engine` sends for all of them.
+An adapter does no I/O and reads no clock; `orchestrators.engine` sends its requests.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 
 from domain.claim import ClaimEvent, Refusal, RunState
 
-# A gateway that gave up on the engine does not know what the engine did: by its standard codes, and by those
-# of CDNs (520 to 527) and load balancers (460).
+# A gateway that gave up does not know what the engine did. These are the standard statuses, and those of CDNs
+# (520 to 527) and load balancers (460).
 GATEWAY_STATUSES = frozenset({408, 460, 502, 503, 504, *range(520, 528)})
 
 _REFUSALS = {
@@ -25,6 +27,14 @@ _REFUSALS = {
     422: Refusal.INVALID_PARAMETERS,
     429: Refusal.UNAVAILABLE,
 }
+
+# `quote` that leaves no "/" as it is: for one segment of a path.
+quoted = partial(quote, safe="")
+
+
+def bearer(token: str) -> dict[str, str]:
+    """The header for a bearer token; none for an empty one."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer's status, headers and body (64 KiB at the most); `is_whole` unless it broke off."""
+    """An answer: status, headers and the first 64 KiB of the body; not `is_whole` if it broke off."""
 
     status: int
     headers: Mapping[str, str]
@@ -53,13 +63,13 @@ class Answer:
 
     @property
     def refusal(self) -> Refusal | None:
-        """Why the engine refused, as the status suggests.
+        """Why the engine refused, judged by the status.
 
-        None where it did not, or where the answer does not tell what it did: by a gateway's word, a fault of
-        the server, or an answer that broke off.
+        None for a success, and where the answer does not prove a refusal: the status is a gateway's or a server
+        error, or the answer broke off.
         """
-        is_no_word = self.status in GATEWAY_STATUSES or self.status >= 500
-        if self.is_success or is_no_word or not self.is_whole:
+        is_unclear = self.status in GATEWAY_STATUSES or self.status >= 500 or not self.is_whole
+        if self.is_success or is_unclear:
             return None
         return _REFUSALS.get(self.status, Refusal.REFUSED)
 
@@ -72,18 +82,18 @@ class Answer:
 
     def fields(self) -> Mapping[str, Any]:
         """The body, if it is whole and a JSON object; else an empty mapping."""
-        found = self.json()
-        return found if isinstance(found, dict) else {}
+        body = self.json()
+        return body if isinstance(body, dict) else {}
 
     def objects(self, name: str) -> list[dict[str, Any]]:
-        """The objects in the array that the body has under this name; none if it has no such array."""
-        found = self.fields().get(name)
-        return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
+        """The objects in the array `name` of the body; none if there is no such array."""
+        items = self.fields().get(name)
+        return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What became of a request: whether any byte of it was sent, and the answer, if its head came whole."""
+    """The result of a request: whether any byte of it was sent, and the answer, if its head came whole."""
 
     is_sent: bool
     answer: Answer | None = None
@@ -91,7 +101,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What may be concluded of a dispatch: the claim's event, and the reason that callers are shown."""
+    """What is proven about a dispatch: the claim's event, and the reason that callers are shown."""
 
     event: ClaimEvent
     reason: str | None = None
@@ -100,9 +110,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Dispatch:
-    """What an engine is told: the contract's fields, also as the JSON `body` that is sent, and the time.
+    """What is sent to an engine: the contract's fields. `now` is for signatures.
 
-    `execution_id` is the engine's own name of the run, if a callback has told it.
+    `execution_id` is the engine's own id of the run, if a callback reported it.
     """
 
     dispatch_id: str
@@ -112,7 +122,7 @@ class Dispatch:
 
     @property
     def body(self) -> bytes:
-        """The fields as JSON; the same bytes for the same fields."""
+        """The fields as JSON; equal fields give equal bytes."""
         return orjson.dumps(dict(self.fields))
 
 
@@ -134,31 +144,31 @@ class Cancel(StrEnum):
 
 
 class Adapter:
-    """How one kind of engine is spoken to.
+    """The requests and answers of one kind of engine.
 
-    `prepared` is what has to be known before a start (a token, an internal id): what `prepare` was answered.
-    It is empty where nothing has to be.
+    `prepared` is a value that a start needs and the engine gives (a token, an internal id): the result of
+    `read_prepare`, or empty if there is nothing to prepare.
     """
 
-    # How long the engine recognises a start under the same dispatch id: None for not at all,
+    # How long the engine recognises a repeated start under one dispatch id: None for not at all,
     # `timedelta.max` for ever.
     window: timedelta | None
     can_be_asked = True
     can_cancel = True
-    # For an engine that would spoil a finished run, or that wants its own id of the run.
+    # For an engine whose cancel spoils a finished run, or needs the engine's own id of the run.
     asks_before_cancel = False
     _headers: Mapping[str, str]
 
     def prepare(self) -> Request | None:
-        """What to ask before anything else; None if nothing needs to be known."""
+        """The request for the prepared value; None if there is nothing to prepare."""
         return None
 
     def read_prepare(self, answer: Answer) -> str | Refusal:
-        """What `prepare` was answered, or why there is no going on."""
+        """The prepared value, or why there is none."""
         raise NotImplementedError
 
     def is_stale(self, answer: Answer) -> bool:
-        """Whether an answer says that what was prepared is no longer good; nothing was done then."""
+        """Whether an answer says that the prepared value is no longer valid, so that nothing was done."""
         return False
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
@@ -166,59 +176,56 @@ class Adapter:
         raise NotImplementedError
 
     def is_accepted(self, answer: Answer) -> bool:
-        """Whether the body of a 2xx to `start` is the engine's own, and says that it has the run."""
+        """Whether the body of a 2xx to `start` is the engine's own and says that it has the run."""
         raise NotImplementedError
 
     def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
         """What the answer to `start` means: ACCEPTED, LOST or why it was refused.
 
-        A success without the engine's own mark may come from a page in between. That the id is taken is LOST:
-        it is accepted once asking confirms it.
+        A 2xx without the engine's own mark may come from a gateway. An id that is taken is LOST too, until
+        `ask` finds the run.
         """
         is_accepted = answer.is_success and self.is_accepted(answer)
         return ClaimEvent.ACCEPTED if is_accepted else answer.refusal or ClaimEvent.LOST
 
     def ask(self, dispatch_id: str, prepared: str) -> Request:
-        """The question whether the engine has this dispatch; only where it `can_be_asked`."""
+        """The request for the state of a run; only where the engine `can_be_asked`."""
         raise NotImplementedError
 
     def read_ask(self, answer: Answer) -> Run:
-        """What the answer to `ask` means. NOT_FOUND only for the engine's own word."""
+        """What the answer to `ask` means. NOT_FOUND only with the engine's own mark."""
         raise NotImplementedError
 
-    def ask_for_cancel(self, dispatch: Dispatch, prepared: str) -> Request:
-        """What is asked before a cancel, for an engine that `asks_before_cancel`; `read_ask` reads it."""
-        return self.ask(dispatch.dispatch_id, prepared)
+    def ask_before_cancel(self, dispatch_id: str, prepared: str) -> Request:
+        """The question before a cancel, if the adapter `asks_before_cancel`; `read_ask` reads its answer."""
+        return self.ask(dispatch_id, prepared)
 
     def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request | None:
-        """The request that ends the run, only where the engine `can_cancel`; None without the id it needs.
+        """The request that ends a run, only where the engine `can_cancel`; None without the id it needs.
 
-        `run`, where the engine `asks_before_cancel`, is running.
+        `run` is given, and running, if the adapter `asks_before_cancel`.
         """
         raise NotImplementedError
 
     def is_cancelled(self, answer: Answer) -> bool:
-        """Whether the body of a 2xx to `cancel` is the engine's own, and says that the run will end."""
+        """Whether the body of a 2xx to `cancel` is the engine's own and says that the run will end."""
         return True
 
     def read_cancel(self, answer: Answer) -> Cancel:
         """What the answer to `cancel` means."""
         if answer.is_success:
             return Cancel.DONE if self.is_cancelled(answer) else Cancel.NO_ANSWER
-        # Without valid credentials, or too often: that says nothing of the run, and may be mended.
+        # Invalid credentials and rate limits say nothing about the run, and may pass.
         if answer.refusal is None or answer.status in (401, 403, 429):
             return Cancel.NO_ANSWER
         return Cancel.NOT_FOUND if answer.status == 404 else Cancel.REFUSED
 
     def checks(self, prepared: str) -> Mapping[str, Request]:
-        """What `doctor` asks, by name: that the workflow is there and not paused, that runs are picked up."""
+        """The requests of `doctor`, by name: does the workflow exist, and will its runs be picked up?"""
         return {}
 
     def problem(self, check: str, answer: Answer) -> str | None:
-        """What is wrong by the answer to a check, for an operator; None if nothing is.
-
-        What to do about it may follow after "; ".
-        """
+        """What the answer to a check shows to be wrong, for an operator; advice may follow after "; "."""
         raise NotImplementedError
 
     def _get(self, url: str) -> Request:

@@ -1,8 +1,9 @@
-"""Speaks to the engine: sends what the adapter makes, and says what may be concluded from the answers."""
+"""Talks to the engine: sends what the adapter makes, and returns what the answers prove."""
 
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import structlog
 
@@ -12,19 +13,18 @@ from orchestrators.client import OrchestratorClient
 
 log = structlog.get_logger("orchestrators")
 
-# A run whose answer was lost is asked about at once, and twice more: engines list a run a moment later.
-_ASK_AGAIN_SECONDS = (0.0, 0.3, 1.0)
-ASK_SECONDS = 5.0
+# Pauses before each question about a run whose answer was lost: engines list a run a moment later.
+_ASK_PAUSES = (0.0, 0.3, 1.0)
+_ASK_SECONDS = 5.0
 _LOST = Outcome(ClaimEvent.LOST, OUTCOME_UNKNOWN)
 _NOT_STARTED = Outcome(ClaimEvent.NOT_STARTED, ClaimEvent.NOT_STARTED)
 _NOT_PREPARED = Outcome(ClaimEvent.NOT_STARTED, Refusal.UNAVAILABLE)
 
 
 def outcome_of(adapter: Adapter, exchange: Exchange) -> Outcome:
-    """What may be concluded from how a start went (spec/decisions/0022).
+    """What the exchange of a start proves (spec/decisions/0022).
 
-    Without a whole answer only the proof of what was sent counts. That an id is taken is no acceptance: the
-    same status may mean something else.
+    Without an answer only the proof of what was sent counts.
     """
     answer = exchange.answer
     if answer is None:
@@ -37,7 +37,7 @@ def outcome_of(adapter: Adapter, exchange: Exchange) -> Outcome:
 
 
 class Engine:
-    """One a process; threads share it."""
+    """The engine that the settings name. One per process; threads share it."""
 
     def __init__(self, client: OrchestratorClient, adapter: Adapter) -> None:
         self._client, self.adapter = client, adapter
@@ -45,27 +45,24 @@ class Engine:
         self._prepared: str | None = None
 
     def start(self, dispatch: Dispatch, still_wanted: Callable[[], bool], began: float) -> Outcome:
-        """Start the workflow; if the answer is lost or says that the id is taken, ask.
+        """Start the workflow; if the answer is lost or says that the id is taken, ask for the run.
 
-        `began`, a `time.monotonic()`, is when the time limit of the exchange begins to count. Raises only
-        before anything was sent.
+        The time limit of the exchange counts from `began`, a `time.monotonic()`. Raises only before anything
+        was sent.
         """
-        stale: str | None = None
         exchange = Exchange(is_sent=False)
         try:
-            for _ in range(2):
-                prepared = self._value(time.monotonic(), stale)
+            for prepared in self._prepared_values():
                 if isinstance(prepared, Outcome):
                     return prepared
                 request = self.adapter.start(dispatch, prepared)
                 exchange = self._client.send(request, still_wanted, began)
                 if exchange.answer is None or not self.adapter.is_stale(exchange.answer):
                     break
-                stale = prepared
             outcome = outcome_of(self.adapter, exchange)
             if outcome.event is ClaimEvent.LOST and self._is_found(dispatch.dispatch_id):
                 return Outcome(ClaimEvent.FOUND, None, outcome.http_status)
-        except Exception:  # an answer that no adapter foresaw says nothing of what was sent
+        except Exception:  # after an answer that the adapter did not expect, the run may be there
             if not exchange.is_sent:
                 raise
             log.error("orchestrator.not_understood", exc_info=True)
@@ -73,28 +70,31 @@ class Engine:
         return outcome
 
     def ask(self, dispatch_id: str) -> Run:
-        """What the engine says of a dispatch; NO_ANSWER where it does not say."""
-        return self._asked(lambda prepared: self.adapter.ask(dispatch_id, prepared))
+        """The state of a dispatch's run; NO_ANSWER if the engine does not tell."""
+        return self._run(partial(self.adapter.ask, dispatch_id))
 
     def cancel(self, dispatch: Dispatch) -> Cancel:
-        """End the run of a dispatch; where the adapter wants it, the engine is asked first."""
+        """End the run of a dispatch."""
         run: Run | None = None
         if self.adapter.asks_before_cancel:
-            run = self._asked(lambda prepared: self.adapter.ask_for_cancel(dispatch, prepared))
+            run = self._run(partial(self.adapter.ask_before_cancel, dispatch.dispatch_id))
             if run.state is not RunState.RUNNING:
-                named = {RunState.NOT_FOUND: Cancel.NOT_FOUND, RunState.NO_ANSWER: Cancel.NO_ANSWER}
-                return named.get(run.state, Cancel.DONE)
-        answer = self._answer(lambda prepared: self.adapter.cancel(dispatch, run, prepared))
+                results = {
+                    RunState.NOT_FOUND: Cancel.NOT_FOUND,
+                    RunState.NO_ANSWER: Cancel.NO_ANSWER,
+                }
+                return results.get(run.state, Cancel.DONE)
+        answer = self._answer(partial(self.adapter.cancel, dispatch, run))
         return self.adapter.read_cancel(answer) if answer else Cancel.NO_ANSWER
 
     def problems(self) -> Iterator[str]:
-        """What would keep the engine from starting the workflow; "; " may part it from what to do."""
-        prepared = self._value(time.monotonic())
-        if not isinstance(prepared, str):
+        """What would keep the engine from starting the workflow; advice may follow after "; "."""
+        prepared = self._prepare(None)
+        if isinstance(prepared, Outcome):
             yield f"the orchestrator: {prepared.reason}"
             return
         for check, request in self.adapter.checks(prepared).items():
-            answer = self._client.send(request, _always, seconds=ASK_SECONDS).answer
+            answer = self._client.send(request, seconds=_ASK_SECONDS).answer
             if answer is None:
                 yield f"the orchestrator does not answer ({check})"
             elif problem := self.adapter.problem(check, answer):
@@ -103,62 +103,56 @@ class Engine:
     def _is_found(self, dispatch_id: str) -> bool:
         if not self.adapter.can_be_asked:
             return False
-        for pause in _ASK_AGAIN_SECONDS:
+        for pause in _ASK_PAUSES:
             time.sleep(pause)
             if self.ask(dispatch_id).state in FOUND:
                 return True
         return False
 
-    def _asked(self, make: Callable[[str], Request | None]) -> Run:
+    def _run(self, make: Callable[[str], Request]) -> Run:
         answer = self._answer(make)
         return self.adapter.read_ask(answer) if answer else Run(RunState.NO_ANSWER)
 
     def _answer(self, make: Callable[[str], Request | None]) -> Answer | None:
-        """The answer to what `make` makes of the prepared value, which is renewed once if it is stale."""
+        """The answer to the request that `make` makes of the prepared value."""
         began = time.monotonic()
-        stale: str | None = None
         answer: Answer | None = None
-        for _ in range(2):
-            prepared = self._value(began, stale)
+        for prepared in self._prepared_values():
             request = make(prepared) if isinstance(prepared, str) else None
             if request is None:
                 return None
-            answer = self._client.send(request, _always, began, ASK_SECONDS).answer
+            answer = self._client.send(request, began=began, seconds=_ASK_SECONDS).answer
             if answer is None or not self.adapter.is_stale(answer):
                 break
-            stale = str(prepared)
         return answer
 
-    def _value(self, began: float, stale: str | None = None) -> str | Outcome:
-        """What has to be known before a request, or the outcome of a start that cannot be made.
+    def _prepared_values(self) -> Iterator[str | Outcome]:
+        """The prepared value, and once more for a caller that found it stale."""
+        value = self._prepare(None)
+        yield value
+        yield self._prepare(str(value))
 
-        One thread renews it while others wait, none for longer than an ask may take since `began`. Nothing of
-        a start has left by then.
+    def _prepare(self, stale: str | None) -> str | Outcome:
+        """The prepared value that is not `stale`, or the outcome of a start that cannot be made without it.
+
+        One thread fetches it while the others wait; nothing of a start was sent by then.
         """
-        known = self._known(stale)
-        request = self.adapter.prepare() if known is None else None
-        if request is None:
-            return known or ""
-        if not self._lock.acquire(timeout=max(0.0, began + ASK_SECONDS - time.monotonic())):
+        began = time.monotonic()
+        if not self._lock.acquire(timeout=_ASK_SECONDS):
             return _NOT_PREPARED
         try:
-            known = self._known(stale)
-            if known is not None:
-                return known
-            answer = self._client.send(request, _always, began, ASK_SECONDS).answer
+            if self._prepared is not None and self._prepared != stale:
+                return self._prepared
+            request = self.adapter.prepare()
+            if request is None:
+                return ""
+            answer = self._client.send(request, began=began, seconds=_ASK_SECONDS).answer
             if answer is None:
                 return _NOT_PREPARED
-            found = self.adapter.read_prepare(answer)
-            if isinstance(found, Refusal):
-                return Outcome(ClaimEvent.REFUSED, found, answer.status)
-            self._prepared = found
-            return found
+            value = self.adapter.read_prepare(answer)
+            if isinstance(value, Refusal):
+                return Outcome(ClaimEvent.REFUSED, value, answer.status)
+            self._prepared = value
+            return value
         finally:
             self._lock.release()
-
-    def _known(self, stale: str | None) -> str | None:
-        return self._prepared if self._prepared != stale else None
-
-
-def _always() -> bool:
-    return True

@@ -1,11 +1,11 @@
-"""What every engine is told of a dispatch."""
+"""The fields of a dispatch, the same for every engine."""
 
 from domain.claim import Claim, DispatchKind, RetryTerms
 from domain.job import Job
 
 
 def payload(job: Job, claim: Claim, callback_base: str) -> dict[str, str | None]:
-    """The contract's fields, and for a retry where to go on."""
+    """The contract's fields; for a retry also where it resumes."""
     fields: dict[str, str | None] = {
         "job_id": job.id,
         "project_id": job.project_id,

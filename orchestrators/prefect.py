@@ -1,11 +1,10 @@
-"""Prefect 3: a dispatch is a flow run of one deployment, and its id the run's idempotency key."""
+"""Prefect 3: a dispatch is a flow run of one deployment, and the dispatch id is its idempotency key."""
 
 import base64
 from datetime import timedelta
-from urllib.parse import quote
 
 from domain.claim import ClaimEvent, Refusal, RunState
-from orchestrators.base import Adapter, Answer, Dispatch, Request, Run
+from orchestrators.base import Adapter, Answer, Dispatch, Request, Run, bearer, quoted
 
 _STATES = {
     "COMPLETED": RunState.SUCCEEDED,
@@ -18,57 +17,53 @@ _NO_DEPLOYMENT = "Deployment not found"
 
 
 class Prefect(Adapter):
-    """Starts `workflow`, which is `flow/deployment`, at the API of `url` (Prefect's PREFECT_API_URL).
+    """Starts `workflow`, a "flow/deployment", at the API at `url` (Prefect's PREFECT_API_URL).
 
-    `credentials` are `user:password` of a server of your own, or an API key of Prefect Cloud.
+    `credentials` are the `user:password` of a self-hosted server, or an API key of Prefect Cloud.
     """
 
     window = timedelta.max  # idempotency keys do not expire
-    asks_before_cancel = True  # a run is cancelled by Prefect's own id of it
+    asks_before_cancel = True  # a cancel needs Prefect's own id of the run
 
     def __init__(self, url: str, workflow: str, credentials: str) -> None:
         self._url = url.rstrip("/")
         self._flow, _, self._deployment = workflow.partition("/")
+        basic = base64.b64encode(credentials.encode()).decode()
         is_user = ":" in credentials
-        basic = f"Basic {base64.b64encode(credentials.encode()).decode()}"
-        authorization = basic if is_user else f"Bearer {credentials}"
-        self._headers = {"Authorization": authorization} if credentials else {}
+        self._headers = {"Authorization": f"Basic {basic}"} if is_user else bearer(credentials)
 
     def prepare(self) -> Request:
         """The deployment's id, by its name."""
-        flow, deployment = quote(self._flow, safe=""), quote(self._deployment, safe="")
-        return self._get(f"{self._url}/deployments/name/{flow}/{deployment}")
+        name = f"{quoted(self._flow)}/{quoted(self._deployment)}"
+        return self._get(f"{self._url}/deployments/name/{name}")
 
     def read_prepare(self, answer: Answer) -> str | Refusal:
-        """The id, which is good until the deployment is deleted."""
-        found = answer.fields().get("id") if answer.is_success else None
-        return found if isinstance(found, str) else answer.refusal or Refusal.UNAVAILABLE
+        """The deployment's id, valid until the deployment is deleted."""
+        value = answer.fields().get("id") if answer.is_success else None
+        return value if isinstance(value, str) else answer.refusal or Refusal.UNAVAILABLE
 
     def is_stale(self, answer: Answer) -> bool:
-        """The deployment was deleted; one of its name may have been made since."""
+        """The deployment was deleted; there may be a new one of its name."""
         return answer.status == 404 and answer.fields().get("detail") == _NO_DEPLOYMENT
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
-        """A flow run, whose one parameter `job` is the dispatch."""
+        """A flow run with one parameter `job`, the dispatch."""
         key = dispatch.dispatch_id
         fields = {"parameters": {"job": dispatch.fields}, "idempotency_key": key, "name": key}
         return self._post(f"{self._url}/deployments/{prepared}/create_flow_run", fields)
 
     def is_accepted(self, answer: Answer) -> bool:
-        """201 is a new run, 200 the one that was there."""
+        """201 is a new run, 200 one that existed already."""
         return answer.fields().keys() >= {"id", "state_type"}
 
     def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
-        """409 says that the parameters do not fit.
-
-        503 is Prefect's word for any error of its database, also one while it commits.
-        """
+        """409 means invalid parameters. 503 means any database error, also during the commit: LOST."""
         if answer.status == 409 and answer.is_whole:
             return Refusal.INVALID_PARAMETERS
         return super().read_start(answer)
 
     def ask(self, dispatch_id: str, prepared: str) -> Request:
-        """The flow's run with this key: a key is unique in its flow."""
+        """A key is unique within its flow only."""
         return self._post(
             f"{self._url}/flow_runs/filter",
             {
@@ -79,7 +74,6 @@ class Prefect(Adapter):
         )
 
     def read_ask(self, answer: Answer) -> Run:
-        """An empty list says that there is no such run."""
         match answer.json() if answer.is_success else None:
             case []:
                 return Run(RunState.NOT_FOUND)
@@ -90,22 +84,21 @@ class Prefect(Adapter):
     def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request | None:
         if run is None or run.run_id is None:
             return None
-        url = f"{self._url}/flow_runs/{quote(run.run_id, safe='')}/set_state"
+        url = f"{self._url}/flow_runs/{quoted(run.run_id)}/set_state"
         return self._post(url, {"state": {"type": "CANCELLING"}})
 
     def is_cancelled(self, answer: Answer) -> bool:
-        """The state that it has now: Prefect may put another in the place of the one that was asked for."""
+        """Judged by the state that the run has now: Prefect may set another than the one requested."""
         match answer.fields():
             case {"state": {"type": "CANCELLING" | "CANCELLED"}} | {"status": "ABORT"}:
                 return True
         return False
 
     def checks(self, prepared: str) -> dict[str, Request]:
-        """Whether the deployment takes runs, and something is there to run them."""
         return {"deployment": self.prepare()}
 
     def problem(self, check: str, answer: Answer) -> str | None:
-        """A paused deployment, or one that is not served, leaves its runs Late without a word."""
+        """Prefect accepts runs of a deployment that is paused or not served: they stay Late."""
         problem: str | None = f"answered {answer.status}: is this the URL of Prefect's API (…/api)?"
         match answer.status, answer.fields():
             case 404, {"detail": detail} if detail == _NO_DEPLOYMENT:

@@ -1,4 +1,4 @@
-"""Which adapter the settings name, and the policy by which the rules treat a dispatch to it."""
+"""The adapter that the settings name, and the policy for dispatches to it."""
 
 from datetime import timedelta
 from hashlib import sha256
@@ -16,7 +16,7 @@ from settings import Settings
 
 
 def make_adapter(settings: Settings) -> Adapter:
-    """The adapter of `TAKEONE_ORCHESTRATOR_KIND`. Connects to nothing."""
+    """The adapter for `TAKEONE_ORCHESTRATOR_KIND`. Connects to nothing."""
     url, cancel_url = settings.orchestrator_url, settings.orchestrator_cancel_url
     workflow = settings.orchestrator_workflow
     credentials = settings.orchestrator_credentials.get_secret_value()
@@ -42,11 +42,11 @@ def make_adapter(settings: Settings) -> Adapter:
 
 
 def dispatch_policy(settings: Settings) -> DispatchPolicy:
-    """What the dispatch rules need of the settings."""
+    """The settings that the dispatch rules need."""
     adapter = make_adapter(settings)
     window = adapter.window
     if window is not None and window != timedelta.max:
-        # Less what a send may still take and how far clocks may be apart.
+        # Less the time that a send may still take, and the difference between clocks.
         window -= timedelta(seconds=settings.resend_margin_seconds)
     return DispatchPolicy(
         claim_lease=timedelta(seconds=settings.claim_lease_seconds),
@@ -66,13 +66,13 @@ def _span(seconds: float) -> timedelta | None:
 
 
 def _engine(settings: Settings) -> str:
-    """A digest of which engine this is; empty for a process whose settings do not name it."""
+    """A digest that identifies the engine; empty if the settings of this process do not name one."""
     if not settings.orchestrator_url and settings.orchestrator_kind != "step_functions":
         return ""
-    named = (
+    identity = (
         settings.orchestrator_kind,
         settings.orchestrator_url,
         settings.orchestrator_workflow,
         settings.orchestrator_namespace,
     )
-    return sha256("\n".join(named).encode()).hexdigest()[:16]
+    return sha256("\n".join(identity).encode()).hexdigest()[:16]

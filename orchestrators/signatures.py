@@ -1,7 +1,6 @@
-"""Standard Webhooks (standardwebhooks.com): signatures of what we send, and of what comes back.
+"""Standard Webhooks (standardwebhooks.com): signatures of dispatches and of callbacks.
 
-The package does the arithmetic. Here is what it leaves open: several secrets, and headers that are not
-even wrong in the way it expects.
+Adds to the package of that name: several secrets, and headers malformed in ways that it does not expect.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +12,13 @@ SIGNATURE_HEADER = "webhook-signature"
 
 
 class Signer:
-    """Signs with the first of its secrets, and verifies with every one."""
+    """Signs with the first of its secrets, and verifies with any."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         self._webhooks = [Webhook(secret) for secret in secrets]
 
     def headers(self, message_id: str, body: bytes, now: datetime) -> dict[str, str]:
-        """The headers that go with `body`; none if there is no secret. `now` is cut to a second."""
+        """The headers for `body`; none if there is no secret. `now` is cut to a second."""
         if not self._webhooks:
             return {}
         moment = now.astimezone(UTC)
@@ -30,18 +29,17 @@ class Signer:
         }
 
     def is_signed(self, body: bytes, headers: Mapping[str, str]) -> bool:
-        """Whether `body` was signed with one of the secrets less than five minutes ago (or ahead).
+        """Whether `body` was signed with one of the secrets, within five minutes of now.
 
-        Every secret is tried, so that the time taken does not tell which one it was.
+        Every secret is tried, so that the time taken does not reveal which one matched.
         """
-        given = dict(headers)
-        tried = [_verifies(webhook, body, given) for webhook in self._webhooks]
-        return any(tried)
+        results = [_verifies(webhook, body, dict(headers)) for webhook in self._webhooks]
+        return any(results)
 
 
 def _verifies(webhook: Webhook, body: bytes, headers: dict[str, str]) -> bool:
     try:
         webhook.verify(body, headers, json_parse=False)
-    except (WebhookVerificationError, ValueError):  # what cannot be decoded is not signed either
+    except (WebhookVerificationError, ValueError):  # ValueError: it cannot be decoded
         return False
     return True

@@ -7,10 +7,7 @@ import orjson
 from domain.claim import ClaimEvent, Refusal, RunState
 from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run
 
-# What AWS itself refuses with; a fault of its own, which may come after the start, is 5xx.
-_ERROR_STATUSES = frozenset({400, 403, 429})
-
-# The names of errors (`__type`), as the API reference has them.
+# Names of errors (`__type`) in the API reference.
 _ERRORS = {
     Refusal.UNKNOWN_WORKFLOW: """
         InvalidArn StateMachineDeleting StateMachineDoesNotExist StateMachineTypeNotSupported""",
@@ -38,14 +35,14 @@ _STATES = {
 class StepFunctions(Adapter):
     """Starts the state machine whose ARN is `workflow`.
 
-    `url` is empty for AWS's own endpoint of the ARN's region. `credentials`: see `AwsSigner`.
+    An empty `url` means AWS's endpoint of the ARN's region. `credentials`: see `AwsSigner`.
     """
 
-    # A name cannot be used again for 90 days after its execution has ended.
+    # A name cannot be reused for 90 days after its execution has ended.
     window = timedelta(days=90)
 
     def __init__(self, url: str, workflow: str, credentials: str) -> None:
-        from orchestrators.aws import AwsSigner  # which needs a package that no other engine does
+        from orchestrators.aws import AwsSigner  # needs a package that no other engine needs
 
         _, partition, _, region, *_ = workflow.split(":")
         domain = "amazonaws.com.cn" if partition == "aws-cn" else "amazonaws.com"
@@ -54,11 +51,11 @@ class StepFunctions(Adapter):
         self._sign = AwsSigner(credentials, region, "states")
 
     def prepare(self) -> Request:
-        """What kind of state machine it is: an EXPRESS one would start the same dispatch twice."""
+        """The type of the state machine: an EXPRESS one would start a dispatch twice."""
         return self._call("DescribeStateMachine", stateMachineArn=self._machine)
 
     def read_prepare(self, answer: Answer) -> str | Refusal:
-        """Good for ever: a state machine's kind never changes."""
+        """Valid for ever: a state machine's type never changes."""
         if not answer.is_success:
             return _REFUSALS.get(_error(answer), Refusal.UNAVAILABLE)
         match answer.fields():
@@ -79,11 +76,10 @@ class StepFunctions(Adapter):
         )
 
     def is_accepted(self, answer: Answer) -> bool:
-        """An execution's ARN; the same name and input while it runs is the same answer."""
+        """A repeat while the execution runs gets the same answer as the first start."""
         return ":execution:" in str(answer.fields().get("executionArn"))
 
     def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
-        """AWS's own word where it refuses; that the name is taken is to be asked about."""
         error = _error(answer)
         if error == "ExecutionAlreadyExists":
             return ClaimEvent.LOST
@@ -93,27 +89,25 @@ class StepFunctions(Adapter):
         return self._call("DescribeExecution", executionArn=self._execution(dispatch_id))
 
     def read_ask(self, answer: Answer) -> Run:
-        """The status of the execution; not found only by AWS's own word."""
         if answer.is_success:
             return Run(_STATES.get(str(answer.fields().get("status")), RunState.NO_ANSWER))
         is_absent = _error(answer) == "ExecutionDoesNotExist"
         return Run(RunState.NOT_FOUND if is_absent else RunState.NO_ANSWER)
 
     def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request:
-        """StopExecution, which leaves an execution that has ended as it is."""
+        """An execution that has ended stays as it is."""
         return self._call("StopExecution", executionArn=self._execution(dispatch.dispatch_id))
 
     def is_cancelled(self, answer: Answer) -> bool:
-        """A JSON object; the date of the stop in it is of no use here."""
+        """A JSON object. Its `stopDate` is missing in moto until the execution has stopped."""
         return isinstance(answer.json(), dict)
 
     def read_cancel(self, answer: Answer) -> Cancel:
-        """AWS's own word where it refuses."""
         error = _error(answer)
         if error == "ExecutionDoesNotExist":
             return Cancel.NOT_FOUND
-        is_busy = _REFUSALS.get(error) is Refusal.UNAVAILABLE
-        return Cancel.NO_ANSWER if is_busy else super().read_cancel(answer)
+        is_throttled = _REFUSALS.get(error) is Refusal.UNAVAILABLE
+        return Cancel.NO_ANSWER if is_throttled else super().read_cancel(answer)
 
     def _execution(self, dispatch_id: str) -> str:
         return f"{self._machine.replace(':stateMachine:', ':execution:')}:{dispatch_id}"
@@ -127,7 +121,10 @@ class StepFunctions(Adapter):
 
 
 def _error(answer: Answer) -> str:
-    """The name of the error that AWS itself refuses with, without its namespace; else nothing."""
-    if answer.status not in _ERROR_STATUSES:
+    """The name of the error with which AWS refused, without its namespace; empty if it did not refuse.
+
+    5xx is no refusal: the fault may have come after the start.
+    """
+    if answer.status not in (400, 403, 429):
         return ""
     return str(answer.fields().get("__type", "")).rpartition("#")[2]

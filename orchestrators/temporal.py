@@ -1,13 +1,12 @@
-"""Temporal, by its HTTP API: a workflow is started under the dispatch id as its workflow id."""
+"""Temporal, through its HTTP API: the dispatch id is the workflow id."""
 
 import re
 from datetime import timedelta
-from urllib.parse import quote
 
 from domain.claim import ClaimEvent, Refusal, RunState
-from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run
+from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run, bearer, quoted
 
-# Every other status is that of a run which goes on.
+# With any other status a run is running.
 _ENDED = {
     "WORKFLOW_EXECUTION_STATUS_COMPLETED": RunState.SUCCEEDED,
     "WORKFLOW_EXECUTION_STATUS_FAILED": RunState.FAILED,
@@ -18,19 +17,19 @@ _ENDED = {
 
 
 class Temporal(Adapter):
-    """The HTTP API is at `url`; `workflow` is "Type@queue", `credentials` a bearer token."""
+    """Starts `workflow`, a "Type@queue", at the HTTP API at `url`; `credentials` are a bearer token."""
 
-    # A run is remembered as long as its namespace retains it after its end; see `problem`.
+    # A run is recognised for its namespace's retention time after its end; `problem` refuses less than this.
     window = timedelta(days=1)
 
     def __init__(self, url: str, workflow: str, credentials: str, namespace: str) -> None:
         self._type, _, self._queue = workflow.rpartition("@")
         base = f"{url.rstrip('/')}/api/v1/namespaces"
-        self._namespace = f"{base}/{quote(namespace or 'default', '')}"
-        self._headers = {"Authorization": f"Bearer {credentials}"} if credentials else {}
+        self._namespace = f"{base}/{quoted(namespace or 'default')}"
+        self._headers = bearer(credentials)
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
-        """Without the two policies a second run would start after the first one's end."""
+        """Without the two policies a repeat would start a second run once the first has ended."""
         fields = {
             "workflowType": {"name": self._type},
             "taskQueue": {"name": self._queue},
@@ -42,12 +41,11 @@ class Temporal(Adapter):
         return self._post(self._run(dispatch.dispatch_id), fields)
 
     def is_accepted(self, answer: Answer) -> bool:
-        """A repeat under the same request id is answered as the first start was."""
+        """A repeat under the same request id gets the same answer as the first start."""
         fields = answer.fields()
         return bool(fields.get("runId")) and fields.get("started") is True
 
     def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
-        """409 may say that the id is taken, which asking shows."""
         if answer.status == 409 and _has_detail(answer, "WorkflowExecutionAlreadyStartedFailure"):
             return ClaimEvent.LOST
         return super().read_start(answer)
@@ -56,7 +54,7 @@ class Temporal(Adapter):
         return self._get(self._run(dispatch_id))
 
     def read_ask(self, answer: Answer) -> Run:
-        """A namespace that is not there says nothing of the run."""
+        """A missing namespace says nothing about the run."""
         match answer.status, answer.fields():
             case 200, {"workflowExecutionInfo": {"status": str(status)}}:
                 if status.startswith("WORKFLOW_EXECUTION_STATUS_"):
@@ -66,28 +64,28 @@ class Temporal(Adapter):
         return Run(RunState.NO_ANSWER)
 
     def cancel(self, dispatch: Dispatch, run: Run | None, prepared: str) -> Request:
-        """Asks the run to end; one that has ended stays as it is."""
+        """A request to end; a run that has ended stays as it is."""
         fields = {"requestId": f"cancel-{dispatch.dispatch_id}", "reason": "cancelled in Take One"}
         return self._post(f"{self._run(dispatch.dispatch_id)}/cancel", fields)
 
     def is_cancelled(self, answer: Answer) -> bool:
-        """An empty object."""
         return answer.json() == {}
 
     def read_cancel(self, answer: Answer) -> Cancel:
-        """That there is no such run counts only with Temporal's own mark."""
+        """404 counts only with Temporal's own mark."""
         if answer.status == 404 and not _has_detail(answer, "NotFoundFailure"):
             return Cancel.NO_ANSWER
         return super().read_cancel(answer)
 
     def checks(self, prepared: str) -> dict[str, Request]:
-        """The namespace, and whether a worker polls the queue. Which types it knows, Temporal does not tell."""
-        queue = f"{self._namespace}/task-queues/{quote(self._queue, '')}"
-        polled = f"{queue}?taskQueueType=TASK_QUEUE_TYPE_WORKFLOW"
-        return {"namespace": self._get(self._namespace), "worker": self._get(polled)}
+        """Temporal does not tell which workflow types a worker knows."""
+        queue = f"{self._namespace}/task-queues/{quoted(self._queue)}"
+        return {
+            "namespace": self._get(self._namespace),
+            "worker": self._get(f"{queue}?taskQueueType=TASK_QUEUE_TYPE_WORKFLOW"),
+        }
 
     def problem(self, check: str, answer: Answer) -> str | None:
-        """What keeps runs from starting once, or at all."""
         fields = answer.fields()
         if answer.status == 404 and _has_detail(answer, "NamespaceNotFoundFailure"):
             return "the namespace does not exist; correct TAKEONE_ORCHESTRATOR_NAMESPACE"
@@ -95,14 +93,13 @@ class Temporal(Adapter):
             return "no answer of Temporal's; TAKEONE_ORCHESTRATOR_URL is that of its HTTP API"
         if check == "worker":
             return None if fields.get("pollers") else "no worker polls the task queue; start one"
-        kept = re.search(rb'"workflowExecutionRetentionTtl": ?"(\d+)', answer.body)
-        is_long = kept is not None and int(kept[1]) >= self.window.total_seconds()
+        retention = re.search(rb'"workflowExecutionRetentionTtl": ?"(\d+)', answer.body)
+        is_long = retention is not None and int(retention[1]) >= self.window.total_seconds()
         return None if is_long else "the namespace's retention is less than a day; raise it"
 
     def _run(self, dispatch_id: str) -> str:
-        return f"{self._namespace}/workflows/{quote(dispatch_id, '')}"
+        return f"{self._namespace}/workflows/{quoted(dispatch_id)}"
 
 
 def _has_detail(answer: Answer, name: str) -> bool:
-    kinds = [str(each.get("@type")) for each in answer.objects("details")]
-    return any(kind.endswith(f".{name}") for kind in kinds)
+    return any(str(item.get("@type")).endswith(f".{name}") for item in answer.objects("details"))

@@ -1,4 +1,4 @@
-"""An orchestrator that was written for Take One, or any HTTP endpoint: one POST of JSON starts the workflow."""
+"""A webhook: any HTTP endpoint where one POST of JSON starts the workflow."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -11,7 +11,10 @@ from orchestrators.signatures import Signer
 
 
 class Webhook(Adapter):
-    """Starts by a POST to `url` with an `Idempotency-Key`, signed if there are secrets."""
+    """Starts by a POST to `url` with an `Idempotency-Key`, signed if there are secrets.
+
+    `window` is how long the endpoint recognises that key. `headers` go with each request.
+    """
 
     can_be_asked = False
 
@@ -24,7 +27,7 @@ class Webhook(Adapter):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self._url, self._cancel_url, self._signer = url, cancel_url, signer
-        self._given = headers or {}
+        self._headers = headers or {}
         self.window = window
         self.can_cancel = bool(cancel_url)
 
@@ -32,11 +35,11 @@ class Webhook(Adapter):
         return self._signed(self._url, dispatch.dispatch_id, dispatch.body, dispatch.now)
 
     def is_accepted(self, answer: Answer) -> bool:
-        """Any 2xx, whatever its body."""
+        """The contract says that any 2xx accepts."""
         return True
 
     def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
-        """A whole answer refuses, of 5xx too, unless a gateway gave it."""
+        """A 5xx refuses too, unless it is a gateway's."""
         if answer.status >= 500 and answer.is_whole and answer.status not in GATEWAY_STATUSES:
             return Refusal.REFUSED
         return super().read_start(answer)
@@ -50,4 +53,4 @@ class Webhook(Adapter):
 
     def _signed(self, url: str, key: str, body: bytes, now: datetime) -> Request:
         signature = self._signer.headers(key, body, now)
-        return Request("POST", url, body, {**self._given, "Idempotency-Key": key, **signature})
+        return Request("POST", url, body, {**self._headers, "Idempotency-Key": key, **signature})

@@ -1,1 +1,1 @@
-"""The barest honest program for the same work: Flask, Celery and Redis, and nothing else."""
+"""The smallest program that does the same work: Flask, Celery and Redis, and nothing else."""

@@ -1,7 +1,7 @@
-"""Gate, claim, task, POST, outcome, answer: nothing that can be left out is here.
+"""Gate, claim, task, POST, outcome, answer, and nothing else.
 
 No auth, no schemas, no epochs, no trail, no logs, no recovery: a worker that dies leaves its job stuck
-for ever. What it has is set as fast as it goes; `README.md` beside `bench` says what was tried.
+for ever. Its settings are the fastest found; `bench/README.md` says what was tried.
 
     gunicorn --worker-class gthread --threads 160 bench.baseline.app:web
     celery --app bench.baseline.app:queue worker --pool threads --concurrency 32
@@ -68,7 +68,7 @@ def run(job_id: str) -> tuple[dict[str, str], int]:
 
 @queue.task
 def dispatch(job_id: str, project_id: str, video_uri: str) -> None:
-    """Post the dispatch, record that it was taken, and wake the caller."""
+    """Post the dispatch, record that it was accepted, and wake the caller."""
     body = {
         "job_id": job_id,
         "project_id": project_id,
@@ -84,7 +84,7 @@ def dispatch(job_id: str, project_id: str, video_uri: str) -> None:
 
 
 def wake_callers() -> None:
-    """Wake each caller whose job is settled: one subscription for all of them."""
+    """Wake each caller whose job is settled, from one subscription for all."""
     subscription = store.pubsub(ignore_subscribe_messages=True)
     subscription.subscribe("settled")
     for message in subscription.listen():

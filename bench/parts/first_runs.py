@@ -1,12 +1,11 @@
-"""First runs: how many a second, how long each caller waits, and what CPU and memory they take."""
+"""First runs: how many a second, how long callers wait, and the CPU and memory they take."""
 
 from collections.abc import Callable, Sequence
 
-from bench import usage
 from bench.arena import Arena
 from bench.plan import Plan
 from bench.report import Report
-from bench.rounds import Round, first_runs, quantile, ratio
+from bench.rounds import Round, first_runs, memory_bytes, quantile, ratio
 
 _MOST_PER_SECOND = 4_000
 
@@ -24,11 +23,16 @@ def measure(arena: Arena, plan: Plan, levels: Sequence[int]) -> list[Round]:
 
 def of(rounds: Sequence[Round], system: str, callers: int) -> list[Round]:
     """The rounds of one system at one number of callers."""
-    return [each for each in rounds if each.system == system and each.callers == callers]
+    return [one for one in rounds if one.system == system and one.callers == callers]
+
+
+def speeds_of(rounds: Sequence[Round], system: str, callers: int) -> list[float]:
+    """Their runs a second."""
+    return [one.per_second for one in of(rounds, system, callers)]
 
 
 def report_speed(rounds: Sequence[Round], plan: Plan, report: Report) -> None:
-    """Tell throughput and waiting times."""
+    """Report throughput and waiting times."""
     rows = [_speed_row(rounds, callers) for callers in plan.callers]
     report.table(
         "First runs",
@@ -38,15 +42,15 @@ def report_speed(rounds: Sequence[Round], plan: Plan, report: Report) -> None:
         "Ratios are of rounds taken in turn: median (least to most). Every round: POSTs = distinct "
         "jobs = runs answered 202.",
     )  # fmt: skip
-    report.keep("first_runs", [each.numbers() for each in rounds])
+    report.keep("first_runs", [one.numbers() for one in rounds])
 
 
 def _speed_row(rounds: Sequence[Round], callers: int) -> list[object]:
     ours, theirs = of(rounds, "service", callers), of(rounds, "bare", callers)
     return [
         callers,
-        *_medians(ours, theirs, lambda each: each.per_second, ".0f"),
-        *_medians(ours, theirs, lambda each: each.quantile(0.5), ".1f"),
+        *_medians(ours, theirs, lambda one: one.per_second, ".0f"),
+        *_medians(ours, theirs, lambda one: one.quantile(0.5), ".1f"),
         f"{pooled(ours, 0.99):.1f}",
         f"{pooled(theirs, 0.99):.1f}",
     ]
@@ -55,24 +59,24 @@ def _speed_row(rounds: Sequence[Round], callers: int) -> list[object]:
 def _medians(
     ours: Sequence[Round], theirs: Sequence[Round], quantity: Callable[[Round], float], form: str
 ) -> list[str]:
-    our, their = [quantity(each) for each in ours], [quantity(each) for each in theirs]
+    our, their = list(map(quantity, ours)), list(map(quantity, theirs))
     middles = [format(quantile(values, 0.5), form) for values in (our, their)]
     return [*middles, str(ratio(our, their))]
 
 
 def pooled(rounds: Sequence[Round], share: float) -> float:
     """A quantile over the calls of all rounds."""
-    return quantile([latency for each in rounds for latency in each.latencies], share)
+    return quantile([latency for one in rounds for latency in one.latencies], share)
 
 
 def report_cpu(rounds: Sequence[Round], arena: Arena, plan: Plan, report: Report) -> None:
-    """Tell CPU a run by process, and memory."""
+    """Report CPU a run by process, and memory."""
     callers = plan.cpu_callers
     ours, theirs = of(rounds, "service", callers), of(rounds, "bare", callers)
     rows = [_cpu_row(name, ours, theirs, arena) for name in ours[0].cpu]
-    total = _medians(ours, theirs, lambda each: each.total_cpu, ".2f")
+    total = _medians(ours, theirs, lambda one: one.total_cpu, ".2f")
     helpers = [
-        f"{name} {quantile([each.helpers_cpu[name] for each in ours], 0.5):.2f}"
+        f"{name} {quantile([one.helpers_cpu[name] for one in ours], 0.5):.2f}"
         for name in ours[0].helpers_cpu
     ]
     report.table(
@@ -81,14 +85,14 @@ def report_cpu(rounds: Sequence[Round], arena: Arena, plan: Plan, report: Report
         [*rows, ["all", *total, "", ""]],
         f"The helpers' own CPU a run of the service, in ms: {', '.join(helpers)}.",
     )
-    report.keep("cpu", [each.numbers() for each in (*ours, *theirs)])
+    report.keep("cpu", [one.numbers() for one in (*ours, *theirs)])
 
 
 def _cpu_row(
     name: str, ours: Sequence[Round], theirs: Sequence[Round], arena: Arena
 ) -> list[object]:
     memory = [
-        f"{usage.memory_bytes(system.processes[name]) / 2**20:.0f}"
+        f"{memory_bytes(system.processes[name]) / 2**20:.0f}"
         for system in (arena.service, arena.baseline)
     ]
-    return [name, *_medians(ours, theirs, lambda each: each.cpu[name], ".2f"), *memory]
+    return [name, *_medians(ours, theirs, lambda one: one.cpu[name], ".2f"), *memory]

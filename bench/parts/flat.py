@@ -1,4 +1,4 @@
-"""Flat: the same work with a hundred jobs in the store and with a million."""
+"""Flat: the same work with a hundred and with a million jobs in the store."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ _PAGE = 50
 _LIST_SECONDS = 0.5
 
 
-def run(directory: Path, plan: Plan, auth: str, report: Report) -> None:
+def run(directory: Path, plan: Plan, report: Report) -> None:
     """Fill two stores, and measure runs, pages of the list and the sweep on both in turn."""
     with ExitStack() as running:
         stub = Stub(directory)
@@ -32,10 +32,12 @@ def run(directory: Path, plan: Plan, auth: str, report: Report) -> None:
         services = []
         for jobs in plan.flat_jobs:
             name = f"{jobs:,} jobs"
-            # Without an append-only file: what is written to it does not depend on what is stored.
-            service = Service(name, directory / str(jobs), stub, auth=auth, append_only=False)
+            # Without an append-only file: what is written to it does not depend on the stored jobs.
+            service = Service(name, directory / str(jobs), stub, append_only=False)
             services.append(running.enter_context(service))
-        memory = [_fill(each, jobs) for each, jobs in zip(services, plan.flat_jobs, strict=True)]
+        memory = [
+            _fill(service, jobs) for service, jobs in zip(services, plan.flat_jobs, strict=True)
+        ]
         _report_memory(services[1], memory[1], plan, report)
         _report_runs(services, stub, plan, report)
         _report_lists(services, plan, report)
@@ -43,18 +45,18 @@ def run(directory: Path, plan: Plan, auth: str, report: Report) -> None:
 
 
 def _fill(service: Service, jobs: int) -> float:
-    """Put in copies of what a finished run has left; return the bytes of memory that each takes."""
+    """Store copies of a job that has run; return the bytes of memory a job."""
     client, port = service.redis.client(), service.redis.port or 0
     (job_id,) = service.seed(1)
     load = drive(service.port, iter([service.run(job_id)]), 1, 30)
     expect(load.statuses[202] == 1, f"{service.name}: the first run answered {load.statuses}")
     template = seeding.copy_of_job(port, job_id)
     before = int(client.info("memory")["used_memory"])
-    seeding.put_in(port, template, seeding.ids(jobs))
+    seeding.store_copies(port, template, seeding.ids(jobs))
     return (int(client.info("memory")["used_memory"]) - before) / jobs
 
 
-def _report_memory(service: Service, each: float, plan: Plan, report: Report) -> None:
+def _report_memory(service: Service, total: float, plan: Plan, report: Report) -> None:
     client = service.redis.client()
     (entry,) = client.zrange(keys.project_jobs(service.project_id), 1, 1)
     job_id = str(entry)[-len(seeding.PLACEHOLDER) :]
@@ -66,10 +68,10 @@ def _report_memory(service: Service, each: float, plan: Plan, report: Report) ->
     report.table(
         "Redis memory a job that has run (bytes)",
         [*sizes, "all, with its places in the lists"],
-        [[*sizes.values(), f"{each:.0f}"]],
+        [[*sizes.values(), f"{total:.0f}"]],
         f"The trail has {lines} lines. Measured over {plan.flat_jobs[1]:,} jobs.",
     )
-    report.keep("memory", {**sizes, "all": each})
+    report.keep("memory", {**sizes, "all": total})
 
 
 def _report_runs(services: Sequence[Service], stub: Stub, plan: Plan, report: Report) -> None:
@@ -79,8 +81,8 @@ def _report_runs(services: Sequence[Service], stub: Stub, plan: Plan, report: Re
     for _ in range(plan.flat_pairs):
         for place, service in enumerate(services):
             rounds[place].append(first_runs(service, stub, _CALLERS, plan.run_seconds))
-    few, many = ([each.per_second for each in one] for one in rounds)
-    few_cpu, many_cpu = ([each.total_cpu for each in one] for one in rounds)
+    few, many = ([one.per_second for one in side] for side in rounds)
+    few_cpu, many_cpu = ([one.total_cpu for one in side] for side in rounds)
     report.table(
         f"First runs at {_CALLERS} callers, by jobs in the store",
         ["", *(service.name for service in services), "ratio"],
@@ -90,7 +92,7 @@ def _report_runs(services: Sequence[Service], stub: Stub, plan: Plan, report: Re
              ratio(many_cpu, few_cpu)],
         ],
     )  # fmt: skip
-    report.keep("flat_runs", [each.numbers() for one in rounds for each in one])
+    report.keep("flat_runs", [one.numbers() for side in rounds for one in side])
 
 
 def _middle(values: Sequence[float], form: str) -> str:
@@ -140,7 +142,7 @@ def _report_sweeps(services: Sequence[Service], report: Report) -> None:
 
 
 def _sweep(service: Service) -> dict[str, float]:
-    service.stack.stop()  # its worker would sweep as well; Redis is left running
+    service.stack.stop()  # its worker would sweep too; Redis keeps running
     environment = clean_environment(service.stack.settings)
     command = [sys.executable, "-m", "bench.sweep_cost", service.project_id]
     done = subprocess.run(

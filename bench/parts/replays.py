@@ -17,7 +17,7 @@ Target = Callable[[], Round]
 
 
 def run(arena: Arena, plan: Plan, parts: Sequence[str], report: Report) -> None:
-    """Measure the parts that are asked for (replays, reads) in turn with the bare program's replays."""
+    """Measure replays and reads, whichever are among `parts`, in turn with the bare program's replays."""
     targets = _targets(arena, plan, parts)
     rounds: dict[str, list[Round]] = {name: [] for name in targets}
     for warm_up in targets.values():
@@ -28,10 +28,12 @@ def run(arena: Arena, plan: Plan, parts: Sequence[str], report: Report) -> None:
     report.table(
         f"Replays and reads at {_CALLERS} callers",
         ["what", "calls/s", "against bare replays", "p50 ms", "p99 ms", "CPU ms a call"],
-        [_row(name, each, rounds[_BARE]) for name, each in rounds.items()],
+        [_row(name, taken, rounds[_BARE]) for name, taken in rounds.items()],
         "No replay was posted.",
     )
-    report.keep("replays", {name: [one.numbers() for one in each] for name, each in rounds.items()})
+    report.keep(
+        "replays", {name: [one.numbers() for one in taken] for name, taken in rounds.items()}
+    )
 
 
 def _targets(arena: Arena, plan: Plan, parts: Sequence[str]) -> dict[str, Target]:
@@ -56,21 +58,22 @@ def _round(arena: Arena, plan: Plan, name: str, requests: Sequence[bytes]) -> Ro
     endless: Iterator[bytes] = cycle(requests)
     system = {"service": arena.service, "bare": arena.baseline}[name]
     port, processes = system.port, system.processes
-    result, statuses = measure(name, port, processes, endless, _CALLERS, plan.read_seconds)
-    expect(set(statuses) == {200}, f"{name}: replays and reads answered {dict(statuses)}")
+    result = measure(name, port, processes, endless, _CALLERS, plan.read_seconds)
+    statuses = set(result.statuses)
+    expect(statuses == {200}, f"{name}: replays and reads answered {statuses}")
     posts = arena.stub.stats()["posts"]
     expect(posts == 0, f"{name}: replays and reads were posted {posts} times")
     return result
 
 
 def _row(name: str, rounds: Sequence[Round], bare: Sequence[Round]) -> list[object]:
-    speeds = [each.per_second for each in rounds]
-    latencies = [latency for each in rounds for latency in each.latencies]
+    speeds = [one.per_second for one in rounds]
+    latencies = [latency for one in rounds for latency in one.latencies]
     return [
         name,
         f"{quantile(speeds, 0.5):.0f}",
-        ratio(speeds, [each.per_second for each in bare]) if rounds is not bare else "1",
+        ratio(speeds, [one.per_second for one in bare]) if rounds is not bare else "1",
         f"{quantile(latencies, 0.5):.1f}",
         f"{quantile(latencies, 0.99):.1f}",
-        f"{quantile([each.total_cpu for each in rounds], 0.5):.2f}",
+        f"{quantile([one.total_cpu for one in rounds], 0.5):.2f}",
     ]

@@ -1,4 +1,4 @@
-"""A slow orchestrator: dispatches in flight follow the concurrency that is set, and never exceed it."""
+"""A slow orchestrator: dispatches in flight reach the configured concurrency, and never exceed it."""
 
 import threading
 from contextlib import ExitStack
@@ -17,8 +17,8 @@ _WORKERS_DELAY = 0.05
 _DRAIN_SECONDS = 60.0
 
 
-def run(directory: Path, plan: Plan, auth: str, report: Report) -> None:
-    """One worker under each delay, then two workers and one in turn."""
+def run(directory: Path, plan: Plan, report: Report) -> None:
+    """Measure two workers and one in turn, then one worker under each delay."""
     settings = {"TAKEONE_WORKER_CONCURRENCY": str(plan.slow_concurrency)}
     with ExitStack() as running:
         services = []
@@ -28,7 +28,7 @@ def run(directory: Path, plan: Plan, auth: str, report: Report) -> None:
             stub.start()
             service = Service(
                 f"{number} workers", directory / f"workers-{number}", stub,
-                auth=auth, workers=number, settings=settings,
+                workers=number, settings=settings,
             )  # fmt: skip
             services.append((running.enter_context(service), stub))
         _two_workers(services, plan, report)
@@ -62,11 +62,11 @@ def _delays(service: Service, stub: Stub, plan: Plan, report: Report) -> None:
         raw[-1]["statuses"] = dict(load.statuses)
     report.table(
         f"Slow orchestrator, {plan.slow_callers} callers, concurrency {plan.slow_concurrency}",
-        ["it takes", "runs/s λ", "time inside W", "λ·W", "mean in flight", "most in flight",
+        ["delay", "runs/s λ", "time inside W", "λ·W", "mean in flight", "most in flight",
          "allowed", "p99 wait s"],
         rows,
-        "Little's law: λ·W is what is in flight on average. A caller whose wait of 10 s ends is "
-        "answered 202 as well, while the dispatch goes on.",
+        "Little's law: λ·W is the mean in flight. A caller whose wait of 10 s ends is also answered "
+        "202, while the dispatch continues.",
     )  # fmt: skip
     report.keep("slow", raw)
 
@@ -88,7 +88,7 @@ def _delay_row(delay: float, limit: int, load: Load, stats: dict[str, Any]) -> l
 def _load(
     service: Service, stub: Stub, delay: float, seconds: float, plan: Plan
 ) -> tuple[Load, dict[str, Any]]:
-    """Load the service, read the stub when the load ends, and let what is left run out undelayed."""
+    """Load the service, read the stub when the load ends, and let the rest finish without a delay."""
     ids = service.seed(int(seconds * 2 * plan.slow_concurrency / delay) + 200)
     stub.reset(delay)
     stats: dict[str, Any] = {}

@@ -1,8 +1,7 @@
-"""An Airflow DAG that Take One starts: it walks a job to its draft, and reports each step.
+"""An Airflow DAG that Take One starts: it takes a job to its draft, and reports each step.
 
-Put it into the DAGs folder, and the callback secret into the variable `takeone_callback_secret` (of Airflow's
-secrets backend, or AIRFLOW_VAR_TAKEONE_CALLBACK_SECRET in the environment). Put your own work into `work`; the
-rest may stay as it is.
+Put it into the DAGs folder, and the callback secret into the variable `takeone_callback_secret` (in Airflow's
+secrets backend, or AIRFLOW_VAR_TAKEONE_CALLBACK_SECRET in the environment). Replace `work`.
 """
 
 import os
@@ -16,7 +15,7 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "1"))
 
-# The state to report before a piece of work, its name, and the state and the artifact to report after it.
+# For each step: the state to report before it, its name, and the state and the artifact to report after it.
 STEPS = [
     ("AUDIO_EXTRACTING", "audio", "AUDIO_READY", "audio_uri"),
     ("TRANSCRIBING", "transcription", "TRANSCRIPT_READY", "transcript_uri"),
@@ -25,14 +24,14 @@ STEPS = [
 
 
 class Unavailable(Exception):
-    """A report got no answer, or one that says to send it again."""
+    """A report got no answer, or a temporary error."""
 
 
 def report(dag_run: Any, status: str, **fields: Any) -> None:
-    """Send one report. Every try of it has the same body, so that Take One knows it again.
+    """Send one report. Every try has the same body, also its time, so that Take One recognises it.
 
-    Its time is that of the run, which no try changes. Raises Unavailable if it is to be sent again,
-    AirflowSkipException if this run is to stop, AirflowFailException for a mistake in this DAG.
+    Raises Unavailable if it must be sent again, AirflowSkipException if this run must stop,
+    AirflowFailException for a mistake in this DAG.
     """
     job = dag_run.conf
     body = {
@@ -55,16 +54,16 @@ def report(dag_run: Any, status: str, **fields: Any) -> None:
         code = answer.json()["code"]
         if code == "CALLBACK_OUT_OF_ORDER":  # a later step was reported already
             return
-        # EXECUTION_SUPERSEDED, or the job was cancelled meanwhile: the tasks after this one are skipped too.
+        # EXECUTION_SUPERSEDED, or the job was cancelled: the tasks after this one are skipped too.
         raise AirflowSkipException(code)
     if not answer.is_success:
         raise AirflowFailException(f"the report was answered {answer.status_code}")
 
 
 def work(job: dict[str, str], name: str) -> str:
-    """Put your own work here; return where its artifact is.
+    """Put your own work here; return the artifact's URI.
 
-    A `video_uri` that ends in `?fail=audio` lets a first run fail there.
+    A `video_uri` that ends in `?fail=audio` makes that step of a first run fail.
     """
     time.sleep(STEP_SECONDS)
     if job["video_uri"].endswith(f"?fail={name}") and "resume_from_status" not in job:
@@ -80,25 +79,25 @@ def is_done(job: dict[str, str], ready: str) -> bool:
 
 
 def report_failure(context: Any) -> None:
-    """Report that the run failed, also where a task's process died."""
+    """Report that the run failed, also if a task's process died."""
     stages = {name: stage for stage, name, _, _ in STEPS}
     failure = {
         "failure_code": "DAG_RUN_FAILED",
         "failure_message": "The run failed; see Airflow.",
         "failed_stage": stages[context["ti"].task_id],
     }
-    # If it does not arrive, Take One asks Airflow about the job once it has been silent for a while.
+    # If this is lost, Take One asks Airflow once the job has been silent for a while.
     report(context["dag_run"], "FAILED", **failure)
 
 
 @task(
-    retries=20,  # while Take One is away; a step that fails is tried again too
+    retries=20,  # while Take One is unavailable, or the step fails
     retry_delay=timedelta(seconds=2),
     retry_exponential_backoff=2.0,
     max_retry_delay=timedelta(minutes=1),
 )
 def walk(stage: str, name: str, ready: str, artifact: str) -> None:
-    """Do one step of the job, with its reports."""
+    """Do one step of the job, and report it."""
     run = get_current_context()["dag_run"]
     if is_done(run.conf, ready):
         return
@@ -114,7 +113,7 @@ def walk(stage: str, name: str, ready: str, artifact: str) -> None:
     on_failure_callback=report_failure,
 )
 def take_one() -> None:
-    """Walk the job to DRAFT_READY, from its upload or from where a retry resumes."""
+    """Take the job to DRAFT_READY, from its upload or from where a retry resumes."""
     chain(*(walk.override(task_id=step[1])(*step) for step in STEPS))
 
 

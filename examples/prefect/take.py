@@ -1,9 +1,9 @@
-"""A Prefect flow that Take One starts: it walks a job to its draft, and reports each step.
+"""A Prefect flow that Take One starts: it takes a job to its draft, and reports each step.
 
     export PREFECT_API_URL=http://127.0.0.1:4200/api CALLBACK_SECRET=…
     python take.py                   # serves the deployment take/production until it is stopped
 
-Put your own work into `work`; the rest may stay as it is.
+Replace `work`.
 """
 
 import os
@@ -19,7 +19,7 @@ from prefect.states import Completed, State
 
 STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "1"))
 
-# The state to report before a piece of work, its name, and the state and the artifact to report after it.
+# For each step: the state to report before it, its name, and the state and the artifact to report after it.
 STEPS = [
     ("AUDIO_EXTRACTING", "audio", "AUDIO_READY", "audio_uri"),
     ("TRANSCRIBING", "transcription", "TRANSCRIPT_READY", "transcript_uri"),
@@ -28,21 +28,21 @@ STEPS = [
 
 
 class Stop(Exception):
-    """Take One refused a report: another execution does this job, or the job has ended."""
+    """Take One refused a report: another execution has this job, or the job has ended."""
 
 
 class Unavailable(Exception):
-    """A report got no answer, or one that says to send it again."""
+    """A report got no answer, or a temporary error."""
 
 
 class StepFailed(Exception):
-    """The work of a step, which is named, failed."""
+    """The named step failed."""
 
 
 def post(job: dict[str, str], run: tuple[str, datetime], status: str, **fields: object) -> None:
-    """Send one report. Every try of it has the same body, so that Take One knows it again.
+    """Send one report. Every try has the same body, so that Take One recognises it.
 
-    `run` is the flow run's id and its scheduled start: a time that no try and no restart changes.
+    `run` is the flow run's id and its scheduled start, which is the same in every try and after a restart.
     Raises Stop or Unavailable; httpx.HTTPStatusError for a mistake in this workflow.
     """
     execution_id, began = run
@@ -66,25 +66,27 @@ def post(job: dict[str, str], run: tuple[str, datetime], status: str, **fields: 
         code = answer.json()["code"]
         if code == "CALLBACK_OUT_OF_ORDER":  # a later step was reported already
             return
-        raise Stop(code)  # EXECUTION_SUPERSEDED, or the job was cancelled meanwhile
+        raise Stop(code)  # EXECUTION_SUPERSEDED, or the job was cancelled
     answer.raise_for_status()
 
 
-def _may_help(_task: object, _run: object, state: State) -> bool:
+def _is_unavailable(_task: object, _run: object, state: State) -> bool:
     return isinstance(state.result(raise_on_failure=False), Unavailable)
 
 
-@task(retries=20, retry_delay_seconds=[1, 2, 4, 8, 15, *[30] * 15], retry_condition_fn=_may_help)
+@task(
+    retries=20, retry_delay_seconds=[1, 2, 4, 8, 15, *[30] * 15], retry_condition_fn=_is_unavailable
+)
 def report(job: dict[str, str], status: str, **fields: object) -> None:
-    """Report a step of this run, again while Take One is away."""
+    """Report a step of this run; repeat it while Take One is unavailable."""
     post(job, (this_run.id, this_run.scheduled_start_time), status, **fields)
 
 
 @task
 def work(job: dict[str, str], name: str) -> str:
-    """Put your own work here; return where its artifact is.
+    """Put your own work here; return the artifact's URI.
 
-    A `video_uri` that ends in `?fail=audio` lets a first run fail there.
+    A `video_uri` that ends in `?fail=audio` makes that step of a first run fail.
     """
     time.sleep(STEP_SECONDS)
     if job["video_uri"].endswith(f"?fail={name}") and "resume_from_status" not in job:
@@ -93,18 +95,18 @@ def work(job: dict[str, str], name: str) -> str:
 
 
 def steps_of(job: dict[str, str]) -> list[tuple[str, str, str, str]]:
-    """All steps; for a retry those after the checkpoint from which it resumes."""
+    """All steps; for a retry those after its checkpoint."""
     reached = [ready for _, _, ready, _ in STEPS]
     checkpoint = job.get("resume_from_status")
     return STEPS[reached.index(checkpoint) + 1 :] if checkpoint in reached else STEPS
 
 
 def report_failure(_flow: object, run: FlowRun, state: State) -> None:
-    """Report that the run failed, or that its process died. Not for a run that was cancelled."""
+    """Report that the run failed or its process died. Not called for a cancelled run."""
     error = state.result(raise_on_failure=False)
     stage = {"failed_stage": str(error)} if isinstance(error, StepFailed) else {}
     failure = {"failure_code": "FLOW_FAILED", "failure_message": "The flow failed; see Prefect."}
-    # If it does not arrive, Take One asks Prefect about the job once it has been silent for a while.
+    # If this is lost, Take One asks Prefect once the job has been silent for a while.
     with suppress(Stop, Unavailable):
         started = (str(run.id), run.expected_start_time)
         post(run.parameters["job"], started, "FAILED", **failure, **stage)
@@ -112,7 +114,7 @@ def report_failure(_flow: object, run: FlowRun, state: State) -> None:
 
 @flow(name="take", on_failure=[report_failure], on_crashed=[report_failure])
 def take(job: dict[str, str]) -> State:
-    """Walk the job to DRAFT_READY, from its upload or from where a retry resumes."""
+    """Take the job to DRAFT_READY, from its upload or from where a retry resumes."""
     stage = ""
     try:
         for stage, name, ready, artifact in steps_of(job):

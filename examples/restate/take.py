@@ -4,7 +4,7 @@
     CALLBACK_SECRET=… hypercorn --bind 0.0.0.0:9080 take:app
     restate deployments register http://localhost:9080
 
-Put your own work into `extract_audio`, `transcribe` and `generate`.
+Replace `extract_audio`, `transcribe` and `generate`.
 """
 
 import os
@@ -21,9 +21,9 @@ STEP_SECONDS = float(os.environ.get("STEP_SECONDS", "1"))
 
 take = restate.Service(
     "Take",
-    # How long Restate knows a dispatch id after the run's end: longer than Take One may send it again.
+    # How long Restate recognises a dispatch id after the run's end: longer than Take One repeats it.
     idempotency_retention=timedelta(days=30),
-    # Enough tries for a day without Take One; after the last one the run would be paused.
+    # Enough tries for a day without Take One; after the last one Restate pauses the run.
     invocation_retry_policy=restate.InvocationRetryPolicy(
         initial_interval=timedelta(seconds=0.5),
         max_interval=timedelta(seconds=30),
@@ -33,11 +33,11 @@ take = restate.Service(
 
 
 class Stopped(Exception):
-    """The job has ended, or is another execution's: nothing is left to do, and nothing has failed."""
+    """Another execution has this job, or the job has ended: there is nothing left to do."""
 
 
 async def extract_audio(ctx: restate.Context, job: dict[str, Any]) -> str:
-    """Your work; anything it does outside goes into `ctx.run_typed`. Returns the artifact's URI."""
+    """Your work, with side effects inside `ctx.run_typed`. Returns the artifact's URI."""
     return await pretend(ctx, job, "audio")
 
 
@@ -52,14 +52,14 @@ async def generate(ctx: restate.Context, job: dict[str, Any]) -> str:
 
 
 async def pretend(ctx: restate.Context, job: dict[str, Any], what: str) -> str:
-    """Stands for the work. A video_uri that ends in `?fail=audio` lets a first run fail there."""
+    """A stand-in. A `video_uri` that ends in `?fail=audio` makes that step of a first run fail."""
     await ctx.sleep(timedelta(seconds=STEP_SECONDS))
     if job["video_uri"].endswith(f"?fail={what}") and "resume_from_status" not in job:
         raise TerminalError(f"{what} was asked to fail")
     return f"s3://take-one/{job['job_id']}/{what}"
 
 
-# The state to report before a piece of work, the work, the state and the artifact to report after it.
+# For each step: the state to report before it, the work, and the state and the artifact to report after it.
 STEPS = [
     ("AUDIO_EXTRACTING", extract_audio, "AUDIO_READY", "audio_uri"),
     ("TRANSCRIBING", transcribe, "TRANSCRIPT_READY", "transcript_uri"),
@@ -68,7 +68,7 @@ STEPS = [
 
 
 def steps_of(job: dict[str, Any]) -> list[Any]:
-    """All steps; for a retry those after the checkpoint from which it resumes."""
+    """All steps; for a retry those after its checkpoint."""
     reached = [ready for _, _, ready, _ in STEPS]
     checkpoint = job.get("resume_from_status")
     return STEPS[reached.index(checkpoint) + 1 :] if checkpoint in reached else STEPS
@@ -76,7 +76,7 @@ def steps_of(job: dict[str, Any]) -> list[Any]:
 
 @take.handler()
 async def run(ctx: restate.Context, job: dict[str, Any]) -> str:
-    """The workflow; its input is the dispatch of Take One."""
+    """The workflow; its input is Take One's dispatch."""
     stage = "AUDIO_EXTRACTING"
     try:
         for stage, work, ready, artifact in steps_of(job):
@@ -94,12 +94,12 @@ async def run(ctx: restate.Context, job: dict[str, Any]) -> str:
 
 
 async def report(ctx: restate.Context, job: dict[str, Any], status: str, **fields: Any) -> None:
-    """Report a state until it is answered. Raises Stopped, and TerminalError for a mistake of ours."""
+    """Report a state until it is answered. Raises Stopped; TerminalError for a mistake in this workflow."""
     invocation = ctx.request()
     body = {
         "event_id": f"{invocation.id}-{status}",
         "status": status,
-        # Kept in Restate's journal, as is the step before: a second try sends the same body.
+        # From Restate's journal: another try sends the same body.
         "occurred_at": datetime.fromtimestamp(await ctx.time(), UTC).isoformat(),
         "correlation_id": invocation.id,
         "actor_type": "orchestrator",
@@ -115,9 +115,9 @@ async def report(ctx: restate.Context, job: dict[str, Any], status: str, **field
 
 
 async def post_report(callback_url: str, body: dict[str, Any]) -> str:
-    """Post one report. Returns an error code of Take One's that is for the workflow to judge, or "".
+    """Post one report. Returns Take One's error code if the workflow must handle it, else "".
 
-    Raises, and so is tried again with the same body, where that may help.
+    Raises after a temporary error, so that the report is sent again with the same body.
     """
     async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
         answer = await client.post(callback_url, json=body, headers={"X-Callback-Secret": SECRET})

@@ -3,7 +3,7 @@
     pip install -r requirements.txt
     CALLBACK_SECRET=… TEMPORAL_ADDRESS=localhost:7233 python take.py
 
-Put your own work into `extract_audio`, `transcribe` and `generate`.
+Replace `extract_audio`, `transcribe` and `generate`.
 """
 
 import asyncio
@@ -48,10 +48,10 @@ async def generate(job: Job) -> str:
 
 
 async def pretend(job: Job, what: str) -> str:
-    """Stands for the work. A video_uri that ends in `?fail=audio` lets a first run fail there."""
+    """A stand-in. A `video_uri` that ends in `?fail=audio` makes that step of a first run fail."""
     until = asyncio.get_running_loop().time() + float(os.environ.get("STEP_SECONDS", "1"))
     while asyncio.get_running_loop().time() < until:
-        activity.heartbeat()  # an activity hears of a cancel by its heartbeat
+        activity.heartbeat()  # a heartbeat is how an activity notices a cancel
         await asyncio.sleep(0.1)
     if job["video_uri"].endswith(f"?fail={what}") and "resume_from_status" not in job:
         raise ApplicationError(f"{what} was asked to fail", non_retryable=True)
@@ -60,9 +60,9 @@ async def pretend(job: Job, what: str) -> str:
 
 @activity.defn
 async def post_report(callback_url: str, body: dict[str, Any]) -> str:
-    """Post one report. Returns an error code of Take One's that is for the workflow to judge, or "".
+    """Post one report. Returns Take One's error code if the workflow must handle it, else "".
 
-    Raises, and so is tried again with the same body, where that may help.
+    Raises after a temporary error, so that the report is sent again with the same body.
     """
     headers = {"X-Callback-Secret": os.environ["CALLBACK_SECRET"]}
     async with httpx.AsyncClient(timeout=10, trust_env=False) as client:
@@ -76,7 +76,7 @@ async def post_report(callback_url: str, body: dict[str, Any]) -> str:
     return ""
 
 
-# The state to report before a piece of work, the work, the state and the artifact to report after it.
+# For each step: the state to report before it, the work, and the state and the artifact to report after it.
 STEPS = [
     ("AUDIO_EXTRACTING", extract_audio, "AUDIO_READY", "audio_uri"),
     ("TRANSCRIBING", transcribe, "TRANSCRIPT_READY", "transcript_uri"),
@@ -85,23 +85,23 @@ STEPS = [
 
 
 def steps_of(job: Job) -> list[Any]:
-    """All steps; for a retry those after the checkpoint from which it resumes."""
+    """All steps; for a retry those after its checkpoint."""
     reached = [ready for _, _, ready, _ in STEPS]
     checkpoint = job.get("resume_from_status")
     return STEPS[reached.index(checkpoint) + 1 :] if checkpoint in reached else STEPS
 
 
 class Stopped(Exception):
-    """The job has ended, or is another execution's: nothing is left to do, and nothing has failed."""
+    """Another execution has this job, or the job has ended: there is nothing left to do."""
 
 
 @workflow.defn
 class Take:
-    """The workflow; its input is the dispatch of Take One, and its id the dispatch's."""
+    """The workflow; its input is Take One's dispatch, and its workflow id the dispatch id."""
 
     @workflow.run
     async def run(self, job: Job) -> str:
-        """Do step after step. Returns how it ended."""
+        """Do one step after the other. Returns "done" or "stopped"."""
         stage = "AUDIO_EXTRACTING"
         try:
             for stage, work, ready, artifact in steps_of(job):
@@ -122,19 +122,19 @@ class Take:
         return "done"
 
     async def report_failure(self, job: Job, stage: str, error: BaseException) -> None:
-        """The failure hook. Also for a run that was cancelled in Temporal itself."""
+        """Report that the run failed, or was cancelled in Temporal itself."""
         reason = "cancelled" if is_cancelled_exception(error) else str(error.__cause__ or error)
         failure = {"failure_code": f"{stage}_FAILED", "failed_stage": stage}
-        with suppress(Stopped, FailureError):  # as after a cancel of Take One's own
+        with suppress(Stopped, FailureError):  # Stopped: Take One cancelled it
             await self.report(job, "FAILED", failure_message=reason[:500], **failure)
 
     async def report(self, job: Job, status: str, **fields: Any) -> None:
-        """Report a state until it is answered. Raises Stopped where that ends the run."""
+        """Report a state until it is answered. Raises Stopped if the run must end."""
         execution_id = workflow.info().run_id
         body = {
             "event_id": f"{execution_id}-{status}",
             "status": status,
-            # The workflow's clock: the same when history is replayed, and in every try of the activity.
+            # The workflow's clock: the same in a replay of the history, and in every try of the activity.
             "occurred_at": workflow.now().isoformat(),
             "correlation_id": execution_id,
             "actor_type": "orchestrator",
@@ -153,7 +153,7 @@ class Take:
 
 
 async def main() -> None:
-    """Work for the queue until interrupted."""
+    """Take work from the queue until interrupted."""
     client = await Client.connect(
         os.environ.get("TEMPORAL_ADDRESS", "localhost:7233"),
         namespace=os.environ.get("TEMPORAL_NAMESPACE", "default"),

@@ -1,4 +1,4 @@
-"""What Airflow's answers mean. The bodies are those of Airflow 3.3.2 unless a test says otherwise."""
+"""The adapter for Airflow. Bodies were recorded from Airflow 3.3.2 unless a comment says otherwise."""
 
 import json
 from datetime import UTC, datetime
@@ -42,8 +42,11 @@ def test_a_start_names_the_run_by_the_dispatch_id() -> None:
     assert request.method == "POST"
     assert request.url == "http://airflow:8080/api/v2/dags/take_one/dagRuns"
     assert request.headers == {"Authorization": "Bearer token"}
-    expected = {"dag_run_id": "run-j1", "logical_date": None, "conf": JOB}
-    assert json.loads(request.body) == expected
+    assert json.loads(request.body) == {
+        "dag_run_id": "run-j1",
+        "logical_date": None,
+        "conf": JOB,
+    }
 
 
 def test_names_are_quoted_in_urls() -> None:
@@ -69,7 +72,7 @@ def test_names_are_quoted_in_urls() -> None:
         (502, PAGE, ClaimEvent.LOST),
         (503, b"", ClaimEvent.LOST),
         (504, PAGE, ClaimEvent.LOST),
-        # From here on what something in between might say.
+        # The rest could come from a gateway.
         (200, PAGE, ClaimEvent.LOST),
         (200, b"", ClaimEvent.LOST),
         (200, b"[]", ClaimEvent.LOST),
@@ -83,14 +86,12 @@ def test_names_are_quoted_in_urls() -> None:
         (429, b"", Refusal.UNAVAILABLE),
     ],
 )  # fmt: skip
-def test_what_an_answer_to_a_start_means(
-    status: int, body: bytes, meaning: ClaimEvent | Refusal
-) -> None:
+def test_answers_to_a_start(status: int, body: bytes, meaning: ClaimEvent | Refusal) -> None:
     assert ADAPTER.read_start(answer(status, body)) == meaning
 
 
 @pytest.mark.parametrize(("status", "body"), [(200, RUN), (409, TAKEN), (404, b'{"detail":"Dag')])
-def test_an_answer_that_broke_off_says_nothing(status: int, body: bytes) -> None:
+def test_an_answer_that_broke_off_proves_nothing(status: int, body: bytes) -> None:
     broken = answer(status, body[:-1], is_whole=False)
     assert ADAPTER.read_start(broken) is ClaimEvent.LOST
     assert ADAPTER.read_ask(broken).state is RunState.NO_ANSWER
@@ -115,11 +116,11 @@ def test_an_answer_that_broke_off_says_nothing(status: int, body: bytes) -> None
         (502, PAGE, RunState.NO_ANSWER),
     ],
 )
-def test_what_an_answer_to_an_ask_means(status: int, body: bytes, state: RunState) -> None:
+def test_answers_to_an_ask(status: int, body: bytes, state: RunState) -> None:
     assert ADAPTER.read_ask(answer(status, body)) == Run(state)
 
 
-def test_a_run_is_cancelled_by_marking_it_as_failed_once_it_was_asked_about() -> None:
+def test_a_run_is_cancelled_by_marking_it_as_failed() -> None:
     request = ADAPTER.cancel(DISPATCH, Run(RunState.RUNNING), "token")
     assert request.method == "PATCH"
     assert request.url == "http://airflow:8080/api/v2/dags/take_one/dagRuns/run-j1"
@@ -139,11 +140,11 @@ def test_a_run_is_cancelled_by_marking_it_as_failed_once_it_was_asked_about() ->
         (502, PAGE, Cancel.NO_ANSWER),
     ],
 )
-def test_what_an_answer_to_a_cancel_means(status: int, body: bytes, meaning: Cancel) -> None:
+def test_answers_to_a_cancel(status: int, body: bytes, meaning: Cancel) -> None:
     assert ADAPTER.read_cancel(answer(status, body)) is meaning
 
 
-def test_the_token_is_asked_for_with_the_password_in_the_body() -> None:
+def test_a_token_is_requested_with_the_password_in_the_body() -> None:
     request = ADAPTER.prepare()
     assert request is not None
     assert (request.method, request.url) == ("POST", "http://airflow:8080/auth/token")
@@ -151,7 +152,7 @@ def test_the_token_is_asked_for_with_the_password_in_the_body() -> None:
     assert not request.headers
 
 
-def test_a_token_is_taken_as_it_is() -> None:
+def test_the_token_is_read_from_the_answer() -> None:
     assert ADAPTER.read_prepare(answer(201, b'{"access_token":"eyJ.x.y"}')) == "eyJ.x.y"
 
 
@@ -167,11 +168,11 @@ def test_a_token_is_taken_as_it_is() -> None:
         (502, PAGE, Refusal.UNAVAILABLE),
     ],
 )
-def test_why_there_is_no_token(status: int, body: bytes, why: Refusal) -> None:
+def test_reasons_for_no_token(status: int, body: bytes, why: Refusal) -> None:
     assert ADAPTER.read_prepare(answer(status, body)) is why
 
 
-def test_a_bearer_token_is_used_as_it_is() -> None:
+def test_a_bearer_token_is_sent_without_a_sign_in() -> None:
     assert BEARER.prepare() is None
     assert BEARER.start(DISPATCH, "").headers == {"Authorization": "Bearer eyJ.x.y"}
     assert not BEARER.is_stale(answer(401, b'{"detail":"Token Expired"}'))
@@ -191,7 +192,7 @@ def test_a_bearer_token_is_used_as_it_is() -> None:
         (409, TAKEN, False),
     ],
 )
-def test_when_the_token_is_renewed(status: int, body: bytes, is_stale: bool) -> None:
+def test_answers_that_renew_the_token(status: int, body: bytes, is_stale: bool) -> None:
     assert ADAPTER.is_stale(answer(status, body)) is is_stale
 
 
@@ -216,7 +217,7 @@ def health(scheduler: object) -> bytes:
         ("scheduler", 502, PAGE, "answered 502"),
     ],
 )
-def test_what_doctor_is_told(name: str, status: int, body: bytes, problem: str | None) -> None:
+def test_problems_for_doctor(name: str, status: int, body: bytes, problem: str | None) -> None:
     assert ADAPTER.checks("token")[name].method == "GET"
     found = ADAPTER.problem(name, answer(status, body))
     assert found is None if problem is None else problem in (found or "")

@@ -1,4 +1,4 @@
-"""What Prefect's answers mean. The bodies are those of Prefect 3.9.1 unless a test says otherwise."""
+"""The adapter for Prefect. Bodies were recorded from Prefect 3.9.1 unless a comment says otherwise."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -60,12 +60,12 @@ def test_a_start_has_the_dispatch_id_as_its_idempotency_key() -> None:
         ("pnu_1234", {"Authorization": "Bearer pnu_1234"}),
     ],
 )
-def test_the_form_of_the_credentials_says_how_they_are_sent(
+def test_credentials_are_sent_as_their_form_requires(
     credentials: str, headers: dict[str, str]
 ) -> None:
     adapter = Prefect(url=URL, workflow="take/production", credentials=credentials)
-    asked = adapter.ask("run-j1", DEPLOYMENT_ID)
-    assert [request.headers for request in (adapter.prepare(), asked)] == [headers, headers]
+    assert adapter.prepare().headers == headers
+    assert adapter.ask("run-j1", DEPLOYMENT_ID).headers == headers
 
 
 def test_names_are_quoted_in_urls() -> None:
@@ -86,7 +86,7 @@ def test_names_are_quoted_in_urls() -> None:
         (401, UNAUTHORIZED, Refusal.UNAUTHORIZED),
         (503, b'{"exception_message":"Service Unavailable"}', ClaimEvent.LOST),
         (500, b'{"exception_message":"Internal Server Error"}', ClaimEvent.LOST),
-        # From here on what something in between might say.
+        # The rest could come from a gateway.
         (200, PAGE, ClaimEvent.LOST),
         (201, b"", ClaimEvent.LOST),
         (201, b'{"id":"of another API"}', ClaimEvent.LOST),
@@ -99,14 +99,12 @@ def test_names_are_quoted_in_urls() -> None:
         (302, b"", Refusal.REFUSED),
     ],
 )  # fmt: skip
-def test_what_an_answer_to_a_start_means(
-    status: int, body: bytes, meaning: ClaimEvent | Refusal
-) -> None:
+def test_answers_to_a_start(status: int, body: bytes, meaning: ClaimEvent | Refusal) -> None:
     assert ADAPTER.read_start(answer(status, body)) == meaning
 
 
 @pytest.mark.parametrize(("status", "body"), [(201, RUN), (409, NO_RUN), (404, NO_DEPLOYMENT)])
-def test_an_answer_that_broke_off_says_nothing(status: int, body: bytes) -> None:
+def test_an_answer_that_broke_off_proves_nothing(status: int, body: bytes) -> None:
     broken = answer(status, body[:-1], is_whole=False)
     assert ADAPTER.read_start(broken) == ClaimEvent.LOST
     assert ADAPTER.read_ask(broken) == Run(RunState.NO_ANSWER)
@@ -114,7 +112,7 @@ def test_an_answer_that_broke_off_says_nothing(status: int, body: bytes) -> None
     assert not ADAPTER.is_stale(broken)
 
 
-def test_it_is_asked_for_the_flows_run_of_the_key() -> None:
+def test_an_ask_looks_for_the_flows_run_with_the_key() -> None:
     request = ADAPTER.ask("run-j1", DEPLOYMENT_ID)
     assert (request.method, request.url) == ("POST", f"{URL}/flow_runs/filter")
     assert json.loads(request.body) == {
@@ -139,7 +137,7 @@ def test_it_is_asked_for_the_flows_run_of_the_key() -> None:
         ("OF_A_LATER_RELEASE", RunState.NO_ANSWER),
     ],
 )
-def test_each_state_of_a_flow_run(state_type: str, state: RunState) -> None:
+def test_states_of_a_flow_run(state_type: str, state: RunState) -> None:
     body = b"[" + RUN.replace(b"SCHEDULED", state_type.encode()) + b"]"
     assert ADAPTER.read_ask(answer(200, body)) == Run(state, RUN_ID)
 
@@ -159,11 +157,11 @@ def test_each_state_of_a_flow_run(state_type: str, state: RunState) -> None:
         (502, PAGE, RunState.NO_ANSWER),
     ],
 )
-def test_absence_is_prefects_own_word(status: int, body: bytes, state: RunState) -> None:
+def test_only_an_empty_list_means_not_found(status: int, body: bytes, state: RunState) -> None:
     assert ADAPTER.read_ask(answer(status, body)) == Run(state)
 
 
-def test_a_run_is_cancelled_by_the_id_that_asking_found() -> None:
+def test_a_run_is_cancelled_by_prefects_own_id() -> None:
     request = ADAPTER.cancel(DISPATCH, Run(RunState.RUNNING, RUN_ID), DEPLOYMENT_ID)
     assert request is not None
     assert (request.method, request.url) == ("POST", f"{URL}/flow_runs/{RUN_ID}/set_state")
@@ -173,7 +171,7 @@ def test_a_run_is_cancelled_by_the_id_that_asking_found() -> None:
 
 
 def state_set(state: str, status: str) -> bytes:
-    """What `set_state` answers, less the fields that are null."""
+    """An answer of `set_state`, without the fields that are null."""
     return json.dumps(
         {
             "state": {"id": "01a218f5-b9ac-79dc-83d7-2e1e5397b97e", "type": state},
@@ -187,7 +185,7 @@ def state_set(state: str, status: str) -> bytes:
     ("status", "body", "meaning"),
     [
         (201, state_set("CANCELLING", "ACCEPT"), Cancel.DONE),
-        (201, state_set("CANCELLED", "REJECT"), Cancel.DONE),  # it had not begun
+        (201, state_set("CANCELLED", "REJECT"), Cancel.DONE),  # it had not started
         (200, state_set("CANCELLED", "ABORT"), Cancel.DONE),  # it had ended
         (200, state_set("COMPLETED", "ABORT"), Cancel.DONE),
         (201, state_set("RUNNING", "REJECT"), Cancel.NO_ANSWER),
@@ -199,11 +197,11 @@ def state_set(state: str, status: str) -> bytes:
         (502, PAGE, Cancel.NO_ANSWER),
     ],
 )
-def test_what_an_answer_to_a_cancel_means(status: int, body: bytes, meaning: Cancel) -> None:
+def test_answers_to_a_cancel(status: int, body: bytes, meaning: Cancel) -> None:
     assert ADAPTER.read_cancel(answer(status, body)) is meaning
 
 
-def test_the_deployments_id_is_asked_for_by_its_name() -> None:
+def test_the_deployments_id_is_found_by_its_name() -> None:
     request = ADAPTER.prepare()
     assert (request.method, request.url) == ("GET", f"{URL}/deployments/name/take/production")
     assert ADAPTER.read_prepare(answer(200, DEPLOYMENT)) == DEPLOYMENT_ID
@@ -220,11 +218,11 @@ def test_the_deployments_id_is_asked_for_by_its_name() -> None:
         (502, PAGE, Refusal.UNAVAILABLE),
     ],
 )
-def test_why_there_is_no_deployment(status: int, body: bytes, why: Refusal) -> None:
+def test_reasons_for_no_deployment(status: int, body: bytes, why: Refusal) -> None:
     assert ADAPTER.read_prepare(answer(status, body)) is why
 
 
-def test_the_id_is_asked_for_again_once_the_deployment_is_gone() -> None:
+def test_the_id_is_stale_once_the_deployment_is_deleted() -> None:
     assert ADAPTER.is_stale(answer(404, NO_DEPLOYMENT))
     assert not ADAPTER.is_stale(answer(404, NO_RUN))
     assert not ADAPTER.is_stale(answer(404, PAGE))
@@ -244,7 +242,7 @@ def test_the_id_is_asked_for_again_once_the_deployment_is_gone() -> None:
         (502, PAGE, "answered 502"),
     ],
 )
-def test_what_doctor_is_told(status: int, body: bytes, problem: str | None) -> None:
+def test_problems_for_doctor(status: int, body: bytes, problem: str | None) -> None:
     ((name, request),) = ADAPTER.checks(DEPLOYMENT_ID).items()
     assert request.url == f"{URL}/deployments/name/take/production"
     found = ADAPTER.problem(name, answer(status, body))

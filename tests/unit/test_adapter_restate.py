@@ -1,4 +1,4 @@
-"""What the adapter for Restate makes of answers, which were recorded from Restate 1.7.12."""
+"""The adapter for Restate. Bodies were recorded from Restate 1.7.12."""
 
 import json
 from datetime import UTC, datetime
@@ -21,7 +21,6 @@ NO_SERVICE = (
     b'calling it.","source":"ingress"}'
 )
 PAGE = b"<html><h1>It works</h1></html>"
-UNKNOWN = ClaimEvent.LOST
 
 
 def answer(status: int, body: bytes = b"", is_whole: bool = True, **headers: str) -> Answer:
@@ -35,16 +34,16 @@ def accepted(status: str) -> bytes:
 
 def test_a_start_is_a_send_under_the_dispatch_id() -> None:
     headers = {"Authorization": "Bearer token", "idempotency-key": KEY}
-    made = RESTATE.start(DISPATCH, "")
-    assert made == Request("POST", "https://ingress/Take/run/send", DISPATCH.body, headers)
+    request = RESTATE.start(DISPATCH, "")
+    assert request == Request("POST", "https://ingress/Take/run/send", DISPATCH.body, headers)
 
 
 def test_names_are_quoted() -> None:
     odd = Restate("https://ingress", "Ta ke/r?n", "", "https://admin")
     assert odd.start(DISPATCH, "").url == "https://ingress/Ta%20ke/r%3Fn/send"
-    asked = odd.ask("run/../x", "").url
-    assert asked == "https://ingress/restate/invocation/Ta%20ke/r%3Fn/run%2F..%2Fx/output"
-    query = Restate("", "Ta'ke/run", "", "https://admin").ask_for_cancel(DISPATCH, "").body
+    url = odd.ask("run/../x", "").url
+    assert url == "https://ingress/restate/invocation/Ta%20ke/r%3Fn/run%2F..%2Fx/output"
+    query = Restate("", "Ta'ke/run", "", "https://admin").ask_before_cancel(KEY, "").body
     assert b"target = 'Ta''ke/run' AND idempotency_key = 'run-7b4e'" in query
 
 
@@ -52,38 +51,11 @@ def test_without_credentials_there_is_no_authorization() -> None:
     assert WITHOUT_ADMIN.start(DISPATCH, "").headers == {"idempotency-key": KEY}
 
 
-@pytest.mark.parametrize("word", ["Accepted", "PreviouslyAccepted"])
-def test_its_own_word_accepts(word: str) -> None:
-    assert RESTATE.read_start(answer(202, accepted(word))) == ClaimEvent.ACCEPTED
-
-
 @pytest.mark.parametrize(
-    ("status", "body", "is_whole"),
+    ("status", "body", "meaning"),
     [
-        (202, PAGE, True),
-        (200, b"", True),
-        (202, accepted("Accepted"), False),
-        (202, accepted("Accepted")[:-5], True),
-        (202, b'{"status":"Accepted"}', True),
-        (202, accepted("Rejected"), True),
-        (202, b"[]", True),
-        (500, accepted("Accepted"), True),
-        (500, PAGE, True),
-        (502, PAGE, True),
-        (503, b'{"code":503,"message":"x","source":"ingress"}', True),
-        (504, PAGE, True),
-        (524, PAGE, True),
-        (408, PAGE, True),
-        (404, NO_SERVICE, False),
-    ],
-)
-def test_what_leaves_the_outcome_unknown(status: int, body: bytes, is_whole: bool) -> None:
-    assert RESTATE.read_start(answer(status, body, is_whole)) == UNKNOWN
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "refusal"),
-    [
+        (202, accepted("Accepted"), ClaimEvent.ACCEPTED),
+        (202, accepted("PreviouslyAccepted"), ClaimEvent.ACCEPTED),
         (404, NO_SERVICE, Refusal.UNKNOWN_WORKFLOW),
         (
             404,
@@ -97,14 +69,28 @@ def test_what_leaves_the_outcome_unknown(status: int, body: bytes, is_whole: boo
             b'\'application/json\'","source":"ingress"}',
             Refusal.INVALID_PARAMETERS,
         ),
+        (503, b'{"code":503,"message":"x","source":"ingress"}', ClaimEvent.LOST),
+        # The rest could come from a gateway.
         (401, b"", Refusal.UNAUTHORIZED),
         (403, b"", Refusal.UNAUTHORIZED),
         (429, b"", Refusal.UNAVAILABLE),
         (302, b"", Refusal.REFUSED),
+        (202, PAGE, ClaimEvent.LOST),
+        (200, b"", ClaimEvent.LOST),
+        (202, accepted("Accepted")[:-5], ClaimEvent.LOST),
+        (202, b'{"status":"Accepted"}', ClaimEvent.LOST),
+        (202, accepted("Rejected"), ClaimEvent.LOST),
+        (202, b"[]", ClaimEvent.LOST),
+        (500, accepted("Accepted"), ClaimEvent.LOST),
+        (500, PAGE, ClaimEvent.LOST),
+        (502, PAGE, ClaimEvent.LOST),
+        (504, PAGE, ClaimEvent.LOST),
+        (524, PAGE, ClaimEvent.LOST),
+        (408, PAGE, ClaimEvent.LOST),
     ],
 )
-def test_what_refuses(status: int, body: bytes, refusal: Refusal) -> None:
-    assert RESTATE.read_start(answer(status, body)) == refusal
+def test_answers_to_a_start(status: int, body: bytes, meaning: ClaimEvent | Refusal) -> None:
+    assert RESTATE.read_start(answer(status, body)) == meaning
 
 
 FAILED = b'{"code":500,"message":"transcription was asked to fail","source":"invocation"}'
@@ -118,14 +104,14 @@ RUNNING = (
     ("status", "body", "headers", "run"),
     [
         (200, b'"done"', {"x_restate_id": INVOCATION}, Run(RunState.SUCCEEDED, INVOCATION)),
-        # What a run returns is its own affair.
+        # A run may return anything.
         (200, b'{"rows":[]}', {"x_restate_id": INVOCATION}, Run(RunState.SUCCEEDED, INVOCATION)),
         (200, FAILED, {"x_restate_id": INVOCATION}, Run(RunState.SUCCEEDED, INVOCATION)),
         (200, b"", {"x_restate_id": INVOCATION}, Run(RunState.SUCCEEDED, INVOCATION)),
         (470, RUNNING, {}, Run(RunState.RUNNING)),
         (404, NOT_FOUND, {}, Run(RunState.NOT_FOUND)),
         (500, FAILED, {"x_restate_id": INVOCATION}, Run(RunState.FAILED, INVOCATION)),
-        # A run may fail with any code, also with one that means something else of the ingress.
+        # A run may fail with any code, even one that has a meaning at the ingress.
         (404, NOT_FOUND.replace(b"ingress", b"invocation"), {}, Run(RunState.FAILED)),
         (470, RUNNING.replace(b"ingress", b"invocation"), {}, Run(RunState.FAILED)),
         (
@@ -145,13 +131,15 @@ RUNNING = (
         (503, b'{"code":503,"message":"x","source":"ingress"}', {}, Run(RunState.NO_ANSWER)),
     ],
 )
-def test_what_the_ingress_says_of_a_run(
+def test_states_of_a_run_from_the_ingress(
     status: int, body: bytes, headers: dict[str, str], run: Run
 ) -> None:
     assert RESTATE.read_ask(answer(status, body, **headers)) == run
 
 
-def test_not_found_that_broke_off_says_nothing() -> None:
+def test_an_answer_that_broke_off_proves_nothing() -> None:
+    assert RESTATE.read_start(answer(202, accepted("Accepted"), False)) == ClaimEvent.LOST
+    assert RESTATE.read_start(answer(404, NO_SERVICE, False)) == ClaimEvent.LOST
     assert RESTATE.read_ask(answer(404, NOT_FOUND, False)) == Run(RunState.NO_ANSWER)
 
 
@@ -170,11 +158,7 @@ def row(**columns: Any) -> bytes:
             Run(RunState.FAILED, INVOCATION),
         ),
         (
-            row(
-                status="completed",
-                completion_result="failure",
-                completion_failure="[409] cancelled",
-            ),
+            row(status="completed", completion_failure="[409] cancelled"),
             Run(RunState.CANCELLED, INVOCATION),
         ),
         (b'{"rows":[]}', Run(RunState.NOT_FOUND)),
@@ -184,15 +168,15 @@ def row(**columns: Any) -> bytes:
         (b'{"rows":[', Run(RunState.NO_ANSWER)),
     ],
 )
-def test_what_the_admin_api_says_of_a_run(body: bytes, run: Run) -> None:
+def test_states_of_a_run_from_the_admin_api(body: bytes, run: Run) -> None:
     assert RESTATE.read_ask(answer(200, body)) == run
 
 
-def test_a_run_is_cancelled_by_the_id_that_asking_told() -> None:
-    made = RESTATE.cancel(DISPATCH, Run(RunState.RUNNING, INVOCATION), "")
+def test_a_run_is_cancelled_by_restates_own_id() -> None:
+    request = RESTATE.cancel(DISPATCH, Run(RunState.RUNNING, INVOCATION), "")
     headers = {"Authorization": "Bearer token"}
     url = f"https://admin/invocations/{INVOCATION}/cancel"
-    assert made == Request("PATCH", url, headers=headers)
+    assert request == Request("PATCH", url, headers=headers)
     assert RESTATE.cancel(DISPATCH, None, "") is None
     assert RESTATE.cancel(DISPATCH, Run(RunState.RUNNING), "") is None
 
@@ -217,7 +201,7 @@ def test_without_the_admin_api_nothing_is_cancelled() -> None:
         (502, PAGE, Cancel.NO_ANSWER),
     ],
 )
-def test_what_an_answer_to_a_cancel_means(status: int, body: bytes, meaning: Cancel) -> None:
+def test_answers_to_a_cancel(status: int, body: bytes, meaning: Cancel) -> None:
     assert RESTATE.read_cancel(answer(status, body)) is meaning
 
 
@@ -231,14 +215,10 @@ def described(**changes: Any) -> bytes:
     return json.dumps(service | changes).encode()
 
 
-def test_doctor_asks_the_ingress_and_the_admin_api() -> None:
-    assert [each.url for each in RESTATE.checks("").values()] == [
-        "https://ingress/restate/health",
-        "https://admin/services/Take",
-    ]
-    assert [each.url for each in WITHOUT_ADMIN.checks("").values()] == [
-        "https://ingress/restate/health"
-    ]
+def test_doctor_asks_the_ingress_and_the_admin_api_if_there_is_one() -> None:
+    ingress, admin = "https://ingress/restate/health", "https://admin/services/Take"
+    assert [check.url for check in RESTATE.checks("").values()] == [ingress, admin]
+    assert [check.url for check in WITHOUT_ADMIN.checks("").values()] == [ingress]
 
 
 @pytest.mark.parametrize(
@@ -265,6 +245,6 @@ def test_doctor_asks_the_ingress_and_the_admin_api() -> None:
         ("handler", 200, PAGE, "no such handler"),
     ],
 )
-def test_what_doctor_says(name: str, status: int, body: bytes, problem: str | None) -> None:
+def test_problems_for_doctor(name: str, status: int, body: bytes, problem: str | None) -> None:
     found = RESTATE.problem(name, answer(status, body))
     assert found is None if problem is None else problem in str(found)

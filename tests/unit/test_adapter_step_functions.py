@@ -1,5 +1,4 @@
-"""What Step Functions' answers mean. Answers without a remark were recorded from moto 5.2; those marked
-(reference) are as AWS's API reference has them."""
+"""The adapter for Step Functions. Answers were recorded from moto 5.2, or are in AWS's API reference."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -41,10 +40,11 @@ def answer(body: bytes, status: int = 200, *, is_whole: bool = True) -> Answer:
 
 
 def error(name: str) -> bytes:
-    return orjson.dumps({"__type": name, "message": "as AWS puts it"})
+    return orjson.dumps({"__type": name, "message": "AWS's text"})
 
 
-def sent(request: Request | None) -> tuple[str, dict]:
+def called(request: Request | None) -> tuple[str, dict]:
+    """The action and the fields of a signed call."""
     assert request is not None
     assert request.method == "POST"
     assert request.headers is not None
@@ -54,18 +54,21 @@ def sent(request: Request | None) -> tuple[str, dict]:
 
 
 def test_a_start_names_the_execution_by_the_dispatch() -> None:
-    target, body = sent(machine().start(DISPATCH, ""))
+    target, body = called(machine().start(DISPATCH, ""))
     assert target == "AWSStepFunctions.StartExecution"
     assert body["stateMachineArn"] == ARN
     assert body["name"] == "run-1"
     assert orjson.loads(body["input"]) == DISPATCH.fields
-    assert body == sent(machine().start(DISPATCH, ""))[1]
+    assert body == called(machine().start(DISPATCH, ""))[1]
 
 
-def test_it_is_asked_about_and_stopped_by_the_execution_s_arn() -> None:
-    named = {"executionArn": EXECUTION}
-    assert sent(machine().ask("run-1", "")) == ("AWSStepFunctions.DescribeExecution", named)
-    assert sent(machine().cancel(DISPATCH, None, "")) == ("AWSStepFunctions.StopExecution", named)
+def test_asks_and_cancels_name_the_executions_arn() -> None:
+    fields = {"executionArn": EXECUTION}
+    assert called(machine().ask("run-1", "")) == ("AWSStepFunctions.DescribeExecution", fields)
+    assert called(machine().cancel(DISPATCH, None, "")) == (
+        "AWSStepFunctions.StopExecution",
+        fields,
+    )
 
 
 @pytest.mark.parametrize(
@@ -76,13 +79,13 @@ def test_it_is_asked_about_and_stopped_by_the_execution_s_arn() -> None:
         (ARN.replace("arn:aws:", "arn:aws-cn:"), "https://states.eu-central-1.amazonaws.com.cn/"),
     ],
 )
-def test_without_a_url_it_is_the_endpoint_of_the_arn_s_region(arn: str, endpoint: str) -> None:
+def test_the_default_url_is_the_endpoint_of_the_arns_region(arn: str, endpoint: str) -> None:
     assert machine(arn).start(DISPATCH, "").url == endpoint
     assert machine(arn, "https://vpce.example/").start(DISPATCH, "").url == "https://vpce.example/"
 
 
 @pytest.mark.parametrize(
-    ("given", "meaning"),
+    ("received", "meaning"),
     [
         (answer(STARTED), ClaimEvent.ACCEPTED),
         (answer(EXISTS, 400), ClaimEvent.LOST),
@@ -92,7 +95,7 @@ def test_without_a_url_it_is_the_endpoint_of_the_arn_s_region(arn: str, endpoint
         (answer(error("InvalidArn"), 400), Refusal.UNKNOWN_WORKFLOW),
         (answer(error("InvalidName"), 400), Refusal.INVALID_PARAMETERS),
         (answer(error("InvalidExecutionInput"), 400), Refusal.INVALID_PARAMETERS),
-        # (reference) from here on
+        # (reference)
         (answer(error("ExecutionLimitExceeded"), 400), Refusal.UNAVAILABLE),
         (answer(error("ThrottlingException"), 400), Refusal.UNAVAILABLE),
         (answer(error("TooManyRequestsException"), 429), Refusal.UNAVAILABLE),
@@ -104,7 +107,7 @@ def test_without_a_url_it_is_the_endpoint_of_the_arn_s_region(arn: str, endpoint
         (answer(error("InternalFailure"), 500), ClaimEvent.LOST),
         (answer(error("ServiceUnavailable"), 503), ClaimEvent.LOST),
         (answer(error("ThrottlingException"), 503), ClaimEvent.LOST),
-        # Not AWS's word
+        # These could come from a gateway.
         (answer(b"{}"), ClaimEvent.LOST),
         (answer(b""), ClaimEvent.LOST),
         (answer(PAGE), ClaimEvent.LOST),
@@ -120,12 +123,12 @@ def test_without_a_url_it_is_the_endpoint_of_the_arn_s_region(arn: str, endpoint
         (answer(PAGE, 404), Refusal.UNKNOWN_WORKFLOW),
     ],
 )  # fmt: skip
-def test_what_an_answer_to_a_start_means(given: Answer, meaning: ClaimEvent | Refusal) -> None:
-    assert machine().read_start(given) is meaning
+def test_answers_to_a_start(received: Answer, meaning: ClaimEvent | Refusal) -> None:
+    assert machine().read_start(received) is meaning
 
 
 @pytest.mark.parametrize(
-    ("given", "state"),
+    ("received", "state"),
     [
         (answer(b'{"executionArn": "e", "status": "RUNNING"}'), RunState.RUNNING),
         (answer(b'{"executionArn": "e", "status": "PENDING_REDRIVE"}'), RunState.RUNNING),
@@ -145,12 +148,12 @@ def test_what_an_answer_to_a_start_means(given: Answer, meaning: ClaimEvent | Re
         (answer(PAGE), RunState.NO_ANSWER),
     ],
 )
-def test_what_an_answer_to_an_ask_means(given: Answer, state: RunState) -> None:
-    assert machine().read_ask(given).state is state
+def test_answers_to_an_ask(received: Answer, state: RunState) -> None:
+    assert machine().read_ask(received).state is state
 
 
 @pytest.mark.parametrize(
-    ("given", "meaning"),
+    ("received", "meaning"),
     [
         (answer(b'{"stopDate": 1795715110.636}'), Cancel.DONE),
         (answer(ABSENT, 400), Cancel.NOT_FOUND),
@@ -161,12 +164,12 @@ def test_what_an_answer_to_an_ask_means(given: Answer, state: RunState) -> None:
         (answer(ABSENT, 502), Cancel.NO_ANSWER),
     ],
 )
-def test_what_an_answer_to_a_cancel_means(given: Answer, meaning: Cancel) -> None:
-    assert machine().read_cancel(given) is meaning
+def test_answers_to_a_cancel(received: Answer, meaning: Cancel) -> None:
+    assert machine().read_cancel(received) is meaning
 
 
 @pytest.mark.parametrize(
-    ("given", "meaning"),
+    ("received", "meaning"),
     [
         (answer(STANDARD), ""),
         (answer(EXPRESS), Refusal.UNSUPPORTED),
@@ -178,12 +181,10 @@ def test_what_an_answer_to_a_cancel_means(given: Answer, meaning: Cancel) -> Non
         (answer(STANDARD[:-1], is_whole=False), Refusal.UNAVAILABLE),
     ],
 )
-def test_nothing_is_started_before_the_machine_is_known_to_be_a_standard_one(
-    given: Answer, meaning: str | Refusal
-) -> None:
+def test_only_a_standard_machine_is_prepared(received: Answer, meaning: str | Refusal) -> None:
     request = machine().prepare()
-    assert sent(request) == ("AWSStepFunctions.DescribeStateMachine", {"stateMachineArn": ARN})
-    assert machine().read_prepare(given) == meaning
+    assert called(request) == ("AWSStepFunctions.DescribeStateMachine", {"stateMachineArn": ARN})
+    assert machine().read_prepare(received) == meaning
 
 
 def test_a_name_is_remembered_for_90_days() -> None:

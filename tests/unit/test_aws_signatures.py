@@ -1,4 +1,4 @@
-"""The signer of requests to AWS, held to a checker that is itself held to AWS's published test vectors."""
+"""The signer for AWS, checked by a verifier that is itself checked by AWS's published test vectors."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from orchestrators.aws import AwsSigner
 from orchestrators.base import Request
 from tests.support.aws_signatures import problem_of
 
-# The example credentials and the moment of AWS's test suite for Signature Version 4.
+# The credentials and the time of AWS's test suite for Signature Version 4.
 KEY, SECRET = "AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY"
 SUITE = {"host": "example.amazonaws.com", "x-amz-date": "20150830T123600Z"}
 FORM = {**SUITE, "content-type": "application/x-www-form-urlencoded"}
@@ -32,23 +32,24 @@ REQUEST = Request("POST", URL, b'{"name":"run-1"}', HEADERS)
 
 
 @pytest.mark.parametrize("vector", VECTORS.values(), ids=VECTORS)
-def test_the_checker_agrees_with_the_vectors_that_aws_publishes(vector: tuple) -> None:
+def test_the_verifier_accepts_the_published_vectors(vector: tuple) -> None:
     method, query, headers, body, signature = vector
     signed = ";".join(sorted(headers))
     scope = f"{KEY}/20150830/us-east-1/service/aws4_request"
     authorization = (
         f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders={signed}, Signature={signature}"
     )
-    given = {**headers, "Authorization": authorization}
-    url = f"https://example.amazonaws.com/{query}"
-    assert problem_of(method, url, given, body, {KEY: SECRET}) is None
-    assert problem_of(method, url, given, body + b" ", {KEY: SECRET}) == "InvalidSignatureException"
+    signed_headers = {**headers, "Authorization": authorization}
+    url, secrets = f"https://example.amazonaws.com/{query}", {KEY: SECRET}
+    assert problem_of(method, url, signed_headers, body, secrets) is None
+    changed = body + b" "
+    assert problem_of(method, url, signed_headers, changed, secrets) == "InvalidSignatureException"
 
 
 @pytest.mark.parametrize("url", [URL, "http://127.0.0.1:5099/", "https://vpce.example:8443/"])
-def test_the_checker_takes_what_is_signed(url: str) -> None:
-    given = Request("POST", url, REQUEST.body, HEADERS)
-    signed = AwsSigner(f"{KEY}:{SECRET}", "eu-central-1", "states")(given)
+def test_signed_requests_verify_and_changed_ones_do_not(url: str) -> None:
+    request = Request("POST", url, REQUEST.body, HEADERS)
+    signed = AwsSigner(f"{KEY}:{SECRET}", "eu-central-1", "states")(request)
     headers = {**(signed.headers or {}), "Host": url.split("/")[2]}
     assert signed.body == REQUEST.body
     assert headers["X-Amz-Target"] == HEADERS["X-Amz-Target"]
@@ -62,7 +63,7 @@ def test_the_checker_takes_what_is_signed(url: str) -> None:
 
 @pytest.fixture
 def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """An environment without any credentials for AWS."""
+    """An environment without credentials for AWS."""
     for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE"):
         monkeypatch.delenv(f"AWS_{name}", raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
@@ -71,7 +72,7 @@ def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatc
     return monkeypatch
 
 
-def test_without_credentials_the_environment_is_looked_at_as_every_aws_tool_does(
+def test_without_credentials_those_of_the_environment_are_used(
     no_aws: pytest.MonkeyPatch,
 ) -> None:
     no_aws.setenv("AWS_ACCESS_KEY_ID", KEY)
@@ -84,7 +85,7 @@ def test_without_credentials_the_environment_is_looked_at_as_every_aws_tool_does
     assert problem_of("POST", URL, headers, signed.body, {KEY: SECRET}) is None
 
 
-def test_a_request_is_left_unsigned_where_there_are_no_credentials(
+def test_a_request_is_left_unsigned_without_any_credentials(
     no_aws: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     sign = AwsSigner("", "eu-central-1", "states")

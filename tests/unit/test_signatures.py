@@ -1,4 +1,4 @@
-"""Standard Webhooks signatures: every secret of a rotation, and nothing that is nearly right."""
+"""Standard Webhooks signatures: rotation of secrets, and malformed headers."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ def signed(secret: str = NEW, seconds_ago: float = 0) -> dict[str, str]:
     )
 
 
-def test_it_signs_as_the_specifications_example_is_signed() -> None:
+def test_the_specifications_example() -> None:
     moment = datetime.fromtimestamp(1614265330, UTC)
     headers = Signer([SPEC_SECRET]).headers("msg_p5jXN8AQM9LWM0D4loKWxJek", BODY, moment)
     assert headers == {
@@ -36,7 +36,7 @@ def test_the_first_secret_signs() -> None:
     Webhook(NEW).verify(BODY, headers)
 
 
-def test_without_a_secret_nothing_is_signed_and_nothing_verifies() -> None:
+def test_without_a_secret_nothing_is_signed_or_verified() -> None:
     assert Signer([]).headers("msg_1", BODY, datetime.now(UTC)) == {}
     assert not Signer([]).is_signed(BODY, signed())
 
@@ -46,14 +46,14 @@ def test_every_secret_verifies(secret: str) -> None:
     assert Signer([NEW, OLD]).is_signed(BODY, signed(secret))
 
 
-def test_one_right_signature_of_several_is_enough() -> None:
+def test_one_valid_signature_among_several_is_enough() -> None:
     headers = signed()
     headers["webhook-signature"] = f"v1a,abc v1,d3Jvbmc= {headers['webhook-signature']}"
     assert Signer([NEW]).is_signed(BODY, headers)
 
 
 @pytest.mark.parametrize("seconds_ago", [0, 290, -290])
-def test_within_five_minutes_it_is_valid(seconds_ago: float) -> None:
+def test_a_signature_is_valid_for_five_minutes(seconds_ago: float) -> None:
     assert Signer([NEW]).is_signed(BODY, signed(seconds_ago=seconds_ago))
 
 
@@ -66,7 +66,7 @@ def _with(name: str, value: str) -> Callable[[dict[str, str]], object]:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "change",
     [
         _without("webhook-id"),
         _without("webhook-timestamp"),
@@ -84,9 +84,9 @@ def _with(name: str, value: str) -> Callable[[dict[str, str]], object]:
         _with("webhook-signature", " "),
     ],
 )
-def test_headers_that_are_spoilt_do_not_verify(spoil: Callable[[dict[str, str]], object]) -> None:
+def test_malformed_headers_do_not_verify(change: Callable[[dict[str, str]], object]) -> None:
     headers = signed()
-    spoil(headers)
+    change(headers)
     assert not Signer([NEW]).is_signed(BODY, headers)
 
 
@@ -96,12 +96,12 @@ def test_another_body_does_not_verify(body: bytes) -> None:
 
 
 @pytest.mark.parametrize("seconds_ago", [310, -310])
-def test_beyond_five_minutes_it_is_not_valid(seconds_ago: float) -> None:
+def test_a_signature_is_invalid_after_five_minutes(seconds_ago: float) -> None:
     assert not Signer([NEW]).is_signed(BODY, signed(seconds_ago=seconds_ago))
 
 
 @pytest.mark.parametrize("secret", [NEW, SPEC_SECRET])
-def test_a_signing_secret_is_known_by_its_form(secret: str) -> None:
+def test_the_form_of_a_signing_secret(secret: str) -> None:
     assert is_signing_secret(secret)
     assert not is_signing_secret(secret.removeprefix("whsec_"))
     assert not is_signing_secret(secret[:20])

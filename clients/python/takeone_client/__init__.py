@@ -1,4 +1,4 @@
-"""Take One's client: how to call it well. The shapes are the specification's."""
+"""A client for Take One's API that repeats calls, polls and follows jobs. Types are in `shapes`."""
 
 import json
 import math
@@ -31,12 +31,12 @@ __all__ = [
 
 
 class TakeOneError(Exception):
-    """The service refused the call, or did not take it (or did not answer) until the time was over.
+    """The service refused the call, or did not accept or answer it in time.
 
-    `status` is None if no answer came. `code` is what to branch on; None where the answer is not Take
-    One's own, or there was none. `details` are as the specification's table says for the code, else empty.
-    `request_id` is what the service's operators find the call by (`takeone hash`). `retry_after`: the seconds
-    that it asked to wait. `attempts`: how many tries were made.
+    `status` is None if no answer came. Branch on `code`; it is None if the answer is not Take One's own.
+    `details` depend on the code, as the specification's table says. Operators find the call by its
+    `request_id` (`takeone hash`). `retry_after` is the wait in seconds that the service asked for,
+    `attempts` the number of tries.
     """
 
     attempts = 1
@@ -48,19 +48,19 @@ class TakeOneError(Exception):
         retry_after: float = 0,
         request_id: str | None = None,
     ) -> None:
-        super().__init__(status, body, retry_after, request_id)  # what a copy is made from
-        told: dict[str, Any] = body if isinstance(body, dict) else {}
+        super().__init__(status, body, retry_after, request_id)  # for copies
+        fields: dict[str, Any] = body if isinstance(body, dict) else {}
         self.status, self.retry_after, self.request_id = status, retry_after, request_id
-        self.code: str | None = told.get("code")
-        self.details: dict[str, Any] = told.get("details") or {}  # a gateway may say null
-        self._message = told.get("message", "Not an answer of Take One")
+        self.code: str | None = fields.get("code")
+        self.details: dict[str, Any] = fields.get("details") or {}  # a gateway may send null
+        self._message = fields.get("message", "Not an answer of Take One")
 
     def __str__(self) -> str:
         return "No answer" if self.status is None else f"{self.status} {self._message}"
 
 
 class NotReached(Exception):
-    """`wait_for` ended without what it waited for; `job` is as it was seen last."""
+    """`wait_for` ended too early; `job` is as it was last seen."""
 
     def __init__(self, job: Job, why: str) -> None:
         super().__init__(job, why)
@@ -70,26 +70,26 @@ class NotReached(Exception):
         return f"{self._why}; the job is {self.job['status']}"
 
 
-# 502: the orchestrator did not take it, or a gateway got no answer; 504: only the latter.
-# Each write is recognised when it is repeated.
+# 502: the orchestrator did not accept it, or a gateway got no answer; 504: only the latter.
+# The service recognises repeated writes.
 _TRY_AGAIN = {None, 429, 502, 503, 504}
-_LONGEST_PAUSE = 3600.0  # a gateway may ask for more seconds than `sleep` takes
+_LONGEST_PAUSE = 3600.0  # `sleep` accepts less than a gateway may ask for
 
 _POLL_SECONDS = 30
-# Two servers' clocks differ, and changes land in another order than they were begun in.
+# Servers' clocks differ, and changes are not stored in the order in which they began.
 _OVERLAP = timedelta(seconds=5)
 _OVERLAP_POLL_SECONDS = 2
 _LONG_AGO = "2001-01-01T00:00:00Z"
 
 
 class TakeOne:
-    """Calls Take One. Each call is repeated, under the same key, while it cannot be taken.
+    """Calls Take One; repeats a call, under the same key, while the service is unavailable.
 
-    `base_url` is where the service is, without `/api/v1`. `token` is the editor's, or what gives it: that is
-    asked before each try, so that an expired one can be replaced. `timeout` are the seconds that a call may
-    take with all its tries, `try_timeout` those of one try; a `run` answers within ten, as it comes.
+    `base_url` is the service's, without `/api/v1`. `token` is the editor's, or a function that returns it,
+    called before each try so that it can replace an expired one. `timeout` limits a call with all its tries
+    in seconds, `try_timeout` one try; with the service's defaults a `run` is answered within ten.
 
-    A URL that is none raises ValueError, each call TakeOneError. Threads may share it.
+    Raises ValueError for an invalid URL; each call raises TakeOneError. Threads may share it.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class TakeOne:
         self._token, self._timeout, self._try_timeout = token, timeout, try_timeout
 
     def create_project(self, name: str, *, key: str | None = None) -> Project:
-        """Make a project. For `key` see `create_job`."""
+        """Create a project. For `key` see `create_job`."""
         return cast(Project, self._call("POST", "/projects", {"name": name}, key or _new_key()))
 
     def list_projects(self, *, limit: int = 50) -> Iterator[Project]:
@@ -116,10 +116,10 @@ class TakeOne:
         return self._items("/projects", {"limit": limit})
 
     def create_job(self, project_id: str, *, key: str | None = None, **job: Unpack[JobEdit]) -> Job:
-        """Make a job.
+        """Create a job.
 
-        `key` is the `Idempotency-Key`. Keep it with what you create, and a program that was started again
-        creates nothing twice.
+        `key` is the `Idempotency-Key`. If you store it with your own data, a restarted program creates
+        nothing twice.
         """
         path = f"/projects/{quote(project_id, safe='')}/jobs"
         return cast(Job, self._call("POST", path, job, key or _new_key()))
@@ -133,7 +133,7 @@ class TakeOne:
         return self._items("/jobs", query)
 
     def edit_job(self, job_id: str, **edit: Unpack[JobEdit]) -> Job:
-        """Give a job another name or other metadata."""
+        """Change a job's name or metadata."""
         return cast(Job, self._call("PATCH", _path(job_id), edit))
 
     def delete_job(self, job_id: str) -> None:
@@ -142,7 +142,7 @@ class TakeOne:
             self._call("DELETE", _path(job_id))
         except TakeOneError as error:
             if error.code != "RESOURCE_NOT_FOUND" or error.attempts == 1:
-                raise  # else an earlier try did it, and its answer was lost
+                raise  # else an earlier try deleted it, and its answer was lost
 
     def confirm_upload(self, job_id: str, video_uri: str) -> shapes.ConfirmUploadResponse:
         """Say where the video is."""
@@ -150,7 +150,7 @@ class TakeOne:
         return cast(shapes.ConfirmUploadResponse, answer)
 
     def run(self, job_id: str) -> shapes.RunJobResponse:
-        """Start the workflow. However often it is called, it is started once."""
+        """Start the workflow; repeated calls start it once."""
         return cast(shapes.RunJobResponse, self._call("POST", _path(job_id, "/run")))
 
     def retry(
@@ -158,13 +158,13 @@ class TakeOne:
     ) -> shapes.RetryJobResponse:
         """Resume a failed job with a model profile: `standard`, `fast`, `quality` or what the service allows.
 
-        `request_id` stands for one decision to retry: keep it to repeat the call yourself.
+        `request_id` identifies one decision to retry: keep it if you repeat the call yourself.
         """
         body = {"model_profile": profile, "client_request_id": request_id or _new_key()}
         return cast(shapes.RetryJobResponse, self._call("POST", _path(job_id, "/retry"), body))
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a job; one that is cancelled already is returned as it is."""
+        """Cancel a job, if it is not cancelled already."""
         try:
             return cast(Job, self._call("POST", _path(job_id, "/cancel")))
         except TakeOneError as error:
@@ -179,8 +179,8 @@ class TakeOne:
     def follow_events(self, job_id: str, *, timeout: float = math.inf) -> Iterator[AuditEvent]:
         """The job's audit trail from its beginning, and then each event as it is recorded.
 
-        Goes on after errors that pass, where it was, for ever or for `timeout` without an answer. Ends when
-        you leave the loop. Raises TakeOneError when it is refused: the job is deleted, or not yours.
+        Endless, until you leave the loop. Continues after temporary errors, but after `timeout` seconds
+        without an answer raises TakeOneError; also when the job is deleted or not yours.
         """
         after = "0"
         while True:
@@ -191,26 +191,26 @@ class TakeOne:
     def follow_jobs(
         self, *, updated_after: str = _LONG_AGO, timeout: float = math.inf
     ) -> Iterator[Job]:
-        """All your jobs, in the order of their last change, and then each job when it was made or has changed.
+        """All your jobs, in the order of their last change, and then each job that is created or changes.
 
-        A job is told as it is then, and not when it is deleted. One request waits for all of them. Goes on as
-        `follow_events` does. `updated_after` is the last `updated_at` that you know: jobs that changed up to
-        five seconds before it come (again), too.
+        Yields a job as it is at that time; deletions are not reported. One long poll serves all jobs.
+        Endless, as `follow_events` is. `updated_after` is the latest `updated_at` that you have: jobs that
+        changed up to five seconds before it are repeated.
         """
-        latest, told = updated_after, set[str]()
+        latest, seen = updated_after, set[str]()
         while True:
-            before, told, is_news = told, set(), False
+            before, seen, is_new = seen, set(), False
             since = (datetime.fromisoformat(latest) - _OVERLAP).isoformat()
             query = {"order": "asc", "limit": 200, "updated_after": since}
             for job in self._items("/jobs", query, timeout):
                 latest = job["updated_at"]
                 change = f"{job['id']} {latest}"
-                told.add(change)
+                seen.add(change)
                 if change not in before:
-                    is_news = True
+                    is_new = True
                     yield job
-            # Not for long after news, so that what landed late is soon looked for.
-            end = time.monotonic() + (_OVERLAP_POLL_SECONDS if is_news else _POLL_SECONDS)
+            # Briefly after a change, to list soon what was stored late.
+            end = time.monotonic() + (_OVERLAP_POLL_SECONDS if is_new else _POLL_SECONDS)
             query = {"order": "asc", "limit": 1, "updated_after": latest}
             is_changed = False
             while not is_changed and (left := end - time.monotonic()) > 0:
@@ -223,11 +223,11 @@ class TakeOne:
         *,
         timeout: float = 3600,
     ) -> Job:
-        """The job, as soon as it is in one of these states, or as the function wants it.
+        """The job, as soon as it is in one of the `wanted` states, or the function `wanted` returns True.
 
-        The function is asked after each change of state, and every 30 seconds. Raises NotReached when the time
-        is over, or the job ends otherwise. A job that is FAILED at the beginning is waited for while its retry
-        has not reported yet.
+        The function is called after each change of state, and every 30 seconds. Raises NotReached after
+        `timeout` seconds, or when the job has ended in another state. A job that is FAILED at first, but
+        was retried, has not ended.
         """
         end = time.monotonic() + timeout
         job: Job = self._call("GET", _path(job_id), timeout=min(timeout, self._timeout))
@@ -244,18 +244,18 @@ class TakeOne:
                 job = self._poll(_path(job_id), {"status_not": before}, wait, left)
             except TakeOneError:
                 if time.monotonic() < end - 0.01:
-                    raise  # else the last look came too late
+                    raise  # else the last poll came too late
         return job
 
     def _poll(self, path: str, query: Any, wait: int, timeout: float) -> Any:
-        """A long poll. It may end early; the service asks for a second between two that told nothing new."""
+        """A long poll. It may end early: the service asks for a second between two without a change."""
         again = time.monotonic() + min(1, timeout)
         query = {**query, "wait": wait}
-        told = self._call("GET", path, query=query, timeout=timeout, try_timeout=wait + 10)
-        is_news = told["items"] if "items" in told else told["status"] != query["status_not"]
-        if not is_news:
+        answer = self._call("GET", path, query=query, timeout=timeout, try_timeout=wait + 10)
+        is_new = answer["items"] if "items" in answer else answer["status"] != query["status_not"]
+        if not is_new:
             time.sleep(max(0, again - time.monotonic()))
-        return told
+        return answer
 
     def _items(self, path: str, query: Any, timeout: float | None = None) -> Iterator[Any]:
         cursor: dict[str, str] | None = {}
@@ -309,7 +309,7 @@ class TakeOne:
                     text = response.read()
                 if time.monotonic() >= end:
                     raise TimeoutError("the answer did not come in time")
-                # http.client takes half a head for a whole one, without a body.
+                # http.client accepts a head that broke off, as an answer without a body.
                 if response.status in (200, 201, 202) and not text:
                     raise HTTPException("the answer broke off")
             except (OSError, HTTPException) as error:
@@ -323,11 +323,11 @@ class TakeOne:
 
 @contextmanager
 def _deadline(sock: socket.socket, seconds: float) -> Iterator[None]:
-    """Shut a socket after `seconds`: its own limit is for each read, and an answer may drip in for ever."""
+    """Shut a socket down after `seconds`; its own timeout is for each read, and an answer may be slow."""
 
     def end() -> None:
         with suppress(OSError):  # it may be closed already
-            # Not a TLS socket's own `shutdown`, which drops its session while another thread reads by it.
+            # A TLS socket's own `shutdown` would drop its session while another thread reads from it.
             socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
     timer = Timer(seconds, end)

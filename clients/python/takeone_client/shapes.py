@@ -1,4 +1,4 @@
-"""The shapes of `spec/api/openapi.yaml` that the client takes and returns."""
+"""The schemas of `spec/api/openapi.yaml` that the client accepts and returns."""
 
 from typing import Literal, TypedDict
 
@@ -18,14 +18,14 @@ class Project(TypedDict):
 
 
 class JobEdit(TypedDict, total=False):
-    """What you may say of a job. A field that is left out stays; `name=None` takes the name away."""
+    """The fields of a job that you may set. An omitted field keeps its value; `name=None` removes it."""
 
     name: str | None
     metadata: dict[str, str]
 
 
 class JobQuery(TypedDict, total=False):
-    """Which jobs to list, and how many on a page."""
+    """Which jobs to list, and how many per page."""
 
     status: JobStatus
     project_id: str
@@ -35,7 +35,7 @@ class JobQuery(TypedDict, total=False):
 
 
 class Manifest(TypedDict):
-    """Where a job's artifacts are. At run time it may have keys of the orchestrator's own."""
+    """Where a job's artifacts are. The orchestrator may add keys of its own."""
 
     video_uri: str | None
     audio_uri: str | None
@@ -45,7 +45,7 @@ class Manifest(TypedDict):
 
 
 class Dispatch(TypedDict):
-    """What is known of the request that starts the workflow at the orchestrator."""
+    """The request that starts the workflow at the orchestrator."""
 
     kind: Literal["run", "retry"]
     dispatch_id: str
@@ -66,7 +66,7 @@ class Failure(TypedDict):
 
 
 class Job(TypedDict):
-    """One video's way through the workflow."""
+    """One video in the workflow."""
 
     id: str
     project_id: str
@@ -89,7 +89,7 @@ class ConfirmUploadResponse(TypedDict):
 
 
 class RunJobResponse(TypedDict):
-    """The run dispatch that stands; `replayed` is False for the one call that made it."""
+    """The job's dispatch; `replayed` is False for the call that made it."""
 
     job_id: str
     status: JobStatus
@@ -113,7 +113,7 @@ class _OfSomeEvents(TypedDict, total=False):
 
 
 class AuditEvent(_OfSomeEvents):
-    """One line of a job's trail."""
+    """One event of a job's audit trail."""
 
     event_type: str
     job_id: str
