@@ -1,4 +1,4 @@
-"""/metrics for Prometheus: what the web's processes counted, and what the store knows right now."""
+"""/metrics for Prometheus: the counts of all web processes, and gauges that are read from the store."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -22,8 +22,7 @@ from tasks.queues import queue_keys, queue_names
 
 blueprint = Blueprint("metrics", __name__)
 
-MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
-# What each says, and the field of the overview that it shows.
+# By name: the help text, and the field of `Overview`.
 _GAUGES = {
     "claims_in_flight": ("Claims with an open outcome, of any age.", "in_flight"),
     "silent_jobs": ("Jobs whose next callback is overdue.", "silent"),
@@ -37,19 +36,19 @@ _GAUGES = {
 
 @blueprint.get("/metrics")
 def get_metrics() -> Response:
-    """Show all metrics. It asks for no token: there is nothing in it but numbers."""
+    """Show all metrics. No token is needed: they are only numbers."""
     registry = CollectorRegistry()
     registry.register(StoreCollector(services()))
-    if MULTIPROC_DIR in os.environ:
-        _forget_dead_processes(Path(os.environ[MULTIPROC_DIR]))
+    if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        _drop_dead_processes(Path(directory))
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry.register(REGISTRY)
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def _forget_dead_processes(directory: Path) -> None:
-    """Drop what ended processes were doing (the live gauges); what they counted stays."""
+def _drop_dead_processes(directory: Path) -> None:
+    """Remove the live gauges of processes that have ended; their counters stay."""
     for file in directory.glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])
         try:
@@ -61,16 +60,16 @@ def _forget_dead_processes(directory: Path) -> None:
 
 
 class StoreCollector(Collector):
-    """Claims and queues, read when they are asked for. A store that is away is a metric, not a failure.
+    """Gauges of claims and queues, read from the store at each scrape; `store_up` is 0 if it does not answer.
 
-    Every web process of a deployment shows the same: take the greatest, not the sum.
+    Every web process of a deployment shows the same values: take their maximum, not their sum.
     """
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Ask the store; takes a few of its timeouts at the most."""
+        """Read the store. Takes a few of its timeouts at most."""
         try:
             seen, queues = seen_with_queues(self._services)
         except StoreUnavailable:
@@ -85,9 +84,9 @@ class StoreCollector(Collector):
 
 
 def seen_with_queues(services: Services) -> tuple[Overview, list[str]]:
-    """What the store knows, and the names of the queues that it has the lengths of.
+    """The overview, and the names for its queue lengths: none if the broker is not the store.
 
-    Raises `StoreUnavailable`. Another broker's queues are for its own tools.
+    Raises `StoreUnavailable`.
     """
     settings = services.settings
     names = queue_names(settings) if settings.broker_is_store else []
@@ -109,7 +108,7 @@ def _gauges(
 
 @contextmanager
 def count_refusals(counter: Counter, *labels: str) -> Iterator[None]:
-    """Count in `counter`, by its error code, what is refused inside."""
+    """Count in `counter`, by error code, the errors that are raised inside."""
     try:
         yield
     except (TakeOneError, StoreError) as error:
