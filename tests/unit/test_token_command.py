@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from api.auth import Authenticator, Principal
-from cli.dev import token
+from cli.token import token
 from domain.errors import Unauthorized
 from settings import load_settings
 from tests.acceptance.tokens import RSA_KEY, public_pem
