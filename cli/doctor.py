@@ -285,7 +285,7 @@ def _workflow(settings: Settings) -> Iterator[Finding]:
 
 def _callback_url(settings: Settings) -> Iterator[Finding]:
     parts = urlsplit(settings.public_url)
-    where = f"{parts.scheme}://{_host_and_port(parts)}"
+    where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if settings.production and _is_local(parts):
         advice = "set TAKEONE_PUBLIC_URL to the URL by which the orchestrator reaches the API"
         yield Finding("callback URL", WRONG, f"{where} is only this machine's own", advice)
@@ -338,14 +338,11 @@ def _waits_for_bodies(settings: Settings, parts: SplitResult) -> bool:
 
 
 def _connection(settings: Settings, parts: SplitResult) -> HTTPConnection:
+    host, timeout = parts.hostname or "", _CONNECT_SECONDS
     if parts.scheme != "https":
-        return HTTPConnection(_host_and_port(parts), timeout=_CONNECT_SECONDS)
+        return HTTPConnection(host, parts.port, timeout=timeout)
     context = ssl.create_default_context(cafile=settings.ca_file or None)
-    return HTTPSConnection(_host_and_port(parts), timeout=_CONNECT_SECONDS, context=context)
-
-
-def _host_and_port(parts: SplitResult) -> str:
-    return parts.netloc.rpartition("@")[2]
+    return HTTPSConnection(host, parts.port, timeout=timeout, context=context)
 
 
 def _is_local(parts: SplitResult) -> bool:

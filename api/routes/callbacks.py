@@ -11,9 +11,10 @@ from flask import Blueprint, request
 from flask.typing import ResponseReturnValue
 from structlog.contextvars import bind_contextvars
 
+from api import schemas
 from api.auth import is_callback_secret
 from api.context import context, services
-from api.requests import STATUS_CALLBACK, ValidationError, read_body, read_json
+from api.requests import ValidationError, read_body, read_json
 from api.routes.metrics import count_refusals
 from domain.audit import Actor
 from domain.errors import ExecutionSuperseded, ServiceUnavailable, Unauthorized
@@ -62,7 +63,7 @@ def _is_signed() -> bool:
 @blueprint.post("/jobs/<job_id>/status")
 def report_job_status(job_id: str) -> ResponseReturnValue:
     """Report a step of the workflow."""
-    callback = _callback(read_json(STATUS_CALLBACK))
+    callback = _callback(read_json(schemas.STATUS_CALLBACK))
     now, policy = services().now(), services().policy
     if callback.occurred_at > now + _MAX_AHEAD:
         raise ValidationError(occurred_at=["Is more than five minutes in the future."])

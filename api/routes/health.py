@@ -3,7 +3,7 @@
 from flask import Blueprint
 
 from api.context import services
-from api.requests import refuse_query_and_body
+from api.requests import refuse_input
 from api.responses import Shape
 from domain.errors import ServiceUnavailable
 from store import redis_checks
@@ -16,14 +16,14 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/healthz")
 def get_health() -> Shape:
     """Answer as long as the process is up."""
-    refuse_query_and_body()
+    refuse_input()
     return {"status": "ok"}
 
 
 @blueprint.get("/readyz")
 def get_readiness() -> Shape:
     """Check that store and broker answer, and that the store loses nothing. Raises `ServiceUnavailable`."""
-    refuse_query_and_body()
+    refuse_input()
     settings = services().settings
     try:
         problems = redis_checks.problems(services().redis, production=settings.production)

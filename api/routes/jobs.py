@@ -4,26 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from flask import Blueprint, request
+from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from structlog.contextvars import bind_contextvars
 
+from api import schemas
 from api.context import authenticate, principal, services
 from api.request_log import request_id
-from api.requests import (
-    CONFIRM_UPLOAD,
-    JOB_EDIT,
-    JOB_QUERY,
-    OWN_JOBS_QUERY,
-    RETRY,
-    TRAIL_QUERY,
-    ValidationError,
-    page_query,
-    parse_prefer,
-    read_json,
-    read_query,
-    refuse_query_and_body,
-)
+from api.requests import check_profile, page_query, read_json, read_prefer, read_query, refuse_input
 from api.responses import Shape, event_shape, job_shape, page_shape, retry_shape, run_shape
 from api.routes.metrics import count_refusals
 from domain import lifecycle
@@ -32,7 +20,6 @@ from domain.record import Decision, Record, owned
 from domain.retry import decide_retry
 from domain.run import DispatchResult, decide_run
 from observability.metrics import runs
-from settings import split_list
 from store.errors import QueueUnavailable
 from store.lists import Page
 
@@ -45,7 +32,7 @@ blueprint.before_request(authenticate)
 @blueprint.get("/jobs")
 def list_own_jobs() -> Shape:
     """List the caller's jobs: by creation, or with `updated_after` by change."""
-    query = read_query(OWN_JOBS_QUERY)
+    query = read_query(schemas.OWN_JOBS_QUERY)
     user, part = principal().editor(), page_query(query)
     jobs_of_user = services().projects.jobs_of_user
     read = partial(jobs_of_user, user, part, query["status"], query["project_id"])
@@ -59,7 +46,7 @@ def list_own_jobs() -> Shape:
 @blueprint.get("/jobs/<job_id>")
 def get_job(job_id: str) -> Shape:
     """Show a job, or wait until its state changes."""
-    query = read_query(JOB_QUERY)
+    query = read_query(schemas.JOB_QUERY)
     known, wait = query["status_not"], query["wait"]
     if known and wait:
         user = principal().owner_of_a_resource()
@@ -73,14 +60,14 @@ def get_job(job_id: str) -> Shape:
 @blueprint.patch("/jobs/<job_id>")
 def edit_job(job_id: str) -> Shape:
     """Change a job's name or metadata."""
-    body, now = read_json(JOB_EDIT), services().now()
+    body, now = read_json(schemas.JOB_EDIT), services().now()
     return job_shape(_update(job_id, lambda record: lifecycle.edit(record, body, now)).record)
 
 
 @blueprint.delete("/jobs/<job_id>")
 def delete_job(job_id: str) -> ResponseReturnValue:
     """Delete a job that is at rest, with everything that is stored of it."""
-    refuse_query_and_body()
+    refuse_input()
     user = principal().owner_of_a_resource()
     services().jobs.delete(
         job_id,
@@ -94,7 +81,7 @@ def delete_job(job_id: str) -> ResponseReturnValue:
 @blueprint.post("/jobs/<job_id>/confirm-upload")
 def confirm_upload(job_id: str) -> Shape:
     """Record where the uploaded video is."""
-    video_uri, now = read_json(CONFIRM_UPLOAD)["video_uri"], services().now()
+    video_uri, now = read_json(schemas.CONFIRM_UPLOAD)["video_uri"], services().now()
     decision = _update(
         job_id, lambda record: lifecycle.confirm_upload(record, video_uri, now, request_id())
     )
@@ -104,22 +91,22 @@ def confirm_upload(job_id: str) -> Shape:
 @blueprint.post("/jobs/<job_id>/run")
 def run_job(job_id: str) -> ResponseReturnValue:
     """Start the job's workflow, once."""
-    refuse_query_and_body()
+    refuse_input()
     return _dispatch("run", job_id, decide_run, run_shape)
 
 
 @blueprint.post("/jobs/<job_id>/retry")
 def retry_job(job_id: str) -> ResponseReturnValue:
     """Start a failed job's workflow again, from its furthest checkpoint."""
-    body = read_json(RETRY)
-    ensure_allowed_profile(body["model_profile"])
+    body = read_json(schemas.RETRY)
+    check_profile(body["model_profile"])
     return _dispatch("retry", job_id, partial(decide_retry, **body), retry_shape)
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
 def cancel_job(job_id: str) -> Shape:
     """Cancel a job."""
-    refuse_query_and_body()
+    refuse_input()
     now, policy = services().now(), services().policy
     try:
         record = _update(
@@ -135,7 +122,7 @@ def cancel_job(job_id: str) -> Shape:
 @blueprint.get("/jobs/<job_id>/events")
 def list_job_events(job_id: str) -> Shape:
     """Read a job's audit trail, oldest first."""
-    query = read_query(TRAIL_QUERY)
+    query = read_query(schemas.TRAIL_QUERY)
     job = _own(job_id).job
     shape = partial(event_shape, job)
     read = partial(services().jobs.trail, job.id, limit=query["limit"])
@@ -177,8 +164,7 @@ def _dispatch(
     decide: Callable[..., Decision[DispatchResult]],
     shape: Callable[[str, DispatchResult], Shape],
 ) -> ResponseReturnValue:
-    max_seconds = services().settings.run_wait_seconds
-    seconds, applied = parse_prefer(request.headers.get("Prefer"), max_seconds)
+    seconds, applied = read_prefer(services().settings.run_wait_seconds)
     user = principal().owner_of_a_resource()
     with count_refusals(runs, kind):
         result = services().run_and_wait.dispatch(job_id, user, decide, seconds, request_id())
@@ -188,10 +174,3 @@ def _dispatch(
     if applied:
         headers["Preference-Applied"] = applied
     return shape(job_id, result), 202 if result.started else 200, headers
-
-
-def ensure_allowed_profile(profile: str) -> None:
-    """Raise `ValidationError` for a profile that the settings do not allow."""
-    allowed = split_list(services().settings.model_profiles)
-    if profile not in allowed:
-        raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])

@@ -22,17 +22,6 @@ from tasks.queues import queue_keys, queue_names
 
 blueprint = Blueprint("metrics", __name__)
 
-# By name: the help text, and the field of `Overview`.
-_GAUGES = {
-    "claims_in_flight": ("Claims with an open outcome, of any age.", "in_flight"),
-    "silent_jobs": ("Jobs whose next callback is overdue.", "silent"),
-    "paused": ("Whether an operator has paused dispatching.", "paused"),
-    "oldest_claim_age_seconds": ("Age of the oldest open claim.", "oldest_claim_age"),
-    "oldest_unknown_age_seconds": (
-        "Since the oldest post whose outcome is unknown.", "oldest_unknown_age",
-    ),
-}  # fmt: skip
-
 
 @blueprint.get("/metrics")
 def get_metrics() -> Response:
@@ -79,8 +68,15 @@ class StoreCollector(Collector):
         yield _gauges("claims", "Claims with an open outcome.", "phase", seen.phases)
         lengths = dict(zip(queues, seen.queue_lengths, strict=True))
         yield _gauges("queue_length", "Messages that wait.", "queue", lengths)
-        for name, (help_text, field) in _GAUGES.items():
-            yield _gauge(name, help_text, getattr(seen, field))
+        for name, help_text, value in (
+            ("claims_in_flight", "Claims with an open outcome, of any age.", seen.in_flight),
+            ("silent_jobs", "Jobs whose next callback is overdue.", seen.silent),
+            ("paused", "Whether an operator has paused dispatching.", seen.paused),
+            ("oldest_claim_age_seconds", "Age of the oldest open claim.", seen.oldest_claim_age),
+            ("oldest_unknown_age_seconds", "Since the oldest post whose outcome is unknown.",
+             seen.oldest_unknown_age),
+        ):  # fmt: skip
+            yield _gauge(name, help_text, value)
 
 
 def seen_with_queues(services: Services) -> tuple[Overview, list[str]]:

@@ -7,19 +7,10 @@ from flask import Blueprint
 from marshmallow import Schema
 from structlog.contextvars import bind_contextvars
 
+from api import schemas
 from api.context import authenticate, principal, services
 from api.request_log import request_id
-from api.requests import (
-    ACT,
-    JOB_VIEW_QUERY,
-    OPTIONAL_ACT,
-    RETRIES,
-    SETTLE,
-    page_query,
-    read_json,
-    read_query,
-    refuse_query_and_body,
-)
+from api.requests import check_profile, page_query, read_json, read_query, refuse_input
 from api.responses import (
     Shape,
     job_history_shape,
@@ -28,7 +19,6 @@ from api.responses import (
     page_shape,
     retried_shape,
 )
-from api.routes.jobs import ensure_allowed_profile
 from api.routes.metrics import seen_with_queues
 from domain.audit import OperatorAct
 from services.operations import JobFilter
@@ -48,14 +38,14 @@ def ensure_operator() -> None:
 @blueprint.get("/overview")
 def get_overview() -> Shape:
     """Count jobs, claims and queued messages, and show a pause."""
-    refuse_query_and_body()
+    refuse_input()
     return _overview()
 
 
 @blueprint.get("/jobs")
 def list_operator_jobs() -> Shape:
     """List the jobs of a view, of all users, oldest first."""
-    query = read_query(JOB_VIEW_QUERY)
+    query = read_query(schemas.JOB_VIEW_QUERY)
     wanted = JobFilter(query["project_id"], query["owner"], query["reason"])
     before = services().now() - timedelta(seconds=query["older_than"])
     part = replace(page_query(query), before=before if query["older_than"] else None)
@@ -66,14 +56,14 @@ def list_operator_jobs() -> Shape:
 @blueprint.get("/jobs/<job_id>")
 def get_operator_job(job_id: str) -> Shape:
     """Show any user's job with its claims and its trail."""
-    refuse_query_and_body()
+    refuse_input()
     return job_history_shape(*services().operations.history(job_id))
 
 
 @blueprint.post("/jobs/<job_id>/ask")
 def ask_about_job(job_id: str) -> Shape:
     """Ask the orchestrator about the job's dispatch, and act on its answer."""
-    act = _act(job_id, OPTIONAL_ACT, optional=True)
+    act = _act(job_id, schemas.OPTIONAL_ACT, optional=True)
     asked = services().operations.ask(job_id, act, request_id())
     return {"state": asked.state, "job": operator_job_shape(asked.record)}
 
@@ -81,29 +71,29 @@ def ask_about_job(job_id: str) -> Shape:
 @blueprint.post("/jobs/<job_id>/settle")
 def settle_job(job_id: str) -> Shape:
     """Settle the job's dispatch as sent, or release it."""
-    act, settlement = _act(job_id, SETTLE), read_json(SETTLE)["settlement"]
+    act, settlement = _act(job_id, schemas.SETTLE), read_json(schemas.SETTLE)["settlement"]
     return operator_job_shape(services().operations.settle(job_id, settlement, act))
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
 def cancel_operator_job(job_id: str) -> Shape:
     """Cancel any user's job."""
-    act = _act(job_id, ACT)
+    act = _act(job_id, schemas.ACT)
     return operator_job_shape(services().operations.cancel(job_id, act, request_id()))
 
 
 @blueprint.post("/jobs/<job_id>/fail")
 def fail_job(job_id: str) -> Shape:
     """Fail any user's job, so that it can be retried."""
-    act = _act(job_id, ACT)
+    act = _act(job_id, schemas.ACT)
     return operator_job_shape(services().operations.fail(job_id, act, request_id()))
 
 
 @blueprint.post("/retries")
 def retry_failed_jobs() -> Shape:
     """Retry failed jobs, each independently of the others."""
-    body = read_json(RETRIES)
-    ensure_allowed_profile(body["model_profile"])
+    body = read_json(schemas.RETRIES)
+    check_profile(body["model_profile"])
     after = body["failed_since"] - timedelta(microseconds=1)  # `after` is exclusive
     part = PageQuery(body["limit"], body["cursor"], after=after)
     page = services().operations.retry_failed(
@@ -120,14 +110,14 @@ def retry_failed_jobs() -> Shape:
 @blueprint.post("/pause")
 def pause_dispatching() -> Shape:
     """Stop all workers from posting dispatches."""
-    services().operations.pause(_act(None, ACT))
+    services().operations.pause(_act(None, schemas.ACT))
     return _overview()
 
 
 @blueprint.post("/resume")
 def resume_dispatching() -> Shape:
     """Let workers post dispatches again."""
-    services().operations.resume(_act(None, OPTIONAL_ACT, optional=True))
+    services().operations.resume(_act(None, schemas.OPTIONAL_ACT, optional=True))
     return _overview()
 
 

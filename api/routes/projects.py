@@ -7,18 +7,15 @@ from flask import Blueprint
 from flask.typing import ResponseReturnValue
 from structlog.contextvars import bind_contextvars
 
+from api import schemas
 from api.context import authenticate, principal, services
 from api.request_log import request_id
 from api.requests import (
-    JOB_EDIT,
-    JOB_PAGE_QUERY,
-    PAGE_QUERY,
-    PROJECT_CREATE,
     page_query,
     read_idempotency_key,
     read_json,
     read_query,
-    refuse_query_and_body,
+    refuse_input,
 )
 from api.responses import Shape, created, job_shape, page_shape, project_shape
 from domain import lifecycle
@@ -32,7 +29,7 @@ blueprint.before_request(authenticate)
 @blueprint.post("/projects")
 def create_project() -> ResponseReturnValue:
     """Create a project."""
-    body = read_json(PROJECT_CREATE)
+    body = read_json(schemas.PROJECT_CREATE)
     user = principal().editor()
     project_id, marker_seconds = _new_id(user, "projects", body)
     project = Project(id=project_id, name=body["name"], owner=user, created_at=services().now())
@@ -46,21 +43,21 @@ def create_project() -> ResponseReturnValue:
 @blueprint.get("/projects")
 def list_projects() -> Shape:
     """List the caller's projects, oldest first."""
-    query = page_query(read_query(PAGE_QUERY))
+    query = page_query(read_query(schemas.PAGE_QUERY))
     return page_shape(services().projects.of_user(principal().editor(), query), project_shape)
 
 
 @blueprint.get("/projects/<project_id>")
 def get_project(project_id: str) -> Shape:
     """Show a project."""
-    refuse_query_and_body()
+    refuse_input()
     return project_shape(_own_project(project_id))
 
 
 @blueprint.post("/projects/<project_id>/jobs")
 def create_job(project_id: str) -> ResponseReturnValue:
     """Create a job."""
-    body = read_json(JOB_EDIT, optional=True)
+    body = read_json(schemas.JOB_EDIT, optional=True)
     project = _own_project(project_id)
     job_id, marker_seconds = _new_id(project.owner, f"projects/{project.id}/jobs", body, project.id)
     decision = lifecycle.create_job(
@@ -78,7 +75,7 @@ def create_job(project_id: str) -> ResponseReturnValue:
 @blueprint.get("/projects/<project_id>/jobs")
 def list_jobs(project_id: str) -> Shape:
     """List a project's jobs, oldest first."""
-    query = read_query(JOB_PAGE_QUERY)
+    query = read_query(schemas.JOB_PAGE_QUERY)
     project = _own_project(project_id)
     page = services().projects.jobs(project.id, page_query(query), query["status"])
     return page_shape(page, job_shape)

@@ -1,8 +1,8 @@
-"""Values that the request schemas return; what they refuse is tested over HTTP."""
+"""Values that the schemas return; what they refuse is tested over HTTP."""
 
 import pytest
 
-from api.requests import JOB_QUERY
+from api.schemas import JOB_QUERY
 
 
 @pytest.mark.parametrize(("wait", "seconds"), [("0", 0), ("54", 54), ("55", 55), ("60", 55)])
