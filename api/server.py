@@ -7,6 +7,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 from flask import Flask, Response
 
@@ -76,24 +77,25 @@ def _serve() -> None:
         workers_kill_timeout=int(settings.run_wait_seconds) + _STOP_SECONDS_AFTER_WAIT,
     )
     # On startup, the server has already set its signal handlers.
-    server.on_startup(_stop_server_on_signal)
+    server.on_startup(_stop_on_signal)
     server.serve()
 
 
-def _stop_server_on_signal() -> None:
+def _stop_on_signal(drain: Callable[[int], None] | None = None) -> None:
+    """Start a thread that waits for a stop signal, calls `drain` with it, and has the server stop."""
+
     def wait() -> None:
-        signal.sigwait(_STOP_SIGNALS)
-        _call_stop_handler()
+        # Not `sigtimedwait`: after SIGSTOP and SIGCONT it may return a signal that was not sent.
+        received = signal.sigwait(_STOP_SIGNALS)
+        if drain is not None:
+            drain(received)
+        handler = signal.getsignal(signal.SIGTERM)
+        if callable(handler):
+            handler(signal.SIGTERM, None)
+        else:
+            os._exit(0)  # the process does not serve yet
 
     threading.Thread(target=wait, name="stop", daemon=True).start()
-
-
-def _call_stop_handler() -> None:
-    handler = signal.getsignal(signal.SIGTERM)
-    if callable(handler):
-        handler(signal.SIGTERM, None)
-    else:
-        os._exit(0)  # the process does not serve yet
 
 
 def _raise_file_limit() -> int:
@@ -120,20 +122,18 @@ def create_worker_app() -> Flask:
     context: Context = app.extensions["takeone"]
     stopping = threading.Event()
 
-    def stop_on_signal() -> None:
-        if signal.sigwait(_STOP_SIGNALS) != signal.SIGINT:
+    def drain(received: int) -> None:
+        if received != signal.SIGINT:
             stopping.set()
             context.services.run_and_wait.end_long_polls()
             time.sleep(_DRAIN_SECONDS)
-        _call_stop_handler()
 
     def close_when_stopping(response: Response) -> Response:
         if stopping.is_set():
             response.headers["Connection"] = "close"
         return response
 
-    # Not `sigtimedwait`: after SIGSTOP and SIGCONT it may return a signal that was not sent.
-    threading.Thread(target=stop_on_signal, name="stop", daemon=True).start()
+    _stop_on_signal(drain)
     threading.Thread(target=_stop_with_the_server, name="orphan", daemon=True).start()
     app.after_request(close_when_stopping)
     return app
