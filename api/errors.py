@@ -23,7 +23,6 @@ _STATUS = {
     errors.OrchestratorDispatchFailed: 502,
     errors.ServiceUnavailable: 503,
 }
-_CONFLICT = 409
 # What Flask and Werkzeug refuse themselves.
 _CODES = {
     404: (errors.ResourceNotFound.code, errors.ResourceNotFound.message),
@@ -31,7 +30,6 @@ _CODES = {
     413: (ValidationError.code, "The request is too large."),
     415: (ValidationError.code, "The body must be JSON (Content-Type: application/json)."),
 }
-_BAD_REQUEST = (ValidationError.code, ValidationError.message)
 _INTERNAL = ("INTERNAL_ERROR", "Something went wrong on our side.")
 
 
@@ -44,7 +42,7 @@ def register_error_handlers(app: Flask) -> None:
 
 
 def _refusal(error: errors.TakeOneError) -> ResponseReturnValue:
-    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), _CONFLICT)
+    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 409)
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
@@ -62,7 +60,7 @@ def _http_error(error: HTTPException) -> ResponseReturnValue:
     status = error.code or 500
     if status >= 500:
         return _body(*_INTERNAL), status
-    code, message = _CODES.get(status, _BAD_REQUEST)
+    code, message = _CODES.get(status, (ValidationError.code, ValidationError.message))
     details = {"body": [message]} if code == ValidationError.code else {}
     valid_methods = getattr(error, "valid_methods", None)
     headers = {"Allow": ", ".join(sorted(valid_methods))} if valid_methods else {}

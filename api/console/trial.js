@@ -142,7 +142,7 @@ export function showTrialJob({ main, id, signal }) {
       h("div", { class: "buttons" }, run, cancel)];
   }
 
-  const dispatched = (answer) => [answer.replayed ? "The dispatch stands already: " : "This call made the dispatch: ",
+  const dispatched = (answer) => [answer.replayed ? "The dispatch exists already: " : "This call made the dispatch: ",
     code(answer.dispatch_id)];
 
   function confirmForm() {

@@ -7,18 +7,10 @@ from flask import Blueprint
 from marshmallow import Schema
 from structlog.contextvars import bind_contextvars
 
-from api import schemas
+from api import responses, schemas
 from api.context import authenticate, principal, services
 from api.request_log import request_id
 from api.requests import check_profile, page_query, read_json, read_query, refuse_input
-from api.responses import (
-    Shape,
-    job_history_shape,
-    operator_job_shape,
-    overview_shape,
-    page_shape,
-    retried_shape,
-)
 from api.routes.metrics import seen_with_queues
 from domain.audit import OperatorAct
 from services.operations import JobFilter
@@ -36,61 +28,61 @@ def ensure_operator() -> None:
 
 
 @blueprint.get("/overview")
-def get_overview() -> Shape:
+def get_overview() -> responses.Shape:
     """Count jobs, claims and queued messages, and show a pause."""
     refuse_input()
     return _overview()
 
 
 @blueprint.get("/jobs")
-def list_operator_jobs() -> Shape:
+def list_operator_jobs() -> responses.Shape:
     """List the jobs of a view, of all users, oldest first."""
     query = read_query(schemas.JOB_VIEW_QUERY)
     wanted = JobFilter(query["project_id"], query["owner"], query["reason"])
     before = services().now() - timedelta(seconds=query["older_than"])
     part = replace(page_query(query), before=before if query["older_than"] else None)
     page = services().operations.page(View(query["view"]), part, wanted)
-    return page_shape(page, operator_job_shape)
+    return responses.page_shape(page, responses.operator_job_shape)
 
 
 @blueprint.get("/jobs/<job_id>")
-def get_operator_job(job_id: str) -> Shape:
+def get_operator_job(job_id: str) -> responses.Shape:
     """Show any user's job with its claims and its trail."""
     refuse_input()
-    return job_history_shape(*services().operations.history(job_id))
+    return responses.job_history_shape(*services().operations.history(job_id))
 
 
 @blueprint.post("/jobs/<job_id>/ask")
-def ask_about_job(job_id: str) -> Shape:
+def ask_about_job(job_id: str) -> responses.Shape:
     """Ask the orchestrator about the job's dispatch, and act on its answer."""
     act = _act(job_id, schemas.OPTIONAL_ACT, optional=True)
     asked = services().operations.ask(job_id, act, request_id())
-    return {"state": asked.state, "job": operator_job_shape(asked.record)}
+    return {"state": asked.state, "job": responses.operator_job_shape(asked.record)}
 
 
 @blueprint.post("/jobs/<job_id>/settle")
-def settle_job(job_id: str) -> Shape:
+def settle_job(job_id: str) -> responses.Shape:
     """Settle the job's dispatch as sent, or release it."""
     act, settlement = _act(job_id, schemas.SETTLE), read_json(schemas.SETTLE)["settlement"]
-    return operator_job_shape(services().operations.settle(job_id, settlement, act))
+    return responses.operator_job_shape(services().operations.settle(job_id, settlement, act))
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
-def cancel_operator_job(job_id: str) -> Shape:
+def cancel_operator_job(job_id: str) -> responses.Shape:
     """Cancel any user's job."""
     act = _act(job_id, schemas.ACT)
-    return operator_job_shape(services().operations.cancel(job_id, act, request_id()))
+    return responses.operator_job_shape(services().operations.cancel(job_id, act, request_id()))
 
 
 @blueprint.post("/jobs/<job_id>/fail")
-def fail_job(job_id: str) -> Shape:
+def fail_job(job_id: str) -> responses.Shape:
     """Fail any user's job, so that it can be retried."""
     act = _act(job_id, schemas.ACT)
-    return operator_job_shape(services().operations.fail(job_id, act, request_id()))
+    return responses.operator_job_shape(services().operations.fail(job_id, act, request_id()))
 
 
 @blueprint.post("/retries")
-def retry_failed_jobs() -> Shape:
+def retry_failed_jobs() -> responses.Shape:
     """Retry failed jobs, each independently of the others."""
     body = read_json(schemas.RETRIES)
     check_profile(body["model_profile"])
@@ -104,18 +96,18 @@ def retry_failed_jobs() -> Shape:
         correlation_id=request_id(),
         dry_run=body["dry_run"],
     )
-    return page_shape(page, retried_shape)
+    return responses.page_shape(page, responses.retried_shape)
 
 
 @blueprint.post("/pause")
-def pause_dispatching() -> Shape:
+def pause_dispatching() -> responses.Shape:
     """Stop all workers from posting dispatches."""
     services().operations.pause(_act(None, schemas.ACT))
     return _overview()
 
 
 @blueprint.post("/resume")
-def resume_dispatching() -> Shape:
+def resume_dispatching() -> responses.Shape:
     """Let workers post dispatches again."""
     services().operations.resume(_act(None, schemas.OPTIONAL_ACT, optional=True))
     return _overview()
@@ -130,6 +122,6 @@ def _act(job_id: str | None, schema: Schema, *, optional: bool = False) -> Opera
     return OperatorAct(principal().operator(), reason)
 
 
-def _overview() -> Shape:
+def _overview() -> responses.Shape:
     seen, queues = seen_with_queues(services())
-    return overview_shape(seen, services().jobs.pauses.current(), queues)
+    return responses.overview_shape(seen, services().jobs.pauses.current(), queues)
