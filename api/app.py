@@ -6,7 +6,8 @@ from api.auth import Authenticator
 from api.context import Context
 from api.errors import register_error_handlers
 from api.request_log import log_requests
-from api.requests import leave_no_body_unread
+from api.requests import drain_body
+from api.responses import JsonProvider
 from api.routes import callbacks, console, docs, health, jobs, metrics, operations, projects
 from api.security import secure
 from observability import tracing
@@ -22,11 +23,12 @@ def create_app() -> Flask:
     settings = or_exit(load_settings)
     configure_logging(settings)
     app = Flask("takeone", static_folder=None)
-    # `//` is another path, and unknown: merging would answer with a redirect in HTML.
+    app.json = JsonProvider(app)
+    # A path with `//` is unknown: merging would answer with a redirect in HTML.
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.config["PROPAGATE_EXCEPTIONS"] = False
-    # Nothing answers outside the contract; CORS preflights are answered where CORS is set up.
+    # Automatic answers are outside the contract; `secure` answers CORS preflights.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.extensions["takeone"] = Context(
         services=Services(settings, make_outbox(settings)),
@@ -36,7 +38,7 @@ def create_app() -> Flask:
     log_requests(app)
     tracing.start(settings, "web")
     tracing.trace_requests(app)
-    app.after_request(leave_no_body_unread)
+    app.after_request(drain_body)
     secure(app, settings)
     for routes in (projects, jobs, operations, callbacks, health, metrics, docs, console):
         app.register_blueprint(routes.blueprint)

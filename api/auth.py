@@ -1,4 +1,4 @@
-"""Who is calling: editors and operators by bearer token, the orchestrator by the callback secret."""
+"""Authentication: editors and operators by bearer token, the orchestrator by the callback secret."""
 
 import hmac
 import time
@@ -15,13 +15,13 @@ from settings import Settings, split_list
 
 EDITOR_ROLE = "editor"
 OPERATOR_ROLE = "operator"
-_LONGEST_USER = 256
-_MOST_VERIFIED = 10_000
+_MAX_USER = 256
+_MAX_CACHED = 10_000
 
 
 @dataclass(frozen=True)
 class Principal:
-    """An authenticated caller. Without the editor role they own nothing."""
+    """An authenticated caller. Only editors own projects and jobs."""
 
     user: str
     is_editor: bool
@@ -29,30 +29,30 @@ class Principal:
 
     @cached_property
     def pseudonym(self) -> str | None:
-        """What stands for the user in logs."""
+        """The user's hash, for logs."""
         return hashed(self.user)
 
     def owner_of_a_resource(self) -> str:
-        """The user, for a route that names a resource. Raises `ResourceNotFound` if they are no editor."""
+        """The user, for a route that names a resource. Raises `ResourceNotFound` without the editor role."""
         if not self.is_editor:
             raise ResourceNotFound
         return self.user
 
     def editor(self) -> str:
-        """The user, for a route that names no resource. Raises `Forbidden` if they are no editor."""
+        """The user, for a route that names no resource. Raises `Forbidden` without the editor role."""
         if not self.is_editor:
             raise Forbidden(f"The {EDITOR_ROLE} role is required.")
         return self.user
 
     def operator(self) -> str:
-        """The user, for an operator's route. Raises `Forbidden` if they are no operator."""
+        """The user, for an operator's route. Raises `Forbidden` without the operator role."""
         if not self.is_operator:
             raise Forbidden(f"The {OPERATOR_ROLE} role is required.")
         return self.user
 
 
 class Authenticator:
-    """Checks tokens as the settings say (contract, "Auth")."""
+    """Verifies tokens as the settings say (contract, "Auth"), and caches what it has verified."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -60,25 +60,25 @@ class Authenticator:
         self._keys = (
             SigningKeys(settings.jwt_jwks_url, settings.ca_file) if settings.jwt_jwks_url else None
         )
-        # Verifying a signature costs more than all else that a replay does.
+        # By token, with the time until which it is valid. Verifying costs more than the rest of a replay.
         self._verified: dict[str, tuple[Principal, float]] = {}
 
     def principal(self, authorization: str | None) -> Principal:
-        """The caller behind an Authorization header. Raises `Unauthorized`, whatever is wrong with it."""
+        """The caller that an Authorization header names. Raises `Unauthorized`, and `ServiceUnavailable` if the
+        issuer's keys are not available."""
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Unauthorized
         token = token.strip()
         if self._settings.auth_mode == "dev":
             return _dev_principal(token)
-        known = self._verified.get(token)
-        if known is not None and time.time() < known[1]:
-            return known[0]
-        principal, valid_until = self._verify(token)
-        if len(self._verified) >= _MOST_VERIFIED:
-            self._verified.clear()
-        self._verified[token] = (principal, valid_until)
-        return principal
+        verified = self._verified.get(token)
+        if verified is None or time.time() >= verified[1]:
+            verified = self._verify(token)
+            if len(self._verified) >= _MAX_CACHED:
+                self._verified.clear()
+            self._verified[token] = verified
+        return verified[0]
 
     def _verify(self, token: str) -> tuple[Principal, float]:
         try:
@@ -99,8 +99,8 @@ class Authenticator:
         except (jwt.PyJWTError, ValueError, TypeError, OverflowError):
             raise Unauthorized from None
         roles = _roles(claims.get(self._settings.jwt_roles_claim))
-        believed_for = self._keys.valid_for if self._keys else LIFETIME_SECONDS
-        return _principal(claims["sub"], roles), min(expires_at, time.time() + believed_for)
+        seconds = self._keys.valid_for if self._keys else LIFETIME_SECONDS
+        return _principal(claims["sub"], roles), min(expires_at, time.time() + seconds)
 
 
 def _dev_principal(token: str) -> Principal:
@@ -112,9 +112,9 @@ def _dev_principal(token: str) -> Principal:
 
 
 def _principal(user: str, roles: set[str]) -> Principal:
-    # JSON can spell half a surrogate pair, which no encoding can write.
-    is_text = not any("\ud800" <= character <= "\udfff" for character in user)
-    if not 0 < len(user) <= _LONGEST_USER or not is_text:
+    # JSON can hold half of a surrogate pair, which cannot be encoded.
+    has_surrogate = any("\ud800" <= character <= "\udfff" for character in user)
+    if not 0 < len(user) <= _MAX_USER or has_surrogate:
         raise Unauthorized
     return Principal(user, EDITOR_ROLE in roles, OPERATOR_ROLE in roles)
 
@@ -123,12 +123,12 @@ def _roles(claim: Any) -> set[str]:
     if isinstance(claim, str):
         return set(claim.split())
     if isinstance(claim, list):
-        return {each for each in claim if isinstance(each, str)}
+        return {role for role in claim if isinstance(role, str)}
     return set()
 
 
 def is_callback_secret(given: str | None, valid: tuple[str, ...]) -> bool:
-    """Whether `given` is one of the valid secrets, in a time that does not tell which, or how nearly."""
+    """Whether `given` is one of the valid secrets; the time taken does not depend on which, or how nearly."""
     offered = (given or "").encode(errors="replace")
     matches = [hmac.compare_digest(offered, secret.encode()) for secret in valid]
     return any(matches)

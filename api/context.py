@@ -1,4 +1,4 @@
-"""What the routes need of their process, and who calls."""
+"""The collaborators that routes use, and the authenticated caller."""
 
 from dataclasses import dataclass
 from typing import cast
@@ -12,7 +12,7 @@ from services.assembly import Services
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One per application: the use cases, and what checks callers."""
+    """The collaborators of one application."""
 
     services: Services
     authenticator: Authenticator
@@ -20,7 +20,7 @@ class Context:
 
 
 def context() -> Context:
-    """The collaborators of the application that serves this request."""
+    """Those of the application that serves this request."""
     return cast(Context, current_app.extensions["takeone"])
 
 
@@ -30,10 +30,10 @@ def services() -> Services:
 
 
 def authenticate() -> None:
-    """Find out who calls, before anything else is looked at. Raises `Unauthorized`."""
+    """Authenticate the caller, before anything else is checked. Raises as `Authenticator.principal` does."""
     g.principal = context().authenticator.principal(request.headers.get("Authorization"))
 
 
 def principal() -> Principal:
-    """Who calls. Only in routes behind `authenticate`."""
+    """The caller. Only in routes behind `authenticate`."""
     return cast(Principal, g.principal)

@@ -1,13 +1,14 @@
-"""One shape for everything that is not a success: `{code, message}` and, where named, `details`."""
+"""Every error becomes `{code, message}`, with `details` where there are any."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import structlog
-from flask import Flask, Response
+from flask import Flask
+from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import HTTPException
 
 from api.requests import ValidationError
-from api.responses import json_response
 from domain import errors
 from store.errors import StoreError
 
@@ -22,64 +23,54 @@ _STATUS = {
     errors.OrchestratorDispatchFailed: 502,
     errors.ServiceUnavailable: 503,
 }
-_CONFLICT = 409
-# Of what Flask and Werkzeug refuse by themselves.
+# What Flask and Werkzeug refuse themselves.
 _CODES = {
     404: (errors.ResourceNotFound.code, errors.ResourceNotFound.message),
     405: ("METHOD_NOT_ALLOWED", "This route does not have that method."),
     413: (ValidationError.code, "The request is too large."),
     415: (ValidationError.code, "The body must be JSON (Content-Type: application/json)."),
 }
-_BAD_REQUEST = (ValidationError.code, ValidationError.message)
 _INTERNAL = ("INTERNAL_ERROR", "Something went wrong on our side.")
 
 
-def _error_response(
-    status: int, code: str, message: str, details: dict[str, Any] | None = None
-) -> Response:
-    body: dict[str, Any] = {"code": code, "message": message}
-    if details:
-        body["details"] = details
-    return json_response(body, status)
-
-
 def register_error_handlers(app: Flask) -> None:
-    """Let nothing answer in any other shape."""
+    """Give every error of `app` this shape."""
     app.register_error_handler(errors.TakeOneError, _refusal)
     app.register_error_handler(StoreError, _store_failed)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _crash)
 
 
-def _refusal(error: errors.TakeOneError) -> Response:
-    status = next((each for kind, each in _STATUS.items() if isinstance(error, kind)), _CONFLICT)
-    response = _error_response(status, error.code, error.message, error.details)
-    retry_after = getattr(error, "retry_after", None)
-    if retry_after is not None:
-        response.headers["Retry-After"] = str(retry_after)
+def _refusal(error: errors.TakeOneError) -> ResponseReturnValue:
+    status = next((code for kind, code in _STATUS.items() if isinstance(error, kind)), 409)
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(error.retry_after)
     if status == 401:
-        response.headers["WWW-Authenticate"] = 'Bearer realm="takeone"'
-    return response
+        headers["WWW-Authenticate"] = 'Bearer realm="takeone"'
+    return _body(error.code, error.message, error.details), status, headers
 
 
-def _store_failed(error: StoreError) -> Response:
+def _store_failed(error: StoreError) -> ResponseReturnValue:
     log.warning("store.failed", error=type(error).__name__, reason=str(error))
     return _refusal(errors.ServiceUnavailable())
 
 
-def _http_error(error: HTTPException) -> Response:
+def _http_error(error: HTTPException) -> ResponseReturnValue:
     status = error.code or 500
     if status >= 500:
-        return _error_response(status, *_INTERNAL)
-    code, message = _CODES.get(status, _BAD_REQUEST)
-    details = {"body": [message]} if code == ValidationError.code else None
-    response = _error_response(status, code, message, details)
+        return _body(*_INTERNAL), status
+    code, message = _CODES.get(status, (ValidationError.code, ValidationError.message))
+    details = {"body": [message]} if code == ValidationError.code else {}
     valid_methods = getattr(error, "valid_methods", None)
-    if valid_methods:
-        response.headers["Allow"] = ", ".join(sorted(valid_methods))
-    return response
+    headers = {"Allow": ", ".join(sorted(valid_methods))} if valid_methods else {}
+    return _body(code, message, details), status, headers
 
 
-def _crash(error: Exception) -> Response:
+def _crash(error: Exception) -> ResponseReturnValue:
     log.error("request.crashed", exc_info=error)
-    return _error_response(500, *_INTERNAL)
+    return _body(*_INTERNAL), 500
+
+
+def _body(code: str, message: str, details: Mapping[str, Any] = {}) -> dict[str, Any]:
+    return {"code": code, "message": message} | ({"details": details} if details else {})

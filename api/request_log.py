@@ -1,4 +1,7 @@
-"""One log line and two metrics per request, and its id: the caller's X-Request-Id, or a new one."""
+"""One log line and two metrics per request, and the request's id: the caller's X-Request-Id or a new one.
+
+Routes add to the line with `bind_contextvars`: only ids that the service has made, never a caller's text.
+"""
 
 import re
 import time
@@ -18,19 +21,14 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}\Z")
 
 
 def log_requests(app: Flask) -> None:
-    """Let `app` log and count its requests. To be called before anything else that looks at them."""
+    """Log and count the requests of `app`. Call this before registering any other hook."""
     app.before_request(_begin)
     app.after_request(_end)
 
 
 def request_id() -> str:
-    """This request's id, as the caller sees it; logs hold its hash."""
+    """This request's id as the caller knows it; logs have its hash."""
     return str(g.request_id)
-
-
-def bind(**fields: str | int) -> None:
-    """Add to this request's log line. Only ids that the service made itself, and words of its own."""
-    bind_contextvars(**fields)
 
 
 def _begin() -> None:
@@ -43,7 +41,7 @@ def _begin() -> None:
 
 def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
-    # A method that no route has is the caller's invention, like the path.
+    # Without a route, path and method are a caller's text.
     rule, method = (
         (request.url_rule.rule, request.method) if request.url_rule else ("unmatched", "any")
     )

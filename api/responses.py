@@ -1,13 +1,10 @@
-"""What goes out: domain values as the JSON of the contract.
-
-A test holds every answer to `spec/api/openapi.yaml`.
-"""
+"""Domain values as the JSON of the contract. A test holds every answer to `spec/api/openapi.yaml`."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import orjson
-from flask import Response
+from flask.json.provider import JSONProvider
 
 from domain.audit import AuditEvent
 from domain.claim import Claim
@@ -24,30 +21,30 @@ Shape = dict[str, Any]
 Item = TypeVar("Item")
 
 
-def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """A JSON answer in UTF-8, with times in RFC 3339 with a Z."""
-    return Response(encode(body), status, headers, content_type="application/json")
+class JsonProvider(JSONProvider):
+    """What Flask makes answers of, where a view returns a dict."""
+
+    def dumps(self, obj: Any, **_: Any) -> str:
+        """JSON, with times in RFC 3339 with a Z."""
+        return encode(obj).decode()
 
 
 def encode(body: Any) -> bytes:
-    """The JSON of an answer."""
+    """JSON in UTF-8, with times in RFC 3339 with a Z."""
     return orjson.dumps(body, option=orjson.OPT_UTC_Z)
 
 
-def page_response(page: Page[Item], shape: Callable[[Item], Shape]) -> Response:
+def page_shape(page: Page[Item], shape: Callable[[Item], Shape]) -> Shape:
     """A page of a list."""
-    items = [shape(item) for item in page.items]
-    return json_response({"items": items, "next_cursor": page.next_cursor})
+    return {"items": [shape(item) for item in page.items], "next_cursor": page.next_cursor}
 
 
-def created_response(body: Shape, *, is_new: bool) -> Response:
-    """What was created: now, or earlier under the same `Idempotency-Key`."""
-    if is_new:
-        return json_response(body, 201)
-    return json_response(body, 200, {"Idempotent-Replayed": "true"})
+def created(body: Shape, *, is_new: bool) -> tuple[Shape, int, dict[str, str]]:
+    """The answer to a create: 201, or 200 if the same `Idempotency-Key` created it earlier."""
+    return (body, 201, {}) if is_new else (body, 200, {"Idempotent-Replayed": "true"})
 
 
-# What the contract shows by the name under which it is stored.
+# Fields that the contract and the stored record call by the same name.
 _PROJECT = ("id", "name", "created_at")
 _JOB = (
     "id", "project_id", "name", "metadata", "status", "silent_since", "created_at", "updated_at",
@@ -55,15 +52,19 @@ _JOB = (
 _DISPATCH = (
     "kind", "dispatch_id", "phase", "claimed_at", "sent_at", "settled_at", "reason", "execution_id",
 )  # fmt: skip
+_CLAIM = (*_DISPATCH, "sends", "run_state", "cancel_due")
+_EVENT = ("event_type", "occurred_at", "recorded_at", "correlation_id")
+_EVENT_DETAILS = ("dispatch_id", "reason", "execution_id")
 _OVERVIEW = ("in_flight", "unknown", "silent", "oldest_claim_age", "oldest_unknown_age")
 
 
-def _fields(stored: object, names: Iterable[str]) -> Shape:
-    return {name: getattr(stored, name) for name in names}
+def _fields(stored: object, names: Iterable[str], **renamed: str) -> Shape:
+    same = {name: getattr(stored, name) for name in names}
+    return same | {name: getattr(stored, field) for name, field in renamed.items()}
 
 
 def _known_fields(stored: Stored) -> Shape:
-    # A later release's are in the store, and no part of the contract.
+    # The store may also hold fields of a later release, which the contract does not have.
     return _fields(stored, type(stored).model_fields)
 
 
@@ -77,36 +78,19 @@ def job_shape(record: Record) -> Shape:
     job, claim = record.job, record.shown_claim
     return _fields(job, _JOB) | {
         "manifest": job.manifest.model_dump(),
-        "dispatch": dispatch_shape(claim) if claim else None,
+        "dispatch": _fields(claim, _DISPATCH) if claim else None,
         "failure": _known_fields(job.failure) if job.failure else None,
     }
 
 
-def dispatch_shape(claim: Claim) -> Shape:
-    """A Dispatch of the contract."""
-    return _fields(claim, _DISPATCH)
-
-
-def event_shape(job: Job, event: AuditEvent) -> Shape:
-    """An AuditEvent of the contract; what does not apply to an event is left out."""
-    shape = {
-        "event_type": event.event_type,
-        "job_id": job.id,
-        "project_id": job.project_id,
-        "actor_type": event.actor,
-        "prev_status": event.from_status,
-        "new_status": event.to_status,
-        "occurred_at": event.occurred_at,
-        "recorded_at": event.recorded_at,
-        "correlation_id": event.correlation_id,
-    }
-    about_dispatch = {
-        "dispatch_id": event.dispatch_id,
-        "attempt": event.epoch,
-        "reason": event.reason,
-        "execution_id": event.execution_id,
-    }
-    return shape | {name: value for name, value in about_dispatch.items() if value is not None}
+def event_shape(job: Job, event: AuditEvent, details: tuple[str, ...] = _EVENT_DETAILS) -> Shape:
+    """An AuditEvent of the contract, with those of its `details` that are set."""
+    shape = _fields(
+        event, _EVENT, actor_type="actor", prev_status="from_status", new_status="to_status"
+    )
+    shape |= {"job_id": job.id, "project_id": job.project_id}
+    found = _fields(event, details, attempt="epoch")
+    return shape | {name: value for name, value in found.items() if value is not None}
 
 
 def run_shape(job_id: str, result: DispatchResult) -> Shape:
@@ -126,20 +110,14 @@ def retry_shape(job_id: str, result: DispatchResult) -> Shape:
 
 
 def overview_shape(seen: Overview, pause: Pause | None, queues: list[str]) -> Shape:
-    """An Overview of the contract; `queues` are the names of those that `seen` has the lengths of."""
-    return _fields(seen, _OVERVIEW) | {
+    """An Overview of the contract; `queues` are the names for `seen.queue_lengths`."""
+    return _fields(seen, _OVERVIEW, failed_last_24h="failed_lately") | {
         "jobs": {status.value: count for status, count in seen.jobs.items()},
         "claims": {phase.value: count for phase, count in seen.phases.items()},
-        "failed_last_24h": seen.failed_lately,
         "queues": dict(zip(queues, seen.queue_lengths, strict=True)),
         "paused": pause is not None,
-        "pause": pause_shape(pause) if pause else None,
+        "pause": _fields(pause, ("by", "reason"), since="paused_at") if pause else None,
     }
-
-
-def pause_shape(pause: Pause) -> Shape:
-    """A Pause of the contract."""
-    return {"since": pause.paused_at, "by": pause.by, "reason": pause.reason}
 
 
 def operator_job_shape(record: Record) -> Shape:
@@ -154,10 +132,11 @@ def operator_job_shape(record: Record) -> Shape:
 
 
 def job_history_shape(record: Record, events: list[AuditEvent], earlier_events: int) -> Shape:
-    """A JobHistory of the contract: the job, its claims and its trail."""
+    """A JobHistory of the contract: the job, its claims and its trail with the names of operators."""
+    details = (*_EVENT_DETAILS, "operator")
     return operator_job_shape(record) | {
         "claims": [claim_shape(claim) for claim in record.claims],
-        "events": [operator_event_shape(record.job, event) for event in events],
+        "events": [event_shape(record.job, event, details) for event in events],
         "earlier_events": earlier_events,
     }
 
@@ -175,19 +154,10 @@ def retried_shape(retried: Retried) -> Shape:
 
 def claim_shape(claim: Claim) -> Shape:
     """A Claim of the contract."""
-    return dispatch_shape(claim) | {
-        "attempt": claim.epoch,
-        "sends": claim.sends,
-        "first_sent_at": claim.first_send,
-        "due_at": claim.lease_until,
-        "run_state": claim.run_state,
-        "cancel_due": claim.cancel_due,
-        "model_profile": claim.retry.model_profile if claim.retry else None,
-        "resume_from_status": claim.retry.resume_from_status if claim.retry else None,
+    retry = claim.retry
+    return _fields(
+        claim, _CLAIM, attempt="epoch", first_sent_at="first_send", due_at="lease_until"
+    ) | {
+        "model_profile": retry.model_profile if retry else None,
+        "resume_from_status": retry.resume_from_status if retry else None,
     }
-
-
-def operator_event_shape(job: Job, event: AuditEvent) -> Shape:
-    """An AuditEvent with the name of the operator who did it, if one did."""
-    shape = event_shape(job, event)
-    return shape | ({"operator": event.operator} if event.operator else {})

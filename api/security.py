@@ -1,4 +1,4 @@
-"""What every answer carries for browsers, which hosts are answered, and whose pages may call."""
+"""Security headers for browsers, the check of the Host header, and CORS."""
 
 from urllib.parse import urlsplit
 
@@ -14,19 +14,17 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-store",
 }
-# Swagger UI sets styles on its elements, and its icons are data: URLs; its scripts are files of ours.
+# Swagger UI sets inline styles, and its icons are data: URLs.
 DOCS_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
-    "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
+    "img-src 'self' data:; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 )
-# The console's files are all our own, and none sets a style or makes an address.
 CONSOLE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 )
 
-_NOT_FOR_PAGES = "/api/v1/internal/"
+_WITHOUT_CORS = "/api/v1/internal/"
 _CORS = {
     "Access-Control-Expose-Headers": "Location, Retry-After, Preference-Applied, Idempotent-Replayed, "
     "X-Request-Id",
@@ -40,7 +38,7 @@ _PREFLIGHT = {
 
 
 def secure(app: Flask, settings: Settings) -> None:
-    """Let `app` check hosts, answer preflights and send the headers, as the settings say."""
+    """Have `app` check hosts, answer preflights and send the headers, as the settings say."""
     app.after_request(_add_headers)
     if settings.allowed_hosts:
         _check_hosts(app, settings)
@@ -56,25 +54,25 @@ def _add_headers(response: Response) -> Response:
 
 
 def _check_hosts(app: Flask, settings: Settings) -> None:
-    """Let `app` refuse a Host that is none of ours.
+    """Refuse a Host that is not listed.
 
-    Without a list every one is: no address is ever made of a Host, and no cookie is asked for, so that a
-    name which leads here by a trick (DNS rebinding) opens nothing.
+    Without a list every Host is allowed. That is safe: no URL is made from it and there are no cookies, so DNS
+    rebinding gains nothing.
     """
-    named = frozenset(name.lower() for name in split_list(settings.allowed_hosts))
-    allowed = named | {urlsplit(settings.public_url).hostname}
+    listed = frozenset(name.lower() for name in split_list(settings.allowed_hosts))
+    allowed = listed | {urlsplit(settings.public_url).hostname}
 
     @app.before_request
     def check_host() -> None:
-        # A health check calls by whatever address it has, and learns nothing about any user.
-        if request.path not in QUIET_ROUTES and _requested_name() not in allowed:
+        # Health checks use the process's address, and show nothing about users.
+        if request.path not in QUIET_ROUTES and _requested_host() not in allowed:
             raise ValidationError(Host=["Not a host of this service (TAKEONE_ALLOWED_HOSTS)."])
 
 
-def _requested_name() -> str:
+def _requested_host() -> str:
     try:
         return urlsplit(f"//{request.host}").hostname or ""
-    except ValueError:  # a Host that no name could be
+    except ValueError:  # not a host name
         return ""
 
 
@@ -85,13 +83,13 @@ def _allow_origins(app: Flask, origins: frozenset[str]) -> None:
             request.method == "OPTIONS"
             and "Origin" in request.headers
             and "Access-Control-Request-Method" in request.headers
-            and not request.path.startswith(_NOT_FOR_PAGES)
+            and not request.path.startswith(_WITHOUT_CORS)
         )
         return Response(status=204, headers=_PREFLIGHT) if is_preflight else None
 
     @app.after_request
     def allow_origin(response: Response) -> Response:
-        if not request.path.startswith(_NOT_FOR_PAGES):
+        if not request.path.startswith(_WITHOUT_CORS):
             response.headers.update(_CORS)
             origin = request.headers.get("Origin")
             if origin in origins:

@@ -1,4 +1,4 @@
-"""The `web` process: Granian, with its settings made from ours. `python -m api.server` starts it."""
+"""The `web` process: Granian, configured from our settings. Start it by `python -m api.server`."""
 
 import multiprocessing
 import os
@@ -7,39 +7,39 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 
 from flask import Flask, Response
 
-# A client that has not sent a whole head by then is disconnected, and so is one that keeps a connection
-# open without using it.
+# Clients that do not send a complete head in this time, and idle ones, are disconnected.
 _HEAD_MILLISECONDS = 30_000
-_MOST_HEAD_BYTES = 65_536
-_MOST_CONNECTIONS = 16_000
-# Files that a process needs beside its callers' connections.
+_MAX_HEAD_BYTES = 65_536
+_MAX_CONNECTIONS = 16_000
+# Files that a process needs besides its connections.
 _OTHER_FILES = 256
-# More than the longest wait of a run, so that each caller is answered before the process ends.
+# Added to the longest wait of a run, so that each caller is answered before the process is killed.
 _STOP_SECONDS_AFTER_WAIT = 15
-# How long answers ask their clients to close, before connections are closed that lie unused.
+# How long answers carry `Connection: close` before idle connections are closed.
 _DRAIN_SECONDS = 1.0
 _STOP_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 
 
 def main() -> None:
     """Serve until SIGTERM. Exits if the settings are incomplete or unsafe."""
-    # Blocked in every thread of every process of the server; one thread of each waits for them. Python runs a
-    # handler in the main thread alone, which waits here without a limit: it would not wake when another thread
-    # takes the signal, and of two that come together the kernel may give both to another.
+    # All threads of all server processes block these signals, and one thread of each process waits for them.
+    # Python runs handlers only in the main thread. That thread waits in native code without a timeout: it would
+    # not notice a signal that the kernel delivers to another thread.
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        _serve()  # into the operator's own
+        _serve()
         return
-    # This start's processes put what they count here, so that any of them can show the sum. It is made before
-    # anything imports prometheus_client, which looks for it only then; on memory if possible: on a full disk,
-    # counting would end the process. Its forks end by os._exit, so that none of them takes it away.
+    # The processes count into files in this directory, so that any of them can show the sum. The variable must
+    # be set before anything imports prometheus_client. The directory is in memory if possible: on a full disk,
+    # counting would kill the process. Forked processes end by os._exit, so they do not remove it.
     memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
     prefix = f"takeone-metrics-{os.getpid()}-"
-    with tempfile.TemporaryDirectory("", prefix, memory, ignore_cleanup_errors=True) as made:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = made
+    with tempfile.TemporaryDirectory("", prefix, memory, ignore_cleanup_errors=True) as directory:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         _serve()
 
 
@@ -55,7 +55,7 @@ def _serve() -> None:
     settings = or_exit(load_settings)
     configure_logging(settings)
     stdout.own_output()
-    # The default before Python 3.14; a process that is not forked has nothing of what is set up here.
+    # The default before Python 3.14. Only a forked process inherits what is set up here.
     multiprocessing.set_start_method("fork")
     server = Granian(
         "api.server:create_worker_app",
@@ -68,52 +68,53 @@ def _serve() -> None:
         workers=settings.web_processes,
         blocking_threads=settings.web_threads,
         backlog=2_048,
-        # Above it no connection is accepted: each must find a file, and a silent one keeps no thread.
-        backpressure=min(_MOST_CONNECTIONS, raise_file_limit() - _OTHER_FILES),
+        # No more connections are accepted than files can be opened. Idle ones occupy no thread.
+        backpressure=min(_MAX_CONNECTIONS, _raise_file_limit() - _OTHER_FILES),
         http1_settings=HTTP1Settings(
-            header_read_timeout=_HEAD_MILLISECONDS, max_buffer_size=_MOST_HEAD_BYTES
+            header_read_timeout=_HEAD_MILLISECONDS, max_buffer_size=_MAX_HEAD_BYTES
         ),
         log_dictconfig=library_logging(settings),
         respawn_failed_workers=True,
         workers_kill_timeout=int(settings.run_wait_seconds) + _STOP_SECONDS_AFTER_WAIT,
     )
-    # By then the server has set its signal handlers.
-    server.on_startup(_stop_server_on_signal)
+    # On startup, the server has already set its signal handlers.
+    server.on_startup(_stop_on_signal)
     server.serve()
 
 
-def _stop_server_on_signal() -> None:
+def _stop_on_signal(drain: Callable[[int], None] | None = None) -> None:
+    """Start a thread that waits for a stop signal, calls `drain` with it, and has the server stop."""
+
     def wait() -> None:
-        signal.sigwait(_STOP_SIGNALS)
-        _call_stop_handler()
+        # Not `sigtimedwait`: after SIGSTOP and SIGCONT it may return a signal that was not sent.
+        received = signal.sigwait(_STOP_SIGNALS)
+        if drain is not None:
+            drain(received)
+        handler = signal.getsignal(signal.SIGTERM)
+        if callable(handler):
+            handler(signal.SIGTERM, None)
+        else:
+            os._exit(0)  # the process does not serve yet
 
     threading.Thread(target=wait, name="stop", daemon=True).start()
 
 
-def _call_stop_handler() -> None:
-    handler = signal.getsignal(signal.SIGTERM)
-    if callable(handler):
-        handler(signal.SIGTERM, None)
-    else:
-        os._exit(0)  # a process that does not serve yet
-
-
-def raise_file_limit() -> int:
-    """Let this process open as many files as it may (each connection is one), and return how many."""
+def _raise_file_limit() -> int:
+    """Raise the limit of open files towards `_MAX_CONNECTIONS`, and return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _MOST_CONNECTIONS + _OTHER_FILES
+    wanted = _MAX_CONNECTIONS + _OTHER_FILES
     limit = wanted if hard == resource.RLIM_INFINITY else min(hard, max(soft, wanted))
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     return limit
 
 
 def create_worker_app() -> Flask:
-    """The application of one server process, which drains for a moment when it is told to stop.
+    """The application of one server process.
 
-    Its long polls end then, and each answer closes its connection: a client that kept one would send its
-    next request into a connection that ends. SIGINT, as from a terminal, stops it without that moment.
+    On SIGTERM it drains for a moment: long polls end, and answers close their connections, so that no client
+    sends its next request into a connection that is about to end. SIGINT, as from a terminal, skips that.
     """
-    # The server's main process has one already, which a fork takes over.
+    # A fork inherits the handler of the server's main process.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     from api.app import create_app
     from api.context import Context
@@ -122,27 +123,25 @@ def create_worker_app() -> Flask:
     context: Context = app.extensions["takeone"]
     stopping = threading.Event()
 
-    def stop_when_told() -> None:
-        if signal.sigwait(_STOP_SIGNALS) != signal.SIGINT:
+    def drain(received: int) -> None:
+        if received != signal.SIGINT:
             stopping.set()
             context.services.run_and_wait.end_long_polls()
             time.sleep(_DRAIN_SECONDS)
-        _call_stop_handler()
 
     def close_when_stopping(response: Response) -> Response:
         if stopping.is_set():
             response.headers["Connection"] = "close"
         return response
 
-    # No wait with a limit (`sigtimedwait`): after a SIGSTOP and SIGCONT it may return a signal that never came.
-    threading.Thread(target=stop_when_told, name="stop", daemon=True).start()
+    _stop_on_signal(drain)
     threading.Thread(target=_stop_with_the_server, name="orphan", daemon=True).start()
     app.after_request(close_when_stopping)
     return app
 
 
 def _stop_with_the_server() -> None:
-    """Tell this process to stop once the server's main process is gone, also where that was killed."""
+    """Stop this process once the server's main process has ended, also if that was killed."""
     server = multiprocessing.parent_process()
     if server is not None:
         server.join()

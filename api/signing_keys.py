@@ -1,4 +1,7 @@
-"""The issuer's public keys (JWKS, RFC 7517), fetched in the background so that no caller is delayed."""
+"""The issuer's public keys (JWKS, RFC 7517), refreshed in the background.
+
+PyJWT's own client fetches within the request, and all other callers wait for it.
+"""
 
 import threading
 import time
@@ -14,19 +17,19 @@ from domain.errors import ServiceUnavailable, Unauthorized
 log = structlog.get_logger("api")
 
 _TIMEOUT_SECONDS = 2.0
-# A key that its issuer withdraws is accepted no longer than this.
+# How long a withdrawn key is still accepted at most.
 LIFETIME_SECONDS = 60.0
 _REFRESH_AFTER_SECONDS = 30.0
 _PAUSE_SECONDS = 5.0
-_MOST_BYTES = 1_000_000
-_MOST_WAITERS = 4
+_MAX_BYTES = 1_000_000
+_MAX_WAITERS = 4
 
 
 class SigningKeys:
-    """Keys by their id (`kid`). One refresh runs at a time, with a pause after each, failed ones too.
+    """Keys by their id (`kid`). One refresh runs at a time; after each, also a failed one, there is a pause.
 
-    A caller with a known key never waits. One with an unknown key waits for a refresh if one is due, with a
-    few others at the most; during the pause the key counts as unknown to the issuer.
+    A caller with a known key never waits. One with an unknown key waits for a refresh if one is due, as one of
+    a few; during the pause, an unknown key is refused at once.
     """
 
     def __init__(
@@ -34,70 +37,68 @@ class SigningKeys:
     ) -> None:
         self._url, self._clock = url, clock
         self._session = requests.Session()
-        self._session.trust_env = False  # keys that a proxy could replace would be no keys
+        self._session.trust_env = False  # a proxy could replace the keys
         self._session.verify = ca_file or True
         self._keys: dict[str, Any] = {}
         self._fetched_at = float("-inf")
         self._next_refresh = float("-inf")
-        self._refreshed = threading.Event()
-        self._refreshed.set()
+        self._refresher = threading.Thread()
         self._lock = threading.Lock()
-        self._waiters = threading.BoundedSemaphore(_MOST_WAITERS)
+        self._waiters = threading.BoundedSemaphore(_MAX_WAITERS)
 
     @property
     def valid_for(self) -> float:
-        """Seconds for which what a key has verified may be believed."""
+        """Seconds for which the keys, and a signature that they have verified, are still valid."""
         return self._fetched_at + LIFETIME_SECONDS - self._clock()
 
     def key(self, key_id: str) -> Any:
-        """The key. Raises `Unauthorized` if the issuer has none of that id, `ServiceUnavailable` if it is
-        not known what the issuer has."""
-        found = self._known(key_id)
-        if found is None or self._clock() - self._fetched_at >= _REFRESH_AFTER_SECONDS:
+        """The key. Raises `Unauthorized` if the issuer has no such key, `ServiceUnavailable` if its keys could
+        not be fetched."""
+        key = self._current(key_id)
+        if key is None or self._clock() - self._fetched_at >= _REFRESH_AFTER_SECONDS:
             self._start_refresh()
-        if found is None:
+        if key is None:
             self._wait_for_refresh()
-            found = self._known(key_id)
-        if found is None:
+            key = self._current(key_id)
+        if key is None:
             raise Unauthorized if self.valid_for > 0 else ServiceUnavailable
-        return found
+        return key
 
-    def _known(self, key_id: str) -> Any:
+    def _current(self, key_id: str) -> Any:
         return self._keys.get(key_id) if self.valid_for > 0 else None
 
     def _wait_for_refresh(self) -> None:
-        if self._refreshed.is_set():
+        refresher = self._refresher
+        if not refresher.is_alive():
             return
         if not self._waiters.acquire(blocking=False):
             raise ServiceUnavailable
         try:
-            self._refreshed.wait(2 * _TIMEOUT_SECONDS)
+            refresher.join(2 * _TIMEOUT_SECONDS)
         finally:
             self._waiters.release()
 
     def _start_refresh(self) -> None:
         with self._lock:
-            if not self._refreshed.is_set() or self._clock() < self._next_refresh:
+            if self._refresher.is_alive() or self._clock() < self._next_refresh:
                 return
-            self._refreshed.clear()
-        threading.Thread(target=self._refresh, name="signing-keys", daemon=True).start()
+            self._refresher = threading.Thread(target=self._refresh, daemon=True)
+            self._refresher.start()
 
     def _refresh(self) -> None:
         try:
             began = self._clock()
             self._keys, self._fetched_at = self.fetch(), began
-        except Exception as error:  # whatever the issuer published, it was no set of keys
+        except Exception as error:  # the issuer may answer anything
             log.warning("signing_keys.not_fetched", error=type(error).__name__)
-        finally:
-            self._next_refresh = self._clock() + _PAUSE_SECONDS
-            self._refreshed.set()
+        self._next_refresh = self._clock() + _PAUSE_SECONDS
 
     def fetch(self) -> dict[str, Any]:
-        """Ask the issuer now. Raises whatever the request or its answer gives cause for."""
+        """Fetch the keys now. Raises any exception of the request or of parsing its answer."""
         with self._session.get(
             self._url, timeout=_TIMEOUT_SECONDS, stream=True, allow_redirects=False
-        ) as answer:
-            answer.raise_for_status()
-            body = answer.raw.read(_MOST_BYTES, decode_content=True)
+        ) as response:
+            response.raise_for_status()
+            body = response.raw.read(_MAX_BYTES, decode_content=True)
         published = jwt.PyJWKSet.from_json(body.decode()).keys
         return {key.key_id or "": key.key for key in published if key.public_key_use != "enc"}

@@ -1,12 +1,12 @@
-"""`takeone dispatches list | show | settle`: see dispatches whose outcome is open, and settle them.
+"""`takeone dispatches list | show | settle`: show dispatches whose outcome is open, and settle them.
 
-`takeone pause` and `takeone resume`: stop posting dispatches, in the whole fleet, and go on.
+`takeone pause` and `takeone resume`: stop all workers from posting dispatches, and let them post again.
 """
 
 import click
 
 from cli.jobs import show_job
-from cli.setup import by_option, one_line, reason_option, with_services
+from cli.setup import act_options, by_option, echo_lines, with_services
 from domain.audit import OperatorAct
 from domain.claim import Claim
 from domain.pause import Pause
@@ -14,10 +14,7 @@ from services.assembly import Services
 from services.operations import SETTLEMENTS
 from store.indexes import View
 
-
-@click.group("dispatches", help="See dispatches whose outcome is open, and settle them.")
-def dispatches() -> None:
-    """The group."""
+dispatches = click.Group("dispatches", help="Show dispatches whose outcome is open; settle them.")
 
 
 @dispatches.command("list")
@@ -27,16 +24,11 @@ def list_dispatches(services: Services, unknown: bool) -> None:
     """List the dispatches whose outcome is open, one a line."""
     pause = services.jobs.pauses.current()
     if pause is not None:
-        click.echo(f"dispatching is {said(pause)}", err=True)
+        click.echo(f"dispatching is {pause_line(pause)}", err=True)
     operations = services.operations
     found = operations.every(View.UNKNOWN) if unknown else operations.open_dispatches()
-    is_empty = True
-    for record in found:
-        if record.claim is not None:
-            click.echo(_line(record.job.id, record.claim))
-            is_empty = False
-    if is_empty:
-        click.echo("no dispatch is open", err=True)
+    lines = (_line(record.job.id, record.claim) for record in found if record.claim is not None)
+    echo_lines(lines, if_none="no dispatch is open")
 
 
 def _line(job_id: str, claim: Claim) -> str:
@@ -51,45 +43,43 @@ dispatches.add_command(show_job)
 @dispatches.command("settle")
 @click.argument("job_id")
 @click.option("--as", "settlement", type=click.Choice(SETTLEMENTS), required=True)
-@reason_option
-@by_option
+@act_options()
 @with_services
-def settle_dispatch(services: Services, job_id: str, settlement: str, reason: str, by: str) -> None:
+def settle_dispatch(services: Services, job_id: str, settlement: str, act: OperatorAct) -> None:
     """Settle a job's dispatch by hand.
 
-    `sent`: the orchestrator has it. `release`: it has not, and the next run or retry sends it again. You
-    settle a dispatch whose outcome is unknown; or, by `release`, an accepted retry that never called back. An
-    orchestrator that can be asked is asked by a worker before a release, if the settings here name it: what
+    `sent`: the orchestrator has it. `release`: it does not have it, and the next run or retry sends it again.
+    You can settle a dispatch whose outcome is unknown; `release` also an accepted retry that never called back.
+    Before a release, a worker asks the orchestrator, if it can be asked and the settings here name it: what
     runs there is not released (JOB_ALREADY_RUNNING).
     """
-    record = services.operations.settle(job_id, settlement, OperatorAct(by, reason))
+    record = services.operations.settle(job_id, settlement, act)
     click.echo(f"settled as {settlement}: the job is {record.job.status}")
 
 
 @click.command("pause")
-@click.option("--reason", required=True, callback=one_line, help="Why; operators are shown it.")
-@by_option
+@act_options(reason_help="Why; operators are shown it.")
 @with_services
-def pause(services: Services, reason: str, by: str) -> None:
-    """Post no dispatch until `takeone resume`, from any worker.
+def pause(services: Services, act: OperatorAct) -> None:
+    """Stop all workers from posting dispatches until `takeone resume`.
 
-    Runs are taken and wait; asks, cancels and callbacks go on, and so do posts that are under way:
-    `takeone dispatches list` shows them as SENDING. Repeating it changes nothing.
+    Runs are accepted and wait. Questions to the orchestrator, cancels and callbacks continue, and so do posts
+    that have begun: `takeone dispatches list` shows them as SENDING. Repeating it changes nothing.
     """
-    click.echo(said(services.operations.pause(OperatorAct(by, reason))))
+    click.echo(pause_line(services.operations.pause(act)))
 
 
 @click.command("resume")
 @by_option
 @with_services
 def resume(services: Services, by: str) -> None:
-    """Post dispatches again. Repeating it changes nothing."""
+    """Let workers post dispatches again. Repeating it changes nothing."""
     ended = services.operations.resume(OperatorAct(by, None))
-    click.echo(f"resumed; it was {said(ended)}" if ended else "dispatching is not paused")
+    click.echo(f"resumed; it was {pause_line(ended)}" if ended else "dispatching is not paused")
 
 
-def said(pause: Pause) -> str:
-    """A pause in a line."""
+def pause_line(pause: Pause) -> str:
+    """A pause in one printable line."""
     line = f"paused since {pause.paused_at:%Y-%m-%dT%H:%M:%SZ} by {pause.by}: {pause.reason}"
-    # A token's subject may be any text, and terminals obey some of it.
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in line)
+    # A token's subject may be any text, also a terminal's control sequence.
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)

@@ -1,4 +1,4 @@
-"""`takeone jobs export | erase`: what is kept of a user, a project or a job, written out and erased."""
+"""`takeone jobs export | erase`: export or erase everything that is stored of a user, a project or a job."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -14,7 +14,7 @@ from services.erasure import Found, Selection
 
 
 def _selected(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` the selection that exactly one of JOB_ID, --user and --project makes."""
+    """Give `command` a `Selection`, made from exactly one of JOB_ID, --user and --project."""
 
     @click.argument("job_id", required=False)
     @click.option("--user", help="All of a user's jobs and projects: the subject of their tokens.")
@@ -35,8 +35,8 @@ def _selected(command: Callable[..., None]) -> Callable[..., None]:
 def export(services: Services, selection: Selection) -> None:
     """Write projects and jobs as JSON, one a line.
 
-    A job has its owner, all of its dispatches and its whole trail. What is written is all that the store
-    keeps of them: treat it as you treat the store.
+    This is everything that the store has of them, with each job's owner, dispatches and trail: protect it as
+    you protect the store.
     """
     found = Found()
     for project in services.erasure.projects(selection, found):
@@ -48,7 +48,7 @@ def export(services: Services, selection: Selection) -> None:
                 "job": job_shape(record),
                 "owner": job.owner,
                 "claims": [claim.model_dump(exclude_defaults=True) for claim in record.claims],
-                "trail": [event_shape(job, each) for each in services.erasure.trail(job.id)],
+                "trail": [event_shape(job, event) for event in services.erasure.trail(job.id)],
             }
         )
     _refuse_unreadable(found)
@@ -71,20 +71,20 @@ def _refuse_unreadable(found: Found) -> None:
     type=click.IntRange(0, 86_400),
     default=30,
     show_default=True,
-    help="Seconds for jobs to come to rest in.",
+    help="Seconds to wait for jobs to come to rest.",
 )
-@click.option("--force", is_flag=True, help="Erase too what does not come to rest in time.")
+@click.option("--force", is_flag=True, help="Also erase what does not come to rest in time.")
 @_selected
 def erase(
     services: Services, selection: Selection, dry_run: bool, yes: bool, wait: int, force: bool
 ) -> None:
-    """Erase jobs and projects with all that the store keeps of them, for good.
+    """Erase jobs and projects with everything that the store has of them, for good.
 
-    A job that is not at rest is cancelled first, and the orchestrator told. What does not come to rest in
-    time is listed and left, with exit code 1: repeat the command. With --force it is erased too, and named with
-    its engine and dispatch id: its run may go on there. Nothing can be created for the user, or in the project,
-    while the command runs. Close a user's account first: afterwards, a caller with a valid token can create
-    again. What stays behind: docs/privacy.md.
+    A job that is not at rest is cancelled first, also at the orchestrator. What does not come to rest in time
+    is listed and kept, with exit code 1: repeat the command. With --force it is erased too, and listed with its
+    engine and dispatch id, as its run may continue there. While the command runs, nothing can be created for
+    the user or in the project. Close a user's account first: afterwards, a caller with a valid token can create
+    again. What remains elsewhere: docs/privacy.md.
     """
     found = services.erasure.look(selection)
     click.echo(
@@ -95,7 +95,7 @@ def erase(
         return
     if found.left and not services.policy.engine:
         raise click.ClickException(
-            "the settings here do not name the orchestrator, which has to be told of cancelled jobs: "
+            "the settings here do not name the orchestrator, which must be told about cancelled jobs: "
             "use those of the workers"
         )
     if not yes:

@@ -1,6 +1,6 @@
-"""`takeone jobs …`: any user's jobs, listed, shown and acted on; all of them listed anew.
+"""`takeone jobs …`: list, show and act on any user's jobs.
 
-`takeone hash`: what stands for a value in the logs.
+`takeone hash`: the hash that stands for a value in the logs.
 """
 
 import re
@@ -11,7 +11,7 @@ import click
 import orjson
 
 from api.responses import job_history_shape
-from cli.setup import by_option, one_line, reason_option, refused, settings_of, with_services
+from cli.setup import act_options, echo_lines, error_line, settings_of, with_services
 from domain.audit import OperatorAct
 from domain.job_fsm import JobStatus
 from domain.record import Record
@@ -23,24 +23,20 @@ from store.indexes import View
 from store.lists import LISTED_STATES, PageQuery
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
-# Far more than any job's age, and no time before the calendar begins.
-_LONGEST_AGE = timedelta(days=9_999)
+# Longer than any job's age; much longer, and the moment would be before the year 1.
+_MAX_AGE = timedelta(days=9_999)
+
+jobs = click.Group("jobs", help="Show jobs of any user, and act on them.")
 
 
-def age(_context: click.Context, _parameter: click.Parameter, value: str) -> timedelta:
-    """How long ago: `90`, `90s`, `15m`, `2h` or `7d`. Raises `click.BadParameter`."""
-    found = re.fullmatch(r"([0-9]{1,8})([smhd]?)", value)
-    if found is None:
+def _age(_context: click.Context, _parameter: click.Parameter, value: str) -> timedelta:
+    match = re.fullmatch(r"([0-9]{1,8})([smhd]?)", value)
+    if match is None:
         raise click.BadParameter("a number of seconds, or one with s, m, h or d, such as 2h")
-    ago = timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
-    if ago > _LONGEST_AGE:
-        raise click.BadParameter(f"at most {_LONGEST_AGE.days}d")
-    return ago
-
-
-@click.group("jobs", help="See jobs of any user, and act on them.")
-def jobs() -> None:
-    """The group."""
+    age = timedelta(seconds=int(match[1]) * _SECONDS[match[2]])
+    if age > _MAX_AGE:
+        raise click.BadParameter(f"at most {_MAX_AGE.days}d")
+    return age
 
 
 @jobs.command("list")
@@ -48,9 +44,9 @@ def jobs() -> None:
 @click.option("--user", help="Only jobs of this user.")
 @click.option(
     "--older-than",
-    callback=age,
+    callback=_age,
     default="0",
-    help="At least so long in their state: 90, 15m, 2h, 7d.",
+    help="In their state for at least this long: 90, 15m, 2h, 7d.",
 )
 @click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True)
 @with_services
@@ -64,12 +60,8 @@ def list_jobs(
     """List jobs, one a line: state, since when, owner. Of all users, those that are not done or cancelled."""
     if user is None and status is not None and status not in LISTED_STATES:
         raise click.UsageError(f"jobs in {status} are listed for one --user")
-    found, is_empty = services.operations.jobs(status, user, services.now() - older_than), True
-    for record in islice(found, limit):
-        click.echo(_line(record))
-        is_empty = False
-    if is_empty:
-        click.echo("there is no such job", err=True)
+    found = services.operations.jobs(status, user, services.now() - older_than)
+    echo_lines(map(_line, islice(found, limit)), if_none="there is no such job")
     if next(found, None) is not None:
         click.echo(f"there are more than {limit}: see --limit", err=True)
 
@@ -85,53 +77,49 @@ def _line(record: Record) -> str:
 @with_services
 def show_job(services: Services, job_id: str) -> None:
     """Show a job with its owner, its claims and its trail, as JSON."""
-    shown = job_history_shape(*services.operations.history(job_id))
-    click.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())
+    history = job_history_shape(*services.operations.history(job_id))
+    click.echo(orjson.dumps(history, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())
 
 
 @jobs.command("ask")
 @click.argument("job_id")
-@click.option("--reason", callback=one_line, default="looked at by hand", show_default=True)
-@by_option
+@act_options("looked at by hand")
 @with_services
-def ask(services: Services, job_id: str, reason: str, by: str) -> None:
-    """Have a worker ask the orchestrator about the job's dispatch, and do what follows from its word."""
-    asked = services.operations.ask(job_id, OperatorAct(by, reason))
+def ask(services: Services, job_id: str, act: OperatorAct) -> None:
+    """Have a worker ask the orchestrator about the job's dispatch, and act on its answer."""
+    asked = services.operations.ask(job_id, act)
     click.echo(f"the orchestrator says: {asked.state or 'nothing, but the run reported'}")
     click.echo(_line(asked.record))
 
 
 @jobs.command("cancel")
 @click.argument("job_id")
-@reason_option
-@by_option
+@act_options()
 @with_services
-def cancel(services: Services, job_id: str, reason: str, by: str) -> None:
+def cancel(services: Services, job_id: str, act: OperatorAct) -> None:
     """Cancel the job, for good."""
-    click.echo(_line(services.operations.cancel(job_id, OperatorAct(by, reason))))
+    click.echo(_line(services.operations.cancel(job_id, act)))
 
 
 @jobs.command("fail")
 @click.argument("job_id")
-@reason_option
-@by_option
+@act_options()
 @with_services
-def fail(services: Services, job_id: str, reason: str, by: str) -> None:
-    """Fail the job, so that it can be retried; its run is stopped where it can be."""
-    click.echo(_line(services.operations.fail(job_id, OperatorAct(by, reason))))
+def fail(services: Services, job_id: str, act: OperatorAct) -> None:
+    """Fail the job, so that it can be retried; its run is stopped if the orchestrator can do that."""
+    click.echo(_line(services.operations.fail(job_id, act)))
 
 
 @jobs.command("retry")
 @click.option(
-    "--failed-since", callback=age, required=True, help="How long ago at most: 15m, 12h, 2d."
+    "--failed-since", callback=_age, required=True, help="How long ago at most: 15m, 12h, 2d."
 )
 @click.option("--failure-code", help="Only jobs that failed with this code.")
 @click.option("--project", help="Only jobs of this project.")
 @click.option("--model-profile", default="standard", show_default=True)
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
-@click.option("--dry-run", is_flag=True, help="Start nothing, and say what would come of each.")
-@click.option("--reason", callback=one_line, default="bulk retry", show_default=True)
-@by_option
+@click.option("--dry-run", is_flag=True, help="Start nothing; show what would happen to each job.")
+@act_options("bulk retry")
 @with_services
 def retry(
     services: Services,
@@ -141,23 +129,22 @@ def retry(
     model_profile: str,
     limit: int,
     dry_run: bool,
-    reason: str,
-    by: str,
+    act: OperatorAct,
 ) -> None:
-    """Start the jobs that have failed again, the earliest failure first. Repeating it starts nothing twice."""
+    """Retry failed jobs, the earliest failure first. Repeating it starts nothing twice."""
     if model_profile not in split_list(services.settings.model_profiles):
         raise click.BadParameter("not one that the settings allow", param_hint="--model-profile")
-    wanted, act = JobFilter(project, reason=failure_code), OperatorAct(by, reason)
+    wanted = JobFilter(project, reason=failure_code)
     since, cursor = datetime.now(UTC) - failed_since, None
     while limit > 0:
         query = PageQuery(min(limit, 100), cursor, after=since)
         page = services.operations.retry_failed(query, wanted, model_profile, act, dry_run=dry_run)
-        for each in page.items:
-            if each.result is not None:
-                word = f"{each.result.outcome}  {each.result.claim.dispatch_id}"
+        for retried in page.items:
+            if retried.result is not None:
+                outcome = f"{retried.result.outcome}  {retried.result.claim.dispatch_id}"
             else:
-                word = f"refused  {refused(each.error) if each.error else ''}"
-            click.echo(f"{each.job_id}  {'would be ' * dry_run}{word}")
+                outcome = f"refused  {error_line(retried.error) if retried.error else ''}"
+            click.echo(f"{retried.job_id}  {'would be ' * dry_run}{outcome}")
         limit, cursor = limit - len(page.items), page.next_cursor
         if cursor is None:
             return
@@ -167,21 +154,21 @@ def retry(
 @jobs.command("silent")
 @with_services
 def silent_jobs(services: Services) -> None:
-    """List the jobs whose workflow was started and reports nothing, one a line, the longest silent first."""
+    """List jobs whose workflow was started but does not report, one a line, the longest silent first."""
     for record in services.operations.every(View.SILENT):
         job, claim = record.job, record.claim
         if claim is not None and job.silent_since is not None:
             since = job.silent_since.isoformat(timespec="seconds")
-            word = claim.run_state or "not asked"
+            engine = claim.run_state or "not asked"
             click.echo(
-                f"{job.id}  {job.status}  {claim.dispatch_id}  since {since}  engine: {word}"
+                f"{job.id}  {job.status}  {claim.dispatch_id}  since {since}  engine: {engine}"
             )
 
 
 @click.command("hash")
 @click.argument("value")
 def hash_value(value: str) -> None:
-    """Print what stands in the logs for VALUE: a request id (X-Request-Id), a user, an execution id."""
+    """Print the hash of VALUE in the logs: a request id (X-Request-Id), a user, an execution id."""
     settings = settings_of(load_store_settings)
     if not settings.log_secret:
         raise click.ClickException(

@@ -1,16 +1,16 @@
-"""No wheel is offered: it would put packages called `api` and `settings` into site-packages.
+"""Refuses to build a wheel, which would put packages called `api` and `settings` into site-packages.
 
-Take One runs from its checkout or its image (`pip install --editable .`). `setup.cfg` names this to setuptools.
+Take One runs from its checkout (`pip install --editable .`) or its image. `setup.cfg` gives this to setuptools.
 """
 
 from setuptools.command.bdist_wheel import bdist_wheel  # type: ignore[import-untyped]
 
 
 class NoWheel(bdist_wheel):  # type: ignore[misc]
-    """Refuses. An editable install does not come by here."""
+    """Not used by an editable install."""
 
     def run(self) -> None:
-        """Say what to do instead."""
+        """Refuse."""
         raise SystemExit(
             "Take One is not offered as a wheel: pip install --editable . in its checkout"
         )

@@ -1,8 +1,8 @@
-"""What a command needs first: complete settings, the use cases, and errors said in one line."""
+"""What the commands share: settings, services, errors in one line, and the options of an operator's act."""
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from getpass import getuser
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 import structlog
 
+from domain.audit import OperatorAct
 from domain.errors import ResourceNotFound, TakeOneError
 from services.assembly import Services
 from settings import Settings, SettingsError, load_store_settings
@@ -17,8 +18,9 @@ from store.errors import StoreError
 from tasks.outbox import make_outbox
 
 Returned = TypeVar("Returned")
+Command = Callable[..., Returned]
 
-_MOST_CHARACTERS = 500
+_MAX_CHARACTERS = 500
 
 
 def settings_of(load: Callable[[], Settings]) -> Settings:
@@ -29,41 +31,68 @@ def settings_of(load: Callable[[], Settings]) -> Settings:
         raise click.ClickException(f"the settings are not complete:\n{error}") from None
 
 
-def refused(error: TakeOneError) -> str:
-    """A refusal in a line."""
+def error_line(error: TakeOneError) -> str:
+    """The error's code, message and details in one line."""
     details = ", ".join(f"{name} {value}" for name, value in error.details.items() if value)
     return f"{error.code}: {error.message}" + (f" ({details})" if details else "")
 
 
-def one_line(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    """The value of an option that is shown to operators. Raises `click.BadParameter`."""
-    if not value.strip() or len(value) > _MOST_CHARACTERS or not value.isprintable():
-        raise click.BadParameter(f"a line of 1 to {_MOST_CHARACTERS} characters")
+def echo_lines(lines: Iterable[str], if_none: str) -> None:
+    """Print the lines as they come; if there is none, `if_none` to standard error."""
+    is_empty = True
+    for line in lines:
+        click.echo(line)
+        is_empty = False
+    if is_empty:
+        click.echo(if_none, err=True)
+
+
+def _one_line(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not value.strip() or len(value) > _MAX_CHARACTERS or not value.isprintable():
+        raise click.BadParameter(f"a line of 1 to {_MAX_CHARACTERS} characters")
     return value.strip()
 
 
-def system_user() -> str:
-    """Who runs the command."""
+def _system_user() -> str:
     try:
         return getuser()
-    except (KeyError, OSError):  # a container may run under a number without a name
+    except (KeyError, OSError):  # in a container, the user id may have no name
         return str(os.getuid())
 
 
 by_option = click.option(
-    "--by", default=system_user, callback=one_line, help="Who does it; else the system's user."
-)
-reason_option = click.option(
-    "--reason", required=True, callback=one_line, help="Why; it is kept on the job's trail."
+    "--by", default=_system_user, callback=_one_line, help="Who does it; else the system's user."
 )
 
 
-def with_services(command: Callable[..., Returned]) -> Callable[..., Returned]:
-    """Call `command` with the use cases first; turn what they raise into one line and exit code 1."""
+def act_options(
+    default_reason: str | None = None, reason_help: str = "Why; it is kept on the job's trail."
+) -> Callable[[Command[Returned]], Command[Returned]]:
+    """Give a command --reason, required unless it has a default, and --by: both as one argument `act`."""
+    default: dict[str, Any] = (
+        {"default": default_reason, "show_default": True} if default_reason else {}
+    )
+
+    def decorate(command: Command[Returned]) -> Command[Returned]:
+        @click.option(
+            "--reason", required=not default, callback=_one_line, help=reason_help, **default
+        )
+        @by_option
+        @wraps(command)
+        def with_act(*arguments: Any, reason: str, by: str, **options: Any) -> Returned:
+            return command(*arguments, act=OperatorAct(by, reason), **options)
+
+        return with_act
+
+    return decorate
+
+
+def with_services(command: Command[Returned]) -> Command[Returned]:
+    """Call `command` with the services first; report what they raise in one line, with exit code 1."""
 
     @wraps(command)
     def prepared(*arguments: Any, **options: Any) -> Returned:
-        if not structlog.is_configured():  # standard output is for what the command was asked for
+        if not structlog.is_configured():  # standard output is for the command's own output
             structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         settings = settings_of(load_store_settings)
         services = Services(settings, make_outbox(settings))
@@ -76,6 +105,6 @@ def with_services(command: Callable[..., Returned]) -> Callable[..., Returned]:
         except ResourceNotFound:
             raise click.ClickException(f"there is no job {options.get('job_id')}") from None
         except TakeOneError as error:
-            raise click.ClickException(refused(error)) from None
+            raise click.ClickException(error_line(error)) from None
 
     return prepared

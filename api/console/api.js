@@ -1,22 +1,22 @@
-// Calls of the API. The token is in this module's memory alone: it is gone when the page is.
+// Calls of the API. The token is only in this module's memory, and lost with the page.
 
 const PATIENCE = 15_000;
-/** Milliseconds for a call that may wait as long as a run does: TAKEONE_RUN_WAIT_SECONDS may be a minute. */
+/** Timeout in milliseconds for calls that wait as long as a run does: TAKEONE_RUN_WAIT_SECONDS may be a minute. */
 export const LONG_PATIENCE = 75_000;
 
 let token = null;
 const listeners = { unauthorized: () => {}, reached: () => {} };
 
-/** Say what to do when a call is refused for its token, and when the service begins or ends to answer. */
-export function listen(given) {
-  Object.assign(listeners, given);
+/** Set the listeners: `unauthorized` if a token is refused, `reached(boolean)` after each call. */
+export function listen(added) {
+  Object.assign(listeners, added);
 }
 
-export function setToken(given) {
-  token = given;
+export function setToken(value) {
+  token = value;
 }
 
-/** The service refused the call; `status` is 0 if it did not answer. */
+/** The service refused the call, or did not answer: then `status` is 0. */
 export class ApiError extends Error {
   constructor(status, body = {}) {
     super(body.message ?? (status ? `The service answered ${status}.` : "The service does not answer."));
@@ -25,7 +25,7 @@ export class ApiError extends Error {
     this.details = body.details ?? {};
   }
 
-  /** What is wrong, in one text. */
+  /** Message, code and details in one text. */
   get words() {
     const details = Object.entries(this.details)
       .map(([name, value]) => `${name}: ${[value].flat().join(" ")}`).join("; ");
@@ -36,10 +36,13 @@ export class ApiError extends Error {
 export const get = (path, query, options) => call("GET", path, { query, ...options });
 export const post = (path, body, options) => call("POST", path, { body, ...options });
 
-/** Send a call to a path below /api/v1 and return the answer's JSON; raises `ApiError`, or AbortError by `signal`. */
+/**
+ * Call a path below /api/v1 and return the answer's JSON, with `whole` also its status. Throws `ApiError`, or an
+ * AbortError if `signal` aborts or another caller has signed in.
+ */
 async function call(method, path, { query = {}, body, key, signal, patience = PATIENCE, whole = false } = {}) {
-  const given = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
-  const search = given.length ? `?${new URLSearchParams(given)}` : "";
+  const parameters = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const search = parameters.length ? `?${new URLSearchParams(parameters)}` : "";
   const sent = token;
   if (!sent) throw new DOMException("Not signed in", "AbortError");
   const headers = { Authorization: `Bearer ${sent}` };
@@ -58,7 +61,7 @@ async function call(method, path, { query = {}, body, key, signal, patience = PA
     listeners.reached(false);
     throw new ApiError(answer?.ok ? 0 : answer?.status ?? 0);
   }
-  // What was asked with an earlier token is neither the present caller's to see nor theirs to be told of.
+  // The answer belongs to the caller of the earlier token: another one must not see it.
   if (sent !== token) throw new DOMException("The caller has changed", "AbortError");
   listeners.reached(answer.status < 500 || answer.status === 502);
   if (answer.ok) return whole ? { status: answer.status, body: content } : content;

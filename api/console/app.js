@@ -1,4 +1,4 @@
-// The page around the views: where we are, who is here, what stands still.
+// The page around the views: navigation, sign-in, and banners for a pause and a lost connection.
 
 import { ApiError, get, listen, setToken } from "./api.js";
 import { closeAll } from "./dialog.js";
@@ -110,7 +110,7 @@ async function readOverview() {
 function showPause(pause) {
   const banner = find("pause"), now = JSON.stringify(pause);
   banner.hidden = !pause;
-  // What stands there already is not read out again.
+  // Else screen readers would read it again.
   if (banner.dataset.pause === now) return;
   banner.dataset.pause = now;
   replace(banner, pause && [
@@ -119,7 +119,7 @@ function showPause(pause) {
     button("Resume …", resume, { id: "resume" })]);
 }
 
-/** Ask who is here. What was entered stays in the page, unseen, for the one who comes back. */
+/** Ask to sign in. The page keeps what was entered, hidden, for the case that the same caller comes back. */
 function leave(why) {
   signedIn.abort();
   setToken(null);
@@ -131,14 +131,14 @@ function leave(why) {
 let lostAt = null;
 
 listen({
-  unauthorized: () => isSigningIn() || leave("The token is not accepted any more. Sign in again to go on."),
+  unauthorized: () => isSigningIn() || leave("The token is not accepted any more. Sign in again to continue."),
   reached: (isReached) => {
     if (isReached === !lostAt) return;
     lostAt = isReached ? null : new Date();
     const banner = find("connection");
     banner.hidden = isReached;
     replace(banner, !isReached && h("p", {}, "No answer from the service since ", moment(lostAt.toISOString(),
-      { age: false }), ". What you see may be old; it is asked again."));
+      { age: false }), ". What you see may be old; trying again."));
     if (isReached) announce("The service answers again.");
   },
 });

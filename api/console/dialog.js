@@ -1,60 +1,58 @@
-// The question before an act: what will happen, why, and then what happened.
+// The dialog that confirms an act, and shows its result.
 
 import { ApiError } from "./api.js";
-import { announce, button, field, h, replace } from "./dom.js";
+import { announce, button, field, h, showOutcome } from "./dom.js";
 
-const LONGEST_REASON = 500;
+const MAX_REASON = 500;
 
 /**
- * Ask before an act.
+ * Confirm and perform an act.
  *
- * `lines` say what will happen. `reason` is "required", "optional" or null. `perform(reason)` acts and returns what
- * happened, as text or elements; `after()` is called when the dialog is closed. A refusal is shown and leaves all as
- * it was entered, so that the act can be tried again.
+ * `lines` are its consequences. `isReasonRequired`: else the reason is optional. `perform(reason)` acts and returns
+ * the result, as text or elements; `after()` is called when the dialog closes. After a refusal, the input stays and
+ * the act can be tried again.
  */
-export function ask({ title, lines, label, reason = "required", isDangerous = false, perform, after = () => {} }) {
-  const why = h("textarea", { name: "reason", rows: "3", maxlength: LONGEST_REASON, dir: "auto",
-    required: reason === "required" });
+export function ask({ title, lines, label, isReasonRequired = true, isDangerous = false, perform, after = () => {} }) {
+  const why = h("textarea", { name: "reason", rows: "3", maxlength: MAX_REASON, dir: "auto", required: isReasonRequired });
   const outcome = h("div", { class: "outcome", role: "status" });
   const go = h("button", { type: "submit", class: isDangerous ? "danger" : "primary" }, label);
   const back = button("Go back", () => dialog.close());
   const form = h("form", { novalidate: true, onsubmit: submit },
     h("h2", { id: "dialog-title" }, title),
     h("ul", { class: "consequences" }, lines.filter(Boolean).map((line) => h("li", {}, line))),
-    reason && field(reason === "required" ? "Reason" : "Reason (optional)", why,
-      `Up to ${LONGEST_REASON} characters. It stays on record with your name.`),
+    field(isReasonRequired ? "Reason" : "Reason (optional)", why,
+      `Up to ${MAX_REASON} characters. It stays on record with your name.`),
     outcome, h("div", { class: "buttons" }, go, back));
   const dialog = h("dialog", { "aria-labelledby": "dialog-title", class: "act", onclose: closed }, form);
 
   async function submit(event) {
     event.preventDefault();
-    // It is shown on terminals too, as one line.
-    const given = why.value.trim().replace(/\s+/g, " ");
-    if (reason === "required" && !given) {
+    // The API takes one line, as reasons are shown on terminals too.
+    const reason = why.value.trim().replace(/\s+/g, " ");
+    if (isReasonRequired && !reason) {
       why.setAttribute("aria-invalid", "true");
       why.focus();
-      return tell("danger", "Give a reason first.");
+      return show("danger", "Give a reason first.");
     }
     why.removeAttribute("aria-invalid");
     go.disabled = true;
-    tell("", "Working …");
+    show("", "Working …");
     try {
-      const happened = await perform(given);
+      const result = await perform(reason);
       go.remove();
       back.textContent = "Close";
-      tell("done", happened);
+      show("done", result);
       back.focus();
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       go.disabled = false;
-      tell("danger", error.status ? error.words
+      show("danger", error.status ? error.words
         : "No answer came: it may have been done. It is safe to try again.");
     }
   }
 
-  function tell(kind, ...content) {
-    outcome.dataset.kind = kind;
-    replace(outcome, h("p", {}, content));
+  function show(kind, content) {
+    showOutcome(outcome, kind, h("p", {}, content));
   }
 
   function closed() {
@@ -65,10 +63,10 @@ export function ask({ title, lines, label, reason = "required", isDangerous = fa
 
   document.body.append(dialog);
   dialog.showModal();
-  (reason ? why : go).focus();
+  why.focus();
 }
 
-/** Close every question: the caller is another one. */
+/** Close all dialogs, since another caller has signed in. */
 export function closeAll() {
   for (const dialog of document.querySelectorAll("dialog.act")) dialog.close();
 }

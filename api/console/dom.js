@@ -1,51 +1,55 @@
-// Elements. Text goes in as text: nothing that a caller wrote is ever read as HTML.
+// Making elements. Text is always inserted as text, so what a caller wrote is never parsed as HTML.
 
-/** Make an element. `on…` properties are listeners; `true` sets an empty attribute; null and false are left out. */
+const isSet = (value) => value !== null && value !== undefined && value !== false;
+
+/** Make an element. `on…` properties are listeners; `true` sets an empty attribute; null and false are skipped. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
-    if (value === null || value === undefined || value === false) continue;
+    if (!isSet(value)) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(Infinity).filter(isSet));
   return element;
 }
 
-/** What a caller wrote: isolated from the direction of the text around it. */
+/** A caller's text, whose direction does not affect the text around it. */
 export const text = (value) => h("bdi", { class: "free" }, value);
 
-/** An id, in letters of one width. */
+/** An id, in a monospaced font. */
 export const code = (value) => h("code", {}, value);
 
 export function button(label, onclick, properties = {}) {
   return h("button", { type: "button", onclick, ...properties }, label);
 }
 
-/** A labelled field; `field.input` is its control. */
-export function field(label, input, hint) {
-  input.id ||= `field-${input.name}`;
-  const hintId = `${input.id}-hint`;
-  if (hint) input.setAttribute("aria-describedby", hintId);
-  const row = h("div", { class: "field" }, h("label", { for: input.id }, label), input,
-    hint && h("p", { class: "hint", id: hintId }, hint));
-  row.input = input;
-  return row;
+export function input(name, value, properties = {}) {
+  return h("input", { name, value, autocomplete: "off", dir: "auto", ...properties });
 }
 
-/** A list to choose from: pairs of a value and its label. */
+/** A control with its label and an optional hint. */
+export function field(label, control, hint) {
+  control.id ||= `field-${control.name}`;
+  const hintId = `${control.id}-hint`;
+  if (hint) control.setAttribute("aria-describedby", hintId);
+  return h("div", { class: "field" }, h("label", { for: control.id }, label), control,
+    hint && h("p", { class: "hint", id: hintId }, hint));
+}
+
+/** A drop-down list; `choices` are pairs of a value and its label. */
 export function select(name, choices, chosen) {
   return h("select", { name, id: `field-${name}` },
     choices.map(([value, label]) => h("option", { value, selected: value === chosen }, label)));
 }
 
-/** Terms and what they are; those that are null are left out. */
+/** A list of terms with their values; those without a value are skipped. */
 export function facts(pairs) {
-  const shown = pairs.filter(([, value]) => value !== null && value !== undefined && value !== "" && value !== false);
+  const shown = pairs.filter(([, value]) => isSet(value) && value !== "");
   return h("dl", { class: "facts" }, shown.map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, value))));
 }
 
-/** Where something is: a link to follow, never fetched by the page; text if it is no web address. */
+/** A web address as a link, which the page itself never fetches; any other URI as text. */
 export function address(uri) {
   const isWeb = /^https?:\/\//i.test(uri);
   return isWeb ? h("a", { href: uri, rel: "noreferrer noopener", target: "_blank", class: "free" }, uri) : text(uri);
@@ -55,7 +59,7 @@ export function badge(status) {
   return h("span", { class: "badge", "data-status": status }, status);
 }
 
-/** A moment in the reader's own time zone, and how long ago it is. */
+/** A time in the reader's time zone, with its age unless `age` is false. */
 export function moment(value, { age = true } = {}) {
   if (!value) return null;
   const date = new Date(value);
@@ -75,7 +79,7 @@ function local(date) {
     + `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
-/** Milliseconds in the largest two units. */
+/** A duration of milliseconds in its two largest units. */
 export function duration(milliseconds) {
   const seconds = Math.max(0, milliseconds) / 1000;
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
@@ -89,7 +93,7 @@ export function duration(milliseconds) {
   }).filter(Boolean).join(" ");
 }
 
-/** Put new content in place of the old; the focus stays where it was, by the element's id or address. */
+/** Replace the content of `place`. The focus stays on the element with the same id or href. */
 export function replace(place, ...content) {
   const active = place.contains(document.activeElement) ? document.activeElement : null;
   const selector = active?.id ? `#${CSS.escape(active.id)}`
@@ -98,12 +102,18 @@ export function replace(place, ...content) {
   if (selector) place.querySelector(selector)?.focus({ preventScroll: true });
 }
 
-/** Give an element a text. One that it has already is not read out again. */
+/** Set an element's text, unless it has it already: screen readers would read it again. */
 export function setText(element, value) {
   if (element.textContent !== value) element.textContent = value;
 }
 
-/** Tell those who do not see the page. */
+/** Show the result of an action; `kind` is "danger", "done" or "". */
+export function showOutcome(element, kind, ...content) {
+  element.dataset.kind = kind;
+  replace(element, ...content);
+}
+
+/** Have screen readers read a message. */
 export function announce(message) {
   setText(document.getElementById("announcer"), message);
 }

@@ -1,6 +1,6 @@
-// One job, as an operator sees it: who and what, its claims and its trail; and what an operator may do about it.
+// One job for operators: its data, claims and trail, and the acts on it.
 
-import { ApiError, LONG_PATIENCE, get, post } from "./api.js";
+import { LONG_PATIENCE, get, post } from "./api.js";
 import { ask } from "./dialog.js";
 import { announce, badge, button, code, facts, h, moment, replace, setText, text } from "./dom.js";
 import { artifacts, dispatchFacts, failureFacts, metadataFacts, timeline } from "./parts.js";
@@ -29,15 +29,13 @@ export function showJob({ main, id, signal }) {
       replace(acts, actsOf(job, again));
       replace(body, sections(job));
     } catch (error) {
-      if (error.status === 404) {
-        setText(status, "There is no such job.");
-        replace(acts);
-        replace(body);
-        known = "";
-      } else if (error instanceof ApiError && error.status) setText(status, error.words);
-      throw error;
+      if (error.status !== 404) throw error;
+      setText(status, "There is no such job.");
+      replace(acts);
+      replace(body);
+      return false;
     }
-  }, SECONDS, signal);
+  }, SECONDS, signal, (words) => setText(status, words));
 }
 
 function sections(job) {
@@ -65,82 +63,80 @@ function sections(job) {
 
 const section = (title, ...content) => h("section", {}, h("h2", {}, title), content);
 
-const SEEN_BY_OWNER = "The owner sees that an operator did it and why, not who.";
-
-/** The acts that make sense for a job as it stands. What the API refuses all the same is shown by the question. */
+/** The acts that fit the job's state. The dialog shows what the API refuses all the same. */
 function actsOf(job, after) {
   const { status, dispatch } = job;
   const hasEnded = TERMINAL.includes(status);
   const isUnknown = dispatch?.phase === "UNKNOWN";
-  const act = (id, label, question) => button(label, () => ask({ after, ...question() }), { id: `act-${id}` });
+  const act = (id, label, question) => button(`${label} …`, () => ask({ after, ...question }), { id: `act-${id}` });
   return [
-    dispatch && (isUnknown || !hasEnded) && act("ask", "Ask the orchestrator …", () => asking(job)),
-    isUnknown && act("sent", "Settle as sent …", () => settling(job, "sent")),
+    dispatch && (isUnknown || !hasEnded) && act("ask", "Ask the orchestrator", asking(job)),
+    isUnknown && act("sent", "Settle as sent", changing(job, "settle", SENT, { as: "sent" })),
     (isUnknown || (dispatch?.phase === "SENT" && dispatch.kind === "retry"))
-      && act("release", "Settle as not arrived …", () => settling(job, "release")),
+      && act("release", "Settle as not arrived", changing(job, "settle", RELEASE, { as: "release" })),
     status === "FAILED" && h("a", { class: "button", id: "act-retry", href: addressOfRetries(job) }, "Retry …"),
-    WORKING.includes(status) && act("fail", "Fail …", () => failing(job)),
-    !hasEnded && act("cancel", "Cancel …", () => cancelling(job)),
+    WORKING.includes(status) && act("fail", "Fail", changing(job, "fail", FAIL)),
+    !hasEnded && act("cancel", "Cancel", changing(job, "cancel", CANCEL)),
   ];
 }
 
-/** Some acts ask the orchestrator first, and wait for it. */
-const perform = (job, act, body) => post(`/operations/jobs/${job.id}/${act}`, body, { patience: LONG_PATIENCE });
+const SENT = {
+  title: "Settle as sent?",
+  lines: ["You know that the orchestrator has this dispatch. Nothing is sent.",
+    "The job continues as if the orchestrator had accepted it, and waits for its reports."],
+  label: "Settle as sent",
+};
+const RELEASE = {
+  title: "Settle as not arrived?",
+  lines: ["You know that the orchestrator does not have this dispatch, or that its run is dead.",
+    "The next run or retry sends again. If the orchestrator has it after all, the work is done twice.",
+    "An orchestrator that can be asked is asked first."],
+  label: "Settle as not arrived",
+  isDangerous: true,
+};
+const CANCEL = {
+  title: "Cancel the job?",
+  lines: ["The job is CANCELLED for good: it can be neither run nor retried.",
+    "A dispatch that was not posted is never posted; if the orchestrator may have one, it is notified."],
+  label: "Cancel the job",
+  isDangerous: true,
+};
+const FAIL = {
+  title: "Fail the job?",
+  lines: ["The job is FAILED; it can be retried from its furthest checkpoint.",
+    "The orchestrator is asked first and told to stop the run, if it can do that. A run that continues is refused at "
+      + "its next report."],
+  label: "Fail the job",
+  isDangerous: true,
+};
 
-function stands(job) {
-  return ["The job is ", badge(job.status), job.dispatch ? [", its dispatch ", badge(job.dispatch.phase)] : "", "."];
+/** An act that changes the job, with a reason. */
+function changing(job, path, question, body = {}) {
+  return {
+    ...question,
+    lines: [...question.lines, "The owner sees that an operator did it and why, not who."],
+    perform: async (reason) => state(await perform(job, path, { ...body, reason })),
+  };
 }
 
 function asking(job) {
   return {
     title: "Ask the orchestrator?",
     lines: [["A worker asks it for the dispatch ", code(job.dispatch.dispatch_id), "."],
-      "One that it has is settled by what it says. One that it has not is sent again under the same id, if that is safe."],
+      "If the orchestrator has it, its answer settles the dispatch. If not, it is sent again under the same id, if that "
+        + "is safe."],
     label: "Ask",
-    reason: "optional",
+    isReasonRequired: false,
     perform: async (reason) => {
-      const { state, job: now } = await perform(job, "ask", reason ? { reason } : {});
-      return [state ? ["The orchestrator says: ", badge(state), ". "] : "The run reported by itself meanwhile. ", stands(now)];
+      const { state: answer, job: now } = await perform(job, "ask", reason ? { reason } : {});
+      return [answer ? ["The orchestrator says: ", badge(answer), ". "] : "The run reported by itself meanwhile. ", state(now)];
     },
   };
 }
 
-function settling(job, as) {
-  const isSent = as === "sent";
-  return {
-    title: isSent ? "Settle as sent?" : "Settle as not arrived?",
-    lines: isSent
-      ? ["You know that the orchestrator has this dispatch. Nothing is sent.",
-        "The job goes on as if the orchestrator had accepted it, and waits for its reports.", SEEN_BY_OWNER]
-      : ["You know that the orchestrator does not have this dispatch, or that its run is dead.",
-        "The next run or retry sends again. If the orchestrator has it after all, the work is done twice.",
-        "An orchestrator that can be asked is asked first.", SEEN_BY_OWNER],
-    label: isSent ? "Settle as sent" : "Settle as not arrived",
-    isDangerous: !isSent,
-    perform: async (reason) => stands(await perform(job, "settle", { as, reason })),
-  };
-}
+/** Some acts ask the orchestrator first, and wait for its answer. */
+const perform = (job, act, body) => post(`/operations/jobs/${job.id}/${act}`, body, { patience: LONG_PATIENCE });
 
-function cancelling(job) {
-  return {
-    title: "Cancel the job?",
-    lines: ["The job is CANCELLED for good: it can be neither run nor retried.",
-      "A dispatch that was not posted is never posted; the orchestrator is told of the cancel if it may have one.",
-      SEEN_BY_OWNER],
-    label: "Cancel the job",
-    isDangerous: true,
-    perform: async (reason) => stands(await perform(job, "cancel", { reason })),
-  };
-}
-
-function failing(job) {
-  return {
-    title: "Fail the job?",
-    lines: ["The job is FAILED; it can be retried from its furthest checkpoint.",
-      "The orchestrator is asked first and told to stop the run, where it can be. A run that goes on all the same is "
-        + "refused at its next report.", SEEN_BY_OWNER],
-    label: "Fail the job",
-    isDangerous: true,
-    perform: async (reason) => stands(await perform(job, "fail", { reason })),
-  };
+function state(job) {
+  return ["The job is ", badge(job.status), job.dispatch ? [", its dispatch ", badge(job.dispatch.phase)] : "", "."];
 }

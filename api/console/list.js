@@ -1,9 +1,9 @@
 // A list of jobs; its filters and its page are in the address.
 
-import { ApiError, get } from "./api.js";
-import { badge, button, code, field, h, moment, replace, select, setText, text } from "./dom.js";
+import { get } from "./api.js";
+import { badge, button, code, field, h, input, moment, replace, select, setText, text } from "./dom.js";
 import { poll } from "./polling.js";
-import { VIEWS } from "./words.js";
+import { VIEWS, jobs } from "./words.js";
 
 const SECONDS = 10;
 const AGES = [["", "any time"], ["60", "a minute"], ["600", "10 minutes"], ["3600", "an hour"], ["21600", "6 hours"],
@@ -26,35 +26,28 @@ export function showList({ main, query, signal }) {
     filters(asked), status, head(view), rows, pages);
 
   poll(async () => {
-    try {
-      const page = await get("/operations/jobs", asked, { signal });
-      setText(status, countOf(page));
-      replace(rows, page.items.map((job) => row(job, view)));
-      replace(pages,
-        asked.cursor && h("a", { class: "button", id: "first-page", href: addressOf({ ...asked, cursor: "" }) }, "First page"),
-        page.next_cursor
-          && h("a", { class: "button", id: "next-page", href: addressOf({ ...asked, cursor: page.next_cursor }) }, "Next page"));
-    } catch (error) {
-      if (error instanceof ApiError && error.status) setText(status, error.words);
-      throw error;
-    }
-  }, SECONDS, signal);
+    const page = await get("/operations/jobs", asked, { signal });
+    const toPage = (id, label, cursor) => h("a", { class: "button", id, href: addressOf({ ...asked, cursor }) }, label);
+    setText(status, countOf(page));
+    replace(rows, page.items.map((job) => row(job, view)));
+    replace(pages, asked.cursor && toPage("first-page", "First page", ""),
+      page.next_cursor && toPage("next-page", "Next page", page.next_cursor));
+  }, SECONDS, signal, (words) => setText(status, words));
 }
 
 function countOf({ items, next_cursor: next }) {
   if (!items.length) return next ? "None on this page; there may be more on the next." : "No job.";
-  return `${items.length} ${items.length === 1 ? "job" : "jobs"}${next ? ", and more on the next page" : ""}.`;
+  return `${jobs(items.length)}${next ? ", and more on the next page" : ""}.`;
 }
 
 function addressOf(asked) {
-  const given = Object.entries(asked).filter(([, value]) => value);
-  return `#/jobs?${new URLSearchParams(given)}`;
+  return `#/jobs?${new URLSearchParams(Object.entries(asked).filter(([, value]) => value))}`;
 }
 
 function filters(asked) {
   const ages = AGES.some(([value]) => value === asked.older_than) ? AGES
     : [...AGES, [asked.older_than, `${asked.older_than} seconds`]];
-  const text = (name) => h("input", { name, value: asked[name], autocomplete: "off", dir: "auto" });
+  const text = (name) => input(name, asked[name]);
   const form = h("form", { class: "filters", "aria-label": "Filters" },
     field("Owner", text("owner")), field("Project", text("project_id")), field("Reason", text("reason")),
     field("Older than", select("older_than", ages, asked.older_than)),
@@ -62,8 +55,8 @@ function filters(asked) {
       button("Clear", () => { location.hash = addressOf({ view: asked.view }); })));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    const given = Object.fromEntries([...new FormData(form)].map(([name, value]) => [name, value.trim()]));
-    location.hash = addressOf({ view: asked.view, ...given });
+    const filled = [...new FormData(form)].map(([name, value]) => [name, value.trim()]);
+    location.hash = addressOf({ view: asked.view, ...Object.fromEntries(filled) });
   });
   return form;
 }

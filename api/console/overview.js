@@ -1,4 +1,4 @@
-// How many jobs stand where, read again every few seconds; and the pause.
+// The counts of jobs, claims and messages, refreshed every few seconds; and the pause of dispatching.
 
 import { post } from "./api.js";
 import { ask } from "./dialog.js";
@@ -35,8 +35,8 @@ function tilesOf(overview) {
   });
 }
 
-function counts(title, found) {
-  const rows = Object.entries(found).filter(([, count]) => count);
+function counts(title, counted) {
+  const rows = Object.entries(counted).filter(([, count]) => count);
   return h("section", {}, h("h2", {}, title), rows.length
     ? h("table", {}, h("tbody", {}, rows.map(([name, count]) =>
       h("tr", {}, h("th", { scope: "row" }, name), h("td", {}, String(count))))))
@@ -48,8 +48,8 @@ const reread = () => dispatchEvent(new Event("overview-stale"));
 function pauseAll() {
   ask({
     title: "Pause dispatching?",
-    lines: ["No worker posts a dispatch any more, in the whole fleet, until dispatching is resumed.",
-      "Runs are taken and wait. Callbacks, cancels and asks go on, and so does what is being posted now."],
+    lines: ["No worker posts a dispatch until dispatching is resumed.",
+      "Runs are accepted and wait. Callbacks, cancels and asks continue, and so do posts that have begun."],
     label: "Pause dispatching",
     perform: async (reason) => {
       const { pause } = await post("/operations/pause", { reason });
@@ -63,14 +63,14 @@ function pauseAll() {
 export function resume() {
   ask({
     title: "Resume dispatching?",
-    lines: ["Workers post dispatches again; what waited is sent first.", latest?.pause
+    lines: ["Workers post dispatches again, those that waited first.", latest?.pause
       && ["It is paused since ", moment(latest.pause.since), " by ", text(latest.pause.by), ": ",
         text(latest.pause.reason)]],
     label: "Resume dispatching",
-    reason: "optional",
+    isReasonRequired: false,
     perform: async (reason) => {
       await post("/operations/resume", reason ? { reason } : {});
-      return "Dispatching goes on.";
+      return "Dispatching is resumed.";
     },
     after: reread,
   });

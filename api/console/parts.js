@@ -1,9 +1,9 @@
-// What the operator's and the editor's page of a job have in common.
+// Parts that the operator's and the editor's page of a job share.
 
 import { address, badge, code, duration, facts, h, moment, text } from "./dom.js";
 import { eventWords } from "./words.js";
 
-/** A trail as a list: what, who, when, how long after the event before, by which dispatch. */
+/** A trail as a list: each event with its time, the time since the event before, its actor and its dispatch. */
 export function timeline(events) {
   return h("ol", { class: "timeline" }, events.map((event, number) => {
     const before = events[number - 1];
@@ -26,15 +26,15 @@ function actor(event) {
   return event.operator ? [`${event.actor_type} `, text(event.operator)] : event.actor_type;
 }
 
-/** A job's artifacts: links to follow, none of which the page fetches. */
+/** A job's artifacts as links, none of which the page fetches. */
 export function artifacts(manifest) {
-  const found = Object.entries(manifest).filter(([, value]) => value !== null && value.length !== 0);
-  if (!found.length) return h("p", { class: "hint" }, "None yet.");
-  return facts(found.map(([name, value]) => [name, Array.isArray(value)
-    ? h("ul", {}, value.map((each) => h("li", {}, artifact(each)))) : artifact(value)]));
+  const present = Object.entries(manifest).filter(([, value]) => value !== null && value.length !== 0);
+  if (!present.length) return h("p", { class: "hint" }, "None yet.");
+  return facts(present.map(([name, value]) => [name, Array.isArray(value)
+    ? h("ul", {}, value.map((item) => h("li", {}, artifact(item)))) : artifact(value)]));
 }
 
-// The orchestrator's own keys may hold anything.
+// The orchestrator's own keys may have any value.
 const artifact = (value) => typeof value === "string" ? address(value) : text(JSON.stringify(value));
 
 /** A dispatch and the engine's run. */
@@ -54,7 +54,7 @@ export function dispatchFacts(dispatch) {
     ["Next look", moment(dispatch.due_at, { age: false })],
     ["The engine's run", dispatch.execution_id && code(dispatch.execution_id)],
     ["The engine said", dispatch.run_state],
-    ["Cancel", dispatch.cancel_due && "the orchestrator is still to be told"],
+    ["Cancel", dispatch.cancel_due && "the orchestrator is not notified yet"],
   ]);
 }
 

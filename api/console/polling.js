@@ -1,7 +1,9 @@
-// Doing something again every few seconds: while the page is seen, and a person is there to see it.
+// Repeating a task every few seconds while the page is visible and in use.
+
+import { ApiError } from "./api.js";
 
 const IDLE_MINUTES = 60;
-const SLOWEST_SECONDS = 15;
+const MAX_PAUSE_SECONDS = 15;
 
 let lastInput = Date.now();
 for (const kind of ["pointerdown", "pointermove", "keydown"]) {
@@ -15,10 +17,10 @@ for (const kind of ["pointerdown", "pointermove", "keydown"]) {
 const isIdle = () => Date.now() - lastInput > IDLE_MINUTES * 60_000;
 
 /**
- * Call `task` now, and again so many seconds after it ended, until `signal` ends it or it returns false; less
- * often while it fails. What fails is the task's to show. Returns a function that calls it without the pause.
+ * Call `task` now, and again `seconds` after it has ended, until `signal` aborts or it returns false; less often
+ * while it throws. `showError` gets the text of each refusal. Returns a function that calls the task at once.
  */
-export function poll(task, seconds, signal) {
+export function poll(task, seconds, signal, showError = () => {}) {
   let timer = 0, failures = 0, isRunning = false, isOver = false;
 
   async function turn() {
@@ -28,11 +30,12 @@ export function poll(task, seconds, signal) {
     try {
       isOver = await task() === false;
       failures = 0;
-    } catch {
+    } catch (error) {
       failures += 1;
+      if (error instanceof ApiError && error.status) showError(error.words);
     }
     isRunning = false;
-    const pause = failures ? Math.min(seconds * 2 ** failures, Math.max(SLOWEST_SECONDS, seconds)) : seconds;
+    const pause = failures ? Math.min(seconds * 2 ** failures, Math.max(MAX_PAUSE_SECONDS, seconds)) : seconds;
     if (!signal.aborted) timer = setTimeout(turn, pause * 1000);
   }
 

@@ -1,11 +1,11 @@
-// Who uses the console, and signing in. A name or token is asked for again as soon as the API refuses it.
+// The caller, and signing in, which is needed again as soon as the API refuses the name or token.
 
 import { ApiError, get, setToken } from "./api.js";
-import { field, h, select } from "./dom.js";
+import { field, h, input, select } from "./dom.js";
 
 const IS_DEVELOPMENT = document.documentElement.dataset.auth === "dev";
 
-/** What the caller may do, by what the API answered; null before the first sign-in. */
+/** The caller's name and roles, as the API has answered; null before the first sign-in. */
 export let caller = null;
 
 export const mayTry = () => IS_DEVELOPMENT && caller?.isEditor;
@@ -14,7 +14,7 @@ let dialog = null;
 
 export const isSigningIn = () => dialog !== null;
 
-/** Ask for a token or, in development, a name, until one is accepted; `entered` is called then. */
+/** Ask for a token or, in development, a name, until one is accepted; then call `entered`. */
 export function signIn(why, entered) {
   if (dialog) return;
   const note = h("p", { class: "outcome", role: "alert", "data-kind": "danger" }, why ?? "");
@@ -23,20 +23,20 @@ export function signIn(why, entered) {
     inputs.rows, note, h("div", { class: "buttons" }, h("button", { type: "submit", class: "primary" }, "Sign in")));
   dialog = h("dialog", { id: "sign-in", "aria-labelledby": "sign-in-title",
     oncancel: (event) => event.preventDefault() }, form);
-  // A browser lets a second Escape through.
+  // A second Escape closes it all the same.
   dialog.addEventListener("close", () => dialog?.showModal());
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     note.textContent = "";
-    const given = inputs.token();
-    if (!/^[\x21-\x7e]+$/.test(given)) {
+    const token = inputs.token();
+    if (!/^[\x21-\x7e]+$/.test(token)) {
       note.textContent = IS_DEVELOPMENT ? "Give a name of ASCII letters, without spaces." : "This is not a token.";
       return;
     }
     try {
-      const found = { name: inputs.name(given), ...await roles(given) };
-      const isAnother = JSON.stringify(caller) !== JSON.stringify(found);
-      caller = found;
+      const accepted = { name: inputs.name(token), ...await roles(token) };
+      const isAnother = JSON.stringify(caller) !== JSON.stringify(accepted);
+      caller = accepted;
       const shown = dialog;
       dialog = null;
       shown.close();
@@ -45,7 +45,7 @@ export function signIn(why, entered) {
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
       note.textContent = error.status === 401
-        ? "Not accepted: the token is wrong, or its time is over." : error.words;
+        ? "Not accepted: the token is wrong or has expired." : error.words;
     }
   });
   document.body.append(dialog);
@@ -59,20 +59,20 @@ export function signOut() {
   remembered.clear();
 }
 
-// What was entered in this page's lifetime, so that it need not be typed again. Gone with the page.
+// What was typed, to fill in the form again until the page is closed.
 const remembered = new Map();
 
-function remember(input, otherwise) {
-  input.value = remembered.get(input.name) ?? otherwise;
-  input.addEventListener("input", () => remembered.set(input.name, input.value));
-  return input;
+function remember(control, initial) {
+  control.value = remembered.get(control.name) ?? initial;
+  control.addEventListener("input", () => remembered.set(control.name, control.value));
+  return control;
 }
 
 const ROLES = [["editor,operator", "editor and operator"], ["editor", "editor: has projects and jobs"],
   ["operator", "operator: sees and settles all jobs"]];
 
 function nameInputs() {
-  const name = remember(h("input", { name: "name", autocomplete: "off", autofocus: true }), "alice");
+  const name = remember(input("name", null, { autofocus: true }), "alice");
   const role = remember(select("role", ROLES), ROLES[0][0]);
   return {
     rows: [field("Name", name, "This service runs for development: any name is accepted."), field("Role", role)],
@@ -82,15 +82,15 @@ function nameInputs() {
 }
 
 function tokenInputs() {
-  const token = remember(h("input", { name: "token", type: "password", autocomplete: "off", autofocus: true }), "");
+  const token = remember(input("token", null, { type: "password", autofocus: true }), "");
   return {
-    rows: [field("Token", token, "A JWT with the operator role. It stays in this page's memory and nowhere else.")],
+    rows: [field("Token", token, "A JWT with the operator role. It is kept only in this page's memory.")],
     token: () => token.value.trim(),
     name: subject,
   };
 }
 
-/** Whose token it is, for the eye; who may do what is the API's to say. */
+/** The token's subject, only to be shown: the API decides what it may do. */
 function subject(token) {
   try {
     const payload = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");

@@ -1,7 +1,7 @@
-// For development: a project, a job, its upload, two runs and one dispatch, as an editor.
+// For development: an editor's project and jobs, to see that many runs make one dispatch.
 
 import { ApiError, LONG_PATIENCE, get, post } from "./api.js";
-import { announce, badge, button, code, facts, field, h, moment, replace, select, text } from "./dom.js";
+import { announce, badge, button, code, facts, field, h, input, moment, replace, select, setText, showOutcome, text } from "./dom.js";
 import { artifacts, dispatchFacts, failureFacts, timeline } from "./parts.js";
 import { poll } from "./polling.js";
 import { caller } from "./session.js";
@@ -19,14 +19,14 @@ export function showTrial({ main, signal }) {
     h("p", {}, "You are an editor. Make a project, a job in it, and start the job's workflow as often as you like: "
       + "the orchestrator gets one dispatch."),
     h("form", { class: "filters", "aria-label": "New project", onsubmit: acting(createProject) },
-      field("New project", h("input", { name: "name", value: "Interviews", dir: "auto", autocomplete: "off" })),
+      field("New project", input("name", "Interviews")),
       h("div", { class: "buttons" }, h("button", { type: "submit" }, "Create the project"))),
     h("form", { class: "filters", "aria-label": "New job", onsubmit: acting(createJob) },
-      field("Project", projects), field("New job", h("input", { name: "job_name", value: "My first take", dir: "auto", autocomplete: "off" })),
+      field("Project", projects), field("New job", input("job_name", "My first take")),
       h("div", { class: "buttons" }, h("button", { type: "submit", class: "primary" }, "Create the job"))),
     status, h("h2", {}, "Your jobs, the newest first"), jobs);
 
-  /** Create once, however often the button is pressed while the answer is on its way. */
+  /** Create once, however often the button is pressed before the answer. */
   function acting(create) {
     return async (event) => {
       event.preventDefault();
@@ -34,9 +34,9 @@ export function showTrial({ main, signal }) {
       submit.disabled = true;
       try {
         await create(new FormData(event.target), crypto.randomUUID());
-        tell(status, "", "");
+        showOutcome(status, "", "");
       } catch (error) {
-        tell(status, "danger", error.words ?? "");
+        showOutcome(status, "danger", error.words ?? "");
       }
       submit.disabled = false;
     };
@@ -59,8 +59,8 @@ export function showTrial({ main, signal }) {
     replace(projects, items.map(({ id, name }) => h("option", { value: id, selected: id === chosen }, name)));
   }
 
-  readProjects().catch((error) => tell(status, "danger", error.words ?? ""));
-  // A long poll: one request, answered as soon as any of the caller's jobs has changed.
+  readProjects().catch((error) => showOutcome(status, "danger", error.words ?? ""));
+  // A long poll, answered as soon as any of the caller's jobs has changed.
   let latest = "";
   poll(async () => {
     const follow = { order: "desc", limit: 1, updated_after: latest, wait: WAIT_SECONDS };
@@ -71,11 +71,6 @@ export function showTrial({ main, signal }) {
       h("a", { href: `#/try/${job.id}` }, job.name ? text(job.name) : code(job.id)), badge(job.status),
       h("span", {}, moment(job.created_at)))));
   }, PAUSE_SECONDS, signal);
-}
-
-function tell(status, kind, message) {
-  status.dataset.kind = kind;
-  status.textContent = message;
 }
 
 const FAULTS = [["", "go well"], ["audio", "fail at the audio"], ["transcription", "fail at the transcription"],
@@ -91,18 +86,18 @@ export function showTrialJob({ main, id, signal }) {
   if (caller.isOperator) main.append(h("p", {}, h("a", { href: `#/jobs/${id}` }, "See it as an operator")));
   let known = null;
 
-  // A long poll: it is answered as soon as the state is another.
+  // A long poll, answered as soon as the state changes.
   const again = poll(async () => {
     const query = known ? { wait: WAIT_SECONDS, status_not: known.status } : {};
     try {
       await show(await get(path, query, { signal, patience: WAIT_PATIENCE }));
     } catch (error) {
-      if (error instanceof ApiError && error.status) status.textContent = error.status === 404 ? "There is no such job." : error.words;
-      if (error.status === 404) return false;
-      throw error;
+      if (error.status !== 404) throw error;
+      setText(status, "There is no such job.");
+      return false;
     }
     return !["DONE", "CANCELLED"].includes(known.status);
-  }, PAUSE_SECONDS, signal);
+  }, PAUSE_SECONDS, signal, (words) => setText(status, words));
 
   async function show(job) {
     if (known && job.updated_at < known.updated_at) return;
@@ -121,11 +116,11 @@ export function showTrialJob({ main, id, signal }) {
       h("section", {}, h("h2", {}, "Artifacts"), artifacts(job.manifest)));
   }
 
-  /** Call, note the answer, and look at the job again. */
-  async function act(label, call, words) {
+  /** Post to the job, list the answer, and read the job again. */
+  async function act(label, name, body, words) {
     let line;
     try {
-      const { status: code, body: answer } = await call();
+      const { status: code, body: answer } = await post(`${path}/${name}`, body, { whole: true, patience: LONG_PATIENCE });
       line = [h("strong", {}, `${label}: ${code}`), " ", words(answer)];
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
@@ -138,10 +133,8 @@ export function showTrialJob({ main, id, signal }) {
   }
 
   function actsOf(job) {
-    const cancel = button("Cancel", () => act("Cancel", () => post(`${path}/cancel`, undefined, { whole: true }), () => "The job is cancelled."),
-      { id: "trial-cancel" });
-    const run = button("Run", () => act("Run", () => post(`${path}/run`, undefined, { whole: true, patience: LONG_PATIENCE }), dispatched),
-      { id: "trial-run", class: "primary" });
+    const cancel = button("Cancel", () => act("Cancel", "cancel", undefined, () => "The job is cancelled."), { id: "trial-cancel" });
+    const run = button("Run", () => act("Run", "run", undefined, dispatched), { id: "trial-run", class: "primary" });
     if (["CREATED", "UPLOADING"].includes(job.status)) return [confirmForm(), h("div", { class: "buttons" }, cancel)];
     if (job.status === "FAILED") return [retryForm()];
     if (["DONE", "CANCELLED"].includes(job.status)) return [h("p", { class: "hint" }, "The job has ended.")];
@@ -149,34 +142,34 @@ export function showTrialJob({ main, id, signal }) {
       h("div", { class: "buttons" }, run, cancel)];
   }
 
-  const dispatched = (answer) => [answer.replayed ? "The dispatch stands already: " : "This call made the dispatch: ",
+  const dispatched = (answer) => [answer.replayed ? "The dispatch exists already: " : "This call made the dispatch: ",
     code(answer.dispatch_id)];
 
   function confirmForm() {
     const form = h("form", { class: "filters", "aria-label": "Upload" },
-      field("The video's address", h("input", { name: "video_uri", value: "s3://uploads/interview.mp4", autocomplete: "off" }),
+      field("The video's address", input("video_uri", "s3://uploads/interview.mp4"),
         "Any URI: the demonstration's orchestrator does not open it."),
       field("Let its workflow", select("fault", FAULTS, "")),
       h("div", { class: "buttons" }, h("button", { type: "submit", class: "primary", id: "trial-confirm" }, "Confirm the upload")));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const { video_uri: uri, fault } = Object.fromEntries(new FormData(form));
-      act("Confirm the upload", () => post(`${path}/confirm-upload`, { video_uri: fault ? `${uri}?fail=${fault}` : uri },
-        { whole: true }), () => "The job is ready to run.");
+      const upload = { video_uri: fault ? `${uri}?fail=${fault}` : uri };
+      act("Confirm the upload", "confirm-upload", upload, () => "The job is ready to run.");
     });
     return form;
   }
 
   function retryForm() {
     const form = h("form", { class: "filters", "aria-label": "Retry" },
-      field("Model profile", h("input", { name: "model_profile", value: "standard", autocomplete: "off" })),
+      field("Model profile", input("model_profile", "standard")),
       h("div", { class: "buttons" }, h("button", { type: "submit", class: "primary", id: "trial-retry" }, "Retry")));
-    // One wish has one id, however often the button is pressed.
-    const wish = crypto.randomUUID();
+    // The same for every press of the button, so that they make one retry.
+    const requestId = crypto.randomUUID();
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      const body = { model_profile: new FormData(form).get("model_profile"), client_request_id: wish };
-      act("Retry", () => post(`${path}/retry`, body, { whole: true, patience: LONG_PATIENCE }), dispatched);
+      const retry = { model_profile: new FormData(form).get("model_profile"), client_request_id: requestId };
+      act("Retry", "retry", retry, dispatched);
     });
     return form;
   }

@@ -1,11 +1,13 @@
-// The API's words, in sentences.
+// What the API's names mean, for the reader.
 
 export const VIEWS = {
-  unknown: ["Unknown", "Sent, and no answer came: whether the orchestrator has them is not known."],
+  unknown: ["Unknown", "Sent, but no answer came: the orchestrator may or may not have them."],
   silent: ["Silent", "Started, and the next report is overdue."],
   in_flight: ["In flight", "Claimed or being sent, or of unknown outcome."],
-  failed: ["Failed", "Failed; those whose retry has not reported yet are among them."],
+  failed: ["Failed", "Failed, including those whose retry has not reported yet."],
 };
+
+export const jobs = (number) => `${number} ${number === 1 ? "job" : "jobs"}`;
 
 const EVENTS = {
   "job.created": "Created",
@@ -22,12 +24,12 @@ const EVENTS = {
   "dispatch.unknown": "Outcome unknown: no answer came",
   "dispatch.proved": "Dispatch proved by a callback",
   "dispatch.found": "Dispatch found at the orchestrator",
-  "dispatch.released": "Dispatch given back",
+  "dispatch.released": "Dispatch released",
   "dispatch.superseded": "Dispatch superseded",
-  "dispatch.resent": "Dispatch to be sent again",
+  "dispatch.resent": "Dispatch will be sent again",
   "dispatch.asked": "Orchestrator asked",
   "dispatch.settled": "Dispatch settled by hand",
-  "orchestrator.cancel_notified": "Orchestrator told of the cancel",
+  "orchestrator.cancel_notified": "Orchestrator notified of the cancel",
   "orchestrator.run_failed": "The engine's run ended badly",
   "orchestrator.reported_late": "Late report, not applied",
 };

@@ -1,4 +1,4 @@
-"""The orchestrator's route: it reports each step of a job here."""
+"""The route by which the orchestrator reports each step of a job."""
 
 from datetime import UTC, timedelta
 from hashlib import sha256
@@ -7,13 +7,14 @@ from typing import Any
 
 import orjson
 import structlog
-from flask import Blueprint, Response, request
+from flask import Blueprint, request
+from flask.typing import ResponseReturnValue
+from structlog.contextvars import bind_contextvars
 
+from api import schemas
 from api.auth import is_callback_secret
 from api.context import context, services
-from api.request_log import bind
-from api.requests import STATUS_CALLBACK, ValidationError, read_body, read_json
-from api.responses import json_response
+from api.requests import ValidationError, read_body, read_json
 from api.routes.metrics import count_refusals
 from domain.audit import Actor
 from domain.errors import ExecutionSuperseded, ServiceUnavailable, Unauthorized
@@ -29,17 +30,17 @@ log = structlog.get_logger("api")
 
 blueprint = Blueprint("callbacks", __name__, url_prefix="/api/v1/internal")
 
-# How far ahead a clock may be: a report dated later would make all that follow it out of order.
-_MOST_AHEAD = timedelta(minutes=5)
-# A signature covers the body, so that it is read before the caller is known. However slowly such bodies
-# come, they hold no more threads than these.
-_unknown_readers = BoundedSemaphore(16)
+# How far ahead the sender's clock may be: every later report would be out of order.
+_MAX_AHEAD = timedelta(minutes=5)
+# A signature covers the body, which is therefore read before the caller is authenticated. This many threads
+# at most read such bodies, however slowly they arrive.
+_unauthenticated_readers = BoundedSemaphore(16)
 
 
 @blueprint.before_request
 def _authenticate() -> None:
     settings = services().settings
-    # A signature is never ignored for a secret beside it: a wrong one means that the body was changed.
+    # A signature is checked even if a secret is sent too: a wrong one means that the body was changed.
     if settings.signing_secrets and SIGNATURE_HEADER in request.headers:
         allowed = _is_signed()
     else:
@@ -50,25 +51,25 @@ def _authenticate() -> None:
 
 
 def _is_signed() -> bool:
-    if not _unknown_readers.acquire(blocking=False):
+    if not _unauthenticated_readers.acquire(blocking=False):
         raise ServiceUnavailable
     try:
         body = read_body()
     finally:
-        _unknown_readers.release()
+        _unauthenticated_readers.release()
     return context().signer.is_signed(body, dict(request.headers.items()))
 
 
 @blueprint.post("/jobs/<job_id>/status")
-def report_job_status(job_id: str) -> Response:
+def report_job_status(job_id: str) -> ResponseReturnValue:
     """Report a step of the workflow."""
-    callback = _callback(read_json(STATUS_CALLBACK))
+    callback = _callback(read_json(schemas.STATUS_CALLBACK))
     now, policy = services().now(), services().policy
-    if callback.occurred_at > now + _MOST_AHEAD:
+    if callback.occurred_at > now + _MAX_AHEAD:
         raise ValidationError(occurred_at=["Is more than five minutes in the future."])
 
     def rule(record: Record) -> Decision[bool]:
-        bind(job_id=job_id)
+        bind_contextvars(job_id=job_id)  # the job exists
         return apply_callback(record, callback, now, policy)
 
     try:
@@ -80,22 +81,20 @@ def report_job_status(job_id: str) -> Response:
         raise
     callbacks.labels("replayed" if decision.result else "applied").inc()
     if not decision.result:
-        return Response(status=204)
+        return "", 204
     job = decision.record.job
-    return json_response(
-        {
-            "job_id": job.id,
-            "event_id": callback.event_id,
-            "replayed": True,
-            "current_status": job.status,
-            "latest_applied_occurred_at": job.latest_occurred_at,
-        }
-    )
+    return {
+        "job_id": job.id,
+        "event_id": callback.event_id,
+        "replayed": True,
+        "current_status": job.status,
+        "latest_applied_occurred_at": job.latest_occurred_at,
+    }
 
 
 def _callback(body: dict[str, Any]) -> StatusCallback:
-    # The same for another order of keys, other white space, a default that was spelled out, and for a
-    # workflow that looks at its clock anew in each try.
+    # The digest ignores the order of keys, white space and spelled-out defaults, and `occurred_at`, which a
+    # workflow may read from its clock at each try.
     canonical = orjson.dumps({**body, "occurred_at": None}, option=orjson.OPT_SORT_KEYS)
     failure = Failure(
         code=body["failure_code"], message=body["failure_message"], stage=body["failed_stage"]

@@ -1,6 +1,6 @@
-"""The operator's console: a page of our own and its files. What it shows, it asks the API for.
+"""The operator's console: a static page that reads everything from the API.
 
-Anyone may load it, as it holds no data: the API asks for the token with every call.
+Loading it needs no token, as it holds no data; its calls of the API do.
 """
 
 from functools import cache
@@ -18,7 +18,7 @@ _FILES = Path(__file__).parents[1] / "console"
 
 @blueprint.get("/console")
 def get_console() -> Response:
-    """The page, told how callers sign in."""
+    """The page, with the way in which callers sign in."""
     page = _page().replace("{{auth_mode}}", services().settings.auth_mode)
     policy = {"Content-Security-Policy": CONSOLE_POLICY}
     return Response(page, mimetype="text/html", headers=policy)
@@ -27,7 +27,7 @@ def get_console() -> Response:
 @blueprint.get("/console/<name>")
 def get_console_file(name: str) -> Response:
     """A file of the page."""
-    # It has a Cache-Control of its own (no-cache: keep it, and ask again before using it).
+    # Flask sets Cache-Control to no-cache: browsers keep the file, and revalidate it before each use.
     return send_from_directory(_FILES, name)
 
 

@@ -1,4 +1,4 @@
-"""The API's own description: the specification as it is, and a page to read and try it."""
+"""The API's description: the specification as a file, and Swagger UI to read and try it."""
 
 from functools import cache
 from importlib.metadata import distribution
@@ -8,12 +8,11 @@ from typing import Any
 import yaml
 from flask import Blueprint, Response, send_from_directory
 
-from api.responses import json_response
 from api.security import DOCS_POLICY
 
 blueprint = Blueprint("docs", __name__)
 
-# For its files only: it is never imported. The package swagger-ui-bundle cannot show OpenAPI 3.1.
+# Only its files are used. The package swagger-ui-bundle cannot show OpenAPI 3.1.
 _PACKAGE, _FILES = "flask-openapi3-swagger", "flask_openapi3_swagger/templates/swagger"
 _ASSETS = {
     "swagger-ui.css": "css/swagger-ui.css",
@@ -36,9 +35,10 @@ def get_specification() -> Response:
 
 
 @blueprint.get("/openapi.json")
-def get_specification_as_json() -> Response:
+@cache  # parsing takes about half a second
+def get_specification_as_json() -> Any:
     """The specification, as JSON."""
-    return json_response(_specification())
+    return yaml.safe_load(SPECIFICATION.read_bytes())
 
 
 @blueprint.get("/docs")
@@ -50,24 +50,19 @@ def get_docs() -> Response:
 
 @blueprint.get("/docs/start.js")
 def get_start_script() -> Response:
-    """The page's own script: the content security policy allows none within the page."""
+    """The script of the page, in a file of its own: the content security policy allows no inline script."""
     return Response(_START, mimetype="text/javascript")
 
 
 @blueprint.get("/docs/<name>")
 def get_asset(name: str) -> Response:
-    """A file of the package, so that the page works without the internet."""
+    """A file of Swagger UI, served from here so that the page works offline."""
     return _file(_assets(), _ASSETS.get(name, ""))
-
-
-@cache  # parsing takes about half a second
-def _specification() -> Any:
-    return yaml.safe_load(SPECIFICATION.read_bytes())
 
 
 def _file(directory: Path, name: str, mimetype: str | None = None) -> Response:
     response = send_from_directory(directory, name, mimetype=mimetype)
-    # It has a Cache-Control of its own (no-cache: keep it, and ask again before using it).
+    # Flask has set Cache-Control to no-cache: browsers keep the file, and revalidate it before each use.
     response.headers["Content-Security-Policy"] = DOCS_POLICY
     return response
 

@@ -1,10 +1,10 @@
-"""Whether the process is up, and whether it can serve."""
+"""Liveness and readiness."""
 
-from flask import Blueprint, Response
+from flask import Blueprint
 
 from api.context import services
-from api.requests import refuse_query_and_body
-from api.responses import json_response
+from api.requests import refuse_input
+from api.responses import Shape
 from domain.errors import ServiceUnavailable
 from store import redis_checks
 from store.errors import StoreUnavailable
@@ -14,16 +14,16 @@ blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/healthz")
-def get_health() -> Response:
-    """Say that the process is up."""
-    refuse_query_and_body()
-    return json_response({"status": "ok"})
+def get_health() -> Shape:
+    """Answer as long as the process is up."""
+    refuse_input()
+    return {"status": "ok"}
 
 
 @blueprint.get("/readyz")
-def get_readiness() -> Response:
-    """Say whether it can serve: store and broker answer, and the store keeps what it is told."""
-    refuse_query_and_body()
+def get_readiness() -> Shape:
+    """Check that store and broker answer, and that the store loses nothing. Raises `ServiceUnavailable`."""
+    refuse_input()
     settings = services().settings
     try:
         problems = redis_checks.problems(services().redis, production=settings.production)
@@ -35,4 +35,4 @@ def get_readiness() -> Response:
         not_ready = ServiceUnavailable()
         not_ready.message = f"Not ready: {'; '.join(problems)}."
         raise not_ready
-    return json_response({"status": "ok"})
+    return {"status": "ok"}

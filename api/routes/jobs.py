@@ -4,25 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from flask import Blueprint, Response, request
+from flask import Blueprint
+from flask.typing import ResponseReturnValue
+from structlog.contextvars import bind_contextvars
 
-from api import responses
+from api import schemas
 from api.context import authenticate, principal, services
-from api.request_log import bind, request_id
-from api.requests import (
-    CONFIRM_UPLOAD,
-    JOB_EDIT,
-    JOB_QUERY,
-    OWN_JOBS_QUERY,
-    RETRY,
-    TRAIL_QUERY,
-    ValidationError,
-    page_query,
-    parse_prefer,
-    read_json,
-    read_query,
-    refuse_query_and_body,
-)
+from api.request_log import request_id
+from api.requests import check_profile, page_query, read_json, read_prefer, read_query, refuse_input
+from api.responses import Shape, event_shape, job_shape, page_shape, retry_shape, run_shape
 from api.routes.metrics import count_refusals
 from domain import lifecycle
 from domain.audit import AuditEvent
@@ -30,7 +20,6 @@ from domain.record import Decision, Record, owned
 from domain.retry import decide_retry
 from domain.run import DispatchResult, decide_run
 from observability.metrics import runs
-from settings import split_list
 from store.errors import QueueUnavailable
 from store.lists import Page
 
@@ -41,121 +30,116 @@ blueprint.before_request(authenticate)
 
 
 @blueprint.get("/jobs")
-def list_own_jobs() -> Response:
-    """List the caller's jobs, by creation, or by change those that changed after a moment."""
-    query = read_query(OWN_JOBS_QUERY)
+def list_own_jobs() -> Shape:
+    """List the caller's jobs: by creation, or with `updated_after` by change."""
+    query = read_query(schemas.OWN_JOBS_QUERY)
     user, part = principal().editor(), page_query(query)
-
-    def read() -> Page[Record]:
-        return services().projects.jobs_of_user(user, part, query["status"], query["project_id"])
-
+    jobs_of_user = services().projects.jobs_of_user
+    read = partial(jobs_of_user, user, part, query["status"], query["project_id"])
     if query["wait"] and query["updated_after"]:
         page = services().run_and_wait.wait_for_jobs(user, read, query["wait"])
     else:
         page = read()
-    return responses.page_response(page, responses.job_shape)
+    return page_shape(page, job_shape)
 
 
 @blueprint.get("/jobs/<job_id>")
-def get_job(job_id: str) -> Response:
+def get_job(job_id: str) -> Shape:
     """Show a job, or wait until its state changes."""
-    query = read_query(JOB_QUERY)
+    query = read_query(schemas.JOB_QUERY)
     known, wait = query["status_not"], query["wait"]
     if known and wait:
         user = principal().owner_of_a_resource()
         record = services().run_and_wait.wait_for_change(job_id, user, known, wait)
     else:
         record = _own(job_id)
-    bind(job_id=record.job.id)
-    return responses.json_response(responses.job_shape(record))
+    bind_contextvars(job_id=record.job.id)
+    return job_shape(record)
 
 
 @blueprint.patch("/jobs/<job_id>")
-def edit_job(job_id: str) -> Response:
-    """Give a job another name or other metadata."""
-    body, now = read_json(JOB_EDIT), services().now()
-    decision = _update(job_id, lambda record: lifecycle.edit(record, body, now))
-    return responses.json_response(responses.job_shape(decision.record))
+def edit_job(job_id: str) -> Shape:
+    """Change a job's name or metadata."""
+    body, now = read_json(schemas.JOB_EDIT), services().now()
+    return job_shape(_update(job_id, lambda record: lifecycle.edit(record, body, now)).record)
 
 
 @blueprint.delete("/jobs/<job_id>")
-def delete_job(job_id: str) -> Response:
-    """Delete a job that is at rest, and all that is kept of it."""
-    refuse_query_and_body()
+def delete_job(job_id: str) -> ResponseReturnValue:
+    """Delete a job that is at rest, with everything that is stored of it."""
+    refuse_input()
     user = principal().owner_of_a_resource()
     services().jobs.delete(
         job_id,
         lambda record: lifecycle.ensure_at_rest(owned(record, user)),
         before_write=lambda: services().writes.count(user),
     )
-    bind(job_id=job_id)
-    return Response(status=204)
+    bind_contextvars(job_id=job_id)
+    return "", 204
 
 
 @blueprint.post("/jobs/<job_id>/confirm-upload")
-def confirm_upload(job_id: str) -> Response:
-    """Say where the uploaded video is."""
-    video_uri, now = read_json(CONFIRM_UPLOAD)["video_uri"], services().now()
+def confirm_upload(job_id: str) -> Shape:
+    """Record where the uploaded video is."""
+    video_uri, now = read_json(schemas.CONFIRM_UPLOAD)["video_uri"], services().now()
     decision = _update(
         job_id, lambda record: lifecycle.confirm_upload(record, video_uri, now, request_id())
     )
-    return responses.json_response(
-        {"job": responses.job_shape(decision.record), "replayed": decision.result}
-    )
+    return {"job": job_shape(decision.record), "replayed": decision.result}
 
 
 @blueprint.post("/jobs/<job_id>/run")
-def run_job(job_id: str) -> Response:
+def run_job(job_id: str) -> ResponseReturnValue:
     """Start the job's workflow, once."""
-    refuse_query_and_body()
-    return _dispatch("run", job_id, decide_run, responses.run_shape)
+    refuse_input()
+    return _dispatch("run", job_id, decide_run, run_shape)
 
 
 @blueprint.post("/jobs/<job_id>/retry")
-def retry_job(job_id: str) -> Response:
+def retry_job(job_id: str) -> ResponseReturnValue:
     """Start a failed job's workflow again, from its furthest checkpoint."""
-    body = read_json(RETRY)
-    ensure_allowed_profile(body["model_profile"])
-    return _dispatch("retry", job_id, partial(decide_retry, **body), responses.retry_shape)
+    body = read_json(schemas.RETRY)
+    check_profile(body["model_profile"])
+    return _dispatch("retry", job_id, partial(decide_retry, **body), retry_shape)
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
-def cancel_job(job_id: str) -> Response:
+def cancel_job(job_id: str) -> Shape:
     """Cancel a job."""
-    refuse_query_and_body()
+    refuse_input()
     now, policy = services().now(), services().policy
     try:
         record = _update(
             job_id, lambda record: lifecycle.cancel(record, now, policy, request_id())
         ).record
     except QueueUnavailable:
-        # The job is cancelled; only the word of it to the orchestrator could not be sent, which will learn
-        # of it by the answers to its callbacks.
+        # The job is cancelled, but the message about it was not sent. The orchestrator finds out by the
+        # answers to its callbacks.
         record = _own(job_id)
-    return responses.json_response(responses.job_shape(record))
+    return job_shape(record)
 
 
 @blueprint.get("/jobs/<job_id>/events")
-def list_job_events(job_id: str) -> Response:
+def list_job_events(job_id: str) -> Shape:
     """Read a job's audit trail, oldest first."""
-    query = read_query(TRAIL_QUERY)
+    query = read_query(schemas.TRAIL_QUERY)
     job = _own(job_id).job
+    shape = partial(event_shape, job)
     read = partial(services().jobs.trail, job.id, limit=query["limit"])
     if query["after"] is None:
-        events, end, behind = read(int(query["cursor"]))
-        page = Page(events, str(end) if end < behind else None)
-        return responses.page_response(page, partial(responses.event_shape, job))
+        events, end, length = read(int(query["cursor"]))
+        return page_shape(Page(events, str(end) if end < length else None), shape)
     start = int(query["after"])
 
     def read_own() -> tuple[list[AuditEvent], int, int]:
-        _own(job.id)  # it may be deleted while the caller waits
+        _own(job.id)  # it may have been deleted during the wait
         return read(start)
 
-    # Events that this release leaves out are news too: behind them there may be others.
+    # Compares positions, not events: `trail` skips events of a later release, but others may follow them.
     events, end, _ = services().run_and_wait.long_poll(
         job.id, job.owner, read_own, lambda seen: seen[1] > start, query["wait"]
     )
-    return responses.page_response(Page(events, str(end)), partial(responses.event_shape, job))
+    return page_shape(Page(events, str(end)), shape)
 
 
 def _own(job_id: str) -> Record:
@@ -170,7 +154,7 @@ def _update(job_id: str, rule: Callable[[Record], Decision[Result]]) -> Decision
         lambda record: rule(owned(record, user)),
         before_write=lambda: services().writes.count(user),
     )
-    bind(job_id=job_id)
+    bind_contextvars(job_id=job_id)
     return decision
 
 
@@ -178,23 +162,15 @@ def _dispatch(
     kind: str,
     job_id: str,
     decide: Callable[..., Decision[DispatchResult]],
-    shape: Callable[[str, DispatchResult], responses.Shape],
-) -> Response:
-    most_seconds = services().settings.run_wait_seconds
-    seconds, applied = parse_prefer(request.headers.get("Prefer"), most_seconds)
+    shape: Callable[[str, DispatchResult], Shape],
+) -> ResponseReturnValue:
+    seconds, applied = read_prefer(services().settings.run_wait_seconds)
     user = principal().owner_of_a_resource()
     with count_refusals(runs, kind):
         result = services().run_and_wait.dispatch(job_id, user, decide, seconds, request_id())
     runs.labels(kind, result.outcome.value).inc()
-    bind(job_id=job_id, dispatch_id=result.claim.dispatch_id, epoch=result.claim.epoch)
+    bind_contextvars(job_id=job_id, dispatch_id=result.claim.dispatch_id, epoch=result.claim.epoch)
     headers = {"Location": f"/api/v1/jobs/{job_id}"}
     if applied:
         headers["Preference-Applied"] = applied
-    return responses.json_response(shape(job_id, result), 202 if result.started else 200, headers)
-
-
-def ensure_allowed_profile(profile: str) -> None:
-    """Raise `ValidationError` for a profile that the settings do not allow."""
-    allowed = split_list(services().settings.model_profiles)
-    if profile not in allowed:
-        raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])
+    return shape(job_id, result), 202 if result.started else 200, headers

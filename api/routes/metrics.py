@@ -1,4 +1,4 @@
-"""/metrics for Prometheus: what the web's processes counted, and what the store knows right now."""
+"""/metrics for Prometheus: the counts of all web processes, and gauges that are read from the store."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -22,34 +22,22 @@ from tasks.queues import queue_keys, queue_names
 
 blueprint = Blueprint("metrics", __name__)
 
-MULTIPROC_DIR = "PROMETHEUS_MULTIPROC_DIR"
-# What each says, and the field of the overview that it shows.
-_GAUGES = {
-    "claims_in_flight": ("Claims with an open outcome, of any age.", "in_flight"),
-    "silent_jobs": ("Jobs whose next callback is overdue.", "silent"),
-    "paused": ("Whether an operator has paused dispatching.", "paused"),
-    "oldest_claim_age_seconds": ("Age of the oldest open claim.", "oldest_claim_age"),
-    "oldest_unknown_age_seconds": (
-        "Since the oldest post whose outcome is unknown.", "oldest_unknown_age",
-    ),
-}  # fmt: skip
-
 
 @blueprint.get("/metrics")
 def get_metrics() -> Response:
-    """Show all metrics. It asks for no token: there is nothing in it but numbers."""
+    """Show all metrics. No token is needed: they are only numbers."""
     registry = CollectorRegistry()
     registry.register(StoreCollector(services()))
-    if MULTIPROC_DIR in os.environ:
-        _forget_dead_processes(Path(os.environ[MULTIPROC_DIR]))
+    if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        _drop_dead_processes(Path(directory))
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry.register(REGISTRY)
     return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 
-def _forget_dead_processes(directory: Path) -> None:
-    """Drop what ended processes were doing (the live gauges); what they counted stays."""
+def _drop_dead_processes(directory: Path) -> None:
+    """Remove the live gauges of processes that have ended; their counters stay."""
     for file in directory.glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])
         try:
@@ -61,16 +49,16 @@ def _forget_dead_processes(directory: Path) -> None:
 
 
 class StoreCollector(Collector):
-    """Claims and queues, read when they are asked for. A store that is away is a metric, not a failure.
+    """Gauges of claims and queues, read from the store at each scrape; `store_up` is 0 if it does not answer.
 
-    Every web process of a deployment shows the same: take the greatest, not the sum.
+    Every web process of a deployment shows the same values: take their maximum, not their sum.
     """
 
     def __init__(self, services: Services) -> None:
         self._services = services
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Ask the store; takes a few of its timeouts at the most."""
+        """Read the store. Takes a few of its timeouts at most."""
         try:
             seen, queues = seen_with_queues(self._services)
         except StoreUnavailable:
@@ -80,14 +68,21 @@ class StoreCollector(Collector):
         yield _gauges("claims", "Claims with an open outcome.", "phase", seen.phases)
         lengths = dict(zip(queues, seen.queue_lengths, strict=True))
         yield _gauges("queue_length", "Messages that wait.", "queue", lengths)
-        for name, (help_text, field) in _GAUGES.items():
-            yield _gauge(name, help_text, getattr(seen, field))
+        for name, help_text, value in (
+            ("claims_in_flight", "Claims with an open outcome, of any age.", seen.in_flight),
+            ("silent_jobs", "Jobs whose next callback is overdue.", seen.silent),
+            ("paused", "Whether an operator has paused dispatching.", seen.paused),
+            ("oldest_claim_age_seconds", "Age of the oldest open claim.", seen.oldest_claim_age),
+            ("oldest_unknown_age_seconds", "Since the oldest post whose outcome is unknown.",
+             seen.oldest_unknown_age),
+        ):  # fmt: skip
+            yield _gauge(name, help_text, value)
 
 
 def seen_with_queues(services: Services) -> tuple[Overview, list[str]]:
-    """What the store knows, and the names of the queues that it has the lengths of.
+    """The overview, and the names for its queue lengths: none if the broker is not the store.
 
-    Raises `StoreUnavailable`. Another broker's queues are for its own tools.
+    Raises `StoreUnavailable`.
     """
     settings = services.settings
     names = queue_names(settings) if settings.broker_is_store else []
@@ -109,7 +104,7 @@ def _gauges(
 
 @contextmanager
 def count_refusals(counter: Counter, *labels: str) -> Iterator[None]:
-    """Count in `counter`, by its error code, what is refused inside."""
+    """Count in `counter`, by error code, the errors that are raised inside."""
     try:
         yield
     except (TakeOneError, StoreError) as error:

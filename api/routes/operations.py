@@ -1,27 +1,16 @@
-"""Routes of operators: what is open, silent or failed, of all users, and what may be done about it."""
+"""Routes of operators: any user's jobs that are open, silent or failed, and how to act on them."""
 
 from dataclasses import replace
 from datetime import timedelta
 
-from flask import Blueprint, Response
+from flask import Blueprint
 from marshmallow import Schema
+from structlog.contextvars import bind_contextvars
 
-from api import responses
+from api import responses, schemas
 from api.context import authenticate, principal, services
-from api.request_log import bind, request_id
-from api.requests import (
-    ACT,
-    JOB_VIEW_QUERY,
-    OPTIONAL_ACT,
-    RETRIES,
-    SETTLE,
-    page_query,
-    read_json,
-    read_optional_json,
-    read_query,
-    refuse_query_and_body,
-)
-from api.routes.jobs import ensure_allowed_profile
+from api.request_log import request_id
+from api.requests import check_profile, page_query, read_json, read_query, refuse_input
 from api.routes.metrics import seen_with_queues
 from domain.audit import OperatorAct
 from services.operations import JobFilter
@@ -31,81 +20,74 @@ from store.lists import PageQuery
 blueprint = Blueprint("operations", __name__, url_prefix="/api/v1/operations")
 blueprint.before_request(authenticate)
 
-# A list is read from behind a moment on.
-_ONE_BEFORE = timedelta(microseconds=1)
-
 
 @blueprint.before_request
 def ensure_operator() -> None:
-    """Find out whether the caller is an operator before anything else is looked at."""
+    """Refuse other callers before anything else is checked."""
     principal().operator()
 
 
 @blueprint.get("/overview")
-def get_overview() -> Response:
-    """Show what is going on, in numbers."""
-    refuse_query_and_body()
+def get_overview() -> responses.Shape:
+    """Count jobs, claims and queued messages, and show a pause."""
+    refuse_input()
     return _overview()
 
 
 @blueprint.get("/jobs")
-def list_operator_jobs() -> Response:
+def list_operator_jobs() -> responses.Shape:
     """List the jobs of a view, of all users, oldest first."""
-    query = read_query(JOB_VIEW_QUERY)
+    query = read_query(schemas.JOB_VIEW_QUERY)
     wanted = JobFilter(query["project_id"], query["owner"], query["reason"])
     before = services().now() - timedelta(seconds=query["older_than"])
     part = replace(page_query(query), before=before if query["older_than"] else None)
     page = services().operations.page(View(query["view"]), part, wanted)
-    return responses.page_response(page, responses.operator_job_shape)
+    return responses.page_shape(page, responses.operator_job_shape)
 
 
 @blueprint.get("/jobs/<job_id>")
-def get_operator_job(job_id: str) -> Response:
+def get_operator_job(job_id: str) -> responses.Shape:
     """Show any user's job with its claims and its trail."""
-    refuse_query_and_body()
-    return responses.json_response(
-        responses.job_history_shape(*services().operations.history(job_id))
-    )
+    refuse_input()
+    return responses.job_history_shape(*services().operations.history(job_id))
 
 
 @blueprint.post("/jobs/<job_id>/ask")
-def ask_about_job(job_id: str) -> Response:
-    """Ask the orchestrator about the job's dispatch, and show what followed from its answer."""
-    asked = services().operations.ask(job_id, _act(job_id, OPTIONAL_ACT), request_id())
-    return responses.json_response(
-        {"state": asked.state, "job": responses.operator_job_shape(asked.record)}
-    )
+def ask_about_job(job_id: str) -> responses.Shape:
+    """Ask the orchestrator about the job's dispatch, and act on its answer."""
+    act = _act(job_id, schemas.OPTIONAL_ACT, optional=True)
+    asked = services().operations.ask(job_id, act, request_id())
+    return {"state": asked.state, "job": responses.operator_job_shape(asked.record)}
 
 
 @blueprint.post("/jobs/<job_id>/settle")
-def settle_job(job_id: str) -> Response:
+def settle_job(job_id: str) -> responses.Shape:
     """Settle the job's dispatch as sent, or release it."""
-    act, settlement = _act(job_id, SETTLE), read_json(SETTLE)["settlement"]
-    return responses.json_response(
-        responses.operator_job_shape(services().operations.settle(job_id, settlement, act))
-    )
+    act, settlement = _act(job_id, schemas.SETTLE), read_json(schemas.SETTLE)["settlement"]
+    return responses.operator_job_shape(services().operations.settle(job_id, settlement, act))
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
-def cancel_operator_job(job_id: str) -> Response:
+def cancel_operator_job(job_id: str) -> responses.Shape:
     """Cancel any user's job."""
-    record = services().operations.cancel(job_id, _act(job_id, ACT), request_id())
-    return responses.json_response(responses.operator_job_shape(record))
+    act = _act(job_id, schemas.ACT)
+    return responses.operator_job_shape(services().operations.cancel(job_id, act, request_id()))
 
 
 @blueprint.post("/jobs/<job_id>/fail")
-def fail_job(job_id: str) -> Response:
+def fail_job(job_id: str) -> responses.Shape:
     """Fail any user's job, so that it can be retried."""
-    record = services().operations.fail(job_id, _act(job_id, ACT), request_id())
-    return responses.json_response(responses.operator_job_shape(record))
+    act = _act(job_id, schemas.ACT)
+    return responses.operator_job_shape(services().operations.fail(job_id, act, request_id()))
 
 
 @blueprint.post("/retries")
-def retry_failed_jobs() -> Response:
-    """Start failed jobs again, each by itself."""
-    body = read_json(RETRIES)
-    ensure_allowed_profile(body["model_profile"])
-    part = PageQuery(body["limit"], body["cursor"], after=body["failed_since"] - _ONE_BEFORE)
+def retry_failed_jobs() -> responses.Shape:
+    """Retry failed jobs, each independently of the others."""
+    body = read_json(schemas.RETRIES)
+    check_profile(body["model_profile"])
+    after = body["failed_since"] - timedelta(microseconds=1)  # `after` is exclusive
+    part = PageQuery(body["limit"], body["cursor"], after=after)
     page = services().operations.retry_failed(
         part,
         JobFilter(body["project_id"], reason=body["failure_code"]),
@@ -114,35 +96,32 @@ def retry_failed_jobs() -> Response:
         correlation_id=request_id(),
         dry_run=body["dry_run"],
     )
-    return responses.page_response(page, responses.retried_shape)
+    return responses.page_shape(page, responses.retried_shape)
 
 
 @blueprint.post("/pause")
-def pause_dispatching() -> Response:
-    """Post no dispatch, from any worker."""
-    services().operations.pause(_act(None, ACT))
+def pause_dispatching() -> responses.Shape:
+    """Stop all workers from posting dispatches."""
+    services().operations.pause(_act(None, schemas.ACT))
     return _overview()
 
 
 @blueprint.post("/resume")
-def resume_dispatching() -> Response:
-    """Post dispatches again."""
-    services().operations.resume(_act(None, OPTIONAL_ACT))
+def resume_dispatching() -> responses.Shape:
+    """Let workers post dispatches again."""
+    services().operations.resume(_act(None, schemas.OPTIONAL_ACT, optional=True))
     return _overview()
 
 
-def _act(job_id: str | None, schema: Schema) -> OperatorAct:
-    """Who acts, and why: the reason in the body, which only some acts can be without."""
-    read = read_optional_json if schema is OPTIONAL_ACT else read_json
-    reason = read(schema)["reason"]
+def _act(job_id: str | None, schema: Schema, *, optional: bool = False) -> OperatorAct:
+    """The operator, with the reason from the body. Raises `ResourceNotFound` if there is no such job."""
+    reason = read_json(schema, optional=optional)["reason"]
     if job_id is not None:
-        services().jobs.get(job_id)  # a job that is not there gets no line in the log
-        bind(job_id=job_id)
+        services().jobs.get(job_id)  # first: an id that does not exist is not logged
+        bind_contextvars(job_id=job_id)
     return OperatorAct(principal().operator(), reason)
 
 
-def _overview() -> Response:
+def _overview() -> responses.Shape:
     seen, queues = seen_with_queues(services())
-    return responses.json_response(
-        responses.overview_shape(seen, services().jobs.pauses.current(), queues)
-    )
+    return responses.overview_shape(seen, services().jobs.pauses.current(), queues)

@@ -138,7 +138,7 @@ def test_all_that_failed_is_retried_after_a_dry_run(olga: Console, night: Night)
     told = act(olga, "Retry 4")
     assert "3 started" in told
     assert "1 refused" in told
-    olga.see("main h2", "What came of each")
+    olga.see("main h2", "Results")
     for handle in jobs:
         wait_until(lambda each=handle: each.dispatch["phase"] == "SENT", 15, "it is sent")
         assert len(night.orchestrator.requests_for(handle.id)) == 2

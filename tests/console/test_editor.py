@@ -40,7 +40,7 @@ def test_a_job_is_run_twice_dispatched_once_and_followed_to_its_draft(console: C
     console.click("#trial-run")
     console.see(".answers li", "Run: 202 This call made the dispatch: run-")
     console.click("#trial-run")
-    console.see(".answers li", "Run: 200 The dispatch stands already: run-")
+    console.see(".answers li", "Run: 200 The dispatch exists already: run-")
     named = {each.text.rpartition(" ")[2] for each in console.all(".answers li")[1:]}
     assert len(named) == 1, "one dispatch"
     for status in ("AUDIO_READY", "TRANSCRIPT_READY", "DRAFT_READY"):

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 import pytest
 
-from cli.dispatches import said as pause_in_a_line
+from cli.dispatches import pause_line as pause_in_a_line
 from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import ClaimEvent, Phase, RunState
 from domain.claim_rules import settle_by_operator

@@ -1,4 +1,4 @@
-"""The dashboard and the alert rules ask for metrics and labels that the code has, and for all of them."""
+"""The dashboard and the alert rules use only metrics and labels that the code has, and all of its metrics."""
 
 import json
 import re
@@ -28,9 +28,12 @@ SUFFIXES = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), 
 ADDED_BY_PROMETHEUS = {"le", "instance", "job"}
 
 
+NOT_METRICS = {"and", "or", "unless", "by", "without", "on", "ignoring", "offset", "bool"}
+
+
 @pytest.fixture(scope="module")
 def existing(redis_server: RedisServer) -> dict[str, str]:
-    """Every series that can be asked for, and the metric that it is of."""
+    """The metric of every series that exists."""
     settings = Settings(env="development", redis_url=redis_server.url)
     store = StoreCollector(Services(settings, make_outbox(settings)))
     return {
@@ -42,28 +45,25 @@ def existing(redis_server: RedisServer) -> dict[str, str]:
 
 
 def labels() -> set[str]:
-    """Every label of a metric of ours."""
-    ours = [each for each in vars(metrics).values() if isinstance(each, MetricWrapperBase)]
-    return {label for each in ours for label in each._labelnames} | {"phase", "queue"}
+    """Every label of the service's metrics."""
+    own = [metric for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase)]
+    return {label for metric in own for label in metric._labelnames} | {"phase", "queue"}
 
 
 def expressions() -> list[str]:
-    """All that the dashboard and the rules ask for."""
+    """Every PromQL expression of the dashboard and the rules."""
     shown = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
     return [*shown, *(rule["expr"] for rule in RULES)]
 
 
-NOT_METRICS = {"and", "or", "unless", "by", "without", "on", "ignoring", "offset", "bool"}
-
-
 def names_in(expression: str) -> set[str]:
-    """The metrics that an expression asks for: each word in it that is not of PromQL itself."""
+    """The metrics in an expression: each word that is not PromQL's own."""
     bare = re.sub(r"{[^}]*}|\[[^]]*\]|\b(by|without|on|ignoring) \([^)]*\)", " ", expression)
     return set(re.findall(r"\b[a-zA-Z_]\w*\b(?!\s*\()", bare)) - NOT_METRICS
 
 
 def series_in_rule_tests() -> list[str]:
-    """The series that the rules are tested with: a name misspelt in both would be tested in vain."""
+    """The series that the rules are tested with: a name that is misspelt in both would pass unnoticed."""
     return [series["series"] for test in RULE_TESTS for series in test["input_series"]]
 
 
@@ -73,7 +73,7 @@ def labels_in(expression: str) -> set[str]:
     return {label.strip() for label in grouped.split(",") if label.strip()} | set(matched)
 
 
-def test_all_that_is_asked_for_exists(existing: dict[str, str]) -> None:
+def test_every_metric_and_label_that_is_used_exists(existing: dict[str, str]) -> None:
     known, known_labels = existing.keys(), labels() | ADDED_BY_PROMETHEUS
     for expression in [*expressions(), *series_in_rule_tests()]:
         assert names_in(expression), expression
@@ -81,20 +81,19 @@ def test_all_that_is_asked_for_exists(existing: dict[str, str]) -> None:
         assert labels_in(expression) <= known_labels, expression
 
 
-def test_all_that_exists_is_on_the_dashboard(existing: dict[str, str]) -> None:
-    known = existing
-    shown = {known[name] for each in expressions() for name in names_in(each) if name in known}
-    assert shown == set(known.values())
+def test_every_metric_is_used(existing: dict[str, str]) -> None:
+    used = {name for expression in expressions() for name in names_in(expression)}
+    assert {existing[name] for name in used & existing.keys()} == set(existing.values())
 
 
-def test_the_labels_in_legends_are_those_that_the_expression_keeps() -> None:
+def test_legends_use_only_labels_of_their_expression() -> None:
     for panel in DASHBOARD["panels"]:
         for target in panel["targets"]:
-            named = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
-            assert named <= labels_in(target["expr"]) | {"instance"}, panel["title"]
+            used = set(re.findall(r"{{(\w+)}}", target["legendFormat"]))
+            assert used <= labels_in(target["expr"]) | {"instance"}, panel["title"]
 
 
-def test_every_rule_says_what_is_wrong_and_what_to_do() -> None:
+def test_every_rule_has_a_severity_a_summary_and_a_description() -> None:
     names = [rule["alert"] for rule in RULES]
     assert len(set(names)) == len(names)
     for rule in RULES:
@@ -103,10 +102,10 @@ def test_every_rule_says_what_is_wrong_and_what_to_do() -> None:
         assert balanced(rule["expr"])
 
 
-def test_every_rule_is_seen_to_fire_and_not_to_fire() -> None:
+def test_every_rule_fires_in_a_test_and_stays_quiet_in_another() -> None:
     checks = [check for test in RULE_TESTS for check in test["promql_expr_test"]]
-    labels_seen = [sample["labels"] for check in checks for sample in check["exp_samples"]]
-    fired = {name for each in labels_seen for name in re.findall(r'alertname="(\w+)"', each)}
+    samples = [sample["labels"] for check in checks for sample in check["exp_samples"]]
+    fired = {name for labels in samples for name in re.findall(r'alertname="(\w+)"', labels)}
     assert fired == {rule["alert"] for rule in RULES}
     assert any(not check["exp_samples"] for check in checks)
 
@@ -115,21 +114,21 @@ def test_every_rule_is_seen_to_fire_and_not_to_fire() -> None:
 @pytest.mark.parametrize("arguments", [("check", "alerts.yml"), ("test", "alerts.test.yml")])
 def test_promtool_passes_the_rules(arguments: tuple[str, str]) -> None:
     command, file = arguments
-    told = subprocess.run(
+    result = subprocess.run(
         ["promtool", command, "rules", file],
         cwd=OPS / "prometheus",
         capture_output=True,
         text=True,
         check=False,
     )
-    assert told.returncode == 0, told.stdout + told.stderr
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_the_dashboard_is_one_that_grafana_reads() -> None:
+def test_the_dashboard_is_valid_in_grafana() -> None:
     panels: list[dict[str, Any]] = DASHBOARD["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
-    places = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
-    assert len(places) == len(panels)
+    positions = {(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in panels}
+    assert len(positions) == len(panels)
     for panel in panels:
         assert panel["datasource"]["uid"] == "${source}"
         assert all(balanced(target["expr"]) for target in panel["targets"])

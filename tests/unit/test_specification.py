@@ -1,4 +1,4 @@
-"""What readers and generators of clients need of the specification, beyond what linters ask."""
+"""Rules for the specification that linters do not have: for its readers, and for generated clients."""
 
 import re
 from collections.abc import Iterator
@@ -19,20 +19,20 @@ from tests.support import openapi
 from tests.unit.records import a_claim, a_job, a_retry_claim
 
 PROJECT_ID = "3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10"
-# Of Python alone: \A, \Z, (?P<name>…), (?i) and the like.
+# Only Python has these: \A, \Z, (?P<name>…), (?i) and the like.
 NOT_ECMA = re.compile(r"\\[AZ]|\(\?[^:=!<]|\(\?<[^=!]")
 
 
 def nodes(part: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every mapping of the document, examples left out, with where it stands."""
+    """The path and the node of every mapping in the document, without examples."""
     if isinstance(part, dict):
         yield path, part
-        for name, each in part.items():
+        for name, child in part.items():
             if name not in ("example", "examples"):
-                yield from nodes(each, f"{path}/{name}")
+                yield from nodes(child, f"{path}/{name}")
     elif isinstance(part, list):
-        for number, each in enumerate(part):
-            yield from nodes(each, f"{path}/{number}")
+        for number, child in enumerate(part):
+            yield from nodes(child, f"{path}/{number}")
 
 
 def all_operations() -> list[tuple[str, dict[str, Any]]]:
@@ -42,33 +42,33 @@ def all_operations() -> list[tuple[str, dict[str, Any]]]:
     ]  # fmt: skip
 
 
-def test_everything_says_what_it_is() -> None:
-    def needs_it(path: str) -> bool:
-        named = r"/components/(schemas|headers|parameters|responses|securitySchemes)/\w+$"
-        return bool(re.match(named, path) or re.search(r"/(properties/\w+|parameters/\d+)$", path))
-
-    silent = [
-        path for path, node in nodes(openapi.document())
-        if needs_it(path) and not openapi.resolved(node).get("description")
+def test_everything_has_a_description() -> None:
+    described = re.compile(
+        r"/components/(schemas|headers|parameters|responses|securitySchemes)/\w+$"
+        r"|.*/(properties/\w+|parameters/\d+)$"
+    )
+    parts = [(path, node) for path, node in nodes(openapi.document()) if described.match(path)]
+    missing = [
+        path for path, node in [*parts, *all_operations()]
+        if not openapi.resolved(node).get("description")
     ]  # fmt: skip
-    silent += [path for path, node in all_operations() if not node.get("description")]
-    assert silent == []
+    assert missing == []
 
 
-def test_every_pattern_is_anchored_and_no_dialect_of_python() -> None:
+def test_every_pattern_is_anchored_and_valid_in_ecmascript() -> None:
     patterns = [
         node["pattern"] for _, node in nodes(openapi.document())
         if isinstance(node.get("pattern"), str)
     ]  # fmt: skip
     assert len(patterns) > 5
     wrong = [
-        each for each in patterns
-        if not (each.startswith("^") and each.endswith("$")) or NOT_ECMA.search(each)
+        pattern for pattern in patterns
+        if not (pattern.startswith("^") and pattern.endswith("$")) or NOT_ECMA.search(pattern)
     ]  # fmt: skip
     assert wrong == []
 
 
-def test_a_status_is_jobstatus_and_a_code_errorcode_wherever_one_stands() -> None:
+def test_states_and_error_codes_are_listed_in_one_schema_each() -> None:
     spelled_out = [
         path for path, node in nodes(openapi.document())
         if {"TRANSCRIBING", "FORBIDDEN"} & set(map(str, node.get("enum", [])))
@@ -76,16 +76,16 @@ def test_a_status_is_jobstatus_and_a_code_errorcode_wherever_one_stands() -> Non
     assert spelled_out == ["/components/schemas/JobStatus", "/components/schemas/ErrorCode"]
 
 
-def test_the_states_are_those_of_the_code() -> None:
+def test_the_job_states_match_the_code() -> None:
     assert openapi.document()["components"]["schemas"]["JobStatus"]["enum"] == list(JobStatus)
 
 
-def test_each_operation_says_who_may_call_it() -> None:
+def test_each_operation_has_a_security_requirement() -> None:
     assert [path for path, operation in all_operations() if "security" not in operation] == []
 
 
-def test_each_answer_says_which_headers_it_always_has() -> None:
-    wanted = {
+def test_each_response_documents_its_headers() -> None:
+    required = {
         "401": "WWW-Authenticate",
         "429": "Retry-After",
         "502": "Retry-After",
@@ -94,26 +94,26 @@ def test_each_answer_says_which_headers_it_always_has() -> None:
     missing = [
         (method, path, status, name)
         for method, path, operation in openapi.operations()
-        for status, answer in operation["responses"].items()
-        for name in ("X-Request-Id", wanted.get(status, "X-Request-Id"))
-        if name not in openapi.resolved(answer).get("headers", {})
+        for status, response in operation["responses"].items()
+        for name in ("X-Request-Id", required.get(status, "X-Request-Id"))
+        if name not in openapi.resolved(response).get("headers", {})
     ]
     assert missing == []
 
 
-def test_the_examples_are_as_their_schemas_say() -> None:
+def test_the_examples_match_their_schemas() -> None:
     count = 0
     for path, node in nodes(openapi.document()):
-        given = [node["example"]] if "example" in node else []
-        given += [each["value"] for each in node.get("examples", {}).values()]
-        for example in given:
+        examples = [node["example"]] if "example" in node else []
+        examples += [example["value"] for example in node.get("examples", {}).values()]
+        for example in examples:
             count += 1
             assert "schema" in node, path
             openapi.check_schema(node["schema"], example)
     assert count > 50
 
 
-def test_a_refusal_shows_what_the_examples_of_its_code_show_in_their_order() -> None:
+def test_each_error_has_the_details_of_the_examples_of_its_code_in_their_order() -> None:
     described = {
         (example["value"]["code"], tuple(example["value"].get("details", ())))
         for _, node in nodes(openapi.document())
@@ -121,9 +121,9 @@ def test_a_refusal_shows_what_the_examples_of_its_code_show_in_their_order() -> 
         if "code" in example["value"] and example["value"]["code"] != "VALIDATION_ERROR"
     }
     raised = {
-        (each.code, each.shows)
-        for each in vars(errors).values()
-        if isinstance(each, type) and issubclass(each, errors.TakeOneError) and each.code
+        (kind.code, kind.shows)
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.TakeOneError) and kind.code
     }
     assert raised == described
 
@@ -137,7 +137,7 @@ def test_a_dispatch_is_sent_as_the_webhook_says(webhook: str, claim: Claim) -> N
     openapi.check_webhook(webhook, payload(the_job(), claim, "https://takeone.example.org"))
 
 
-def test_a_dispatch_that_is_not_as_the_webhook_says_is_told_apart() -> None:
+def test_the_check_of_dispatches_finds_those_that_differ_from_the_webhook() -> None:
     good = payload(the_job(), a_claim(), "https://takeone.example.org")
     for bad in (good | {"owner": "alice"}, good | {"video_uri": None}, good | {"job_id": "7"}):
         with pytest.raises(AssertionError):
@@ -147,9 +147,9 @@ def test_a_dispatch_that_is_not_as_the_webhook_says_is_told_apart() -> None:
 
 
 @pytest.mark.parametrize("webhook", ["run", "retry", "cancel"])
-def test_the_service_concludes_from_an_answer_what_the_webhook_says(webhook: str) -> None:
-    answers = openapi.document()["webhooks"][webhook]["post"]["responses"]
+def test_the_outcome_of_each_answer_is_the_one_that_the_webhook_documents(webhook: str) -> None:
+    responses = openapi.document()["webhooks"][webhook]["post"]["responses"]
     for status in range(200, 600):
-        described = answers.get(str(status)) or answers[f"{status // 100}XX"]
+        described = responses.get(str(status)) or responses[f"{status // 100}XX"]
         outcome = outcome_of(Webhook("", Signer([])), Exchange(True, Answer(status, {}, b"", True)))
         assert openapi.resolved(described)["x-outcome"] == outcome.event.value, status

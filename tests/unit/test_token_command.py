@@ -1,4 +1,4 @@
-"""`takeone token`: made where the service itself can make one, and what is made is what it believes."""
+"""`takeone token`: the service accepts its tokens, and it makes none if only the issuer can."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from api.auth import Authenticator, Principal
-from cli.dev import token
+from cli.token import token
 from domain.errors import Unauthorized
 from settings import load_settings
 from tests.acceptance.tokens import RSA_KEY, public_pem
@@ -23,40 +23,40 @@ HS256 = {
 
 @pytest.fixture(autouse=True)
 def fresh_settings() -> Iterator[None]:
-    """No other test sees these settings."""
+    """Hide these settings from other tests."""
     yield
     load_settings.cache_clear()
 
 
-def made(arguments: list[str], settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Result:
-    """What the command does with these settings, which stay for the test."""
+def run(arguments: list[str], settings: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Result:
+    """Run the command with these settings, which stay set for the test."""
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     load_settings.cache_clear()
     return CliRunner().invoke(token, arguments)
 
 
-def believed(result: Result) -> Principal:
-    """Whom the service takes the token's bearer for."""
+def authenticated(result: Result) -> Principal:
+    """The caller that the service sees in the token."""
     return Authenticator(load_settings()).principal(f"Bearer {result.stdout.strip()}")
 
 
 @pytest.mark.parametrize("settings", [{"TAKEONE_ENV": "development"}, HS256], ids=["dev", "HS256"])
-def test_a_token_is_believed_for_its_user_and_role(
+def test_a_token_is_accepted_for_its_user_and_role(
     settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert believed(made(["alice"], settings, monkeypatch)) == Principal("alice", True)
-    assert believed(made(["bob", "--role", "viewer"], settings, monkeypatch)) == Principal(
-        "bob", False
-    )
+    editor = run(["alice"], settings, monkeypatch)
+    assert authenticated(editor) == Principal("alice", True)
+    viewer = run(["bob", "--role", "viewer"], settings, monkeypatch)
+    assert authenticated(viewer) == Principal("bob", False)
 
 
-def test_a_minted_token_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
-    result = made(["alice"], HS256, monkeypatch)
+def test_a_token_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(["alice"], HS256, monkeypatch)
     monkeypatch.setenv("TAKEONE_JWT_KEY", "another-key-that-is-long-enough-for-hs256")
     load_settings.cache_clear()
     with pytest.raises(Unauthorized):
-        believed(result)
+        authenticated(result)
 
 
 @pytest.mark.parametrize(
@@ -68,17 +68,15 @@ def test_a_minted_token_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["JWKS", "PEM"],
 )  # fmt: skip
-def test_no_token_is_made_where_only_the_issuer_can(
+def test_no_token_is_made_if_only_the_issuer_can_make_one(
     settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = made(["alice"], settings, monkeypatch)
+    result = run(["alice"], settings, monkeypatch)
     assert (result.exit_code, result.stdout) == (1, "")
     assert "the issuer makes the tokens" in result.stderr
 
 
-def test_no_token_is_made_where_the_settings_are_incomplete(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    result = made(["alice"], {"TAKEONE_ENV": "production"}, monkeypatch)
+def test_no_token_is_made_if_the_settings_are_incomplete(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(["alice"], {"TAKEONE_ENV": "production"}, monkeypatch)
     assert result.exit_code == 1
     assert "TAKEONE_REDIS_URL is not set" in result.stderr

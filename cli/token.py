@@ -1,4 +1,4 @@
-"""`takeone token`: a token to call the API with."""
+"""`takeone token`: a token for calling the API."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,7 @@ from settings import load_settings, split_list
 @click.option("--role", default=EDITOR_ROLE, show_default=True)
 @click.option("--minutes", type=click.IntRange(1, 1440), default=60, show_default=True)
 def token(user: str, role: str, minutes: int) -> None:
-    """Make a token for USER, where the service itself holds the key: in development, or with HS256."""
+    """Make a token for USER, if the service itself holds the key: in development, or with HS256."""
     settings = settings_of(load_settings)
     if settings.auth_mode == "dev":
         click.echo(f"test:{user}:{role}")
@@ -35,5 +35,5 @@ def token(user: str, role: str, minutes: int) -> None:
         "exp": now + timedelta(minutes=minutes),
         settings.jwt_roles_claim: [role],
     }
-    # Settings with a shared algorithm have a shared key: any other is refused when they are read.
+    # The settings' own checks have made sure that the key fits the algorithm.
     click.echo(jwt.encode(claims, settings.jwt_key.get_secret_value(), shared[0]))
