@@ -21,7 +21,7 @@ from store import keys
 from tests.conftest import NewStack
 from tests.support.behaviours import accept
 from tests.support.client import ApiClient
-from tests.support.flower import wait_until_it_hears
+from tests.support.flower import wait_until_connected
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.sentinels import MASTER, SentinelRedis
 
@@ -188,7 +188,7 @@ def test_flower_follows_the_master_and_no_password_is_on_its_pages(
 ) -> None:
     assert service.flower
     flower = service.flower.url
-    wait_until_it_hears(failover.client, lambda task: look(f"{flower}/api/task/info/{task}").ok)
+    wait_until_connected(failover.client, lambda task: look(f"{flower}/api/task/info/{task}").ok)
     workers = wait_until(
         lambda: look(f"{flower}/api/workers?refresh=1").json(), WORKERS_SHOWN_SECONDS, "the workers"
     )

@@ -15,7 +15,7 @@ from devstack.stack import Stack, procfile_command
 from devstack.waiting import wait_until
 from tests.support.behaviours import refuse
 from tests.support.client import ApiClient
-from tests.support.flower import wait_until_it_hears
+from tests.support.flower import wait_until_connected
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
 
@@ -115,7 +115,7 @@ def flower(
             process.wait_until(lambda: _answers(shown), START_SECONDS, "Flower answers")
             shown.worker()
             # That it asks does not mean that it listens already.
-            wait_until_it_hears(ApiClient(stack.api_url), lambda task: bool(shown.task(task)))
+            wait_until_connected(ApiClient(stack.api_url), lambda task: bool(shown.task(task)))
             yield shown
         finally:
             process.terminate()

@@ -10,7 +10,7 @@ _CONNECTED_SECONDS = 60.0
 _SHOWN_SECONDS = 1.0
 
 
-def wait_until_it_hears(client: ApiClient, is_shown: Callable[[str], bool]) -> None:
+def wait_until_connected(client: ApiClient, is_shown: Callable[[str], bool]) -> None:
     """Start runs until Flower shows one; `is_shown` asks it for the task of a dispatch id."""
 
     def shows_a_new_run() -> bool:
