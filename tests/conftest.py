@@ -67,7 +67,7 @@ def broker_settings(
         yield dict
         return
     if rabbitmq.PROGRAM is None:
-        pytest.skip(rabbitmq.HOW_TO_GET_IT)
+        pytest.skip(rabbitmq.INSTALL_HINT)
     with rabbitmq.RabbitMq(tmp_path_factory.mktemp("rabbitmq"), virtual_hosts=60) as running:
         yield lambda: {"TAKEONE_BROKER_URL": running.broker_url()}
 

@@ -16,10 +16,10 @@ from tests.load.seeds import uploaded_jobs
 from tests.support.behaviours import accept
 from tests.support.client import ApiClient
 from tests.support.connections import connections, dripped
-from tests.support.nginx import HOW_TO_GET_IT, PROGRAM, Nginx
+from tests.support.nginx import INSTALL_HINT, PROGRAM, Nginx
 from tests.support.orchestrator import StubOrchestrator
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason=HOW_TO_GET_IT)
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason=INSTALL_HINT)
 
 CALLERS, SLOW_CALLERS, THREADS = 16, 400, 24
 ROUNDS = 2

@@ -20,10 +20,10 @@ from tests.conftest import NewStack
 from tests.support.certificates import Authority
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.rabbitmq import HOW_TO_GET_IT, PROGRAM, RabbitMq
+from tests.support.rabbitmq import INSTALL_HINT, PROGRAM, RabbitMq
 from tests.support.tcp_proxy import TcpProxy
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason=HOW_TO_GET_IT)
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason=INSTALL_HINT)
 
 # A caller is not kept waiting for a broker that is away, but told so.
 ANSWERED_SECONDS = 3.0

@@ -11,7 +11,7 @@ from devstack.processes import ROOT, Process, clean_environment
 from devstack.stack import Stack, answers
 
 PROGRAM = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/opt/homebrew/bin")
-HOW_TO_GET_IT = "nginx is not installed (apt install nginx-light)"
+INSTALL_HINT = "nginx is not installed (apt install nginx-light)"
 START_SECONDS = 20.0
 
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")

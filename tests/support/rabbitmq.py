@@ -15,7 +15,7 @@ from devstack.processes import Process, clean_environment
 PROGRAM = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin:/opt/homebrew/sbin")
 START_SECONDS = 90.0
 
-HOW_TO_GET_IT = "rabbitmq-server is not installed (apt install rabbitmq-server)"
+INSTALL_HINT = "rabbitmq-server is not installed (apt install rabbitmq-server)"
 
 
 class RabbitMq(Process):
