@@ -51,7 +51,7 @@ class Stack(Startable):
     """
 
     #: Whether a stopping stack lets its processes finish what they do, as in production.
-    is_patient = True
+    drains_on_stop = True
 
     def __init__(
         self,
@@ -137,9 +137,9 @@ class Stack(Startable):
     def stop(self) -> None:
         """Stop everything that is running, Redis last."""
         for process in self.processes:
-            if process in self.workers and not self.is_patient:
+            if process in self.workers and not self.drains_on_stop:
                 process.kill()
-            elif process in self.webs and not self.is_patient:
+            elif process in self.webs and not self.drains_on_stop:
                 process.interrupt()  # a killed one would leave its metrics' files behind
             else:
                 process.ask_to_stop()

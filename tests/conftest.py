@@ -14,7 +14,7 @@ from tests.support.orchestrator import StubOrchestrator
 from tests.support.specification_seen import SpecificationSeen
 
 # No caller is left to be let down when a test's stack stops; what SIGTERM does is tested in tests/load.
-Stack.is_patient = False
+Stack.drains_on_stop = False
 
 CALLBACK_SECRETS = ("first-callback-secret-of-the-tests", "second-callback-secret-of-the-tests")
 
