@@ -116,7 +116,7 @@ class Injector:
             "refuse": link.refuse,
             "hang": link.stall,
             "forget": link.forget,
-            "gateway_page": lambda: link.answer_by_itself(GATEWAY_ANSWER),
+            "gateway_page": lambda: link.respond_with(GATEWAY_ANSWER),
             "lose_answers": link.stall_answers,
         }[fault.kind]()
 

@@ -15,7 +15,7 @@ CONTROL_SECONDS = 5.0
 
 
 def unavailable(*headers: str) -> bytes:
-    """What a gateway says whose servers are away; a page for `answer_by_itself`."""
+    """What a gateway says whose servers are away; a page for `respond_with`."""
     lines = ("HTTP/1.1 503 Service Unavailable", *headers, "Content-Length: 0", "Connection: close")
     return "\r\n".join((*lines, "", "")).encode()
 
@@ -52,7 +52,7 @@ class TcpProxy:
         """Forward nothing more on any open connection, nor its end; new ones are served."""
         self._control(self._forget_all)
 
-    def answer_by_itself(self, page: bytes) -> None:
+    def respond_with(self, page: bytes) -> None:
         """Reset all open connections; answer what comes on new ones with `page`, and forward nothing."""
         self._control(lambda: self._set_page(page))
 
