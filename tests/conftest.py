@@ -11,7 +11,7 @@ from devstack.stack import Stack
 from tests.support import rabbitmq
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.specification_seen import SpecificationSeen
+from tests.support.specification_coverage import SpecificationCoverage
 
 # No caller is left to be let down when a test's stack stops; what SIGTERM does is tested in tests/load.
 Stack.drains_on_stop = False
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let processes that run tests side by side (pytest-xdist) keep out of each other's way."""
-    config.pluginmanager.register(SpecificationSeen())
+    config.pluginmanager.register(SpecificationCoverage())
     process = getattr(config, "workerinput", None)
     if process is not None:
         number = int(process["workerid"].removeprefix("gw"))

@@ -15,10 +15,10 @@ _ELSEWHERE = {
     "503": "tests/acceptance/test_store_and_broker_faults.py sees one for every kind of route",
     "413": "tests/acceptance/test_bad_requests.py, over raw connections",
 }
-_SEEN, _RAN = "specification_seen", "files_of_tests"
+_SEEN, _RAN = "specification_coverage", "files_of_tests"
 
 
-class SpecificationSeen:
+class SpecificationCoverage:
     """A plugin of pytest: a run that passed fails if it ran every acceptance test and missed a status."""
 
     def __init__(self) -> None:
