@@ -126,11 +126,13 @@ class Stack(Startable):
         elif process in self.workers:
             self.wait_for_worker(process)
 
-    def wait_for_web(self, web: Process, limit_seconds: float = START_SECONDS) -> None:
+    @staticmethod
+    def wait_for_web(web: Process, limit_seconds: float = START_SECONDS) -> None:
         """Wait until a web process that was just started answers."""
         web.wait_until(lambda: answers(f"{web.url}/healthz"), limit_seconds, "/healthz answers")
 
-    def wait_for_worker(self, worker: Process, limit_seconds: float = START_SECONDS) -> None:
+    @staticmethod
+    def wait_for_worker(worker: Process, limit_seconds: float = START_SECONDS) -> None:
         """Wait until a worker process that was just started takes tasks."""
         worker.wait_until(lambda: WORKER_READY.search(worker.log()), limit_seconds, "it is ready")
 

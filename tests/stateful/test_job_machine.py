@@ -29,7 +29,7 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from settings import Settings
 from tasks import queues
-from tests.chaos import strangers
+from tests.chaos import intruders
 from tests.conftest import NewStack
 from tests.stateful.contract_model import STEPS, Answer, JobModel, error
 from tests.support.behaviours import (
@@ -250,7 +250,7 @@ class Machine(RuleBasedStateMachine):
     @rule(deed=st.sampled_from(DEEDS))
     def let_a_stranger_act(self, deed: str) -> None:
         if deed == "store" or queues.is_redis(self.world.settings):
-            strangers.DEEDS[deed](self.world)
+            intruders.INTRUSIONS[deed](self.world)
 
     @rule(model=jobs, uri=st.sampled_from(["s3://v1", "s3://v1", "s3://v2"]))
     def confirm(self, model: JobModel, uri: str) -> None:
