@@ -15,7 +15,7 @@ from tests.conftest import NewStack
 from tests.load.seeds import uploaded_jobs
 from tests.support.behaviours import accept
 from tests.support.client import ApiClient
-from tests.support.connections import connections, dripped
+from tests.support.connections import connections, sending_slowly
 from tests.support.nginx import INSTALL_HINT, PROGRAM, Nginx
 from tests.support.orchestrator import StubOrchestrator
 
@@ -142,7 +142,7 @@ def test_400_bodies_that_come_byte_by_byte_hold_up_no_other_caller(
         "POST /api/v1/projects HTTP/1.1\r\nHost: takeone\r\nAuthorization: Bearer test:slow:editor\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    with connections(nginx.url, SLOW_CALLERS, head.encode()) as slow, dripped(slow, body):
+    with connections(nginx.url, SLOW_CALLERS, head.encode()) as slow, sending_slowly(slow, body):
         caller = ApiClient(nginx.url, "alice", timeout_seconds=5)
         for _ in range(20):
             assert caller.create_project().status_code == 201

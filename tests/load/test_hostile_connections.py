@@ -12,7 +12,7 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.conftest import NewStack
 from tests.support.client import ApiClient
-from tests.support.connections import connections, dripped
+from tests.support.connections import connections, sending_slowly
 
 THREADS = 16
 SETTINGS = {
@@ -57,7 +57,7 @@ def test_2000_silent_connections(stack: Stack) -> None:
 
 def test_400_heads_that_come_byte_by_byte(stack: Stack) -> None:
     head = b"GET /healthz HTTP/1.1\r\nHost: takeone\r\nX-Slow: " + b"a" * 1_000
-    with connections(stack.api_url, 400) as slow, dripped(slow, head):
+    with connections(stack.api_url, 400) as slow, sending_slowly(slow, head):
         assert_others_are_served(stack)
 
 
