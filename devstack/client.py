@@ -95,10 +95,7 @@ class ApiClient:
         return self.post(f"/internal/jobs/{job_id}/status", body, headers=headers)
 
     def uploaded_job(
-        self,
-        video_uri: str = "s3://studio/interview.mp4",
-        *,
-        project: dict[str, Any] | None = None,
+        self, video_uri: str = "s3://studio/interview.mp4", *, project: dict[str, Any] | None = None
     ) -> dict[str, Any]:
         """Create a job in `project` or a new one, confirm its upload, and return it; raise for any error."""
         project = project or _created(self.create_project())

@@ -49,11 +49,7 @@ class LocalStack(Startable):
 
     def _orchestrator(self, directory: Path, secret: str, step_seconds: float) -> Process:
         port = free_port()
-        settings = {
-            "PORT": str(port),
-            "CALLBACK_SECRET": secret,
-            "STEP_SECONDS": str(step_seconds),
-        }
+        settings = {"PORT": str(port), "CALLBACK_SECRET": secret, "STEP_SECONDS": str(step_seconds)}
         return Process(
             "orchestrator",
             [sys.executable, "-m", "demo.orchestrator"],

@@ -35,11 +35,7 @@ CLIENTS = 8
 LOAD_SECONDS = 3.0
 POWER_CUT_SECONDS = 1.0
 Fsync = Literal["always", "everysec"]
-CASES: tuple[tuple[Fsync, bool], ...] = (
-    ("always", False),
-    ("everysec", False),
-    ("everysec", True),
-)
+CASES: tuple[tuple[Fsync, bool], ...] = (("always", False), ("everysec", False), ("everysec", True))
 
 
 @dataclass

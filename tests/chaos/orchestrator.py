@@ -47,13 +47,7 @@ class ChaosOrchestrator(StubOrchestrator):
     """Behaves as its seed decides, and records each action before it takes it."""
 
     def __init__(
-        self,
-        port: int,
-        directory: Path,
-        seed: int,
-        secret: str,
-        all_idempotent: bool,
-        engine: str,
+        self, port: int, directory: Path, seed: int, secret: str, all_idempotent: bool, engine: str
     ) -> None:
         super().__init__(port=port)
         self.is_restate = engine == "restate"

@@ -64,9 +64,7 @@ class World(Startable):
         library = compiled_clock(self.directory)
         self.clocks = {
             f"{name}.clock": Clock(
-                self.directory / f"{name}.clock",
-                rng.uniform(-CLOCKS_APART, CLOCKS_APART),
-                library,
+                self.directory / f"{name}.clock", rng.uniform(-CLOCKS_APART, CLOCKS_APART), library
             )
             for name in (*names, "orchestrator")
         }

@@ -256,9 +256,7 @@ class Machine(RuleBasedStateMachine):
         self.compare(model, self.world.client.run(model.id), model.run(self.mode))
 
     @rule(
-        model=jobs,
-        request_id=REQUESTS,
-        profile=st.sampled_from(["standard", "standard", "fast"]),
+        model=jobs, request_id=REQUESTS, profile=st.sampled_from(["standard", "standard", "fast"])
     )
     def retry(self, model: JobModel, request_id: str, profile: str) -> None:
         answer = self.world.client.retry(model.id, request_id, profile)
@@ -347,10 +345,7 @@ class Machine(RuleBasedStateMachine):
         execution_id=EXECUTIONS,
     )
     def report_next_steps(
-        self,
-        model: JobModel,
-        choices: list[tuple[int, dict[str, Any]]],
-        execution_id: str | None,
+        self, model: JobModel, choices: list[tuple[int, dict[str, Any]]], execution_id: str | None
     ) -> None:
         for choice, artifacts in choices:
             if steps := next_steps(model):
