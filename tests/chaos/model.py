@@ -72,8 +72,8 @@ def _refusal(state: State, is_run: bool) -> str | None:
     claim = state.claim
     if is_run:
         return None if state.status == "UPLOADED" else "FSM_TRANSITION_INVALID"
-    awaited = claim is not None and (claim.phase != SENT or claim.awaits_resume)
-    if state.status in RUNNING or awaited:
+    pending = claim is not None and (claim.phase != SENT or claim.awaits_resume)
+    if state.status in RUNNING or pending:
         return "JOB_ALREADY_RUNNING"
     return None if state.status == "FAILED" else "RETRY_NOT_ALLOWED_STATE"
 

@@ -147,14 +147,14 @@ class Graph:
     def _effects(self, current: Configuration, nth: int) -> Iterator[Step]:
         _, progress, state, _ = current
         operation = self.operations[nth]
-        for after, awaited in begin(state, operation):
+        for after, pending in begin(state, operation):
             if after == state:
                 continue
-            if awaited is None or operation.is_ambiguous:
+            if pending is None or operation.is_ambiguous:
                 yield _step_name(operation), _with(progress, nth, DONE), after
             elif may_begin(operation):
                 # Only a 202 distinguishes the caller that made the claim from those that joined it.
-                waiting = awaited._replace(is_first=operation.status == 202)
+                waiting = pending._replace(is_first=operation.status == 202)
                 yield _step_name(operation), _with(progress, nth, waiting), after
 
     def _service_steps(self, state: State, until: float) -> Iterator[tuple[str, State]]:
@@ -219,17 +219,17 @@ class Graph:
             return progress
         if isinstance(progress, Waiting):
             return DONE if is_correct(state, progress, operation) else progress
-        awaited = set(progress)
+        pending = set(progress)
         for after, waiting in begin(state, operation):
             if after == state and waiting is None:
                 return self._after_explanation(operation)
             if after == state and waiting is not None and may_join(operation):
-                awaited.add(waiting)
-        if any(is_correct(state, waiting, operation) for waiting in awaited):
+                pending.add(waiting)
+        if any(is_correct(state, waiting, operation) for waiting in pending):
             return self._after_explanation(operation)
         # A later epoch covers the earlier ones: the last release was tried above, and both will see the next.
-        latest = max((waiting.epoch for waiting in awaited), default=0)
-        return frozenset(waiting for waiting in awaited if waiting.epoch == latest)
+        latest = max((waiting.epoch for waiting in pending), default=0)
+        return frozenset(waiting for waiting in pending if waiting.epoch == latest)
 
     def _after_explanation(self, operation: Operation) -> Progress:
         return EXPLAINED if may_begin(operation) else DONE

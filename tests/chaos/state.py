@@ -22,12 +22,12 @@ REFUSAL_REASONS = {
     429: "unavailable",
 }
 
-_WAY = ["UPLOADED", "AUDIO_EXTRACTING", "AUDIO_READY", "TRANSCRIBING", "TRANSCRIPT_READY"]
-_WAY += ["GENERATING", "DRAFT_READY", "EDITING"]
-STEPS = set(pairwise(_WAY))
+_PATH = ["UPLOADED", "AUDIO_EXTRACTING", "AUDIO_READY", "TRANSCRIBING", "TRANSCRIPT_READY"]
+_PATH += ["GENERATING", "DRAFT_READY", "EDITING"]
+STEPS = set(pairwise(_PATH))
 STEPS |= {(again, again) for again in ("AUDIO_EXTRACTING", "TRANSCRIBING", "GENERATING")}
-STEPS |= {(before, "FAILED") for before in _WAY[1:]}
-STEPS |= {(before, "CANCELLED") for before in [*_WAY, "CREATED", "UPLOADING"]}
+STEPS |= {(before, "FAILED") for before in _PATH[1:]}
+STEPS |= {(before, "CANCELLED") for before in [*_PATH, "CREATED", "UPLOADING"]}
 STEPS |= {("CREATED", "UPLOADED"), ("CREATED", "UPLOADING"), ("UPLOADING", "UPLOADED")}
 
 
@@ -111,7 +111,7 @@ def fail_by_engine(state: State) -> State | None:
     if claim is None or claim.phase != SENT:
         return None
     awaits = claim.awaits_resume and state.status == "FAILED"
-    if not awaits and state.status not in _WAY[1:6]:
+    if not awaits and state.status not in _PATH[1:6]:
         return None
     return state._replace(status="FAILED", claim=claim._replace(dead=True))
 
