@@ -12,6 +12,7 @@ from tests.chaos.checker import Rules, check, check_job, posts_of
 from tests.chaos.history import JobStory, Operation, load_stories
 from tests.chaos.limits import HealingLimit
 from tests.chaos.linearize import explain
+from tests.chaos.model import dispatch_of
 from tests.chaos.report import Run, below_floor
 from tests.chaos.sabotage import SABOTAGES
 from tests.chaos.sample_stories import (
@@ -25,6 +26,7 @@ from tests.chaos.sample_stories import (
 )
 from tests.chaos.schedule import all_names, schedule
 from tests.chaos.search_graph import Post
+from tests.chaos.state import UNKNOWN, Claim, State, fail_send
 
 CASES = Path(__file__).parent / "cases"
 FEW_CONFIGURATIONS = 100_000
@@ -162,6 +164,37 @@ def test_a_run_whose_answer_was_correct_early_may_have_made_a_claim_later() -> N
     assert explain(operations, [refused], idempotent=False).explained
     del operations[2]
     assert not explain(operations, [refused], idempotent=False).explained
+
+
+@pytest.mark.parametrize("resume", ["UPLOADED", "AUDIO_READY", "TRANSCRIPT_READY"])
+def test_a_retry_has_to_resume_from_the_furthest_checkpoint(resume: str) -> None:
+    run = Operation("job-z", "run", {"request_id": "run"}, 0, 2, 202)
+    run.body = {"status": "AUDIO_EXTRACTING"}
+    callbacks = [
+        Operation(
+            "job-z",
+            "callback",
+            {"event_id": status, "status": status, "occurred_at": f"{at}", "execution_id": None},
+            at,
+            at + 0.5,
+            204,
+        )
+        for at, status in enumerate(("AUDIO_READY", "FAILED"), 3)
+    ]
+    request = {"request_id": "retry", "client_request_id": "r", "model_profile": "standard"}
+    retry = Operation("job-z", "retry", request, 6, 8, 202)
+    retry.body = {"status": "FAILED", "resume_from_status": resume}
+    posts = [Post("run-job-z", 1, 202), Post(dispatch_of(retry), 7, 202)]
+    verdict = explain([run, *callbacks, retry], posts, idempotent=False)
+    assert verdict.explained == (resume == "AUDIO_READY")
+
+
+@pytest.mark.parametrize(("resent", "phase"), [(False, None), (True, UNKNOWN)])
+def test_a_failed_resend_leaves_the_earlier_sends_outcome_unknown(
+    resent: bool, phase: str | None
+) -> None:
+    after = fail_send(State(claim=Claim("run-job-z", 2, resent=resent)), "refused")
+    assert (after.claim.phase if after.claim else None) == phase
 
 
 @pytest.mark.parametrize("seed", range(4))
