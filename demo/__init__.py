@@ -1,1 +1,1 @@
-"""Take One at work: an embedded stack, a reference orchestrator and a demonstration."""
+"""A demonstration of Take One on a local stack, and the reference orchestrator."""

@@ -1,4 +1,4 @@
-"""`make demo`: starts everything, tells one video's way, proves each promise, stops everything."""
+"""`make demo`: start the stack, take one video from upload to draft, check each promise, stop the stack."""
 
 import shutil
 import sys
@@ -19,7 +19,7 @@ from devstack.processes import ProcessFailedError
 
 STEP_SECONDS = 0.4
 
-# What a wrong answer looks like from here: said so, not there, late, or not of the shape expected.
+# The exceptions by which a wrong, missing, late or malformed answer shows itself.
 FAILURES = (
     WrongAnswerError,
     ProcessFailedError,
@@ -52,18 +52,17 @@ def main() -> int:
 
 
 def show(console: Console, directory: Path) -> None:
-    """Start the stack, tell the story, sum it up, and stop the stack."""
+    """Start the stack, run the story, print the summary, and stop the stack."""
     with ExitStack() as running:
         with console.status("Starting Redis, web, worker, Flower and a reference orchestrator …"):
             stack = running.enter_context(LocalStack(directory, step_seconds=STEP_SECONDS))
         console.print(addresses(stack))
         story = Story(console, stack)
-        story.tell()
+        story.run()
         console.print(summary(story, stack))
 
 
 def addresses(stack: LocalStack) -> Table:
-    """Where things are while the demo runs."""
     table = Table.grid(padding=(0, 2))
     table.add_row("API", stack.service.api_url)
     table.add_row("API docs", f"{stack.service.api_url}/docs")
@@ -73,7 +72,7 @@ def addresses(stack: LocalStack) -> Table:
 
 
 def summary(story: Story, stack: LocalStack) -> Panel:
-    """What the story has proved, and how to go on."""
+    """Return a panel with what the story has proved, and with the next step."""
     proved = [f"[green]✓[/] {fact}" for fact in story.proved]
     hint = "These addresses end with the demo; `make up` starts the same stack to play with."
     return Panel(

@@ -1,4 +1,4 @@
-"""`make dev`: `make up` with readable logs in front, and processes that start again when their code changes."""
+"""`make dev`: like `make up`, but prints readable logs, and restarts processes when their code changes."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ from demo.up import WATCH_SECONDS, greet, local_stack, until_ctrl_c
 from devstack.local_stack import LocalStack
 from devstack.processes import ROOT, ProcessFailedError
 
-WATCHED = (
+PACKAGES = (
     "api", "domain", "observability", "orchestrators", "services", "settings", "spec", "store", "tasks",
 )  # fmt: skip
 CODE = (".py", ".lua", ".yaml", ".html")
@@ -24,7 +24,7 @@ def main() -> int:
 
 
 def run(console: Console) -> None:
-    """Start the stack, show what it writes, and start again what the code of changed."""
+    """Start the stack, print its logs, and restart web and worker when the code changes."""
     with ExitStack() as running:
         stack = local_stack(TAKEONE_LOG_FORMAT="console")
         logs = LogReader(stack)
@@ -41,7 +41,7 @@ def run(console: Console) -> None:
 
 
 def restart(console: Console, stack: LocalStack) -> None:
-    """Start web and worker again; code that does not start is said, and waits for its next change."""
+    """Restart web and worker; report code that does not start, and wait for its next change."""
     console.print("[bold]The code changed: starting again[/]")
     for process in [*stack.service.webs, *stack.service.workers]:
         try:
@@ -51,20 +51,20 @@ def restart(console: Console, stack: LocalStack) -> None:
 
 
 def newest_code() -> float:
-    """When a file of code was last changed."""
-    files = (path for name in WATCHED for path in (ROOT / name).rglob("*") if path.suffix in CODE)
+    """Return when a source file was last changed, as a Unix timestamp."""
+    files = (path for name in PACKAGES for path in (ROOT / name).rglob("*") if path.suffix in CODE)
     return max(path.stat().st_mtime for path in files)
 
 
 class LogReader:
-    """Reads what the stack's processes write from now on."""
+    """Reads what the stack's processes log from now on."""
 
     def __init__(self, stack: LocalStack) -> None:
         processes = [*stack.service.webs, *stack.service.workers]
-        self._ends = {each.log_path: size_of(each.log_path) for each in processes}
+        self._ends = {process.log_path: size_of(process.log_path) for process in processes}
 
     def new_lines(self) -> Iterator[str]:
-        """Each whole line, with its process's name before it."""
+        """Yield each complete line, prefixed with its process's name."""
         for path, end in self._ends.items():
             if size_of(path) <= end:
                 continue
@@ -77,7 +77,7 @@ class LogReader:
 
 
 def size_of(path: Path) -> int:
-    """The size of a file, 0 if there is none."""
+    """Return the size of a file, or 0 if it does not exist."""
     return path.stat().st_size if path.exists() else 0
 
 

@@ -1,14 +1,13 @@
-"""The reference orchestrator: takes a dispatch, and reports its way by status callbacks.
+"""The reference orchestrator: accepts a dispatch, and reports each step by a status callback.
 
-It shows what Take One expects of the other side, speaks HTTP only and knows nothing of Take One's
-code: one execution for one Idempotency-Key, one event_id for one report however often it is sent,
-and an end to the work when the answer says that the job is over or another's.
+It shows what Take One expects of an orchestrator, uses HTTP only and none of Take One's code. It starts one
+execution for one Idempotency-Key, keeps a report's event_id when it sends the report again, and stops an
+execution when the answer says that the job has ended or belongs to another execution.
 
     PORT=9000 CALLBACK_SECRET=… STEP_SECONDS=0.5 python -m demo.orchestrator
 
-A `video_uri` that ends in `?fail=audio`, `?fail=transcription` or `?fail=generation` lets that
-step fail, the first time; a retry of it goes well. Executions live in memory: a restart forgets
-them.
+A `video_uri` that ends in `?fail=audio`, `?fail=transcription` or `?fail=generation` makes that step fail; a
+retry succeeds. Executions are kept in memory only: they are lost on a restart.
 """
 
 import os
@@ -25,7 +24,7 @@ from werkzeug.serving import WSGIRequestHandler
 
 REQUIRED = ("job_id", "project_id", "video_uri", "callback_url")
 
-# Each step of the work: the status to report, and the artifact that stands when it is reached.
+# Each step of the work: the status to report, and the artifact that exists by then.
 STEPS: list[tuple[str, str | None]] = [
     ("AUDIO_EXTRACTING", None),
     ("AUDIO_READY", "audio_uri"),
@@ -34,7 +33,7 @@ STEPS: list[tuple[str, str | None]] = [
     ("GENERATING", None),
     ("DRAFT_READY", "draft_uri"),
 ]
-# Nothing is left to make after a draft: it goes back to the editor.
+# After a draft there is no work left: the job goes back to the editor.
 HAND_OVER: list[tuple[str, str | None]] = [("EDITING", None)]
 FAILING_STEPS = {
     "audio": "AUDIO_EXTRACTING",
@@ -60,7 +59,7 @@ class Execution:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def shown(self) -> dict[str, Any]:
-        """What GET /executions tells of it."""
+        """Return the execution as GET /executions shows it."""
         return {
             "job_id": self.order["job_id"],
             "dispatch_id": self.dispatch_id,
@@ -72,7 +71,7 @@ class Execution:
 
 
 def steps_of(order: dict[str, Any]) -> list[tuple[str, str | None]]:
-    """Return the steps that an order asks for: all, or those after a retry's checkpoint."""
+    """Return the steps of an order: all, or those after a retry's checkpoint."""
     reached = order.get("resume_from_status")
     for index, (status, artifact) in enumerate(STEPS):
         if artifact and status == reached:
@@ -81,9 +80,9 @@ def steps_of(order: dict[str, Any]) -> list[tuple[str, str | None]]:
 
 
 def failing_step(order: dict[str, Any]) -> str | None:
-    """Return the status after which the order's video asks to fail; a retry never does."""
-    _, _, wish = order["video_uri"].partition("?fail=")
-    return None if "resume_from_status" in order else FAILING_STEPS.get(wish)
+    """Return the status after which the order is to fail, by its `video_uri`; None for a retry."""
+    _, _, step = order["video_uri"].partition("?fail=")
+    return None if "resume_from_status" in order else FAILING_STEPS.get(step)
 
 
 class Walk:
@@ -97,7 +96,7 @@ class Walk:
         self.session.headers["X-Callback-Secret"] = secret
 
     def run(self) -> None:
-        """Do step after step until the end, a failure or a word to stop."""
+        """Do the steps until the end, a failure or a stop."""
         order = self.execution.order
         fails_at = failing_step(order)
         for status, artifact in steps_of(order):
@@ -109,7 +108,7 @@ class Walk:
                 return
 
     def failure(self, stage: str) -> dict[str, str]:
-        """The fields of a report that a stage failed."""
+        """Return the fields of a FAILED report."""
         return {
             "failure_code": f"{stage}_FAILED",
             "failure_message": "the demo was asked to fail here",
@@ -117,7 +116,7 @@ class Walk:
         }
 
     def report(self, status: str, **fields: Any) -> bool:
-        """Work for one step, then report it until it is answered; False when that is the end."""
+        """Work for one step, then report it until it is answered; return False if the execution ends here."""
         if self.execution.stop.wait(self.step_seconds):
             return False
         refusal = self.deliver(self.callback(status, fields))
@@ -128,7 +127,7 @@ class Walk:
         return True
 
     def callback(self, status: str, fields: dict[str, Any]) -> dict[str, Any]:
-        """The body of a status callback. It stays the same, event_id and all, if sent again."""
+        """Return the body of a status callback; the same body, with the same event_id, is sent again."""
         execution_id = self.execution.execution_id
         return {
             "event_id": f"{execution_id}-{status}",
@@ -142,7 +141,7 @@ class Walk:
         }
 
     def deliver(self, body: dict[str, Any]) -> str | None:
-        """Post a callback until it is answered; return None, or why it was refused for good."""
+        """Post a callback until it is answered; return None, or why it was finally refused."""
         for attempt in range(CALLBACK_TRIES):
             answer = self.post(body)
             if answer is not None and answer.ok:
@@ -155,7 +154,7 @@ class Walk:
         return "UNREACHABLE"
 
     def post(self, body: dict[str, Any]) -> requests.Response | None:
-        """Post a callback once; None when there was no answer."""
+        """Post a callback once; return None without an answer."""
         url = self.execution.order["callback_url"]
         try:
             return self.session.post(
@@ -174,7 +173,7 @@ def code_of(answer: requests.Response) -> str:
 
 
 def checked_order() -> tuple[str, dict[str, Any]]:
-    """Return the request's Idempotency-Key and body; raise BadRequest if either is not whole."""
+    """Return the request's Idempotency-Key and body; raise BadRequest if either is incomplete."""
     key = request.headers.get("Idempotency-Key", "")
     body = request.get_json()
     missing = [name for name in REQUIRED if not isinstance(body, dict) or not body.get(name)]
@@ -184,7 +183,7 @@ def checked_order() -> tuple[str, dict[str, Any]]:
 
 
 def create_app(secret: str, step_seconds: float = 0.5) -> Flask:
-    """Build the orchestrator; its callbacks carry `secret`, and each step takes `step_seconds`."""
+    """Create the orchestrator; its callbacks have the header value `secret`, each step takes `step_seconds`."""
     app = Flask("orchestrator")
     executions: dict[str, Execution] = {}
     lock = threading.Lock()
@@ -219,7 +218,7 @@ def create_app(secret: str, step_seconds: float = 0.5) -> Flask:
 
 
 def main() -> None:
-    """Serve on HOST and PORT, as the environment says."""
+    """Serve on HOST and PORT of the environment."""
     WSGIRequestHandler.protocol_version = "HTTP/1.1"  # keeps connections open
     app = create_app(os.environ["CALLBACK_SECRET"], float(os.environ.get("STEP_SECONDS", "0.5")))
     host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "9000"))

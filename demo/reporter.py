@@ -1,4 +1,4 @@
-"""Shows on a console what was called and what it answered, and holds each claim to it."""
+"""Prints calls and their answers, and checks them."""
 
 import re
 from typing import Any
@@ -10,22 +10,21 @@ UUID = re.compile(r"([0-9a-f]{8})(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class WrongAnswerError(Exception):
-    """The service did not do what it promises; the message says what was expected and seen."""
+    """The service broke a promise; the message has the expected and the actual result."""
 
 
 class Reporter:
-    """Tells on a console what holds, and keeps in `proved` what is to be said at the end."""
+    """Prints each check that holds, and collects in `proved` the facts for the summary."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.proved: list[str] = []
 
     def chapter(self, title: str) -> None:
-        """Begin a chapter."""
         self.console.print(f"\n[bold]{title}[/]")
 
     def call(self, what: str, expected: int, answer: requests.Response) -> dict[str, Any]:
-        """Show an answer, check its status, and return its body."""
+        """Print an answer and return its body; raise WrongAnswerError for another status than `expected`."""
         request, status = answer.request, answer.status_code
         path = UUID.sub(r"\1…", request.path_url)
         if status != expected:
@@ -37,15 +36,11 @@ class Reporter:
         return body
 
     def check(self, claim: str, holds: bool, seen: object = None) -> None:
-        """Show a claim that holds; raise WrongAnswerError for one that does not."""
+        """Print a claim that holds; raise WrongAnswerError otherwise."""
         if not holds:
             raise WrongAnswerError(f"{claim}: no. Seen: {seen}")
-        self.say(f"[green]✓[/] {claim}")
+        self.print(f"[green]✓[/] {claim}")
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Print one line of a chapter."""
         self.console.print(f"  {line}", soft_wrap=True, highlight=False)
-
-    def prove(self, fact: str) -> None:
-        """Keep a fact for the end of the story."""
-        self.proved.append(fact)

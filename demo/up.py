@@ -1,7 +1,7 @@
 """`make up`: the same stack as the demo's, in the foreground, with data that survives a restart.
 
-It takes PORT and every TAKEONE_ variable of its environment. It listens on this machine alone, and pages
-from the usual ports of development servers on localhost may call it (TAKEONE_CORS_ORIGINS).
+It uses PORT and every TAKEONE_ variable of its environment. It listens on the loopback interface only, and
+allows pages from the usual development ports of localhost to call it (TAKEONE_CORS_ORIGINS).
 """
 
 import os
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def until_ctrl_c(run: Callable[[Console], None], farewell: str = "") -> int:
-    """Run until Ctrl-C or SIGTERM; return 0, or 1 if it cannot be started."""
+    """Run until Ctrl-C or SIGTERM; return 0, or 1 if the stack cannot be started."""
     treat_sigterm_as_ctrl_c()
     console = Console()
     try:
@@ -48,7 +48,7 @@ def until_ctrl_c(run: Callable[[Console], None], farewell: str = "") -> int:
 
 
 def run(console: Console) -> None:
-    """Start the stack, say how to call it, and keep its processes alive."""
+    """Start the stack, print how to call it, and restart processes that end."""
     with ExitStack() as running:
         with console.status("Starting Redis, web, worker, Flower and a reference orchestrator …"):
             stack = running.enter_context(local_stack())
@@ -59,7 +59,7 @@ def run(console: Console) -> None:
 
 
 def local_stack(**settings: str) -> LocalStack:
-    """Return the stack with its data in the checkout, and with the settings of this environment."""
+    """Return the stack, with its data in the checkout and with this environment's settings."""
     given = {name: value for name, value in os.environ.items() if name.startswith("TAKEONE_")}
     return LocalStack(
         DIRECTORY,
@@ -71,7 +71,7 @@ def local_stack(**settings: str) -> LocalStack:
 
 
 def revive(console: Console, stack: LocalStack) -> None:
-    """Start what has ended, as a production supervisor would."""
+    """Restart each process that has ended, as a supervisor does in production."""
     for process in stack.processes:
         if not process.is_running:
             console.print(f"{process.name} ended; starting it again", highlight=False)
@@ -79,7 +79,7 @@ def revive(console: Console, stack: LocalStack) -> None:
 
 
 def greet(console: Console, stack: LocalStack) -> None:
-    """Print the addresses and curl lines that work as they are."""
+    """Print the addresses, and curl commands that work as printed."""
     api = stack.service.api_url
     lines = [
         f"[bold]Take One is up.[/]  Ctrl-C stops it; logs and data are in {DIRECTORY}",
@@ -111,12 +111,12 @@ def greet(console: Console, stack: LocalStack) -> None:
 
 
 def curl(rest: str) -> str:
-    """Return a curl line with a development token."""
+    """Return a curl command with a development token."""
     return f"  curl -s -H 'Authorization: Bearer test:alice:editor' {rest}"
 
 
 def ready_job(stack: LocalStack) -> dict[str, Any]:
-    """Make a job that is ready to run, in the first project of the development user."""
+    """Create a job in UPLOADED, in the first project of the development user."""
     alice = ApiClient(stack.service.api_url, "alice")
     projects = alice.get("/projects").json()["items"]
     return alice.uploaded_job(project=projects[0] if projects else None)

@@ -1,1 +1,1 @@
-"""Real processes on one machine, started and stopped together: for the demo, the tests and the benchmark."""
+"""Starts and stops real processes on one machine, for the demo, the tests and the benchmark."""

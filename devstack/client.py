@@ -1,4 +1,4 @@
-"""A small client of Take One's API: one method for each call, the raw answer back."""
+"""A small client of Take One's API: one method for each call, which returns the raw response."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -12,15 +12,15 @@ CONNECTIONS = 64
 
 
 def now() -> str:
-    """The time as RFC 3339 in UTC, as `occurred_at` wants it."""
+    """Return the current UTC time in RFC 3339, the format of `occurred_at`."""
     return datetime.now(UTC).isoformat()
 
 
 class ApiClient:
-    """Calls the API of `base_url` as one user; every call has a timeout, none raises for a status.
+    """Calls the API at `base_url` as one user; every call has a timeout, none raises for a status.
 
-    `token` replaces the development token `test:<user>:<role>`; an empty one sends no
-    Authorization header at all. Keyword arguments of a call go on to requests, such as `headers`.
+    `token` replaces the development token `test:<user>:<role>`; with an empty one, no Authorization header is
+    sent. The methods pass `options`, such as `headers`, to `requests.Session.request`.
     """
 
     def __init__(
@@ -55,41 +55,33 @@ class ApiClient:
         return self.call("POST", f"/api/v1{path}", json=json, **options)
 
     def create_project(self, name: str = "Interviews", **options: Any) -> requests.Response:
-        """Create a project."""
         return self.post("/projects", {"name": name}, **options)
 
     def create_job(self, project_id: str, json: Any = None, **options: Any) -> requests.Response:
-        """Create a job in a project."""
         return self.post(f"/projects/{project_id}/jobs", json, **options)
 
     def edit_job(self, job_id: str, **fields: Any) -> requests.Response:
-        """Give a job another name or other metadata."""
+        """Change a job's `name` or `metadata`."""
         return self.call("PATCH", f"/api/v1/jobs/{job_id}", json=fields)
 
     def delete_job(self, job_id: str) -> requests.Response:
-        """Delete a job."""
         return self.call("DELETE", f"/api/v1/jobs/{job_id}")
 
     def job(self, job_id: str, **options: Any) -> requests.Response:
-        """Read a job."""
         return self.get(f"/jobs/{job_id}", **options)
 
     def confirm_upload(self, job_id: str, video_uri: str) -> requests.Response:
-        """Confirm that a job's video was uploaded."""
         return self.post(f"/jobs/{job_id}/confirm-upload", {"video_uri": video_uri})
 
     def run(self, job_id: str, **options: Any) -> requests.Response:
-        """Start a job's workflow."""
         return self.post(f"/jobs/{job_id}/run", **options)
 
     def cancel(self, job_id: str) -> requests.Response:
-        """Cancel a job."""
         return self.post(f"/jobs/{job_id}/cancel")
 
     def retry(
         self, job_id: str, client_request_id: str, model_profile: str = "standard", **options: Any
     ) -> requests.Response:
-        """Retry a failed job."""
         body = {"model_profile": model_profile, "client_request_id": client_request_id}
         return self.post(f"/jobs/{job_id}/retry", body, **options)
 
@@ -98,17 +90,14 @@ class ApiClient:
         return self.get(f"/jobs/{job_id}/events", **options)
 
     def callback(self, job_id: str, secret: str, body: dict[str, Any]) -> requests.Response:
-        """Report a status, as the orchestrator does."""
+        """Send a status callback with the orchestrator's secret."""
         headers = {"X-Callback-Secret": secret}
         return self.post(f"/internal/jobs/{job_id}/status", body, headers=headers)
 
     def uploaded_job(
-        self,
-        video_uri: str = "s3://studio/interview.mp4",
-        *,
-        project: dict[str, Any] | None = None,
+        self, video_uri: str = "s3://studio/interview.mp4", *, project: dict[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Create a job in `project` or in a new one, confirm the upload, and return the job."""
+        """Create a job in `project` or a new one, confirm its upload, and return it; raise for any error."""
         project = project or _created(self.create_project())
         job = _created(self.create_job(project["id"]))
         confirmed: dict[str, Any] = _created(self.confirm_upload(job["id"], video_uri))["job"]
@@ -116,7 +105,7 @@ class ApiClient:
 
 
 def status_report(status: str, **fields: Any) -> dict[str, Any]:
-    """Return the body of a status callback with a fresh event_id, of now; `fields` go over it."""
+    """Return the body of a status callback with a new event_id and the current time; `fields` override it."""
     return {
         "event_id": str(uuid4()),
         "status": status,

@@ -1,4 +1,4 @@
-"""Everything on one machine: the stack, and the reference orchestrator beside it."""
+"""The whole stack on one machine: the service and the reference orchestrator."""
 
 import secrets
 import signal
@@ -16,8 +16,8 @@ ORCHESTRATOR_START_SECONDS = 15.0
 class LocalStack(Startable):
     """The service, its Redis and Flower, and an orchestrator whose steps take `step_seconds`.
 
-    With `append_only` the data in `directory` is there again at the next start. The API takes
-    `preferred_port` if it is free. `settings` are TAKEONE_ variables, over those of the stack.
+    With `append_only`, the data in `directory` survives a restart. The API listens on `preferred_port` if that
+    is free. `settings` are TAKEONE_ variables that override those of the stack.
     """
 
     def __init__(
@@ -49,11 +49,7 @@ class LocalStack(Startable):
 
     def _orchestrator(self, directory: Path, secret: str, step_seconds: float) -> Process:
         port = free_port()
-        settings = {
-            "PORT": str(port),
-            "CALLBACK_SECRET": secret,
-            "STEP_SECONDS": str(step_seconds),
-        }
+        settings = {"PORT": str(port), "CALLBACK_SECRET": secret, "STEP_SECONDS": str(step_seconds)}
         return Process(
             "orchestrator",
             [sys.executable, "-m", "demo.orchestrator"],
@@ -64,11 +60,10 @@ class LocalStack(Startable):
 
     @property
     def processes(self) -> list[Process]:
-        """Every process of it."""
         return [self.service.redis, *self.service.processes, self.orchestrator]
 
     def start_orchestrator(self) -> None:
-        """Start the orchestrator, and wait until it answers."""
+        """Start the orchestrator and wait until it answers."""
         url = f"{self.orchestrator.url}/executions"
         self.orchestrator.start()
         self.orchestrator.wait_until(
@@ -76,7 +71,7 @@ class LocalStack(Startable):
         )
 
     def flower_address(self) -> str:
-        """Where Flower is; nothing waits for it, so it may still be starting."""
+        """Return Flower's address for display; it may still be starting, since nothing waits for it."""
         flower = self.service.flower
         if flower is None or not flower.is_running:
             return "not running"
@@ -94,5 +89,5 @@ class LocalStack(Startable):
 
 
 def treat_sigterm_as_ctrl_c() -> None:
-    """Let SIGTERM leave the program by KeyboardInterrupt, past every `__exit__`, as Ctrl-C does."""
+    """Raise KeyboardInterrupt on SIGTERM, as on Ctrl-C, so that every `__exit__` runs."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""The process groups that must not outlive this program; see `devstack.watchdog`, which ends them."""
+"""Registers the process groups that must not outlive this program; `devstack.watchdog` ends them."""
 
 import atexit
 import subprocess
@@ -9,14 +9,14 @@ from devstack import watchdog
 
 
 class _Watchdog:
-    """The one watchdog process of this program, started with the first group to watch."""
+    """The watchdog process of this program, started when the first group is added."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: subprocess.Popen[str] | None = None
 
-    def tell(self, line: str) -> None:
-        """Send one line; see `devstack.watchdog` for what it may say."""
+    def send(self, line: str) -> None:
+        """Send one line in the format of `devstack.watchdog`."""
         with self._lock:
             if self._child is None:
                 self._child = self._start()
@@ -30,11 +30,11 @@ class _Watchdog:
             [sys.executable, "-I", watchdog.__file__],
             stdin=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C in the terminal is not for it
+            start_new_session=True,  # so that Ctrl-C in the terminal does not end it
         )
 
     def close(self) -> None:
-        """Close the pipe, which ends every group still listed, and wait for that."""
+        """Close the pipe, on which the watchdog ends every group still listed; wait for that."""
         with self._lock:
             if self._child is not None and self._child.stdin is not None:
                 self._child.stdin.close()
@@ -45,10 +45,10 @@ _watchdog = _Watchdog()
 
 
 def add(group: int) -> None:
-    """Let the process group end with this program, however that ends."""
-    _watchdog.tell(f"+{group}")
+    """End the process group when this program ends, in whatever way."""
+    _watchdog.send(f"+{group}")
 
 
 def discard(group: int) -> None:
     """Forget a process group that has ended."""
-    _watchdog.tell(f"-{group}")
+    _watchdog.send(f"-{group}")

@@ -1,12 +1,12 @@
-"""Ports of the loopback interface that nothing listens on."""
+"""Free ports of the loopback interface."""
 
 import random
 import socket
 
 HOST = "127.0.0.1"
 
-# Below the range from which Linux and macOS take the local ports of outgoing connections:
-# a process that is stopped and started again must find its port as free as it left it.
+# Below the ephemeral ports of Linux and macOS: no outgoing connection takes the port of a process while it
+# restarts.
 LISTENING_PORTS = range(20_000, 32_000)
 
 _given_out: set[int] = set()
@@ -14,16 +14,16 @@ _share = slice(None)
 
 
 def take_share(number: int, count: int) -> None:
-    """Give out only the ports of one of `count` programs that run at once; `number` is from 0.
+    """Return only the ports of share `number` of `count` (from 0), when several programs run concurrently.
 
-    A port that is given out and not listened on yet looks free to the others.
+    Otherwise two could be given the same port, before the first listens on it.
     """
     global _share
     _share = slice(number, None, count)
 
 
 def is_free(port: int) -> bool:
-    """Tell whether a server could listen on `port` now."""
+    """Return whether a server could listen on `port` now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -34,7 +34,7 @@ def is_free(port: int) -> bool:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """Return `preferred` if it is free, else a free port; never the same one twice."""
+    """Return `preferred` if it is free, else another free port; never the same one twice."""
     candidates = [preferred] if preferred else []
     candidates += random.sample(LISTENING_PORTS[_share], 200)
     for port in candidates:

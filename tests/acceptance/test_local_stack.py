@@ -79,7 +79,7 @@ def test_a_change_of_the_code_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path:
     from demo import dev
 
     monkeypatch.setattr(dev, "ROOT", tmp_path)
-    for name in dev.WATCHED:
+    for name in dev.PACKAGES:
         (tmp_path / name).mkdir()
         (tmp_path / name / "module.py").write_text("")
     before = dev.newest_code()

@@ -207,7 +207,7 @@ def test_retry_after_is_waited_for(
 ) -> None:
     due = int(time.time()) + 4
     told = formatdate(due, usegmt=True) if form == "date" else "4"
-    proxy.answer_by_itself(unavailable(f"Retry-After: {told}"))
+    proxy.respond_with(unavailable(f"Retry-After: {told}"))
     creating = calling(remote.create_project, "Interviews")
     wait_until(lambda: proxy.connections_made, 20, "it has tried")
     proxy.restore()
@@ -356,7 +356,7 @@ def test_following_goes_on_where_it_was_once_the_service_answers_again(
     events = calling(some, followed.follow_events(job, timeout=30), 3)
     changes = calling(some, followed.follow_jobs(timeout=30), 3)
     wait_until(lambda: proxy.connections_made >= 4, 20, "both wait")
-    proxy.answer_by_itself(unavailable())
+    proxy.respond_with(unavailable())
     begun = proxy.connections_made
     dora.cancel(job)
     other = dora.uploaded_job()["id"]

@@ -1,6 +1,6 @@
-"""Runs the world, breaks it, lets it heal, and judges: exit 0 if the promise held, 1 if not.
+"""Run the service under faults, let it heal, and check what happened.
 
-Exit 2 if it was not broken as far as can be told, and a job is undecided.
+Exit status: 0 if every promise held, 1 if one was broken, 2 if none was but the checker gave up on a job.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from devstack.local_stack import treat_sigterm_as_ctrl_c
 from devstack.processes import ROOT
 from tests.chaos import faults, healing, report, sabotage, schedule
 from tests.chaos.checker import Rules, check
-from tests.chaos.clients import Crowd
+from tests.chaos.clients import ClientPool
 from tests.chaos.history import History, JobStory, load_stories, moment, save_stories
 from tests.chaos.limits import HOLD_SECONDS, healing_limit
 from tests.chaos.world import World
@@ -23,43 +23,46 @@ STORIES = "stories.json.gz"
 
 
 def arguments() -> argparse.Namespace:
-    """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seconds", type=float, default=180, help="of load and faults")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--fsync", choices=["always", "everysec"], default="always")
     parser.add_argument(
-        "--deduplicates",
+        "--idempotent",
         choices=["by-seed", "yes", "no"],
         default="by-seed",
-        help="declare that the orchestrator deduplicates; by-seed: every third seed",
+        help="whether the orchestrator honours the Idempotency-Key for every job; by-seed: every third seed",
     )
     parser.add_argument(
         "--engine",
         choices=["by-seed", "webhook", "restate"],
         default="by-seed",
-        help="what the orchestrator speaks: a webhook, or Restate's protocol, which can be asked; by-seed: "
+        help="the orchestrator's protocol: a webhook, or Restate's, which can be queried; by-seed: Restate on "
         "every second seed",
     )
-    parser.add_argument("--sabotage", choices=sorted(sabotage.SABOTAGES), help="must be noticed")
+    parser.add_argument(
+        "--sabotage",
+        choices=sorted(sabotage.SABOTAGES),
+        help="falsify one job; the check must fail",
+    )
     parser.add_argument("--directory", type=Path, help="keep data, logs and stories here")
     parser.add_argument("--recheck", type=Path, help="check the stories of an earlier run again")
     return parser.parse_args()
 
 
 def main() -> int:
-    """Run, or check again."""
     treat_sigterm_as_ctrl_c()
     options = arguments()
     console = Console(width=110)
-    declared = options.seed % 3 == 0 if options.deduplicates == "by-seed" else None
-    all_deduplicate = options.deduplicates == "yes" if declared is None else declared
     engine = options.engine
     if engine == "by-seed":
         engine = "webhook" if options.seed % 2 else "restate"
-    asks = engine == "restate"
-    all_deduplicate = all_deduplicate or asks
-    rules = Rules(0 if all_deduplicate else HOLD_SECONDS, all_deduplicate, asks)
+    queryable = engine == "restate"
+    declared = (
+        options.seed % 3 == 0 if options.idempotent == "by-seed" else options.idempotent == "yes"
+    )
+    all_idempotent = declared or queryable
+    rules = Rules(0 if all_idempotent else HOLD_SECONDS, all_idempotent, queryable)
     directory = options.directory or ROOT / "artifacts" / "chaos" / f"seed-{options.seed}"
     directory = directory / f"{moment():.0f}"
     if options.recheck:
@@ -68,47 +71,47 @@ def main() -> int:
         run = None
     else:
         directory.mkdir(parents=True)
-        world = World(directory, options.seed, options.fsync, all_deduplicate, engine)
+        world = World(directory, options.seed, options.fsync, all_idempotent, engine)
         run, stories = chaos(console, world, options.seconds)
         save_stories(stories, directory / STORIES)
     return judge(console, run, stories, rules, directory, options)
 
 
 def chaos(console: Console, world: World, seconds: float) -> tuple[report.Run, list[JobStory]]:
-    """Load and faults, then healing; return what happened."""
+    """Apply load and faults, then wait for healing; return the run and each job's story."""
     planned = schedule.schedule(world.seed, seconds)
     limit = healing_limit(world.settings)
-    dedup = "declared to deduplicate" if world.all_deduplicate else "mixed, job by job"
-    engine = "Restate's protocol" if world.asks else f"webhook, {dedup}"
+    keys = "honours every key" if world.all_idempotent else "mixed, job by job"
+    engine = "Restate's protocol" if world.queryable else f"webhook, {keys}"
     console.print(
         f"seed {world.seed}, {seconds:g} s, {len(planned)} faults, orchestrator: {engine}"
     )
     console.print(f"healing limit: {limit}", soft_wrap=True)
     history, injector = History(), faults.Injector(world, planned)
-    crowd = Crowd(world, history)
+    clients = ClientPool(world, history)
     with world:
-        crowd.start()
+        clients.start()
         injector.start()
         injector.wait(seconds)
-        crowd.stop()
+        clients.stop()
         injector.stop()
         run = report.Run(seconds, world.seed, limit, planned, injector.fired)
-        _heal(world, crowd, injector, run)
+        _heal(world, clients, injector, run)
         run.emptied_messages = injector.emptied_messages
-        run.died_by_themselves = injector.died_by_themselves
-        run.problems = injector.problems + crowd.problems
-        return run, healing.gather(world, crowd.jobs, history)
+        run.crashed = injector.crashed
+        run.problems = injector.problems + clients.problems
+        return run, healing.gather(world, clients.jobs, history)
 
 
-def _heal(world: World, crowd: Crowd, injector: faults.Injector, run: report.Run) -> None:
-    """Let everything heal by itself; then one more run of every second job, and a read of all."""
+def _heal(world: World, clients: ClientPool, injector: faults.Injector, run: report.Run) -> None:
+    """Wait for healing without outside help; then run every second job once more, and read all."""
     world.calm_orchestrator()
     run.healed_after, run.healing = healing.wait_until_healed(
-        world, crowd, run.limit.seconds, injector.supervise
+        world, clients, run.limit.seconds, injector.supervise
     )
-    crowd.call_once_more([job for job in crowd.jobs if job.number % 2 == 0], "run")
-    healing.wait_until_healed(world, crowd, run.limit.seconds, injector.supervise)
-    crowd.call_once_more(crowd.jobs, "read")
+    clients.call_once_more([job for job in clients.jobs if job.number % 2 == 0], "run")
+    healing.wait_until_healed(world, clients, run.limit.seconds, injector.supervise)
+    clients.call_once_more(clients.jobs, "read")
 
 
 def judge(
@@ -119,17 +122,17 @@ def judge(
     directory: Path,
     options: argparse.Namespace,
 ) -> int:
-    """Check the stories, print the report; return the exit code."""
+    """Check the stories and print the report; return the exit code."""
     if options.sabotage:
         stories = sabotage.SABOTAGES[options.sabotage](stories)
     verdicts = check(stories, rules)
-    run = run or report.Run.of_the_past(options.seconds, options.seed)
-    run.asks = rules.asks
+    run = run or report.Run.from_stories(options.seconds, options.seed)
+    run.queryable = rules.queryable
     report.show(console, run, verdicts)
-    report.tell_open_jobs(console, run, verdicts, directory)
+    report.show_open_jobs(console, run, verdicts, directory)
     shortfalls = list(report.below_floor(run, verdicts)) if not options.recheck else []
     for shortfall in shortfalls:
-        console.print(f"✗ proves too little: {shortfall}")
+        console.print(f"✗ not enough happened: {shortfall}")
     failed = bool(shortfalls) or any(verdict.violations for verdict in verdicts)
     undecided = any(verdict.undecided for verdict in verdicts)
     if not (failed or undecided or options.directory or options.recheck):
@@ -143,5 +146,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("\nStopped, and no process is left.")
+        print("\nStopped; no process is left running.")
         sys.exit(130)

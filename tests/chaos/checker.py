@@ -1,4 +1,4 @@
-"""The verdict on a run: what became of each job, and everything that breaks the promise."""
+"""The verdict on a run: each job's end, and every violation of what the service promises."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -15,21 +15,23 @@ from tests.chaos.search_graph import Post
 
 @dataclass(frozen=True)
 class Rules:
-    """What the run's settings promise: `hold_seconds` is 0 where unknowns are sent again at once, and `asks` is
-    whether the engine can be asked.
+    """What the run's settings promise.
+
+    `hold_seconds`: how long an unknown outcome is held; 0 where it is sent again at once.
+    `idempotent`: the orchestrator honours every Idempotency-Key. `queryable`: the engine can be queried.
     """
 
     hold_seconds: float
-    deduplicates: bool
-    asks: bool = False
+    idempotent: bool
+    queryable: bool = False
 
 
 @dataclass
 class JobVerdict:
-    """One job's end, and what is wrong with it.
+    """One job's end and its violations.
 
-    `undecided` says why its answers were neither explained nor shown to be wrong: no fault of the
-    service, and no proof of anything either. `as_recorded`: the order of its trail explains them.
+    `undecided` says why the search for an order was given up: neither a pass nor a violation.
+    `as_recorded`: the order of its trail explains the answers.
     """
 
     story: JobStory
@@ -41,22 +43,21 @@ class JobVerdict:
 
 
 def check(stories: list[JobStory], rules: Rules) -> list[JobVerdict]:
-    """Check every job."""
     return [check_job(story, rules) for story in stories]
 
 
 def check_job(story: JobStory, rules: Rules) -> JobVerdict:
-    """Check one job: its end, its executions, its answers, its trail, and the order of it all."""
+    """Check one job: its end, executions, answers and trail, and that some order explains them."""
     verdict = JobVerdict(story, end_of(story))
     proceeding = proceeding_executions(story)
     verdict.duplicates = sum(len(names) - 1 for names in proceeding.values())
     found = verdict.violations
     if verdict.end in (STUCK, LOST):
         found.append(f"{verdict.end}: {_brief(story)}")
-    if verdict.end == UNKNOWN and rules.deduplicates:
+    if verdict.end == UNKNOWN and rules.idempotent:
         found.append(f"unknown, and nothing settled it: {_brief(story)}")
     if (story.claim or {}).get("phase") == "SENT" and (story.claim or {}).get("cancel_due"):
-        found.append("the orchestrator was not told of the cancel")
+        found.append("the cancel never reached the orchestrator")
     for dispatch, names in proceeding.items():
         if len(names) > 1:
             found.append(f"{len(names)} executions of {dispatch} proceeded: {sorted(names)}")
@@ -64,20 +65,15 @@ def check_job(story: JobStory, rules: Rules) -> JobVerdict:
     found += _false_answers(story)
     found += _crashes(story)
     found += trail.violations(story, rules.hold_seconds)
-    posts = [*posts_of(story), *_found(story)]
-    order = explain(story.operations, posts, rules.deduplicates, story.trail, rules.asks)
+    posts = [*posts_of(story), *_found_by_query(story)]
+    order = explain(story.operations, posts, rules.idempotent, story.trail, rules.queryable)
     verdict.as_recorded = order.as_recorded
     if order.undecided:
         verdict.undecided = f"no order found among {order.configurations} configurations"
     elif not order.explained:
-        found.append(
-            "no order explains the answers; the furthest came to: " + _lines(order.stuck_at)
-        )
+        furthest = "\n        ".join(order.stuck_at)
+        found.append(f"no order explains the answers; the longest attempt ended at: {furthest}")
     return verdict
-
-
-def _lines(texts: tuple[str, ...]) -> str:
-    return "\n        ".join(texts)
 
 
 def _brief(story: JobStory) -> str:
@@ -87,7 +83,7 @@ def _brief(story: JobStory) -> str:
 
 
 def posts_of(story: JobStory) -> list[Post]:
-    """What the orchestrator read, and what it answered."""
+    """The dispatches that the orchestrator read, with the answers that it gave."""
     answers = {entry["post"]: entry["status"] for entry in story.entries("answer")}
     return [
         Post(entry["dispatch"], entry["at"], answers.get(entry["post"]))
@@ -95,8 +91,8 @@ def posts_of(story: JobStory) -> list[Post]:
     ]
 
 
-def _found(story: JobStory) -> Iterator[Post]:
-    """The asks that found a dispatch: each proves it as an acceptance does."""
+def _found_by_query(story: JobStory) -> Iterator[Post]:
+    """The queries that found a dispatch: each proves it received, as an acceptance does."""
     for entry in story.entries("ask"):
         if entry["state"] not in (None, "not_found"):
             is_bad = entry["state"] in trail.ENDED_BADLY
@@ -104,7 +100,7 @@ def _found(story: JobStory) -> Iterator[Post]:
 
 
 def _posts_without_intent(story: JobStory) -> Iterator[str]:
-    """Each post was announced on the trail by a dispatch.sent of its own, before a cancel."""
+    """The trail has one dispatch.sent for each post, and none after a cancel."""
     sent = Counter(e["dispatch_id"] for e in story.trail if e["event_type"] == "dispatch.sent")
     posted = Counter(post.dispatch for post in posts_of(story))
     for dispatch, count in posted.items():
@@ -116,13 +112,13 @@ def _posts_without_intent(story: JobStory) -> Iterator[str]:
 
 
 def _false_answers(story: JobStory) -> Iterator[str]:
-    """What is told of a dispatch: accepted means posted, and first is said once a claim."""
+    """A dispatch called accepted was posted, and each claim has at most one 202."""
     posts, firsts = posts_of(story), Counter[str]()
     for operation in story.operations:
         if operation.kind not in ("run", "retry") or operation.status not in (200, 202):
             continue
-        dispatch, told = dispatch_of(operation), operation.body
-        if told.get("dispatch_id") != dispatch or told.get("replayed") != (operation.status == 200):
+        dispatch, body = dispatch_of(operation), operation.body
+        if body.get("dispatch_id") != dispatch or body.get("replayed") != (operation.status == 200):
             yield f"an answer about another dispatch: {operation}"
         firsts[dispatch] += operation.status == 202
         if _says_accepted(operation) and not _was_posted(dispatch, posts, operation):
@@ -153,7 +149,7 @@ def _crashes(story: JobStory) -> Iterator[str]:
 
 
 def callback_operations(entries: list[dict[str, Any]]) -> list[Operation]:
-    """The callbacks of the orchestrator's record, as operations on the job."""
+    """Return the callbacks of the orchestrator's record as operations on the job."""
     answers = {entry["call"]: entry for entry in entries if entry["kind"] == "callback_answer"}
     return [
         _callback(entry, answers.get(entry["call"]))
@@ -165,9 +161,9 @@ def callback_operations(entries: list[dict[str, Any]]) -> list[Operation]:
 def _callback(entry: dict[str, Any], answer: dict[str, Any] | None) -> Operation:
     body = entry["body"]
     names = ("event_id", "status", "occurred_at", "execution_id", "dispatch_id")
-    asked = {name: body.get(name) for name in names}
-    operation = Operation(entry["job"], "callback", asked, entry["at"])
+    request = {name: body.get(name) for name in names}
+    operation = Operation(entry["job"], "callback", request, entry["at"])
     if answer is not None:
         operation.status, operation.body = answer["status"], answer["body"]
-        operation.end = None if operation.is_either else answer["at"]
+        operation.end = None if operation.is_ambiguous else answer["at"]
     return operation

@@ -1,4 +1,4 @@
-"""The crowd: many threads that run, run again, cancel, retry and read."""
+"""The client load: threads that run, retry, cancel and read jobs."""
 
 import itertools
 import threading
@@ -17,8 +17,8 @@ _KINDS = {"run": 50, "read": 26, "retry": 20, "cancel": 3}
 
 
 @dataclass
-class Crowd:
-    """All client threads, and the jobs they have made."""
+class ClientPool:
+    """The client threads, and the jobs that they created."""
 
     world: World
     history: History
@@ -26,7 +26,6 @@ class Crowd:
     problems: list[str] = field(default_factory=list)
 
     def start(self) -> None:
-        """Begin."""
         self._stop, self._lock = threading.Event(), threading.Lock()
         self._live: list[Job] = []
         self._numbers = itertools.count(1)
@@ -38,12 +37,12 @@ class Crowd:
             thread.start()
 
     def stop(self) -> None:
-        """Begin nothing more; what is under way ends by its own timeouts."""
+        """Start no more calls. Calls in progress end by their own timeouts."""
         self._stop.set()
 
     @property
     def is_busy(self) -> bool:
-        """Whether calls are still under way."""
+        """Whether calls are still in progress."""
         return any(thread.is_alive() for thread in self._threads)
 
     def _run(self, nth: int) -> None:
@@ -52,21 +51,21 @@ class Crowd:
         while not self._stop.is_set():
             try:
                 self._act(caller, rng)
-            except Exception as error:  # a client that died would leave the rest with too little
+            except Exception as error:  # with fewer clients a run may do too little
                 self.problems.append(f"{type(error).__name__}: {error}")
             self._stop.wait(rng.uniform(0.02, 0.35))
 
     def _act(self, caller: Caller, rng: Random) -> None:
         with self._lock:
-            wanting = len(self._live) < LIVE_JOBS
-            number = next(self._numbers) if wanting else 0
-            job = None if wanting else rng.choice(self._live)
+            creates = len(self._live) < LIVE_JOBS
+            number = next(self._numbers) if creates else 0
+            job = None if creates else rng.choice(self._live)
         if job is None:
             self._add(caller.create(number, self._stop))
             return
         with self._lock:
             job.operations += 1
-            if job.is_played_out and job in self._live:
+            if job.is_retired and job in self._live:
                 self._live.remove(job)
         caller.perform(job, rng.choices(list(_KINDS), list(_KINDS.values()))[0])
 
@@ -77,7 +76,7 @@ class Crowd:
                 self._live.append(job)
 
     def call_once_more(self, jobs: list[Job], kind: str) -> None:
-        """One last operation on each of the jobs, by all threads together."""
+        """Perform one last operation on each job, spread over as many threads as before."""
         waiting = iter(jobs)
         lock = threading.Lock()
 

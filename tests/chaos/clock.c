@@ -1,8 +1,8 @@
-/* Preloaded into a process: its wall clock is ahead or behind by the seconds that a file holds.
+/* Preloaded into a process: shifts its wall clock by the number of seconds in a file.
 
-   The file is one double, mapped, so that the clock can be set while the process runs. Nothing but the wall
-   clock changes: sleeps and timeouts count on the monotonic one. (libfaketime lets every sleep fail when it is
-   told to leave that clock alone.) */
+   The file is one double, mapped, so that the shift can change while the process runs. Only the wall clock
+   changes: sleeps and timeouts use the monotonic one. (libfaketime breaks sleeps when it is configured to leave
+   that clock alone.) */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

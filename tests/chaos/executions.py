@@ -1,4 +1,4 @@
-"""Executions of the chaos orchestrator: each walks its job by callbacks, and survives kill -9."""
+"""Executions of the chaos orchestrator: each reports its steps by callbacks, and is resumed after kill -9."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from uuid import uuid4
 import requests
 
 from tests.chaos.misbehaviour import (
-    NAMES_EXECUTIONS,
+    SENDS_EXECUTION_ID,
     Fate,
     fate_of,
     mode_of,
@@ -27,7 +27,7 @@ LONGEST_PAUSE_SECONDS = 1.0
 
 @dataclass
 class Execution:
-    """One execution, as its entries in the record tell it."""
+    """One execution; its fields can be restored from its entries in the record."""
 
     name: str
     dispatch: str
@@ -42,27 +42,27 @@ class Execution:
 
 
 class Executions:
-    """All executions. Whatever they do is noted before it is done."""
+    """All executions. Each action is recorded before it is taken."""
 
     def __init__(
-        self, record: Record, secret: str, seed: int, all_deduplicate: bool, asked: bool
+        self, record: Record, secret: str, seed: int, all_idempotent: bool, queryable: bool
     ) -> None:
-        self._asked = asked
+        self._queryable = queryable
         self._record, self._secret = record, secret
-        self._seed, self._all_deduplicate = seed, all_deduplicate
+        self._seed, self._all_deduplicate = seed, all_idempotent
         self._by_name: dict[str, Execution] = {}
         self._of_dispatch: defaultdict[str, list[str]] = defaultdict(list)
         self._of_job: defaultdict[str, int] = defaultdict(int)
         self._lock = threading.Lock()
 
     def mode(self, order: dict[str, Any]) -> str:
-        """Which promise is kept for the job of an order."""
+        """Return HONOURS_KEY or SENDS_EXECUTION_ID for the job of an order."""
         return mode_of(self._seed, number_of(order["video_uri"]), self._all_deduplicate)
 
     def start(self, dispatch: str, order: dict[str, Any]) -> Execution | None:
-        """Execute an order; None if the key was executed before and that is honoured."""
+        """Execute an order; None if its key was executed before and keys are honoured."""
         with self._lock:
-            if self._of_dispatch[dispatch] and self.mode(order) != NAMES_EXECUTIONS:
+            if self._of_dispatch[dispatch] and self.mode(order) != SENDS_EXECUTION_ID:
                 return None
             self._of_job[order["job_id"]] += 1
             name, nth = str(uuid4()), self._of_job[order["job_id"]]
@@ -81,7 +81,7 @@ class Executions:
         return execution
 
     def resume(self, entries: Iterable[dict[str, Any]]) -> None:
-        """Go on where the process before this one was killed."""
+        """Restore and continue the executions of a process that was killed."""
         for entry in entries:
             self._replay(entry)
         for execution in self._by_name.values():
@@ -137,7 +137,7 @@ class Executions:
         execution.why = why
 
     def state(self, dispatch: str) -> str:
-        """What an engine would say of a dispatch: `domain.claim.RunState`'s words."""
+        """Return a dispatch's state as an engine would, as one of `domain.claim.RunState`'s values."""
         name = next(iter(self._of_dispatch[dispatch]), None)
         if name is None:
             return "not_found"
@@ -149,11 +149,11 @@ class Executions:
         return "failed" if "FAILED" in execution.reported else "succeeded"
 
     def name_of(self, dispatch: str) -> str | None:
-        """The name of a dispatch's execution."""
+        """Return the name of a dispatch's first execution, if any."""
         return next(iter(self._of_dispatch[dispatch]), None)
 
     def cancel(self, name: str) -> str | None:
-        """End an execution before its next report. Returns its state before; None if there is none."""
+        """End an execution before its next report; return its state before that, None if unknown."""
         execution = self._by_name.get(name)
         if execution is None:
             return None
@@ -164,7 +164,7 @@ class Executions:
         return before
 
     def _bodies(self, execution: Execution, fate: Fate) -> Iterable[dict[str, Any] | None]:
-        """What it reports, step by step; None where it dies."""
+        """Yield the callbacks to send, in order; None where the execution dies."""
         if execution.pending is not None:
             yield execution.pending
             execution.pending = None
@@ -183,7 +183,7 @@ class Executions:
 
     def _body(self, execution: Execution, status: str, artifact: str | None) -> dict[str, Any]:
         job_id, event = execution.order["job_id"], f"{execution.name}-{status}"
-        # As the contract wants it, and whatever the clock does: no report is dated before the last one.
+        # The contract forbids a report that is dated before the last one; the clock may jump back.
         execution.latest = max(execution.latest, datetime.now(UTC).isoformat())
         body = {
             "event_id": event,
@@ -192,17 +192,17 @@ class Executions:
             "correlation_id": event,
             "artifact_updates": {artifact: f"s3://chaos/{job_id}/{artifact}"} if artifact else {},
         }
-        # A callback may name its dispatch; those of an engine that can be asked have to.
-        if self._asked or number_of(execution.order["video_uri"]) % 2:
+        # dispatch_id is optional, except where the engine can be queried.
+        if self._queryable or number_of(execution.order["video_uri"]) % 2:
             body["dispatch_id"] = execution.dispatch
-        if self.mode(execution.order) == NAMES_EXECUTIONS:
+        if self.mode(execution.order) == SENDS_EXECUTION_ID:
             body["execution_id"] = execution.name
         if status == "FAILED":
             body |= {"failure_code": "CHAOS", "failure_message": "by seed"}
         return body
 
     def _report(self, execution: Execution, body: dict[str, Any], fate: Fate) -> str:
-        """Post a callback until it is answered; return "done" or why the execution ends here."""
+        """Post a callback until it is answered; return "done", or why the execution ends here."""
         tries = 0
         while True:
             status, code = self._post(execution, body)
@@ -220,14 +220,15 @@ class Executions:
 
     def _post(self, execution: Execution, body: dict[str, Any]) -> tuple[int | None, str | None]:
         call = str(uuid4())
-        about = {"execution": execution.name, "job": execution.order["job_id"], "call": call}
-        self._record.note("callback", body=body, dispatch=execution.dispatch, **about)
+        ids = {"execution": execution.name, "job": execution.order["job_id"], "call": call}
+        self._record.note("callback", body=body, dispatch=execution.dispatch, **ids)
         status, answer = self._send(execution.order["callback_url"], body)
-        self._record.note("callback_answer", status=status, body=answer, **about)
+        self._record.note("callback_answer", status=status, body=answer, **ids)
         return status, answer.get("code")
 
     def _send(self, url: str, body: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
-        with requests.Session() as session:  # a connection of its own: a cut one harms no other
+        # Each callback has its own connection, so that a cut affects only one.
+        with requests.Session() as session:
             session.trust_env = False
             headers = {"X-Callback-Secret": self._secret}
             try:

@@ -1,4 +1,4 @@
-"""Carries out a schedule of faults on what runs, and restarts what was killed, as a supervisor does."""
+"""Injects scheduled faults, and restarts killed processes as a supervisor does."""
 
 import threading
 import time
@@ -9,15 +9,15 @@ import psutil
 
 from devstack.waiting import wait_until
 from tasks import queues
-from tests.chaos import strangers
+from tests.chaos import intruders
 from tests.chaos.history import moment
 from tests.chaos.schedule import Fault
 from tests.chaos.world import World
 
 TICK_SECONDS = 0.03
-# Further apart than `takeone doctor` lets clocks be.
+# More than the clock skew that `takeone doctor` accepts.
 CLOCK_JUMP_SECONDS = 2.5
-# How long queues that are to be emptied may take to have a message in them.
+# How long to wait for a message in the queues before they are emptied.
 FILL_SECONDS = 1.0
 _PAGE = b"<html>Bad Gateway</html>"
 GATEWAY_ANSWER = b"HTTP/1.1 502 Bad Gateway\r\nConnection: close\r\n"
@@ -25,7 +25,7 @@ GATEWAY_ANSWER += b"Content-Type: text/html\r\nContent-Length: %d\r\n\r\n%s" % (
 
 
 class Injector:
-    """Carries out a schedule in a thread of its own, and restarts what was killed or died."""
+    """Injects a schedule of faults in its own thread, and restarts processes that were killed or crashed."""
 
     def __init__(self, world: World, faults: list[Fault]) -> None:
         self._world = world
@@ -36,29 +36,28 @@ class Injector:
         )
         self.fired: Counter[str] = Counter()
         self.emptied_messages = 0
-        self.died_by_themselves: Counter[str] = Counter()
+        self.crashed: Counter[str] = Counter()
         self.problems: list[str] = []
         self._down: set[str] = set()
         self._thread = threading.Thread(target=self._run, name="faults", daemon=True)
         self._stop = threading.Event()
 
     def start(self) -> None:
-        """Begin."""
         self._started = moment()
         self._thread.start()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the end of the time that the run is given."""
+        """Wait until `seconds` have passed since the start."""
         time.sleep(max(0.0, self._started + seconds - moment()))
 
     def stop(self) -> None:
-        """End: wait for the schedule, then let everything run."""
+        """Wait for the schedule to finish, then undo every fault."""
         self._stop.set()
         self._thread.join(timeout=60)
         for link in self._world.links.values():
             link.restore()
         for log in self._world.logs.values():
-            log.read_on()
+            log.resume()
         for clock in self._world.clocks.values():
             clock.set(0.0)
         for process in self._world.processes.values():
@@ -67,11 +66,11 @@ class Injector:
         self.supervise()
 
     def supervise(self) -> None:
-        """Start again what is not running and not to be down, as any supervisor does."""
+        """Restart each process that ended without a scheduled kill."""
         for name, process in self._world.processes.items():
             if not process.is_running and name not in self._down:
-                self.died_by_themselves[name.rstrip("12")] += 1
-                process.kill()  # children that it may have left
+                self.crashed[name.rstrip("12")] += 1
+                process.kill()  # its children may still run
                 process.start()
 
     def _run(self) -> None:
@@ -83,7 +82,7 @@ class Injector:
                 else:
                     self.supervise()
                     self._stop.wait(TICK_SECONDS)
-            except Exception as error:  # a fault that cannot be injected must not end the others
+            except Exception as error:  # the other faults are still to be injected
                 self.problems.append(f"{type(error).__name__}: {error}")
 
     def _act(self, begins: bool, fault: Fault) -> None:
@@ -95,9 +94,9 @@ class Injector:
             self._act_on_log(begins, fault)
         elif fault.target.endswith(".clock"):
             self._act_on_clock(begins, fault)
-        elif fault.target in strangers.DEEDS:
+        elif fault.target in intruders.INTRUSIONS:
             if begins:
-                strangers.DEEDS[fault.target](self._world)
+                intruders.INTRUSIONS[fault.target](self._world)
         elif fault.kind == "kill_child":
             self._kill_child(begins, fault)
         else:
@@ -116,18 +115,18 @@ class Injector:
             "refuse": link.refuse,
             "hang": link.stall,
             "forget": link.forget,
-            "gateway_page": lambda: link.answer_by_itself(GATEWAY_ANSWER),
+            "gateway_page": lambda: link.respond_with(GATEWAY_ANSWER),
             "lose_answers": link.stall_answers,
         }[fault.kind]()
 
     def _act_on_log(self, begins: bool, fault: Fault) -> None:
         log = self._world.logs[fault.target]
         if not begins:
-            log.read_on()
+            log.resume()
         elif fault.kind == "log_gone":
-            log.go()
+            log.close()
         else:
-            log.stand_still()
+            log.stall()
 
     def _act_on_clock(self, begins: bool, fault: Fault) -> None:
         jump = CLOCK_JUMP_SECONDS if fault.kind == "clock_ahead" else -CLOCK_JUMP_SECONDS
@@ -146,7 +145,7 @@ class Injector:
             process.start()
 
     def _route_callbacks_around(self, killed: str) -> None:
-        """What a load balancer does: callbacks go to a web process that is there."""
+        """Send callbacks to the other web process, as a load balancer does."""
         other = next(web for web in self._world.webs if web.name != killed)
         self._world.links["orchestrator->web"].target_port = int(other.port or 0)
 
@@ -169,7 +168,7 @@ class Injector:
     def _delete_queues(self) -> None:
         keys = queues.queue_keys(queues.queue_names(self._world.settings))
         with self._world.redis.client() as redis:
-            with suppress(TimeoutError):  # a run in which none was ever lost proves too little
+            with suppress(TimeoutError):  # the report fails a run in which no message was ever lost
                 wait_until(lambda: any(map(redis.llen, keys)), FILL_SECONDS, "a message waits")
             lengths = redis.pipeline(transaction=True)
             for key in keys:

@@ -1,4 +1,4 @@
-"""The times that a chaos run is held to: the service's settings, and the healing that follows from them."""
+"""The service's time limits in a chaos run, and the healing time that follows from them."""
 
 from dataclasses import dataclass
 
@@ -10,16 +10,16 @@ RUN_WAIT_SECONDS = 4.0
 ORCHESTRATOR_TIMEOUT_SECONDS = 2.0
 HOLD_SECONDS = 3.0
 IDEMPOTENCY_SECONDS = 86_400
-# Longer than a fault lasts, so that most jobs which count as silent are.
+# Longer than any fault lasts, so that few jobs are listed as silent by mistake.
 SILENT_SECONDS = 9.0
 CLAIM_LEASE_SECONDS = 2.0
 SWEEP_SECONDS = 0.3
 
-# A claim's lease doubles with each message that was lost: 2, 4, 8, 16 seconds.
+# A claim's lease doubles with each lost message: 2, 4, 8, 16 seconds.
 MOST_LOST_MESSAGES = 3
-# An execution reports six steps, each after some work and, at the end of an outage, one pause.
+# An execution reports six steps, each after some work, with one retry pause at the end of an outage.
 EXECUTION_SECONDS = 10.0
-# Processes that were killed last of all start again, on a busy machine.
+# For the processes that were killed last, on a busy machine.
 RESTART_SECONDS = 10.0
 
 SETTINGS = {
@@ -43,13 +43,12 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class HealingLimit:
-    """How long healing may take without anyone's help, and what that is made of."""
+    """The longest time that healing may take, by its parts in seconds."""
 
     parts: dict[str, float]
 
     @property
     def seconds(self) -> float:
-        """The limit."""
         return sum(self.parts.values())
 
     def __str__(self) -> str:
@@ -58,7 +57,7 @@ class HealingLimit:
 
 
 def healing_limit(settings: Settings) -> HealingLimit:
-    """Return the limit: the longest way of a claim from the end of the last fault to its end."""
+    """Return how long a claim may take to settle after the last fault, in the worst case."""
     policy = dispatch_policy(settings)
     parts = {
         "restart": RESTART_SECONDS,
@@ -70,10 +69,9 @@ def healing_limit(settings: Settings) -> HealingLimit:
         "silence": SILENT_SECONDS,
     }
     if policy.can_be_asked:
-        # That a run ended badly counts when it was said twice; an ask may be lost.
-        parts["asking"] = SILENT_SECONDS + (LAST_REPORT + 2 * ASK_LEASE).total_seconds()
+        # A failed run has to be reported by two queries; the answer to one may be lost.
+        parts["queries"] = SILENT_SECONDS + (LAST_REPORT + 2 * ASK_LEASE).total_seconds()
     if policy.window is not None or policy.can_be_asked:
-        # An unknown outcome is asked about or sent again after 1, 2, 4, ... seconds, a minute at the most, each
-        # a quarter more or less.
-        parts["pause before trying again"] = 75.0
+        # An unknown outcome is queried or sent again after 1, 2, 4, ... seconds, at most 60, each ± 25 %.
+        parts["pause before another try"] = 75.0
     return HealingLimit(parts)

@@ -1,7 +1,7 @@
-"""Searches for an order of everything that happened to a job which explains every answer.
+"""Search for an order of everything that happened to a job which explains every answer.
 
-The order that the job's own trail recorded is tried first. Where it explains too little, all orders
-are searched (`tests.chaos.search_graph`), those first that need the fewest claims.
+The order of the job's trail is tried first. If it does not explain all answers, all orders are searched
+(`tests.chaos.search_graph`), beginning with those that need the fewest claims.
 """
 
 from collections import defaultdict
@@ -16,11 +16,11 @@ from tests.chaos.history import Operation
 from tests.chaos.search_graph import Configuration, Graph, Post, RelaxedGraph
 from tests.chaos.state import FLIGHT
 
-# A history of 40 operations takes some thousands.
+# A history of 40 operations takes a few thousand.
 MOST_CONFIGURATIONS = 200_000
 
-# What a line of the trail that names no request is called as a step of the search.
-_BY_ITSELF = {
+# The search's names for trail events that name no request.
+_SERVICE_STEPS = {
     "dispatch.accepted": frozenset({"accepted"}),
     "dispatch.found": frozenset({"accepted"}),
     "orchestrator.run_failed": frozenset({"run_failed"}),
@@ -33,10 +33,10 @@ _BY_ITSELF = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an order was found; else the operations that the longest try could not explain.
+    """Whether an order was found; otherwise the operations that the longest attempt could not explain.
 
-    `as_recorded`: the trail's own order explains the answers. `undecided`: the search was given up.
-    `configurations` counts all that was looked at.
+    `as_recorded`: the trail's own order explains the answers. `undecided`: the search reached its limit.
+    `configurations`: how many nodes were visited.
     """
 
     explained: bool
@@ -49,35 +49,35 @@ class Verdict:
 def explain(
     operations: Sequence[Operation],
     posts: Sequence[Post],
-    deduplicates: bool,
+    idempotent: bool,
     trail: Sequence[dict[str, Any]] = (),
-    asks: bool = False,
+    queryable: bool = False,
 ) -> Verdict:
-    """Search for an order that explains the operations on one job, the last read included.
+    """Search for an order that explains all operations on one job.
 
-    The trail only says where to look first: its order has to explain the answers by the same rules.
+    The trail is only a hint where to look first: its order has to explain the answers by the same rules.
     """
-    recorded = Graph(operations, posts, deduplicates, list(recorded_steps(trail)), asks)
+    recorded = Graph(operations, posts, idempotent, list(recorded_steps(trail)), queryable)
     as_recorded = _search(recorded, lambda _: 0)
     if as_recorded.explained:
         return replace(as_recorded, as_recorded=True)
-    costs = _Costs(RelaxedGraph(operations, posts, deduplicates, asks=asks))
-    graph = Graph(operations, posts, deduplicates, asks=asks)
+    costs = _Costs(RelaxedGraph(operations, posts, idempotent, queryable=queryable))
+    graph = Graph(operations, posts, idempotent, queryable=queryable)
     found = (
         Verdict(False, stuck_at=costs.stuck_at())
         if costs(graph.first()) == inf
         else _search(graph, costs)
     )
-    looked_at = as_recorded.configurations + found.configurations + len(costs.known)
-    return replace(found, configurations=looked_at)
+    visited = as_recorded.configurations + found.configurations + len(costs.known)
+    return replace(found, configurations=visited)
 
 
 def recorded_steps(trail: Sequence[dict[str, Any]]) -> Iterator[frozenset[str]]:
-    """The steps of a job's trail, as they were committed: of each, the names that it may have."""
+    """Yield the steps of a job's trail in the order of commit, each as the set of its possible names."""
     for event in trail:
         kind, actor = event["event_type"], event["actor_type"]
-        if kind in _BY_ITSELF:
-            yield _BY_ITSELF[kind]
+        if kind in _SERVICE_STEPS:
+            yield _SERVICE_STEPS[kind]
         elif kind == "dispatch.resent" and actor == "system":
             yield frozenset({"resent"})
         elif kind in ("dispatch.claimed", "dispatch.resent", "job.cancelled") or (
@@ -87,20 +87,20 @@ def recorded_steps(trail: Sequence[dict[str, Any]]) -> Iterator[frozenset[str]]:
 
 
 def _search(graph: Graph, cost: Callable[[Configuration], float]) -> Verdict:
-    """Depth first, the cheapest first; no node is looked at twice, and none of infinite cost."""
+    """Search depth first and cheapest first; visit no node twice, and none of infinite cost."""
     furthest = first = graph.first()
     seen, stack = {first}, [first]
     while stack:
         current = stack.pop()
         if graph.is_end(current):
             return Verdict(True, configurations=len(seen))
-        furthest = max(furthest, current, key=lambda each: each.answered)
+        furthest = max(furthest, current, key=lambda node: node.answered)
         if len(seen) > MOST_CONFIGURATIONS:
             return Verdict(False, undecided=True, configurations=len(seen))
-        ahead = [each for each in dict.fromkeys(graph.following(current)) if each not in seen]
+        ahead = [node for node in dict.fromkeys(graph.following(current)) if node not in seen]
         seen.update(ahead)
         # The last pushed is tried first.
-        stack += sorted((each for each in ahead if cost(each) < inf), key=cost)[::-1]
+        stack += sorted((node for node in ahead if cost(node) < inf), key=cost)[::-1]
     return Verdict(False, stuck_at=_stuck_at(graph, furthest), configurations=len(seen))
 
 
@@ -110,10 +110,9 @@ def _stuck_at(graph: Graph, furthest: Configuration) -> tuple[str, ...]:
 
 
 class _Costs:
-    """How many claims it takes at least from a node to an end: infinite where there is no way.
+    """A lower bound for the number of claims from a node to an end; infinite if no end can be reached.
 
-    Read off the relaxed graph, each part of which is explored once. `known` has a cost for each of
-    its nodes.
+    Computed on the relaxed graph, each part of which is explored once. `known` maps its nodes to costs.
     """
 
     def __init__(self, relaxed: RelaxedGraph) -> None:
@@ -121,14 +120,14 @@ class _Costs:
         self.known: dict[Configuration, float] = {}
 
     def __call__(self, strict: Configuration) -> float:
-        first = self._relaxed.of(strict)
+        first = self._relaxed.relax(strict)
         if first not in self.known:
             self._explore(first)
         return self.known[first]
 
     def stuck_at(self) -> tuple[str, ...]:
-        """What the longest way could not explain."""
-        return _stuck_at(self._relaxed, max(self.known, key=lambda each: each.answered))
+        """Return what the longest path could not explain."""
+        return _stuck_at(self._relaxed, max(self.known, key=lambda node: node.answered))
 
     def _explore(self, first: Configuration) -> None:
         found, known_ends = {first: None}, dict[Configuration, float]()
@@ -136,7 +135,7 @@ class _Costs:
         waiting = [first]
         while waiting:
             if len(self.known) + len(found) > MOST_CONFIGURATIONS:
-                self.known |= dict.fromkeys(found, 0.0)  # too many to know: none is ruled out
+                self.known |= dict.fromkeys(found, 0.0)  # too many to explore: rule none out
                 return
             current = waiting.pop()
             if self._relaxed.is_end(current):
@@ -154,7 +153,7 @@ class _Costs:
 def _distances(
     ends: dict[Configuration, float], before: dict[Configuration, list[Configuration]]
 ) -> dict[Configuration, float]:
-    """Dijkstra's algorithm, from the ends backwards."""
+    """Dijkstra's algorithm, backwards from the ends."""
     distances: dict[Configuration, float] = {}
     queue = [(cost, nth, end) for nth, (end, cost) in enumerate(ends.items())]
     heapify(queue)

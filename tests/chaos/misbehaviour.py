@@ -1,15 +1,14 @@
-"""How the orchestrator treats each job, each post and each execution: decided by the seed alone.
+"""How the orchestrator treats each job, post and execution: a function of the seed alone.
 
-Jobs are known by their number, which the harness puts into the `video_uri`, so that the same seed
-treats the same job alike in every run.
+Jobs are identified by a number in the `video_uri`, so that one seed treats job N alike in every run.
 """
 
 import re
 from dataclasses import dataclass
 from random import Random
 
-DEDUPLICATES = "honours Idempotency-Key"
-NAMES_EXECUTIONS = "sends execution_id"
+HONOURS_KEY = "honours Idempotency-Key"
+SENDS_EXECUTION_ID = "sends execution_id"
 
 STEPS = [
     ("AUDIO_EXTRACTING", None),
@@ -20,7 +19,7 @@ STEPS = [
     ("DRAFT_READY", "draft_uri"),
 ]
 
-# How a post is answered, how often, and whether it is executed. See `orchestrator.answer`.
+# By how a post is answered: its weight, and whether the post is executed.
 ANSWERS = {
     "accept": (30, True),
     "accept_slowly": (8, True),
@@ -36,22 +35,22 @@ ANSWERS = {
     "gateway_timeout": (3, False),
     "gateway_timeout_but_execute": (3, True),
     "break_off": (3, True),
-    # A 1xx is no answer yet.
+    # A 1xx comes before the final answer.
     "interim": (8, True),
-    # A gateway gives up on the engine, and hands the request on a few seconds later.
+    # A gateway times out, and forwards the request a few seconds later.
     "held": (5, False),
 }
 REFUSALS = (400, 404, 409, 429)
-# How an engine that can be asked answers a question, and how often.
-ASKS = {"true": 60, "slowly": 10, "reset": 10, "gateway": 10, "foreign_404": 10}
+# By how a query is answered, where the engine can be queried: its weight.
+QUERY_ANSWERS = {"true": 60, "slowly": 10, "reset": 10, "gateway": 10, "foreign_404": 10}
 RESETS_BEFORE_READING = 0.04
-# How many executions die after they were accepted, and report nothing more.
+# The share of executions that die after they were accepted, without another callback.
 DEATHS = 0.07
 
 
 @dataclass(frozen=True)
 class Fate:
-    """What becomes of one execution."""
+    """How one execution proceeds: seconds per step, and the statuses at which it fails or dies."""
 
     step_seconds: float
     fails_after: str | None
@@ -60,7 +59,7 @@ class Fate:
 
 
 def number_of(video_uri: str) -> int:
-    """The job's number, out of its video_uri."""
+    """Return the job's number from its video_uri; raise ValueError if it has none."""
     found = re.search(r"/job-(\d+)\.", video_uri)
     if found is None:
         raise ValueError("not a video_uri of the harness")
@@ -68,27 +67,25 @@ def number_of(video_uri: str) -> int:
 
 
 def video_uri(number: int) -> str:
-    """The video_uri that tells a job's number."""
     return f"s3://chaos/job-{number}.mp4"
 
 
-def mode_of(seed: int, number: int, all_deduplicate: bool) -> str:
-    """Which promise the orchestrator keeps for a job."""
-    if all_deduplicate:
-        return DEDUPLICATES
-    return Random(f"{seed}:mode:{number}").choice([DEDUPLICATES, NAMES_EXECUTIONS])
+def mode_of(seed: int, number: int, all_idempotent: bool) -> str:
+    """Return which of its two promises the orchestrator keeps for a job."""
+    if all_idempotent:
+        return HONOURS_KEY
+    return Random(f"{seed}:mode:{number}").choice([HONOURS_KEY, SENDS_EXECUTION_ID])
 
 
 def answer_of(seed: int, number: int, dispatch_id: str, nth_post: int, mode: str) -> str:
-    """How the nth post of a dispatch is answered.
+    """Return how the nth post of a dispatch is answered: a key of ANSWERS.
 
-    Where executions have no names, one webhook is never forked: nothing could tell the two apart.
-    And a retry is not both executed and called failed: its follower, under another
-    client_request_id and so another key, could not be told from it either.
+    Without execution ids, no post starts two executions, since nothing would tell them apart. Nor is a retry
+    executed and answered with a failure: the next retry, under another key, would look the same.
     """
     is_retry = dispatch_id.startswith("retry-")
     allowed = dict(ANSWERS)
-    if mode == DEDUPLICATES:
+    if mode == HONOURS_KEY:
         del allowed["fork"]
         if is_retry:
             del allowed["fail_but_execute"]
@@ -97,7 +94,7 @@ def answer_of(seed: int, number: int, dispatch_id: str, nth_post: int, mode: str
 
 
 def fate_of(seed: int, number: int, is_retry: bool, nth_execution: int) -> Fate:
-    """What becomes of a job's nth execution."""
+    """Return how a job's nth execution proceeds."""
     rng = Random(f"{seed}:fate:{number}:{is_retry}:{nth_execution}")
     fails = rng.random() < (0.3 if is_retry else 0.45)
     return Fate(
@@ -108,14 +105,14 @@ def fate_of(seed: int, number: int, is_retry: bool, nth_execution: int) -> Fate:
     )
 
 
-def ask_of(seed: int, dispatch_id: str, nth_ask: int) -> str:
-    """How the nth question about a dispatch is answered."""
-    rng = Random(f"{seed}:ask:{dispatch_id[-16:]}:{nth_ask}")
-    return rng.choices(list(ASKS), list(ASKS.values()))[0]
+def query_answer_of(seed: int, dispatch_id: str, nth_query: int) -> str:
+    """Return how the nth query about a dispatch is answered: a key of QUERY_ANSWERS."""
+    rng = Random(f"{seed}:ask:{dispatch_id[-16:]}:{nth_query}")
+    return rng.choices(list(QUERY_ANSWERS), list(QUERY_ANSWERS.values()))[0]
 
 
 def steps_from(resume_from: str | None) -> list[tuple[str, str | None]]:
-    """The steps of a run, or those after a retry's checkpoint."""
+    """Return the steps of a run, or those after a retry's checkpoint."""
     names = [name for name, _ in STEPS]
     first = names.index(resume_from) + 1 if resume_from in names else 0
     return STEPS[first:] or [("EDITING", None)]

@@ -1,4 +1,4 @@
-"""Doctors true stories, to show that the checker notices. Each breaks one thing, in one job."""
+"""Falsify recorded stories, each in one job, to show that the checker notices."""
 
 import copy
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from uuid import uuid4
 from tests.chaos.ends import MOVED_ON, end_of
 from tests.chaos.history import JobStory, Operation
 
-Doctor = Callable[[JobStory], None]
-Suits = Callable[[JobStory], bool]
+Falsify = Callable[[JobStory], None]
+Applies = Callable[[JobStory], bool]
 
 
 def _moved_on(story: JobStory) -> bool:
@@ -37,11 +37,11 @@ def _was_cancelled(story: JobStory) -> bool:
 
 
 def _second_execution(story: JobStory) -> None:
-    """The orchestrator executed twice, and both were let go on."""
+    """The orchestrator started two executions, and callbacks of both were applied."""
     first = story.entries("execution")[0]
-    twin = {**first, "execution": str(uuid4())}
-    taken = next(e for e in story.entries("callback_answer") if e["status"] == 204)
-    story.record += [twin, {**taken, "execution": twin["execution"]}]
+    second = {**first, "execution": str(uuid4())}
+    applied = next(e for e in story.entries("callback_answer") if e["status"] == 204)
+    story.record += [second, {**applied, "execution": second["execution"]}]
 
 
 def _lost_job(story: JobStory) -> None:
@@ -50,23 +50,29 @@ def _lost_job(story: JobStory) -> None:
 
 
 def _lost_dispatch(story: JobStory) -> None:
-    """The orchestrator never got what callers were told is accepted."""
+    """Callers got an acceptance, but the orchestrator never received the dispatch."""
     kinds = ("post", "answer", "execution", "callback", "callback_answer")
     story.record = [entry for entry in story.record if entry["kind"] not in kinds]
     story.operations = [op for op in story.operations if op.kind != "callback"]
 
 
 def _false_202(story: JobStory) -> None:
-    """A caller was told that the run is on its way, of a job that was left as it was."""
+    """A caller got a 202 for a job that stayed UPLOADED."""
     last = max(story.operations, key=lambda op: op.start)
     body = {"status": "AUDIO_EXTRACTING", "dispatch_id": f"run-{story.job_id}", "replayed": False}
-    asked: dict[str, Any] = {"request_id": str(uuid4())}
-    start = last.start - 0.002
-    story.operations.append(Operation(story.job_id, "run", asked, start, start + 0.001, 202, body))
+    _add_operation(story, "run", last.start - 0.002, 202, body)
+
+
+def _add_operation(
+    story: JobStory, kind: str, start: float, status: int, body: dict[str, Any]
+) -> None:
+    request = {"request_id": str(uuid4())}
+    end = start + 0.001
+    story.operations.append(Operation(story.job_id, kind, request, start, end, status, body))
 
 
 def _second_202(story: JobStory) -> None:
-    """Two callers were told that they were first."""
+    """Two callers got a 202 for one claim."""
     answer = next(op for op in story.operations if op.kind == "run" and op.status in (200, 202))
     claims = sum(event["event_type"] == "dispatch.claimed" for event in story.trail)
     for _ in range(claims + 1):
@@ -76,12 +82,12 @@ def _second_202(story: JobStory) -> None:
 
 
 def _broken_trail(story: JobStory) -> None:
-    """A step of the way is missing on the trail."""
+    """A step is missing on the trail."""
     story.trail.remove(next(event for event in story.trail if _is_audio_ready(event)))
 
 
 def _doubled_step(story: JobStory) -> None:
-    """A step stands on the trail twice."""
+    """A step is on the trail twice."""
     nth = next(n for n, event in enumerate(story.trail) if _is_audio_ready(event))
     story.trail.insert(nth, dict(story.trail[nth]))
 
@@ -92,7 +98,7 @@ def _stuck_claim(story: JobStory) -> None:
 
 
 def _unlisted_unknown(story: JobStory) -> None:
-    """An unknown outcome that no operator would be shown."""
+    """An unknown outcome that is not in the operators' list."""
     story.claim = {"phase": "UNKNOWN", "dispatch_id": f"run-{story.job_id}", "kind": "run"}
     story.listed_unknown = False
 
@@ -102,14 +108,14 @@ def _was_unknown(story: JobStory) -> bool:
 
 
 def _absent_released(story: JobStory) -> None:
-    """The engine did not find an unknown dispatch, and its claim was freed, although it may yet arrive."""
+    """A claim was freed because the engine did not find the dispatch, although that may still arrive."""
     nth = next(n for n, e in enumerate(story.trail) if e["event_type"] == "dispatch.unknown")
     freed = {**story.trail[nth], "event_type": "dispatch.released", "reason": "not_found"}
     story.trail.insert(nth + 1, freed)
 
 
 def _failed_unasked(story: JobStory) -> None:
-    """The job of a run that nothing was asked about failed by the engine's word."""
+    """A job failed by the engine's report, although the engine was never queried about its run."""
     ended = story.trail[-1]
     failed = {
         "event_type": "orchestrator.run_failed",
@@ -120,7 +126,7 @@ def _failed_unasked(story: JobStory) -> None:
 
 
 def _forgotten_cancel(story: JobStory) -> None:
-    """A job that went on after its cancel was confirmed."""
+    """A job advanced after its cancel was confirmed."""
     for op in story.operations:
         if op.kind == "read" and op.status == 200 and op.body["status"] == "CANCELLED":
             op.body["status"] = "DRAFT_READY"
@@ -129,20 +135,18 @@ def _forgotten_cancel(story: JobStory) -> None:
 
 
 def _stale_read(story: JobStory) -> None:
-    """After its end, the job was shown as it had been before."""
+    """The last read shows the job as it was at the start."""
     start = max(op.end or op.start for op in story.operations) + 1
-    body = {"status": "UPLOADED", "dispatch": None}
-    asked: dict[str, Any] = {"request_id": str(uuid4())}
-    story.operations.append(Operation(story.job_id, "read", asked, start, start + 0.001, 200, body))
+    _add_operation(story, "read", start, 200, {"status": "UPLOADED", "dispatch": None})
 
 
 def _secret_post(story: JobStory) -> None:
-    """A post that was not written down before it was sent."""
+    """A post was sent without a dispatch.sent on the trail."""
     post = story.entries("post")[0]
     story.record.append({**post, "post": str(uuid4())})
 
 
-_SABOTAGES: dict[str, tuple[Suits, Doctor]] = {
+_SABOTAGES: dict[str, tuple[Applies, Falsify]] = {
     "second-execution": (_moved_on, _second_execution),
     "lost-job": (_moved_on, _lost_job),
     "lost-dispatch": (_moved_on, _lost_dispatch),
@@ -160,14 +164,14 @@ _SABOTAGES: dict[str, tuple[Suits, Doctor]] = {
 }
 
 
-def _sabotage(suits: Suits, doctor: Doctor) -> Callable[[list[JobStory]], list[JobStory]]:
-    def doctored(stories: list[JobStory]) -> list[JobStory]:
-        """Copies of the stories, the first that suits with one thing broken."""
+def _sabotage(applies: Applies, falsify: Falsify) -> Callable[[list[JobStory]], list[JobStory]]:
+    def falsified(stories: list[JobStory]) -> list[JobStory]:
+        """Return copies of the stories, with the first applicable one falsified."""
         stories = copy.deepcopy(stories)
-        doctor(next(story for story in stories if suits(story)))
+        falsify(next(story for story in stories if applies(story)))
         return stories
 
-    return doctored
+    return falsified
 
 
 SABOTAGES = {name: _sabotage(*both) for name, both in _SABOTAGES.items()}

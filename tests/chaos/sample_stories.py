@@ -1,4 +1,4 @@
-"""Stories written by hand for the checker's own tests: what an honest run looks like, in small."""
+"""Stories written by hand for the checker's own tests: a small run without violations."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -7,236 +7,225 @@ from typing import Any, TypeVar
 
 from tests.chaos.checker import callback_operations
 from tests.chaos.history import JobStory, Operation
-from tests.chaos.misbehaviour import NAMES_EXECUTIONS, STEPS
+from tests.chaos.misbehaviour import SENDS_EXECUTION_ID, STEPS
 from tests.chaos.search_graph import Post
 
 _BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
 EXECUTION = "the-execution"
-Taken = TypeVar("Taken")
+Item = TypeVar("Item")
 
 
-class StoryTeller:
-    """Writes a job's story step by step; each step happens a second after the one before."""
+class StoryBuilder:
+    """Builds a job's story step by step; each step happens one second after the one before."""
 
     def __init__(self, job_id: str) -> None:
-        self.story = JobStory(job_id, 1, NAMES_EXECUTIONS, job={"status": "CREATED"})
+        self.story = JobStory(job_id, 1, SENDS_EXECUTION_ID, job={"status": "CREATED"})
         self.dispatch = f"run-{job_id}"
         self.second = 0.0
-        self.event("job.created", to="CREATED", was=None)
+        self.event("job.created", to="CREATED", prev_status=None)
         self.event("job.upload_confirmed", to="UPLOADED")
 
     @property
     def status(self) -> str:
-        """The job's state now."""
         assert self.story.job is not None
         return str(self.story.job["status"])
 
     def event(self, kind: str, to: str | None = None, **more: Any) -> None:
-        """A line of the trail; the job is in state `to` after it."""
+        """Append an event to the trail; the job's status is `to` after it."""
         assert self.story.job is not None
         self.second += 1
-        was = more.pop("was", self.status)
-        actor = more.pop("actor_type", "system")
-        now = (_BEGINNING + timedelta(seconds=self.second)).isoformat()
         self.story.trail.append(
             {
                 "event_type": kind,
-                "actor_type": actor,
-                "prev_status": was,
+                "actor_type": "system",
+                "prev_status": self.status,
                 "new_status": to or self.status,
-                "recorded_at": now,
-                "correlation_id": more.pop("correlation_id", "x"),
+                "recorded_at": self._now(),
+                "correlation_id": "x",
                 **more,
             }
         )
         self.story.job["status"] = to or self.status
 
-    def dispatched(self, kind: str, phase: str | None, attempt: int = 1) -> None:
-        """A line of the trail about the run's dispatch, which leaves its claim in `phase`."""
+    def _now(self) -> str:
+        return (_BEGINNING + timedelta(seconds=self.second)).isoformat()
+
+    def dispatch_event(self, kind: str, phase: str | None, attempt: int = 1) -> None:
+        """Append an event of the run's dispatch, which leaves its claim in `phase`."""
         self.event(f"dispatch.{kind}", dispatch_id=self.dispatch, attempt=attempt)
         claim = {"kind": "run", "dispatch_id": self.dispatch, "phase": phase}
         self.story.claim = claim if phase else None
 
     def answer(self, kind: str, code: int | None, /, **body: Any) -> Operation:
-        """A client's request, from the last second until now, and its answer."""
+        """Append a client's request, which took the last second, and its answer."""
         start, self.second = self.second + 0.1, self.second + 1
         end = None if code is None else self.second
         operation = Operation(self.story.job_id, kind, {"request_id": "x"}, start, end, code, body)
         self.story.operations.append(operation)
         return operation
 
-    def ran(self, status: int) -> None:
-        """A run that is answered as accepted."""
-        told = {"status": self.status, "dispatch_id": self.dispatch, "replayed": status == 200}
-        self.answer("run", status, **told)
+    def run(self, status: int) -> None:
+        """Append a run that is answered as accepted."""
+        replayed = status == 200
+        self.answer("run", status, status=self.status, dispatch_id=self.dispatch, replayed=replayed)
 
     def read(self) -> None:
-        """A read that shows what is so."""
+        """Append a read that shows the current status and phase."""
         phase = self.story.claim and self.story.claim["phase"]
         self.answer("read", 200, status=self.status, dispatch={"phase": phase} if phase else None)
 
-    def posted(self, status: int | None) -> None:
-        """A post that the orchestrator read, and its answer."""
+    def post(self, status: int | None) -> None:
+        """Record a post that the orchestrator read, and the status of its answer."""
         self.second += 1
         post = f"post-{self.second}"
         self.note("post", post=post, dispatch=self.dispatch, how="by hand")
         self.note("answer", post=post, status=status)
 
     def note(self, kind: str, **fields: Any) -> None:
-        """An entry of the orchestrator's record."""
+        """Append an entry to the orchestrator's record."""
         entry = {"kind": kind, "at": self.second, "job": self.story.job_id, **fields}
         self.story.record.append(entry)
 
-    def executed(self, name: str = EXECUTION) -> None:
-        """The orchestrator begins an execution."""
-        self.note("execution", execution=name, dispatch=self.dispatch)
-
-    def reported(self, status: str, name: str = EXECUTION) -> None:
-        """A step that was reported, and taken."""
-        event_id = f"{name}-{status}"
-        occurred_at = (_BEGINNING + timedelta(seconds=self.second)).isoformat()
-        body = {"event_id": event_id, "status": status, "occurred_at": occurred_at}
-        body["execution_id"] = name
-        about = {"execution": name, "call": f"call-{self.second}"}
-        self.note("callback", body=body, **about)
+    def callback(self, status: str) -> None:
+        """Record a callback that was applied."""
+        event_id = f"{EXECUTION}-{status}"
+        body = {"event_id": event_id, "status": status, "occurred_at": self._now()}
+        body["execution_id"] = EXECUTION
+        ids = {"execution": EXECUTION, "call": f"call-{self.second}"}
+        self.note("callback", body=body, **ids)
         self.event(
             "job.status_changed", to=status, actor_type="orchestrator", correlation_id=event_id
         )
-        self.note("callback_answer", status=204, body={}, **about)
+        self.note("callback_answer", status=204, body={}, **ids)
 
-    def told(self) -> JobStory:
-        """The finished story."""
+    def build(self) -> JobStory:
+        """Return the finished story."""
         self.story.operations += callback_operations(self.story.record)
         return self.story
 
 
 def executed_once(job_id: str = "job-a") -> JobStory:
-    """Claimed, accepted, walked to its draft; run again, and read."""
-    teller = StoryTeller(job_id)
-    start = teller.second
-    teller.dispatched("claimed", "CLAIMED")
-    teller.dispatched("sent", "SENDING")
-    teller.posted(202)
-    teller.executed()
-    teller.dispatched("accepted", "SENT")
-    teller.event("job.status_changed", to="AUDIO_EXTRACTING")
-    teller.ran(202)
-    teller.story.operations[-1].start = start
+    """Accepted, executed up to the draft; then run again and read."""
+    builder = StoryBuilder(job_id)
+    start = builder.second
+    builder.dispatch_event("claimed", "CLAIMED")
+    builder.dispatch_event("sent", "SENDING")
+    builder.post(202)
+    builder.note("execution", execution=EXECUTION, dispatch=builder.dispatch)
+    builder.dispatch_event("accepted", "SENT")
+    builder.event("job.status_changed", to="AUDIO_EXTRACTING")
+    builder.run(202)
+    builder.story.operations[-1].start = start
     for status, _ in STEPS:
-        teller.reported(status)
-    teller.ran(200)
-    teller.read()
-    return teller.told()
+        builder.callback(status)
+    builder.run(200)
+    builder.read()
+    return builder.build()
 
 
 def refused_twice(job_id: str = "job-b") -> JobStory:
-    """Refused, and once more; left where it was."""
-    teller = StoryTeller(job_id)
+    """Two runs refused, one without an answer; the job stays UPLOADED."""
+    builder = StoryBuilder(job_id)
     for attempt in (1, 2):
-        start = teller.second
-        teller.dispatched("claimed", "CLAIMED", attempt)
-        teller.dispatched("sent", "SENDING", attempt)
-        teller.posted(503)
-        teller.dispatched("refused", None, attempt)
-        answer = teller.answer("run", 502, details={"reason": "refused"})
-        answer.start = start
-    teller.answer("run", None)  # what became of this one is not known
-    teller.read()
-    return teller.told()
+        start = builder.second
+        builder.dispatch_event("claimed", "CLAIMED", attempt)
+        builder.dispatch_event("sent", "SENDING", attempt)
+        builder.post(503)
+        builder.dispatch_event("refused", None, attempt)
+        builder.answer("run", 502, details={"reason": "refused"}).start = start
+    builder.answer("run", None)
+    builder.read()
+    return builder.build()
+
+
+def _unknown(job_id: str) -> StoryBuilder:
+    builder = StoryBuilder(job_id)
+    start = builder.second
+    builder.dispatch_event("claimed", "CLAIMED")
+    builder.dispatch_event("sent", "SENDING")
+    builder.post(None)
+    builder.dispatch_event("unknown", "UNKNOWN")
+    builder.answer("run", 502, details={"reason": "outcome_unknown"}).start = start
+    builder.read()
+    builder.story.listed_unknown = True
+    return builder
 
 
 def cancelled_while_unknown(job_id: str = "job-c") -> JobStory:
-    """Sent, never answered, called unknown; then cancelled."""
-    teller = StoryTeller(job_id)
-    start = teller.second
-    teller.dispatched("claimed", "CLAIMED")
-    teller.dispatched("sent", "SENDING")
-    teller.posted(None)
-    teller.dispatched("unknown", "UNKNOWN")
-    teller.answer("run", 502, details={"reason": "outcome_unknown"}).start = start
-    teller.read()
-    start = teller.second
-    teller.event("job.cancelled", to="CANCELLED", actor_type="editor")
-    teller.answer("cancel", 200, status="CANCELLED").start = start
-    teller.read()
-    teller.story.listed_unknown = True
-    return teller.told()
+    """Sent and never answered, then cancelled."""
+    builder = _unknown(job_id)
+    start = builder.second
+    builder.event("job.cancelled", to="CANCELLED", actor_type="editor")
+    builder.answer("cancel", 200, status="CANCELLED").start = start
+    builder.read()
+    return builder.build()
 
 
 def left_unknown(job_id: str = "job-d") -> JobStory:
-    """Sent, never answered, called unknown and listed as such."""
-    teller = StoryTeller(job_id)
-    start = teller.second
-    teller.dispatched("claimed", "CLAIMED")
-    teller.dispatched("sent", "SENDING")
-    teller.posted(None)
-    teller.dispatched("unknown", "UNKNOWN")
-    teller.answer("run", 502, details={"reason": "outcome_unknown"}).start = start
-    teller.read()
-    teller.story.listed_unknown = True
-    return teller.told()
+    """Sent and never answered; listed as unknown."""
+    return _unknown(job_id).build()
 
 
-def honest_run() -> list[JobStory]:
+def correct_run() -> list[JobStory]:
     """One job of each end."""
     return [executed_once(), refused_twice(), cancelled_while_unknown(), left_unknown()]
 
 
 class BusyJob:
-    """A small honest service: one job that many callers run and read at once, by a seed.
+    """Simulates a correct service: one job that many callers run and read concurrently, by a seed.
 
-    `operations` and `posts` are what the checker may see of it; by how they were made, an order
-    explains them. Each act takes one second.
+    `operations` and `posts` are what the checker sees. Some order explains them, by construction. Each
+    event takes one second.
     """
 
-    def __init__(self, seed: int, count: int, at_once: int = 8, unanswered: float = 0.2) -> None:
+    def __init__(
+        self, seed: int, count: int, concurrency: int = 8, unanswered: float = 0.2
+    ) -> None:
         self.operations: list[Operation] = []
         self.posts: list[Post] = []
-        self._rng, self._at_once, self._unanswered = Random(seed), at_once, unanswered
+        self._rng, self._concurrency, self._unanswered = Random(seed), concurrency, unanswered
         self._now, self._phase, self._epoch = 0, "", 0
         self._released = (0, "")
         self._arriving: list[Operation] = []
         self._waiting: list[tuple[Operation, int, bool]] = []
         self._answering: list[Operation] = []
         while len(self.operations) < count - 3:
-            self._act()
-        while self._phase != "SENT":
-            self._act(may_arrive=False)
-        while self._arriving or self._waiting or self._answering:
-            self._act(may_arrive=False)
+            self._step()
+        while self._phase != "SENT" or self._arriving or self._waiting or self._answering:
+            self._step(may_arrive=False)
         self._unanswered = 0
         for kind in ("run", "run", "read"):
             self._arrive(kind)
-            self._let_in(self._arriving.pop())
+            self._admit(self._arriving.pop())
             self._answer(self._answering.pop())
 
-    def _act(self, may_arrive: bool = True) -> None:
-        acts: list[tuple[float, Callable[[], None]]] = []
+    def _step(self, may_arrive: bool = True) -> None:
+        steps: list[tuple[float, Callable[[], None]]] = []
         unfinished = [*self._arriving, *self._waiting, *self._answering]
-        if may_arrive and len(unfinished) < self._at_once:
-            acts.append((4, lambda: self._arrive(self._rng.choice(["run", "run", "read"]))))
+        if may_arrive and len(unfinished) < self._concurrency:
+            steps.append((4, lambda: self._arrive(self._rng.choice(["run", "run", "read"]))))
         if self._arriving:
-            acts.append((3, lambda: self._let_in(self._taken(self._arriving))))
+            steps.append((3, lambda: self._admit(self._pop_random(self._arriving))))
         if self._answering:
-            acts.append((3, lambda: self._answer(self._taken(self._answering))))
+            steps.append((3, lambda: self._answer(self._pop_random(self._answering))))
         if self._waiting:
-            acts.append((2, lambda: self._look(self._taken(self._waiting))))
+            steps.append((2, lambda: self._check_outcome(self._pop_random(self._waiting))))
         if self._phase == "CLAIMED":
-            acts.append((1, self._settle))
-        elif self._phase != "SENT" and not acts:
-            acts.append((1, lambda: self._arrive("run")))
-        self._rng.choices([act for _, act in acts], [weight for weight, _ in acts])[0]()
+            steps.append((1, self._settle))
+        elif self._phase != "SENT" and not steps:
+            steps.append((1, lambda: self._arrive("run")))
+        self._rng.choices([step for _, step in steps], [weight for weight, _ in steps])[0]()
 
-    def _taken(self, among: list[Taken]) -> Taken:
-        return among.pop(self._rng.randrange(len(among)))
+    def _pop_random(self, items: list[Item]) -> Item:
+        return items.pop(self._rng.randrange(len(items)))
 
     def _arrive(self, kind: str) -> None:
         self._now += 1
-        asked = {"request_id": f"request-{len(self.operations)}"}
-        self.operations.append(Operation("job-z", kind, asked, self._now))
+        request = {"request_id": f"request-{len(self.operations)}"}
+        self.operations.append(Operation("job-z", kind, request, self._now))
         self._arriving.append(self.operations[-1])
 
-    def _let_in(self, operation: Operation) -> None:
+    def _admit(self, operation: Operation) -> None:
         resends = self._phase == "UNKNOWN" and self._rng.random() < 0.5
         if operation.kind == "read":
             dispatch = {"phase": self._phase} if self._phase else None
@@ -246,20 +235,20 @@ class BusyJob:
         elif self._phase in ("CLAIMED", "SENT"):
             self._waiting.append((operation, self._epoch, False))
             if self._phase == "SENT":
-                self._look(self._waiting.pop())
+                self._check_outcome(self._waiting.pop())
         else:
             self._phase, self._epoch = "CLAIMED", self._epoch + 1
             self._waiting.append((operation, self._epoch, True))
 
-    def _look(self, waiting: tuple[Operation, int, bool]) -> None:
+    def _check_outcome(self, waiting: tuple[Operation, int, bool]) -> None:
         operation, epoch, is_first = waiting
         if self._phase != "SENT" and self._released[0] >= epoch:
             self._decide(operation, 502, details={"reason": self._released[1]})
         elif self._phase == "UNKNOWN":
             self._decide(operation, 502, details={"reason": "outcome_unknown"})
         elif self._phase == "SENT":
-            told = {"status": self._status, "dispatch_id": "run-job-z", "replayed": not is_first}
-            self._decide(operation, 202 if is_first else 200, **told)
+            body = {"status": self._status, "dispatch_id": "run-job-z", "replayed": not is_first}
+            self._decide(operation, 202 if is_first else 200, **body)
         else:
             self._waiting.append(waiting)
 

@@ -1,11 +1,11 @@
-"""The schedule of the faults, decided by the seed before anything runs."""
+"""The schedule of faults, derived from the seed before anything runs."""
 
 import re
 from collections import defaultdict
 from dataclasses import dataclass
 from random import Random
 
-from tests.chaos.weather import COMPILER
+from tests.chaos.logs_and_clocks import COMPILER
 
 FIRST_FAULT_SECONDS = 3.0
 LAST_FAULT_SECONDS = 1.0
@@ -25,38 +25,38 @@ _LINKS = (
 _LOGS = ("web1.log", "web2.log", "worker1.log", "worker2.log")
 _CLOCKS = tuple(f"{name}.clock" for name in (*_PROCESSES[:5],))
 
-# How a fault begins, how it ends, and how long it lasts (seconds). Cuts are over at once.
+# By kind of fault: its targets, and the range of its duration in seconds.
 _KINDS = {
     "kill": (_PROCESSES, (0.2, 1.5)),
     "kill_child": (("web1", "web2"), (0.0, 0.0)),
     "stop": (_PROCESSES, (0.3, 2.5)),
-    # Longer than a claim's lease, and than that of a worker which is sending.
+    # Longer than both leases: of a claim, and of a worker that is sending.
     "stop_past_lease": (("worker1", "worker2"), (7.8, 8.8)),
     "cut": (_LINKS, (0.0, 0.0)),
     "refuse": (_LINKS, (0.3, 2.0)),
     "hang": (_LINKS, (0.3, 3.0)),
     "lose_answers": (_LINKS, (0.1, 0.8)),
-    # A NAT or a load balancer that forgot its connections: nothing comes through them any more, and no end.
+    # As when a NAT or load balancer drops its connection table: no data, and no FIN or RST.
     "forget": (_LINKS, (0.5, 3.0)),
-    # An HTTP proxy in the way that answers by itself.
+    # An HTTP proxy in between answers with its own error page.
     "gateway_page": (("clients->web1", "clients->web2", *_LINKS[-2:]), (0.3, 2.0)),
-    # Who takes the log lines is gone, or does not read.
+    # The reader of the log pipe closes it, or stops reading.
     "log_gone": (_LOGS, (0.5, 3.0)),
     "log_stall": (_LOGS, (0.5, 3.0)),
-    # A process's clock is ahead or behind for a while; each is a little wrong all the time.
+    # A process's clock jumps for a while, in addition to its constant offset.
     "clock_ahead": (_CLOCKS, (1.0, 4.0)),
     "clock_behind": (_CLOCKS, (1.0, 4.0)),
     "later_record": (("store",), (0.0, 0.0)),
     "malformed_message": (("queues",), (0.0, 0.0)),
-    "stranger": (("control",), (0.0, 0.0)),
-    # While the workers stand still, so that there is something in them.
+    "remote_control": (("control",), (0.0, 0.0)),
+    # The workers are stopped first, so that the queues have messages.
     "empty_queues": (("broker",), (0.4, 1.0)),
 }
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault: from `at`, in seconds of the run, for `lasts` seconds."""
+    """One fault: begins `at` seconds after the start of the run, and lasts for `lasts` seconds."""
 
     at: float
     kind: str
@@ -65,12 +65,12 @@ class Fault:
 
     @property
     def name(self) -> str:
-        """Kind and target, as they are counted: two web processes are one target."""
+        """Kind and target; web1 and web2 count as one target."""
         return f"{self.kind} {re.sub(r'[12](?=$|[.])', '', self.target)}"
 
 
 def all_names() -> set[str]:
-    """Every fault that a long enough run fires."""
+    """Return the name of every fault that a long enough run fires."""
     return {
         Fault(0, kind, target, 0).name
         for kind, (targets, _) in _KINDS.items()
@@ -80,10 +80,10 @@ def all_names() -> set[str]:
 
 
 def schedule(seed: int, seconds: float) -> list[Fault]:
-    """The faults of a run, in order. Each target has one fault at a time; others may overlap.
+    """Return the faults of a run, in order. A target has one fault at a time; different targets may overlap.
 
-    Kinds are drawn like cards, so that each comes up before any comes up again. Clocks are left alone where
-    there is no C compiler.
+    Kinds are drawn like cards from a deck, so that each occurs before any repeats. Without a C compiler,
+    clock faults are left out.
     """
     rng, faults, deck = Random(f"{seed}:faults"), list[Fault](), list[tuple[str, str]]()
     free_from: defaultdict[str, float] = defaultdict(float)
@@ -96,10 +96,10 @@ def schedule(seed: int, seconds: float) -> list[Fault]:
             kind, target = card
             lasts = min(rng.uniform(*_KINDS[kind][1]), seconds - at)
             faults.append(Fault(round(at, 3), kind, target, round(lasts, 3)))
-            for each in _occupied(target):
-                free_from[each] = at + lasts + PAUSE_OF_A_TARGET_SECONDS
+            for name in _occupied(target):
+                free_from[name] = at + lasts + PAUSE_OF_A_TARGET_SECONDS
         at += rng.expovariate(1 / MEAN_PAUSE_SECONDS)
-    return [each for each in faults if COMPILER or not each.kind.startswith("clock")]
+    return [fault for fault in faults if COMPILER or not fault.kind.startswith("clock")]
 
 
 def _occupied(target: str) -> tuple[str, ...]:
@@ -111,7 +111,7 @@ def _occupied(target: str) -> tuple[str, ...]:
 
 
 def _are_free(target: str, free_from: dict[str, float], at: float) -> bool:
-    return all(free_from[each] <= at for each in _occupied(target))
+    return all(free_from[name] <= at for name in _occupied(target))
 
 
 def _shuffled_deck(rng: Random) -> list[tuple[str, str]]:

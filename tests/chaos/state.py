@@ -1,7 +1,7 @@
-"""One job at one moment, as the contract knows it, and what it does by itself.
+"""The contract's state of one job, and how its dispatch settles.
 
-Written from the contract and not from `domain/`, which it is there to check. `FLIGHT` stands for
-CLAIMED and SENDING, which no caller can tell apart.
+Written from the contract and not from `domain/`, which it checks. `FLIGHT` stands for CLAIMED and SENDING,
+which callers cannot distinguish.
 """
 
 from itertools import pairwise
@@ -13,7 +13,7 @@ RUNNING = {"AUDIO_EXTRACTING", "TRANSCRIBING", "GENERATING", "REGENERATING", "EX
 PHASES = {"CLAIMED": FLIGHT, "SENDING": FLIGHT, "SENT": SENT, "UNKNOWN": UNKNOWN}
 CHECKPOINTS = ["UPLOADED", "AUDIO_READY", "TRANSCRIPT_READY", "DRAFT_READY"]
 
-# What a refusal's status is called.
+# A refusal's `details.reason`, by the orchestrator's status.
 REFUSED = "refused"
 REFUSAL_REASONS = {
     400: "invalid_parameters",
@@ -22,19 +22,21 @@ REFUSAL_REASONS = {
     429: "unavailable",
 }
 
-_WAY = ["UPLOADED", "AUDIO_EXTRACTING", "AUDIO_READY", "TRANSCRIBING", "TRANSCRIPT_READY"]
-_WAY += ["GENERATING", "DRAFT_READY", "EDITING"]
-STEPS = set(pairwise(_WAY))
+_PATH = ["UPLOADED", "AUDIO_EXTRACTING", "AUDIO_READY", "TRANSCRIBING", "TRANSCRIPT_READY"]
+_PATH += ["GENERATING", "DRAFT_READY", "EDITING"]
+STEPS = set(pairwise(_PATH))
 STEPS |= {(again, again) for again in ("AUDIO_EXTRACTING", "TRANSCRIBING", "GENERATING")}
-STEPS |= {(before, "FAILED") for before in _WAY[1:]}
-STEPS |= {(before, "CANCELLED") for before in [*_WAY, "CREATED", "UPLOADING"]}
+STEPS |= {(before, "FAILED") for before in _PATH[1:]}
+STEPS |= {(before, "CANCELLED") for before in [*_PATH, "CREATED", "UPLOADING"]}
 STEPS |= {("CREATED", "UPLOADED"), ("CREATED", "UPLOADING"), ("UPLOADING", "UPLOADED")}
 
 
 class Claim(NamedTuple):
-    """A dispatch that stands; `resume` is a retry's checkpoint, `resumed` that its first step came,
-    `resent` that an earlier sending of it had an unknown outcome, `dead` that the engine said that its run
-    ended badly."""
+    """A dispatch's claim.
+
+    `resume`: a retry's checkpoint. `resumed`: its first callback was applied. `resent`: an earlier send had an
+    unknown outcome. `dead`: the engine reported that its run failed.
+    """
 
     dispatch: str
     epoch: int
@@ -49,12 +51,12 @@ class Claim(NamedTuple):
 
     @property
     def maybe_received(self) -> bool:
-        """Whether the orchestrator may have it although it was given back."""
+        """Whether the orchestrator may have received it although the claim was released."""
         return self.resent or self.reason in REFUSAL_REASONS.values() or self.reason == REFUSED
 
     @property
     def awaits_resume(self) -> bool:
-        """Whether it is a retry whose first step is still due."""
+        """Whether it is a retry whose first callback is still to come."""
         return self.resume is not None and not self.resumed and not self.dead
 
 
@@ -69,15 +71,15 @@ class State(NamedTuple):
     latest: str = ""
     applied: frozenset[tuple[str, str]] = frozenset()  # event ids, each with its dispatch
     refusals: int = 0
-    asks: bool = False  # whether the engine can be asked: never changes
+    queryable: bool = False  # the engine's property; constant within a run
 
     @property
-    def shown(self) -> Claim | None:
-        """The standing claim, else the last one that was given back."""
+    def latest_claim(self) -> Claim | None:
+        """The current claim, or else the one released last."""
         return self.claim or self.released
 
-    def standing(self, dispatch: str) -> Claim | None:
-        """The claim of a dispatch, if it stands."""
+    def active_claim(self, dispatch: str) -> Claim | None:
+        """The claim of a dispatch, unless it was released."""
         for claim in (self.claim, *self.earlier):
             if claim is not None and claim.dispatch == dispatch:
                 return claim
@@ -85,7 +87,7 @@ class State(NamedTuple):
 
 
 class Waiting(NamedTuple):
-    """A caller who was let in and waits for the outcome of an epoch."""
+    """A caller that waits for the outcome of a dispatch's epoch; `is_first`: it made the claim."""
 
     dispatch: str
     epoch: int
@@ -93,30 +95,29 @@ class Waiting(NamedTuple):
 
 
 def release(state: State, reason: str) -> State:
-    """Free the standing claim."""
     assert state.claim is not None
     return state._replace(claim=None, released=state.claim._replace(reason=reason))
 
 
-def give_back(state: State, reason: str) -> State:
-    """What a word leads to that nothing happened: it speaks of one send alone, and of no earlier one."""
+def fail_send(state: State, reason: str) -> State:
+    """Release the claim after a send that had no effect; UNKNOWN if an earlier send may have had one."""
     assert state.claim is not None
     return settle(state, UNKNOWN) if state.claim.resent else release(state, reason)
 
 
 def fail_by_engine(state: State) -> State | None:
-    """The run ended badly and will not report; None where that word counts for nothing."""
+    """Fail the job after the engine reported a failed run; None if the report is irrelevant here."""
     claim = state.claim
     if claim is None or claim.phase != SENT:
         return None
     awaits = claim.awaits_resume and state.status == "FAILED"
-    if not awaits and state.status not in _WAY[1:6]:
+    if not awaits and state.status not in _PATH[1:6]:
         return None
     return state._replace(status="FAILED", claim=claim._replace(dead=True))
 
 
 def settle(state: State, phase: str) -> State:
-    """Let the standing claim be SENT or UNKNOWN; an accepted run takes the job on."""
+    """Set the current claim to SENT or UNKNOWN; an accepted run moves the job to AUDIO_EXTRACTING."""
     assert state.claim is not None
     moves = phase == SENT and state.claim.resume is None and state.status == "UPLOADED"
     status = "AUDIO_EXTRACTING" if moves else state.status

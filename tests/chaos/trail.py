@@ -1,4 +1,4 @@
-"""Whether an audit trail is a path: of the job's states, and of its dispatches' phases."""
+"""Checks that an audit trail is a valid path through the job's states and its dispatches' phases."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ FREE = "free"
 ENDED_BADLY = ("failed", "cancelled")
 Event = dict[str, Any]
 
-# Written from spec/domain/job_fsm.md: which phase an event may find, and which it leaves.
+# From spec/domain/job_fsm.md: the phases in which an event may occur, and the phase after it.
 PHASE_STEPS = {
     "dispatch.claimed": ({FREE, "SENT"}, "CLAIMED"),
     "dispatch.resent": ({"UNKNOWN"}, "CLAIMED"),
@@ -25,15 +25,15 @@ PHASE_STEPS = {
     "dispatch.proved": ({"CLAIMED", "SENDING", "UNKNOWN", FREE}, "SENT"),
     "dispatch.released": ({"CLAIMED"}, FREE),
 }
-# In a claim that is made again for a send of unknown outcome: a late answer to that send may come, and a claim
-# that ends otherwise leaves it as unknown as it was.
+# Events that may also occur in phase CLAIMED of a resend: a late answer to the earlier send, whose outcome is
+# unknown, or the end of the resend without one.
 OF_AN_EARLIER_SEND = {"dispatch.accepted", "dispatch.found", "dispatch.unknown"}
 NEW_EPOCH = {"dispatch.claimed", "dispatch.resent"}
 NO_PHASE = {"dispatch.superseded", "orchestrator.cancel_notified"}
 
 
 def violations(story: JobStory, hold_seconds: float) -> Iterator[str]:
-    """Everything that is wrong with a job's trail."""
+    """Yield everything that is wrong with a job's trail."""
     trail = story.trail
     if not trail or trail[0]["event_type"] != "job.created":
         yield "the trail does not begin with job.created"
@@ -63,7 +63,7 @@ def _state_path(trail: list[Event]) -> Iterator[str]:
 
 
 def _allowed(before: str, after: str, resume: str | None) -> bool:
-    if before == "FAILED":  # a retry's own path, once the orchestrator has it
+    if before == "FAILED":  # the first callback of a retry that the orchestrator has received
         starts = {"AUDIO_EXTRACTING", "TRANSCRIBING", "GENERATING", "EDITING", "FAILED"}
         return resume is not None and after in starts
     return JobStatus(after) in TRANSITIONS[JobStatus(before)]
@@ -75,13 +75,13 @@ def _phase_path(trail: list[Event], story: JobStory) -> Iterator[str]:
         kind, attempt = event["event_type"], event.get("attempt")
         if kind not in PHASE_STEPS:
             if kind.startswith("dispatch.") and kind not in NO_PHASE:
-                yield f"nothing was settled by hand, and there is {kind}"
+                yield f"{kind}, although no operator acted"
             continue
         allowed, after = PHASE_STEPS[kind]
         if kind in NEW_EPOCH:
             is_again = kind == "dispatch.resent"
-        speaks_of_earlier = is_again and phase == "CLAIMED" and kind in OF_AN_EARLIER_SEND
-        if phase not in allowed and not speaks_of_earlier:
+        of_earlier = is_again and phase == "CLAIMED" and kind in OF_AN_EARLIER_SEND
+        if phase not in allowed and not of_earlier:
             yield f"{kind} (attempt {attempt}) in phase {phase}"
         if attempt != (epoch + 1 if kind in NEW_EPOCH else epoch):
             yield f"{kind} of attempt {attempt}, when {epoch} was the latest"
@@ -92,7 +92,7 @@ def _phase_path(trail: list[Event], story: JobStory) -> Iterator[str]:
 
 
 def _once(trail: list[Event], story: JobStory) -> Iterator[str]:
-    """Each callback that was answered 204 moved the job once, and no callback did so twice."""
+    """Each callback that was applied moved the job exactly once."""
     steps = Counter(
         event["correlation_id"]
         for event in trail
@@ -102,26 +102,26 @@ def _once(trail: list[Event], story: JobStory) -> Iterator[str]:
     )
     yield from (f"callback {name} moved the job {n} times" for name, n in steps.items() if n > 1)
     applied = {
-        op.asked["event_id"]
+        op.request["event_id"]
         for op in story.operations
         if op.kind == "callback" and op.status in (200, 204)
     }
     yield from (f"callback {name} is not on the trail" for name in applied - set(steps))
     starts = [e for e in trail if (e["prev_status"], e["new_status"]) == _START]
     if len(starts) > 1:
-        yield f"the job was taken to AUDIO_EXTRACTING {len(starts)} times"
+        yield f"the job moved to AUDIO_EXTRACTING {len(starts)} times"
 
 
 def _failed_for_a_reason(trail: list[Event], story: JobStory) -> Iterator[str]:
-    """A job fails by the engine's word only where the engine said so, twice."""
-    said = Counter(
+    """The engine's report fails a job only after two queries returned it."""
+    reports = Counter(
         entry["dispatch"] for entry in story.entries("ask") if entry["state"] in ENDED_BADLY
     )
     current = None
     for event in trail:
         current = event.get("dispatch_id") or current
-        if event["event_type"] == "orchestrator.run_failed" and said[current] < 2:
-            yield f"the job failed by the engine's word, which said so {said[current]} times"
+        if event["event_type"] == "orchestrator.run_failed" and reports[current] < 2:
+            yield f"the job failed after {reports[current]} reports of the engine, not two"
 
 
 _START = ("UPLOADED", "AUDIO_EXTRACTING")
@@ -134,6 +134,6 @@ def _resent_after_hold(trail: list[Event], hold_seconds: float) -> Iterator[str]
         if event["event_type"] == "dispatch.unknown":
             unknown_at = at
         held = unknown_at is not None and at - unknown_at >= hold_seconds
-        # Where nothing is held, two clocks may put them in any order.
+        # Without a hold, clock skew may reorder the two.
         if event["event_type"] == "dispatch.resent" and hold_seconds and not held:
-            yield "dispatch.resent before its hold was over"
+            yield "dispatch.resent before its hold ended"

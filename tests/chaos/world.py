@@ -1,4 +1,4 @@
-"""Everything that runs: the Procfile's processes as in production, and a proxy between any two."""
+"""Everything that runs: the Procfile's processes with production settings, and a proxy on each connection."""
 
 import secrets
 import shlex
@@ -14,11 +14,11 @@ import jwt
 from devstack.ports import HOST, free_port
 from devstack.processes import Process, Startable, clean_environment, stop_all
 from devstack.redis_server import RedisServer
-from devstack.stack import START_SECONDS, WORKER_READY, answers, procfile_command
+from devstack.stack import Stack, procfile_command
 from settings import Settings
 from tests.chaos.limits import IDEMPOTENCY_SECONDS, SETTINGS
+from tests.chaos.logs_and_clocks import Clock, LogReader, compiled_clock
 from tests.chaos.orchestrator import CALM, RECORD, WORKFLOW
-from tests.chaos.weather import Clock, LogReader, compiled_clock
 from tests.support.tcp_proxy import TcpProxy
 
 Fsync = Literal["always", "everysec"]
@@ -27,21 +27,21 @@ WEBS = 2
 WORKERS = 2
 _JWT = {"iss": "https://issuer.example", "aud": "takeone"}
 STOP_SECONDS = 6.0
-# How far each clock is off at the most, all the time.
+# The largest constant offset of a clock, in seconds.
 CLOCKS_APART = 1.0
 
 
 class World(Startable):
-    """Two web, two workers, Redis, the orchestrator, and the links between them.
+    """Two web processes, two workers, Redis, the orchestrator, and the proxied links between them.
 
-    `processes` and `links` are by name, which is how the faults know them.
+    `processes`, `links`, `logs` and `clocks` are keyed by the names of the fault schedule.
     """
 
     def __init__(
-        self, directory: Path, seed: int, fsync: Fsync, all_deduplicate: bool, engine: str
+        self, directory: Path, seed: int, fsync: Fsync, all_idempotent: bool, engine: str
     ) -> None:
         self.directory = directory.resolve()
-        self.seed, self.all_deduplicate, self.engine = seed, all_deduplicate, engine
+        self.seed, self.all_idempotent, self.engine = seed, all_idempotent, engine
         self.redis = RedisServer(self.directory / "redis", append_only=True, appendfsync=fsync)
         self._jwt_key = secrets.token_urlsafe(48)
         self._callback_secret = secrets.token_urlsafe(24)
@@ -64,9 +64,7 @@ class World(Startable):
         library = compiled_clock(self.directory)
         self.clocks = {
             f"{name}.clock": Clock(
-                self.directory / f"{name}.clock",
-                rng.uniform(-CLOCKS_APART, CLOCKS_APART),
-                library,
+                self.directory / f"{name}.clock", rng.uniform(-CLOCKS_APART, CLOCKS_APART), library
             )
             for name in (*names, "orchestrator")
         }
@@ -77,37 +75,32 @@ class World(Startable):
 
     @property
     def processes(self) -> dict[str, Process]:
-        """Every process, by name."""
         listed = [self.redis, self.orchestrator, *self.webs, *self.workers]
         return {process.name: process for process in listed}
 
     @property
-    def asks(self) -> bool:
-        """Whether the orchestrator can be asked."""
+    def queryable(self) -> bool:
+        """Whether the orchestrator can be queried."""
         return self.engine == "restate"
 
     @property
     def client_urls(self) -> list[str]:
-        """Where clients reach the two web processes."""
         return [self.url("clients->web1"), self.url("clients->web2")]
 
     @property
     def record_path(self) -> Path:
-        """The orchestrator's record."""
         return self.directory / RECORD
 
     @property
     def settings(self) -> Settings:
-        """The service's settings, as its processes read them."""
         names = {name.removeprefix("TAKEONE_").lower(): v for name, v in self._settings("").items()}
         return Settings(**{**names, "redis_url": self.redis.url})  # type: ignore[arg-type]
 
     def url(self, link: str) -> str:
-        """The address that leads through a link."""
         return f"http://{HOST}:{self.links[link].port}"
 
     def token(self, user: str) -> str:
-        """A token of an editor, as the issuer would make it."""
+        """Return a token of an editor, as the issuer would sign it."""
         claims = {
             "sub": user,
             "roles": ["editor"],
@@ -134,14 +127,14 @@ class World(Startable):
 
     def _engine_settings(self) -> dict[str, str]:
         url = self.url("worker->orchestrator")
-        if self.asks:
+        if self.queryable:
             return {
                 "TAKEONE_ORCHESTRATOR_KIND": self.engine,
                 "TAKEONE_ORCHESTRATOR_WORKFLOW": WORKFLOW,
                 "TAKEONE_ORCHESTRATOR_URL": url,
                 "TAKEONE_ORCHESTRATOR_CANCEL_URL": url,
             }
-        seconds = IDEMPOTENCY_SECONDS * self.all_deduplicate
+        seconds = IDEMPOTENCY_SECONDS * self.all_idempotent
         return {
             "TAKEONE_ORCHESTRATOR_URL": f"{url}/dispatches",
             "TAKEONE_ORCHESTRATOR_CANCEL_URL": f"{url}/cancellations",
@@ -169,7 +162,7 @@ class World(Startable):
             "SEED": str(self.seed),
             "DIRECTORY": str(self.directory),
             "CALLBACK_SECRET": self._callback_secret,
-            "ALL_DEDUPLICATE": str(int(self.all_deduplicate)),
+            "ALL_IDEMPOTENT": str(int(self.all_idempotent)),
             "ENGINE": self.engine,
             **self.clocks["orchestrator.clock"].environment,
         }
@@ -182,24 +175,19 @@ class World(Startable):
         )
 
     def calm_orchestrator(self) -> None:
-        """Let the orchestrator behave from now on."""
+        """Stop the orchestrator's misbehaviour."""
         (self.directory / CALM).touch()
 
     def start(self) -> None:
-        """Start the links, then everything; wait until it serves."""
+        """Start the links, then the processes; wait until they serve."""
         for link in self.links.values():
             self._running.enter_context(link)
         for process in self.processes.values():
             process.start()
         for process in (*self.webs, self.orchestrator):
-            url = f"{process.url}/healthz"
-            process.wait_until(lambda url=url: answers(url), START_SECONDS, "it answers")  # type: ignore[misc]
+            Stack.wait_for_web(process)
         for worker in self.workers:
-            worker.wait_until(
-                lambda worker=worker: WORKER_READY.search(worker.log()),  # type: ignore[misc]
-                START_SECONDS,
-                "it is ready",
-            )
+            Stack.wait_for_worker(worker)
 
     def stop(self) -> None:
         """Stop everything, Redis and the links last."""

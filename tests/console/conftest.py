@@ -1,4 +1,4 @@
-"""The console in a real browser: what a person does on it, and what can be read there."""
+"""The console in a real browser: what a person does and sees."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,12 +13,12 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance import tokens
 from tests.conftest import NewStack
-from tests.console.night import SETTINGS, Night
+from tests.console.job_factory import SETTINGS, JobFactory
 from tests.support.orchestrator import StubOrchestrator
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
-PICTURES = ROOT / "artifacts" / "console"
+SCREENSHOTS = ROOT / "artifacts" / "console"
 LIMIT_SECONDS = 20.0
 WIDE, PHONE = (1280, 900), (360, 740)
 
@@ -26,7 +26,7 @@ Element = Any
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say why there is nothing to see, where there is no browser."""
+    """Skip the tests where there is no browser."""
     if CHROMIUM and DRIVER:
         return
     for item in items:
@@ -38,7 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="package")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
-    """A headless Chromium that keeps nothing and calls no other host."""
+    """A headless Chromium that stores nothing and connects to no other host."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in (
@@ -55,49 +55,48 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrom
 
 
 class Console:
-    """The page of a service, in the browser."""
+    """The console page of a service, in the browser."""
 
     def __init__(self, driver: webdriver.Chrome, url: str) -> None:
         self.driver, self.url = driver, url
 
-    def load(self, place: str = "") -> "Console":
-        """Load the page anew, at a place behind its `#`; this signs out."""
+    def load(self, path: str = "") -> "Console":
+        """Load the page at a path after its `#`; this signs out."""
         self.driver.get("about:blank")
-        self.driver.get(f"{self.url}/console{place and '#'}{place}")
+        self.driver.get(f"{self.url}/console{path and '#'}{path}")
         self.see("#sign-in h1")
         return self
 
-    def go(self, place: str) -> "Console":
-        """Follow a link within the page."""
-        self.driver.execute_script("location.hash = arguments[0]", place)
+    def go(self, path: str) -> "Console":
+        """Go to a path after the `#`, without loading the page."""
+        self.driver.execute_script("location.hash = arguments[0]", path)
         return self
 
     def sign_in(self, name: str, role: str = "operator") -> "Console":
-        """Sign in by a name, as in development."""
+        """Sign in with a name and role, as in development mode."""
         self.fill("#field-name", name)
         self.choose("#field-role", role)
         self.click("#sign-in button[type=submit]")
         self.wait(lambda: not self.all("#sign-in"), f"{name} is signed in")
         return self
 
-    def present(self, token: str) -> None:
-        """Give a token to the sign-in."""
+    def submit_token(self, token: str) -> None:
         self.fill("#field-token", token)
         self.click("#sign-in button[type=submit]")
 
     def all(self, selector: str) -> list[Element]:
-        """Every element that is there."""
+        """Return all matching elements."""
         return list(self.driver.find_elements("css selector", selector))
 
     def see(self, selector: str, text: str = "") -> Element:
-        """The first such element that is shown and has this text, awaited."""
+        """Wait for a visible element with this text, and return the first."""
         return self.wait(lambda: self._shown(selector, text), f"{selector} shows {text!r}")
 
     def _shown(self, selector: str, text: str) -> Element | None:
         return next((e for e in self.all(selector) if e.is_displayed() and text in e.text), None)
 
     def wait(self, condition: Callable[[], Any], what: str) -> Any:
-        """Wait for a fact; what was replaced while it was looked at is looked at again."""
+        """Wait for a condition; try again if an element was replaced meanwhile."""
 
         def holds() -> Any:
             try:
@@ -108,7 +107,7 @@ class Console:
         return wait_until(holds, LIMIT_SECONDS, what)
 
     def click(self, selector: str, text: str = "") -> None:
-        """Click on what is shown, once it is; again if it was replaced just then."""
+        """Click on a visible element with this text, once there is one."""
 
         def clicked() -> bool:
             element = self._shown(selector, text)
@@ -122,7 +121,7 @@ class Console:
         self.wait(clicked, f"{selector} {text!r} can be clicked")
 
     def fill(self, selector: str, text: str) -> None:
-        """Put text into a field, in place of what is there."""
+        """Replace a field's text."""
         self.driver.execute_script(
             "arguments[0].value = arguments[1];"
             "arguments[0].dispatchEvent(new Event('input', {bubbles: true}))",
@@ -131,41 +130,49 @@ class Console:
         )
 
     def choose(self, selector: str, value: str) -> None:
-        """Choose from a list."""
         self.click(f"{selector} option[value='{value}']")
 
     def text(self, selector: str = "body") -> str:
-        """What can be read there."""
+        """Return an element's visible text."""
         return str(self.see(selector).text)
 
     def press(self, *keys: str) -> None:
-        """Press keys, one after the other, wherever the focus is."""
+        """Press keys in order, at the focused element."""
         webdriver.ActionChains(self.driver).send_keys(*keys).perform()
 
     def focused(self) -> Element:
-        """Where the focus is."""
+        """Return the focused element."""
         return self.driver.switch_to.active_element
 
     def resize(self, size: tuple[int, int]) -> None:
-        """Show the page in so many pixels; a window cannot be as narrow as a phone."""
+        """Set the page's size in pixels; a window cannot be as narrow as a phone."""
         metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
-    def prefer(self, scheme: str) -> None:
-        """Prefer light or dark."""
+    def set_color_scheme(self, scheme: str) -> None:
+        """Set the preferred color scheme: light or dark."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
-    def photograph(self, name: str) -> None:
-        """Keep a picture of the page."""
-        PICTURES.mkdir(parents=True, exist_ok=True)
-        assert self.driver.save_screenshot(str(PICTURES / f"{name}.png"))
+    def save_screenshot(self, name: str) -> None:
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        assert self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
 
-    def complaints(self) -> list[str]:
-        """What the browser refused or what failed in a script, since the last call of this."""
+    def browser_errors(self) -> list[str]:
+        """Return script errors and blocked resources since the last call."""
         messages = [entry["message"] for entry in self.driver.get_log("browser")]
-        # Each refusal of the API is in there too, and is looked at on the page.
-        return [each for each in messages if "/api/v1/" not in each]
+        # The API's error answers are logged too; tests check them on the page.
+        return [message for message in messages if "/api/v1/" not in message]
+
+    def row_ids(self) -> list[str]:
+        """Return the ids of the listed jobs."""
+        links = self.all("li.row a")
+        return [link.get_attribute("href").rpartition("/")[2] for link in links]
+
+    def resource_urls(self) -> list[str]:
+        """Return the URLs that the page has loaded."""
+        script = "return performance.getEntriesByType('resource').map((entry) => entry.name)"
+        return list(self.driver.execute_script(script))
 
 
 NewConsole = Callable[[Stack], Console]
@@ -173,13 +180,13 @@ NewConsole = Callable[[Stack], Console]
 
 @pytest.fixture
 def new_console(driver: webdriver.Chrome) -> NewConsole:
-    """The console of a service, of a desk's size and in light colours."""
+    """Returns the console of a service, in desktop size and light colors."""
 
     def make(stack: Stack) -> Console:
         console = Console(driver, stack.api_url)
         console.resize(WIDE)
-        console.prefer("light")
-        console.complaints()
+        console.set_color_scheme("light")
+        console.browser_errors()
         return console
 
     return make
@@ -187,15 +194,15 @@ def new_console(driver: webdriver.Chrome) -> NewConsole:
 
 @pytest.fixture
 def console(stack: Stack, new_console: NewConsole) -> Iterator[Console]:
-    """The console of the shared stack. Whatever is done on it, the browser has nothing to complain of."""
-    shown = new_console(stack)
-    yield shown
-    assert shown.complaints() == []
+    """The console of the shared stack; no test may cause a browser error."""
+    opened = new_console(stack)
+    yield opened
+    assert opened.browser_errors() == []
 
 
 @pytest.fixture(scope="package")
 def jwt_stack(new_stack: NewStack) -> Iterator[Stack]:
-    """A service that takes tokens of an issuer, and forgives no clock."""
+    """A service that accepts an issuer's JWTs, without leeway for clocks."""
     settings = {
         "TAKEONE_AUTH_MODE": "jwt",
         "TAKEONE_JWT_KEY": tokens.SHARED_KEY,
@@ -208,18 +215,24 @@ def jwt_stack(new_stack: NewStack) -> Iterator[Stack]:
         yield running
 
 
+@pytest.fixture
+def sign_in_page(jwt_stack: Stack, new_console: NewConsole) -> Console:
+    """The console of `jwt_stack`; a test loads it."""
+    return new_console(jwt_stack)
+
+
 @pytest.fixture(scope="package")
-def night(
+def factory(
     new_stack: NewStack, orchestrator: StubOrchestrator, callback_secret: str
-) -> Iterator[Night]:
-    """A service with operators, at night."""
+) -> Iterator[JobFactory]:
+    """Jobs of the operators' views, on a stack of their own."""
     with new_stack(**SETTINGS) as running:
-        yield Night(running, orchestrator, callback_secret)
+        yield JobFactory(running, orchestrator, callback_secret)
 
 
 @pytest.fixture
-def olga(night: Night, new_console: NewConsole) -> Iterator[Console]:
-    """Its console, with an operator signed in. The browser has nothing to complain of."""
-    shown = new_console(night.stack).load("/").sign_in("olga", "operator")
-    yield shown
-    assert shown.complaints() == []
+def olga(factory: JobFactory, new_console: NewConsole) -> Iterator[Console]:
+    """The console of the factory's stack with an operator signed in; no test may cause a browser error."""
+    opened = new_console(factory.stack).load("/").sign_in("olga", "operator")
+    yield opened
+    assert opened.browser_errors() == []

@@ -1,4 +1,4 @@
-"""The pages by keyboard and by axe, which looks for what a screen reader or a weak eye cannot use."""
+"""Accessibility: axe finds no violation, and everything works by keyboard."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from selenium.webdriver import Keys
 
 from tests.console.conftest import Console
-from tests.console.night import Night
+from tests.console.job_factory import JobFactory
 from tests.openapi.test_openapi import install, node_version
 
 HERE = Path(__file__).parent
@@ -16,36 +16,31 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def axe() -> str:
-    """The checker's own script."""
+    """The script of axe-core."""
     if shutil.which("npm") is None or node_version() < (20, 19):
-        pytest.skip("it needs npm and Node.js 20.19 or newer")
+        pytest.skip("needs npm and Node.js 20.19 or newer")
     install(HERE)
     return (HERE / "node_modules/axe-core/axe.min.js").read_text()
 
 
-def findings(console: Console, axe: str) -> list[str]:
-    """What axe has to say of the page as it is, incomplete checks left out."""
+def violations(console: Console, axe: str) -> list[str]:
+    """Return axe's violations on the page in its current state."""
     console.driver.execute_script(axe)
     found: dict[str, Any] = console.driver.execute_async_script(
         "axe.run(document, {resultTypes: ['violations']}).then(arguments[arguments.length - 1])"
     )
     return [
-        f"{each['id']}: {node['html']} {node['failureSummary']}"
-        for each in found["violations"]
-        for node in each["nodes"]
+        f"{violation['id']}: {node['html']} {node['failureSummary']}"
+        for violation in found["violations"]
+        for node in violation["nodes"]
     ]
 
 
-@pytest.fixture(params=["light", "dark"])
-def scheme(request: pytest.FixtureRequest) -> str:
-    """The colours that the reader prefers."""
-    return str(request.param)
-
-
-def test_axe_finds_nothing(scheme: str, olga: Console, night: Night, axe: str) -> None:
-    handle = night.failed(name="Interview 7", metadata={"language": "fi"})
-    night.unknown()
-    olga.prefer(scheme)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_violation(scheme: str, olga: Console, factory: JobFactory, axe: str) -> None:
+    handle = factory.failed(name="Interview 7", metadata={"language": "fi"})
+    factory.unknown()
+    olga.set_color_scheme(scheme)
     pages = {
         "/": ".tile",
         "/jobs?view=failed": "li.row",
@@ -53,24 +48,23 @@ def test_axe_finds_nothing(scheme: str, olga: Console, night: Night, axe: str) -
         "/retries": "form",
         "/nowhere": "h1",
     }
-    for place, awaited in pages.items():
-        olga.go(place).see(awaited)
-        assert findings(olga, axe) == [], place
-    olga.go(f"/jobs/{night.unknown().id}").click("#act-cancel")
+    for path, selector in pages.items():
+        olga.go(path).see(selector)
+        assert violations(olga, axe) == [], path
+    olga.go(f"/jobs/{factory.unknown().id}").click("#act-cancel")
     olga.see("dialog.act")
-    assert findings(olga, axe) == []
+    assert violations(olga, axe) == []
     olga.load("/try")
-    assert findings(olga, axe) == [], "the sign-in"
+    assert violations(olga, axe) == [], "the sign-in"
     olga.sign_in("ed", "editor,operator")
     olga.see("form[aria-label='New job']")
-    assert findings(olga, axe) == []
-    client = night.job("ed").client
-    olga.go(f"/try/{client.get('/jobs').json()['items'][0]['id']}").see("#trial-run")
-    assert findings(olga, axe) == []
+    assert violations(olga, axe) == []
+    olga.go(f"/try/{factory.job('ed').id}").see("#trial-run")
+    assert violations(olga, axe) == []
 
 
-def test_all_can_be_done_by_keyboard(olga: Console, night: Night) -> None:
-    handle = night.unknown()
+def test_an_act_works_by_keyboard(olga: Console, factory: JobFactory) -> None:
+    handle = factory.unknown()
     olga.load(f"/jobs/{handle.id}")
     olga.press(Keys.HOME, Keys.SHIFT, Keys.END, Keys.SHIFT, "kim", Keys.ENTER)
     olga.see("#act-cancel")
@@ -86,10 +80,10 @@ def test_all_can_be_done_by_keyboard(olga: Console, night: Night) -> None:
     olga.press(Keys.ENTER)
     olga.see("dialog.act h2", "Cancel the job?")
     assert olga.focused().get_attribute("name") == "reason"
-    olga.press(Keys.TAB, Keys.ENTER)
+    olga.press("   ", Keys.TAB, Keys.ENTER)
     olga.see("dialog.act [role=status]", "Give a reason first")
     assert olga.focused().get_attribute("name") == "reason"
     olga.press(Keys.ESCAPE)
-    olga.wait(lambda: not olga.all("dialog.act"), "the question is closed")
+    olga.wait(lambda: not olga.all("dialog.act"), "the dialog is closed")
     assert olga.focused().get_attribute("id") == "act-cancel"
     assert handle.status == "UPLOADED"

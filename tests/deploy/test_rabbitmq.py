@@ -1,9 +1,8 @@
-"""RabbitMQ as the broker: what is different there from Redis. `pytest --broker amqp` runs all on it."""
+"""RabbitMQ as the broker, where it differs from Redis. `pytest --broker amqp` runs other tests on it."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,19 +19,19 @@ from tests.conftest import NewStack
 from tests.support.certificates import Authority
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.rabbitmq import HOW_TO_GET_IT, PROGRAM, RabbitMq
+from tests.support.rabbitmq import INSTALL_HINT, PROGRAM, RabbitMq
 from tests.support.tcp_proxy import TcpProxy
 
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason=HOW_TO_GET_IT)
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason=INSTALL_HINT)
 
-# A caller is not kept waiting for a broker that is away, but told so.
+# Without a broker, a caller gets an error within this time.
 ANSWERED_SECONDS = 3.0
 HEALED_SECONDS = 10.0
 
 
 @dataclass
 class Bed:
-    """A stack on RabbitMQ, whose connections all go through a proxy."""
+    """A stack whose connections to RabbitMQ all go through a proxy."""
 
     rabbitmq: RabbitMq
     proxy: TcpProxy
@@ -52,12 +51,14 @@ def bed(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 @pytest.fixture
 def proxy(bed: Bed) -> Iterator[TcpProxy]:
-    """The way to the broker; it is open again after the test."""
+    """The proxy to the broker, restored after the test."""
     yield bed.proxy
     bed.proxy.restore()
 
 
-def test_a_dispatch_goes_by_rabbitmq_once(bed: Bed, orchestrator: StubOrchestrator) -> None:
+def test_a_dispatch_is_sent_once_by_way_of_rabbitmq(
+    bed: Bed, orchestrator: StubOrchestrator
+) -> None:
     job_id = bed.client.uploaded_job()["id"]
     assert bed.client.run(job_id).status_code == 202
     assert bed.client.run(job_id).status_code == 200
@@ -66,7 +67,7 @@ def test_a_dispatch_goes_by_rabbitmq_once(bed: Bed, orchestrator: StubOrchestrat
         assert client.keys("takeone:broker:*") == []
 
 
-def test_a_message_of_a_later_form_is_refused_and_its_claim_left_alone(
+def test_a_message_of_a_later_format_is_discarded_and_its_claim_unchanged(
     bed: Bed, orchestrator: StubOrchestrator
 ) -> None:
     job_id = bed.client.uploaded_job()["id"]
@@ -80,35 +81,33 @@ def test_a_message_of_a_later_form_is_refused_and_its_claim_left_alone(
             queue="takeone.dispatch.3",
             headers={message.FORM_HEADER: message.FORM + 1},
         )
-    refused = "message.discarded"
     logs = [worker.log for worker in bed.stack.workers]
-    wait_until(lambda: any(refused in log() for log in logs), 10, "it is refused")
+    wait_until(lambda: any("message.discarded" in log() for log in logs), 10, "it is discarded")
     assert orchestrator.requests_for(job_id) == []
     assert bed.client.run(job_id).status_code == 202
     assert len(orchestrator.requests_for(job_id)) == 1
 
 
-def test_two_workers_on_one_host_do_not_take_each_other_for_the_same(bed: Bed) -> None:
+def test_two_workers_run_on_one_host(bed: Bed) -> None:
     # A worker's name is an exclusive queue: with one name for both, the second would not start.
     assert all(worker.is_running for worker in bed.stack.workers)
 
 
-def test_each_queue_is_durable_and_holds_nothing_once_all_is_done(bed: Bed) -> None:
-    queue = "takeone.dispatch.3"
+def test_queues_are_durable_and_empty_when_all_work_is_done(bed: Bed) -> None:
     with Connection(bed.stack.settings["TAKEONE_BROKER_URL"]) as connection:
         channel = connection.channel()
-        # Another setting than the one that it was declared with would be refused.
-        Queue(queue, durable=True, channel=channel).queue_declare()
-        sizes = {size(channel, each) for each in queue_names(Settings(env="development"))}
-        assert sizes == {0}
+        # RabbitMQ refuses a declaration that differs from the existing queue.
+        Queue("takeone.dispatch.3", durable=True, channel=channel).queue_declare()
+        for queue in queue_names(Settings(env="development")):
+            assert channel.queue_declare(queue, passive=True).message_count == 0, queue
 
 
-@pytest.mark.parametrize("trouble", ["refuse", "stall"])
-def test_without_the_broker_a_run_is_answered_soon_and_claims_nothing(
-    trouble: str, bed: Bed, proxy: TcpProxy
+@pytest.mark.parametrize("fault", ["refuse", "stall"])
+def test_without_the_broker_a_run_is_answered_soon_and_makes_no_claim(
+    fault: str, bed: Bed, proxy: TcpProxy
 ) -> None:
     jobs = [bed.client.uploaded_job()["id"] for _ in range(3)]
-    getattr(proxy, trouble)()
+    getattr(proxy, fault)()
     for job_id in jobs:
         began = time.monotonic()
         assert bed.client.run(job_id).status_code == 503
@@ -120,26 +119,26 @@ def test_without_the_broker_a_run_is_answered_soon_and_claims_nothing(
         wait_until(lambda job_id=job_id: runs(bed, job_id), HEALED_SECONDS, "runs work again")
 
 
-def test_a_connection_that_broke_while_idle_fails_no_caller(bed: Bed, proxy: TcpProxy) -> None:
+def test_a_connection_that_breaks_while_idle_fails_no_caller(bed: Bed, proxy: TcpProxy) -> None:
     assert runs(bed, bed.client.uploaded_job()["id"])
     proxy.cut()
-    wait_until(lambda: reconnected(bed), HEALED_SECONDS, "the worker is back")
+    wait_until(lambda: reconnected(bed), HEALED_SECONDS, "the workers have reconnected")
     answers = [bed.client.run(bed.client.uploaded_job()["id"]).status_code for _ in range(3)]
     assert answers == [202] * 3
 
 
-def test_amqps_believes_only_a_certificate_that_it_can_check(bed: Bed, tmp_path: Path) -> None:
-    ours, another = tmp_path / "ours", tmp_path / "another"
-    ours.mkdir()
-    another.mkdir()
-    authority, stranger = Authority(ours), Authority(another)
+def test_amqps_verifies_the_brokers_certificate(
+    bed: Bed, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    other_authority = Authority(tmp_path_factory.mktemp("other"))
     port = int(bed.rabbitmq.port or 0)
     with (
         TcpProxy(port, authority.server_context()) as secure,
         TcpProxy(port, authority.server_context("127.0.0.9")) as of_another_name,
     ):
         assert answers_over_tls(bed, secure, authority)
-        assert not answers_over_tls(bed, secure, stranger)
+        assert not answers_over_tls(bed, secure, other_authority)
         assert not answers_over_tls(bed, of_another_name, authority)
 
 
@@ -147,10 +146,6 @@ def answers_over_tls(bed: Bed, proxy: TcpProxy, trusted: Authority) -> bool:
     plain = urlsplit(bed.stack.settings["TAKEONE_BROKER_URL"])
     url = f"amqps://guest:guest@127.0.0.1:{proxy.port}{plain.path}"
     return broker_answers(Settings(env="development", broker_url=url, ca_file=str(trusted.ca_file)))
-
-
-def size(channel, queue: str) -> int:
-    return channel.queue_declare(queue, passive=True).message_count
 
 
 def runs(bed: Bed, job_id: str) -> bool:

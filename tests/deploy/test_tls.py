@@ -1,4 +1,4 @@
-"""TLS to the store, to the broker and to the orchestrator, with an authority that is known nowhere else."""
+"""TLS to the store, the broker and the orchestrator, with a private authority."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,14 +25,14 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="module")
-def another(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """One that has signed none of our certificates."""
-    return Authority(tmp_path_factory.mktemp("another"))
+def other_authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """An authority that has issued none of the servers' certificates."""
+    return Authority(tmp_path_factory.mktemp("other"))
 
 
 @pytest.fixture(scope="module")
 def secure_redis(redis_server: RedisServer, authority: Authority) -> Iterator[TcpProxy]:
-    """A Redis that speaks TLS, and only that."""
+    """A Redis that accepts TLS only."""
     with TcpProxy(int(redis_server.port or 0), authority.server_context()) as proxy:
         yield proxy
 
@@ -56,7 +56,7 @@ servers = pytest.mark.parametrize(
     ("host", "trusted", "answers"),
     [
         ("127.0.0.1", "authority", True),
-        ("127.0.0.1", "another", False),
+        ("127.0.0.1", "other_authority", False),
         ("127.0.0.1", None, False),
         ("localhost", "authority", False),  # a name that is not in the certificate
     ],
@@ -64,7 +64,7 @@ servers = pytest.mark.parametrize(
 
 
 @servers
-def test_store_and_broker_believe_only_a_certificate_that_they_can_check(
+def test_the_certificates_of_store_and_broker_are_verified(
     host: str,
     trusted: str | None,
     answers: bool,
@@ -77,16 +77,14 @@ def test_store_and_broker_believe_only_a_certificate_that_they_can_check(
     assert broker_answers(given) is answers
 
 
-def test_the_authority_may_also_stand_in_the_url(
-    secure_redis: TcpProxy, authority: Authority
-) -> None:
+def test_the_redis_url_may_name_the_authority(secure_redis: TcpProxy, authority: Authority) -> None:
     url = f"rediss://127.0.0.1:{secure_redis.port}/0?ssl_ca_certs={authority.ca_file}"
     assert store_answers(settings(redis_url=url))
     assert broker_answers(settings(redis_url=url))
 
 
 @servers
-def test_a_dispatch_goes_only_to_a_certificate_that_can_be_checked(
+def test_the_orchestrators_certificate_is_verified(
     host: str,
     trusted: str | None,
     answers: bool,
@@ -101,7 +99,7 @@ def test_a_dispatch_goes_only_to_a_certificate_that_can_be_checked(
     assert bool(hub.requests) is answers
 
 
-def test_a_run_goes_all_its_way_over_tls(
+def test_a_run_uses_tls_on_every_connection(
     secure_redis: TcpProxy, redis_server: RedisServer, authority: Authority, new_stack: NewStack
 ) -> None:
     with (
@@ -124,11 +122,11 @@ def test_a_run_goes_all_its_way_over_tls(
 
 @pytest.mark.parametrize("name", ["redis_url", "broker_url"])
 @pytest.mark.parametrize("kind", [Settings, FlowerSettings])
-def test_production_refuses_to_look_at_no_certificate(name: str, kind: type[Settings]) -> None:
+def test_production_refuses_to_disable_certificate_checks(name: str, kind: type[Settings]) -> None:
     with pytest.raises(SettingsError, match="must not turn off the check of certificates"):
         kind(env="production", **{name: "rediss://redis.example.org/0?ssl_cert_reqs=none"})
 
 
-def test_an_authority_that_cannot_be_read_is_said_at_the_start(tmp_path: Path) -> None:
+def test_an_unreadable_authority_file_is_a_settings_error(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="TAKEONE_CA_FILE cannot be read"):
         settings(ca_file=str(tmp_path / "none.pem"))

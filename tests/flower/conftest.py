@@ -15,7 +15,7 @@ from devstack.stack import Stack, procfile_command
 from devstack.waiting import wait_until
 from tests.support.behaviours import refuse
 from tests.support.client import ApiClient
-from tests.support.flower import wait_until_it_hears
+from tests.support.flower import wait_until_connected
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
 
@@ -115,7 +115,7 @@ def flower(
             process.wait_until(lambda: _answers(flower), START_SECONDS, "Flower answers")
             flower.worker()
             # Flower queries workers before it receives events.
-            wait_until_it_hears(ApiClient(stack.api_url), lambda task: bool(flower.task(task)))
+            wait_until_connected(ApiClient(stack.api_url), lambda task: bool(flower.task(task)))
             yield flower
         finally:
             process.terminate()

@@ -1,4 +1,4 @@
-"""Load tests are about ratios within one run: they may run on any machine."""
+"""Load tests compare times within one run, never with fixed values, so that they pass on any machine."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the load tests look at: how long calls take, and what a process holds on to."""
+"""Measurements of the load tests: durations, threads, memory and connections."""
 
 import time
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from devstack.stack import Stack
 
 
 def timed(call: Callable[[], requests.Response], expected: int = 200) -> float:
-    """Seconds that a call took; it must answer as expected."""
+    """Return how many seconds a call took; assert its status."""
     began = time.perf_counter()
     answer = call()
     seconds = time.perf_counter() - began
@@ -21,29 +21,29 @@ def timed(call: Callable[[], requests.Response], expected: int = 200) -> float:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The value below which this share of all values lies."""
+    """Return the value below which this share of the values lies."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
 def family(process: Process) -> list[int]:
-    """The process ids of a program and of all its children."""
+    """Return the process ids of a program and all its descendants."""
     parent = psutil.Process(process.pid)
     return [parent.pid, *(child.pid for child in parent.children(recursive=True))]
 
 
 def threads(stack: Stack) -> int:
-    """How many threads the web and worker processes have."""
+    """Return the number of threads of a stack's processes, without Redis."""
     pids = [pid for process in stack.processes for pid in family(process)]
     return sum(psutil.Process(pid).num_threads() for pid in pids)
 
 
 def resident_bytes(process: Process) -> int:
-    """The memory that a program and its children hold, what they share counted once for each."""
+    """Return the resident memory of a program and its descendants; shared pages count for each."""
     return sum(psutil.Process(pid).memory_info().rss for pid in family(process))
 
 
 def connections(redis: RedisServer) -> int:
-    """How many clients a Redis has, besides the one that asks."""
+    """Return the number of a Redis server's clients, without this call's own."""
     with redis.client() as client:
         return len(client.client_list()) - 1

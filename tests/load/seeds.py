@@ -1,4 +1,4 @@
-"""Jobs that are put into the store by its own code: making them is not what is measured."""
+"""Jobs that are written directly into the store, since creating them is not what is measured."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,7 +15,7 @@ from tests.support.stores import client_of
 
 
 def uploaded_jobs(stack: Stack, user: str, number: int) -> list[str]:
-    """Put in this many jobs of a user, and return their ids."""
+    """Store `number` jobs of a user in UPLOADED; return their ids."""
     with client_of(stack.redis.url, timeout_seconds=5) as client:
         jobs, projects = JobStore(client, TransactionalOutbox(["unused"])), ProjectStore(client)
         now = datetime.now(UTC)
@@ -25,9 +25,9 @@ def uploaded_jobs(stack: Stack, user: str, number: int) -> list[str]:
 
 
 def listed_jobs(stack: Stack, user: str, number: int) -> str:
-    """Put in this many new jobs of a user, a millisecond apart; return the id of their project.
+    """Store `number` new jobs of a user, a millisecond apart; return the id of their project.
 
-    What the store writes for each, but for the trail, in pipelines: hundreds of thousands take seconds.
+    Writes what the store would write, except the trail, in pipelines: 100,000 jobs take seconds.
     """
     began = datetime.now(UTC) - timedelta(milliseconds=number)
     with client_of(stack.redis.url, timeout_seconds=30) as client:
@@ -36,19 +36,19 @@ def listed_jobs(stack: Stack, user: str, number: int) -> str:
         job = create_job("", project.id, user, began, None).record.job
         for batch in batched(range(number), 1_000):
             pipeline = client.pipeline(transaction=False)
-            for each in batch:
-                now = began + timedelta(milliseconds=each)
+            for nth in batch:
+                now = began + timedelta(milliseconds=nth)
                 fields = {"id": str(uuid4()), "created_at": now, "updated_at": now}
-                one = job.model_copy(update=fields)
-                pipeline.set(keys.job(one.id), codec.dump_job(one))
-                for name, place in lists.lists_of_job(one).items():
-                    pipeline.zadd(name, {place: 0})
+                copy = job.model_copy(update=fields)
+                pipeline.set(keys.job(copy.id), codec.dump_job(copy))
+                for name, member in lists.lists_of_job(copy).items():
+                    pipeline.zadd(name, {member: 0})
             pipeline.execute()
         return project.id
 
 
 def batched(numbers: range, size: int) -> Iterator[range]:
-    """The numbers in batches of this size; the last may be smaller."""
+    """Yield the numbers in batches; the last may be smaller."""
     for start in range(0, len(numbers), size):
         yield numbers[start : start + size]
 

@@ -1,4 +1,4 @@
-"""SIGTERM under load: what was begun is finished or handed back, and no caller is cut off."""
+"""SIGTERM under load: work in progress is finished or handed over, and every caller gets its answer."""
 
 import itertools
 import json
@@ -25,10 +25,10 @@ from tests.support.log_lines import lines_with
 from tests.support.orchestrator import StubOrchestrator
 
 CALLERS, CONCURRENCY = 24, 8
-# So long that all places of both workers are taken at once also on a busy machine.
+# Long enough that both workers reach their full concurrency on a busy machine.
 ANSWER_SECONDS = 1.0
-# Longer than any wait that the process makes with a limit.
-FROZEN_SECONDS = 2.5
+# Longer than any of the process's timed waits.
+PAUSED_SECONDS = 2.5
 RUN_ROUTE = '"route":"/api/v1/jobs/<job_id>/run"'
 
 
@@ -45,7 +45,7 @@ def pair(new_stack: NewStack, slow: StubOrchestrator) -> Iterator[Stack]:
         workers=2,
         TAKEONE_ORCHESTRATOR_URL=slow.url,
         TAKEONE_RUN_WAIT_SECONDS="10",
-        # What a busy machine takes longer for is no unknown outcome.
+        # A busy machine must not cause unknown outcomes.
         TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS="10",
         TAKEONE_WORKER_CONCURRENCY=str(CONCURRENCY),
     ) as running:
@@ -54,7 +54,7 @@ def pair(new_stack: NewStack, slow: StubOrchestrator) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def editor(pair: Stack) -> ApiClient:
-    """Calls the web process that stays."""
+    """A client of the web process that is not stopped."""
     return ApiClient(pair.webs[1].url, "alice")
 
 
@@ -65,14 +65,16 @@ def assert_each_sent_once(editor: ApiClient, slow: StubOrchestrator, jobs: list[
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_worker_that_is_told_to_stop_finishes_its_posts_and_leaves_the_rest_to_the_other(
+def test_a_stopping_worker_finishes_its_posts_and_leaves_the_rest_to_the_other(
     number: signal.Signals, pair: Stack, slow: StubOrchestrator, editor: ApiClient
 ) -> None:
     jobs = uploaded_jobs(pair, "alice", 60)
     leaving = pair.workers[0]
     with ThreadPoolExecutor(len(jobs)) as pool:
         answers = [pool.submit(editor.run, job_id) for job_id in jobs]
-        wait_until(lambda: slow.in_flight == 2 * CONCURRENCY, 10, "both workers are busy")
+        wait_until(
+            lambda: slow.in_flight == 2 * CONCURRENCY, 10, "full concurrency of both workers"
+        )
         os.kill(leaving.pid, number)
         assert Counter(answer.result(15).status_code for answer in answers) == {202: len(jobs)}
     wait_until(lambda: not leaving.is_running, 5, "the worker has ended")
@@ -83,7 +85,7 @@ def test_a_worker_that_is_told_to_stop_finishes_its_posts_and_leaves_the_rest_to
 
 
 class Caller(threading.Thread):
-    """Runs jobs at the process that is to leave, one after the other, for as long as it is let in."""
+    """Runs jobs one after the other at the process that will stop, until a request fails."""
 
     def __init__(self, url: str, jobs: Iterator[str], *, keeps_alive: bool, waits: bool) -> None:
         super().__init__(daemon=True)
@@ -117,10 +119,10 @@ def five_webs(new_stack: NewStack) -> Iterator[Stack]:
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("send", [os.kill, os.killpg])
 @pytest.mark.parametrize("round_number", range(2))
-def test_a_web_process_that_is_told_to_stop_twice_at_once_does_so(
+def test_a_web_process_stops_after_two_signals_in_quick_succession(
     round_number: int, send: Callable[[int, int], None], first: signal.Signals, five_webs: Stack
 ) -> None:
-    """The kernel may give two signals to one thread, whichever it is; ten tries of each kind."""
+    """The kernel may deliver both signals to any one thread; hence ten tries of each combination."""
     webs = five_webs.webs
     for web in webs:
         if not web.is_running:
@@ -130,29 +132,29 @@ def test_a_web_process_that_is_told_to_stop_twice_at_once_does_so(
     for web in webs:
         send(web.pid, first)
         send(web.pid, signal.SIGTERM)
-    # Less than the time after which the main process kills the others.
+    # Less than the time after which the main process would kill its children.
     wait_until(lambda: not any(web.is_running for web in webs), 15, "all have ended")
     for web in webs:
         assert "Traceback" not in web.log()
 
 
-def test_a_web_process_whose_main_process_is_killed_stops_by_itself(five_webs: Stack) -> None:
+def test_the_children_of_a_killed_web_process_stop(five_webs: Stack) -> None:
     web = five_webs.webs[0]
     five_webs.restart(web)
     os.kill(web.pid, signal.SIGKILL)
-    wait_until(lambda: is_free(int(web.port or 0)), 15, "its port is free for the next one")
+    wait_until(lambda: is_free(int(web.port or 0)), 15, "the port is free again")
 
 
-def test_a_web_process_that_was_frozen_goes_on(five_webs: Stack) -> None:
-    """A wait for signals may end early after SIGCONT, and name a signal that was never sent."""
+def test_a_paused_and_resumed_web_process_keeps_serving(five_webs: Stack) -> None:
+    """After SIGCONT, `sigtimedwait` may return early with a signal that was never sent."""
     web = five_webs.webs[0]
     five_webs.restart(web)
     children = {child.pid for child in psutil.Process(web.pid).children()}
     client = ApiClient(web.url, "alice")
     web.pause()
-    time.sleep(FROZEN_SECONDS)
+    time.sleep(PAUSED_SECONDS)
     web.resume()
-    # A process that is about to stop closes each connection.
+    # A stopping process closes each connection.
     for _ in range(20):
         assert client.get("/projects").headers.get("Connection") != "close"
     assert {child.pid for child in psutil.Process(web.pid).children()} == children
@@ -160,56 +162,54 @@ def test_a_web_process_that_was_frozen_goes_on(five_webs: Stack) -> None:
 
 
 @pytest.mark.parametrize("try_number", range(3))
-def test_a_web_process_that_is_told_to_stop_while_it_starts_does_so(
-    try_number: int, new_stack: NewStack
-) -> None:
+def test_a_web_process_stops_while_it_starts(try_number: int, new_stack: NewStack) -> None:
     (web,) = new_stack().webs
     web.start()
     try:
         wait_until(lambda: "Spawning worker" in web.log(), 20, "it loads the application")
         web.ask_to_stop()
-        wait_until(lambda: not web.is_running, 8, f"it ends, at try {try_number}")
+        wait_until(lambda: not web.is_running, 8, f"it has ended, in try {try_number}")
         assert "Traceback" not in web.log()
     finally:
         web.kill()
 
 
 @pytest.mark.parametrize("send", [os.kill, os.killpg])
-def test_a_web_process_that_is_told_to_stop_cuts_no_caller_off(
+def test_a_stopping_web_process_answers_every_request_that_it_has_read(
     send: Callable[[int, int], None], pair: Stack, slow: StubOrchestrator, editor: ApiClient
 ) -> None:
-    """Some supervisors signal its main process, others all of its processes."""
+    """Some supervisors signal the main process, others the whole process group."""
     leaving = pair.webs[0]
     if not leaving.is_running:
         pair.restart(leaving)
-    # Those who wait run jobs that no other caller does; the others the same few again and again.
-    fresh = [uploaded_jobs(pair, "alice", 40) for _ in range(CALLERS // 2)]
-    again = uploaded_jobs(pair, "alice", 20)
+    # Waiting callers have their own jobs; the others run the same few jobs repeatedly.
+    own = [uploaded_jobs(pair, "alice", 40) for _ in range(CALLERS // 2)]
+    shared = uploaded_jobs(pair, "alice", 20)
     waiting = [
         Caller(leaving.url, iter(jobs), keeps_alive=number % 2 == 0, waits=True)
-        for number, jobs in enumerate(fresh)
+        for number, jobs in enumerate(own)
     ]
-    hasty = [
-        Caller(leaving.url, itertools.cycle(again), keeps_alive=number % 2 == 0, waits=False)
+    asynchronous = [
+        Caller(leaving.url, itertools.cycle(shared), keeps_alive=number % 2 == 0, waits=False)
         for number in range(CALLERS // 2)
     ]
-    callers = [*waiting, *hasty]
+    callers = [*waiting, *asynchronous]
     for caller in callers:
         caller.start()
-    wait_until(lambda: all(caller.codes for caller in callers), 10, "they are at it")
+    wait_until(lambda: all(caller.codes for caller in callers), 10, "each caller has an answer")
     send(leaving.pid, signal.SIGTERM)
     wait_until(lambda: not leaving.is_running, 20, "the process has ended")
     for caller in callers:
         caller.join(15)
-    # Every request that the process took was answered, and its caller has the answer.
+    # Every request that the process read was answered, and its caller has the answer.
     answered = Counter(line["status"] for line in map(json.loads, lines_with(leaving, RUN_ROUTE)))
     assert answered == sum((caller.codes for caller in callers), Counter())
     assert set(answered) == {200, 202}
-    # All else was refused, which is what sends a router elsewhere, or closed before a byte of it was read: the
-    # kernel had taken the connection already, and the process had not, or had not come to read from it.
+    # All other connections were refused, on which a router tries elsewhere, or closed before a byte was read:
+    # the kernel had accepted them, and the process had not, or had not read from them yet.
     assert {type(caller.ended) for caller in callers} == {requests.ConnectionError}
-    cut_off = [each for each in callers if "Connection refused" not in str(each.ended)]
-    for caller in set(cut_off) & set(waiting):
+    closed = [caller for caller in callers if "Connection refused" not in str(caller.ended)]
+    for caller in set(closed) & set(waiting):
         assert editor.job(caller.last_job or "").json()["dispatch"] is None, caller.ended
     called = sorted(set().union(*(caller.called for caller in callers)))
     wait_until(lambda: slow.in_flight == 0, 10, "the worker has finished")

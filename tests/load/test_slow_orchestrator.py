@@ -1,4 +1,4 @@
-"""An orchestrator that takes its time: only those wait who asked for it, and not more than may."""
+"""A slow orchestrator delays only the callers that wait for it, and their number is limited."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -42,24 +42,24 @@ def busy(new_stack: NewStack, slow: StubOrchestrator) -> Iterator[Stack]:
         yield running
 
 
-class Crowd:
-    """Callers who run a job each, all at once, and the answers that they will have."""
+class Callers:
+    """Concurrent callers that run one job each, and their future answers."""
 
     def __init__(self, stack: Stack, pool: ThreadPoolExecutor) -> None:
-        # Two users, because one has half of the slots.
+        # Two users, since one may have only half of the wait slots.
         self.owners: dict[str, ApiClient] = {}
         for user in ("alice", "carol"):
             jobs = uploaded_jobs(stack, user, CALLERS // 2)
             self.owners |= dict.fromkeys(jobs, ApiClient(stack.api_url, user))
-        self._answers = [pool.submit(each.run, job_id) for job_id, each in self.owners.items()]
+        self._answers = [pool.submit(owner.run, job_id) for job_id, owner in self.owners.items()]
 
     @property
     def answered(self) -> int:
-        """How many have their answer."""
+        """The number of callers that have their answer."""
         return sum(answer.done() for answer in self._answers)
 
     def by_code(self) -> dict[int, list[tuple[str, requests.Response]]]:
-        """Wait for all answers; return the jobs with their answers, by status."""
+        """Wait for all answers; return job ids and answers by status."""
         found: dict[int, list[tuple[str, requests.Response]]] = {}
         for job_id, future in zip(self.owners, self._answers, strict=True):
             answer = future.result(20)
@@ -67,66 +67,66 @@ class Crowd:
         return found
 
 
-Load = Callable[[], Crowd]
+Load = Callable[[], Callers]
 
 
 @pytest.fixture(scope="module")
 def load(busy: Stack) -> Iterator[Load]:
-    """Lets a crowd loose."""
+    """A function that starts the callers."""
     with ThreadPoolExecutor(CALLERS) as pool:
-        yield lambda: Crowd(busy, pool)
+        yield lambda: Callers(busy, pool)
 
 
-def test_callers_past_the_limit_get_503_at_once_and_have_claimed_nothing(
+def test_callers_past_the_limit_get_503_at_once_and_make_no_claim(
     load: Load, slow: StubOrchestrator
 ) -> None:
-    crowd = load()
-    answers = crowd.by_code()
+    callers = load()
+    answers = callers.by_code()
     assert answers.keys() == {202, 503}
-    # A place may come free before the last caller comes.
+    # A slot may become free before the last caller arrives.
     assert WAIT_SLOTS <= len(answers[202]) < CALLERS - 20
     waited = [answer.elapsed.total_seconds() for _, answer in answers[202]]
-    turned_away = [answer.elapsed.total_seconds() for _, answer in answers[503]]
-    assert quantile(turned_away, 0.5) < min(waited)
+    refused = [answer.elapsed.total_seconds() for _, answer in answers[503]]
+    assert quantile(refused, 0.5) < min(waited)
     for job_id, answer in answers[503]:
         assert answer.json()["code"] == "SERVICE_UNAVAILABLE"
         assert int(answer.headers["Retry-After"]) >= 1
         assert slow.requests_for(job_id) == []
     for job_id, _ in answers[503][:20]:
-        shown = crowd.owners[job_id].job(job_id).json()
-        assert (shown["status"], shown["dispatch"]) == ("UPLOADED", None)
-    # Never more posts than the worker may make, and no fewer where there is enough to do.
+        job = callers.owners[job_id].job(job_id).json()
+        assert (job["status"], job["dispatch"]) == ("UPLOADED", None)
+    # The worker uses its full concurrency, and not more.
     assert slow.most_in_flight == CONCURRENCY
 
 
-def test_other_users_reads_and_replays_stay_quick_and_threads_and_connections_do_not_pile_up(
+def test_reads_and_replays_stay_fast_and_threads_and_connections_bounded_beside_waiting_callers(
     load: Load, busy: Stack
 ) -> None:
     bob = ApiClient(busy.api_url, "bob")
     (job_id,) = uploaded_jobs(busy, "bob", 1)
     assert bob.run(job_id).status_code == 202
 
-    def look() -> float:
+    def measure() -> float:
         return max(timed(lambda: bob.job(job_id)), timed(lambda: bob.run(job_id)))
 
     ratios = []
-    for _ in range(TRIES):  # whatever else this machine does may spoil one try
-        idle = quantile([look() for _ in range(200)], 0.99)
-        ratios.append(quantile(looks_beside(load(), look), 0.99) / idle)
+    for _ in range(TRIES):  # other load on this machine may disturb one try
+        idle = quantile([measure() for _ in range(200)], 0.99)
+        ratios.append(quantile(measure_beside(load(), measure), 0.99) / idle)
         if ratios[-1] < 5:
             break
     assert min(ratios) < 5, ratios
-    # Bounded by the pools' sizes and a few of Celery's, and not by how many called.
+    # Bounded by the pool sizes and a few of Celery's own, not by the number of callers.
     assert threads(busy) <= WEB_THREADS + CONCURRENCY + 24
     assert connections(busy.redis) <= WEB_CONNECTIONS + CONCURRENCY + 20
 
 
-def looks_beside(crowd: Crowd, look: Callable[[], float]) -> list[float]:
-    """How long reads and replays take from when all places are taken until the last one is free."""
-    wait_until(lambda: crowd.answered >= CALLERS - WAIT_SLOTS - 20, 10, "all places are taken")
+def measure_beside(callers: Callers, measure: Callable[[], float]) -> list[float]:
+    """Measure while all wait slots are taken, until the last caller has its answer."""
+    wait_until(lambda: callers.answered >= CALLERS - WAIT_SLOTS - 20, 10, "all slots are taken")
     seconds = []
-    while crowd.answered < CALLERS:
-        seconds.append(look())
-    crowd.by_code()
+    while callers.answered < CALLERS:
+        seconds.append(measure())
+    callers.by_code()
     assert len(seconds) > 50
     return seconds

@@ -170,7 +170,7 @@ def test_a_gateways_retry_after_is_waited_for(
     told = formatdate(due, usegmt=True) if form == "date" else "4"
     with TcpProxy(urlsplit(stack.api_url).port or 0) as proxy, ThreadPoolExecutor(1) as caller:
         node = new_node(f"http://{HOST}:{proxy.port}")
-        proxy.answer_by_itself(unavailable(f"Retry-After: {told}"))
+        proxy.respond_with(unavailable(f"Retry-After: {told}"))
         creating = caller.submit(node, "createProject", "Interviews")
         wait_until(lambda: proxy.connections_made, 20, "it has tried")
         proxy.restore()
@@ -313,7 +313,7 @@ def test_following_goes_on_where_it_was_once_the_service_answers_again(
         events = follow(url, "followEvents", job, take=3)
         changes = follow(url, "followJobs", take=3)
         wait_until_asked(stack, dora, JOBS, EVENTS)
-        proxy.answer_by_itself(unavailable())
+        proxy.respond_with(unavailable())
         begun = proxy.connections_made
         client.cancel(job)
         other = client.uploaded_job()["id"]

@@ -1,8 +1,8 @@
-"""A small model of the contract, written from its text and from nothing of the code: one job's whole life.
+"""A model of one job, written from the contract and not from the code.
 
-Each call returns what the service is to answer, and changes the model as the service is to change. The
-model's orchestrator answers every dispatch before the call that made it returns, and an unknown outcome is
-held for ever, so that nothing here depends on time.
+Each method returns the answer that the contract requires, and updates the model accordingly. The model's
+orchestrator answers every dispatch before the call that made it returns, and an unknown outcome is held
+forever, so that nothing depends on time.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,8 @@ CHECKPOINTS = [
     ("audio_uri", "AUDIO_READY"),
     ("video_uri", "UPLOADED"),
 ]
-# What the orchestrator does with a dispatch: is it received, what is the claim's phase, the trail's word.
+# By the orchestrator's behaviour: whether it receives the dispatch, the claim's phase, the trail's event, the
+# reason in the answer.
 ACCEPTED = (True, "SENT", "accepted", None)
 REFUSED = (True, "RELEASED", "refused", "refused")
 UNKNOWN = (True, "UNKNOWN", "unknown", "outcome_unknown")
@@ -44,19 +45,19 @@ OUTCOMES = {
     "accepts": ACCEPTED,
     "refuses": REFUSED,
     "is_silent": UNKNOWN,
-    # An interim answer is none.
+    # Interim responses change nothing.
     "hints_and_accepts": ACCEPTED,
     "hints_and_refuses": REFUSED,
     "hints_and_is_silent": UNKNOWN,
     "is_down": (False, "RELEASED", "not_started", "not_started"),
-    # Its answer is lost; asked, it has the dispatch.
+    # Its answer is lost; a query finds the dispatch.
     "is_lost": (True, "SENT", "found", None),
 }
 
 
 @dataclass
 class Answer:
-    """A status, and the fields of the body that are to be so; an error's body is compared as a whole."""
+    """An expected status and body fields; an error's body is compared as a whole."""
 
     status: int
     body: dict[str, Any] = field(default_factory=dict)
@@ -64,7 +65,7 @@ class Answer:
 
 @dataclass
 class Dispatch:
-    """What is known of one dispatch."""
+    """One dispatch of the job."""
 
     name: str  # "run", or "retry" and the client's request id
     phase: str
@@ -115,28 +116,30 @@ def unless_deleted(
 
 
 class JobModel:
-    """One job as the contract has it; `asks` is whether the orchestrator can be asked."""
+    """One job; `queryable` tells whether the orchestrator can be queried for a dispatch."""
 
-    def __init__(self, job_id: str, own: dict[str, Any] | None = None, asks: bool = False) -> None:
-        self.id, self.asks = job_id, asks
+    def __init__(
+        self, job_id: str, fields: dict[str, Any] | None = None, queryable: bool = False
+    ) -> None:
+        self.id, self.queryable = job_id, queryable
         self.is_deleted = False
-        self.own = {"name": None, "metadata": {}} | (own or {})
+        self.fields = {"name": None, "metadata": {}} | (fields or {})
         self.status = "CREATED"
         self.manifest: dict[str, Any] = dict.fromkeys(
             ("video_uri", "audio_uri", "transcript_uri", "draft_uri")
         )
         self.manifest["exports"] = []
         self.failure: dict[str, Any] | None = None
-        self.shown: Dispatch | None = None
-        self.standing: dict[str, Dispatch] = {}  # by name; also those that a retry has followed
+        self.dispatch: Dispatch | None = None
+        self.active: dict[str, Dispatch] = {}  # by name; includes those that a retry has followed
         self.events: dict[str, tuple[dict[str, Any], str]] = {}  # payload and dispatch
-        self.latest: str | None = None
+        self.latest_occurred_at: str | None = None
         self.posts = 0
         self.epochs = 0
-        self.arrived: set[str] = set()  # what an orchestrator that is asked says that it has
+        self.arrived: set[str] = set()  # the dispatches that a query to the orchestrator finds
         self.trail: list[tuple[str, str | None, str]] = [("job.created", None, "CREATED")]
 
-    def note(self, event_type: str) -> None:
+    def record_event(self, event_type: str) -> None:
         self.trail.append((event_type, self.status, self.status))
 
     def move(self, status: str, event_type: str = "job.status_changed") -> None:
@@ -167,7 +170,7 @@ class JobModel:
 
     @unless_deleted
     def fail(self, reason: str) -> Answer:
-        """An operator's word that the run is lost."""
+        """Fail the job as an operator."""
         if "FAILED" not in STEPS[self.status]:
             return forbidden(self.status, "FAILED")
         self.move("FAILED")
@@ -176,49 +179,54 @@ class JobModel:
 
     @unless_deleted
     def ask(self, orchestrator: str) -> Answer:
-        """An operator's question to the orchestrator; it says of what it has that it has ended well."""
-        shown = self.shown
-        if not self.asks or shown is None or shown.phase == "RELEASED" or not shown.is_sent:
+        """Query the orchestrator as an operator; it reports success for each dispatch that it has."""
+        dispatch = self.dispatch
+        if (
+            not self.queryable
+            or dispatch is None
+            or dispatch.phase == "RELEASED"
+            or not dispatch.is_sent
+        ):
             return error(409, "CANNOT_BE_ASKED")
-        if orchestrator == "is_down" or shown.name not in self.arrived:
+        if orchestrator == "is_down" or dispatch.name not in self.arrived:
             return error(502, "ORCHESTRATOR_DISPATCH_FAILED", reason="no_answer")
         return Answer(200, {"state": "succeeded"})
 
     @unless_deleted
     def settle(self, settlement: str) -> Answer:
-        """An operator's word on the dispatch."""
-        shown = self.shown
-        if shown is None or not self._is_to_settle(shown, settlement):
+        """Settle the dispatch as an operator."""
+        dispatch = self.dispatch
+        if dispatch is None or not self._can_settle(dispatch, settlement):
             return error(409, "NOTHING_TO_SETTLE")
         if settlement == "release":
-            self.note("dispatch.released")
-            shown.phase, shown.reason = "RELEASED", "settled_release"
-            del self.standing[shown.name]
+            self.record_event("dispatch.released")
+            dispatch.phase, dispatch.reason = "RELEASED", "settled_release"
+            del self.active[dispatch.name]
         else:
-            self.note("dispatch.settled")
-            shown.phase, shown.reason = "SENT", "settled_sent"
-            if shown.name == "run" and self.status == "UPLOADED":
+            self.record_event("dispatch.settled")
+            dispatch.phase, dispatch.reason = "SENT", "settled_sent"
+            if dispatch.name == "run" and self.status == "UPLOADED":
                 self.move("AUDIO_EXTRACTING")
         return Answer(200, {"status": self.status})
 
-    def _is_to_settle(self, shown: Dispatch, settlement: str) -> bool:
-        if shown.phase != "SENT":
-            return shown.phase == "UNKNOWN"
-        return settlement == "release" and shown.awaits_resume and self.status == "FAILED"
+    def _can_settle(self, dispatch: Dispatch, settlement: str) -> bool:
+        if dispatch.phase != "SENT":
+            return dispatch.phase == "UNKNOWN"
+        return settlement == "release" and dispatch.awaits_resume and self.status == "FAILED"
 
     @property
     def is_failed(self) -> bool:
         return self.status == "FAILED" and not self.is_deleted
 
     def retry_by_operator(self, orchestrator: str) -> tuple[str, str | None] | None:
-        """What a bulk retry says of the job, and the code of a refusal; None if it has not failed."""
+        """Return a bulk retry's outcome for the job and its error code; None if the job has not failed."""
         if not self.is_failed:
             return None
-        over = [each for each in self.standing.values() if each.phase == "SENT"]
-        epoch = max((each.epoch for each in over if not each.awaits_resume), default=0)
+        sent = [dispatch for dispatch in self.active.values() if dispatch.phase == "SENT"]
+        epoch = max((dispatch.epoch for dispatch in sent if not dispatch.awaits_resume), default=0)
         name = f"operator-{self.id}-{epoch}"
-        known = self.standing.get(name)
-        if self.asks and known is not None and known.phase == "UNKNOWN":
+        known = self.active.get(name)
+        if self.queryable and known is not None and known.phase == "UNKNOWN":
             return "joined", None
         answer = self.retry(name, "standard", orchestrator)
         if answer.status == 200:
@@ -227,45 +235,46 @@ class JobModel:
         return ("refused", answer.body["code"]) if is_refused else ("started", None)
 
     @unless_deleted
-    def edit(self, own: dict[str, Any]) -> Answer:
-        self.own |= own
-        return Answer(200, {"status": self.status, **self.own})
+    def edit(self, fields: dict[str, Any]) -> Answer:
+        self.fields |= fields
+        return Answer(200, {"status": self.status, **self.fields})
 
     @unless_deleted
     def delete(self) -> Answer:
         if STEPS[self.status]:
             return error(409, "NOT_TERMINAL", current_status=self.status)
-        if self._is_awaited:
+        if self._is_pending:
             return error(409, "JOB_ALREADY_RUNNING", current_status=self.status)
         self.is_deleted = True
         return Answer(204)
 
     @property
-    def _is_awaited(self) -> bool:
-        shown = self.shown
-        stands = shown is not None and shown.phase != "RELEASED"
-        return stands and shown is not None and (shown.phase == "UNKNOWN" or shown.awaits_resume)
+    def _is_pending(self) -> bool:
+        dispatch = self.dispatch
+        if dispatch is None or dispatch.phase == "RELEASED":
+            return False
+        return dispatch.phase == "UNKNOWN" or dispatch.awaits_resume
 
     @unless_deleted
     def run(self, orchestrator: str) -> Answer:
         if not STEPS[self.status]:
             return forbidden(self.status, "AUDIO_EXTRACTING")
-        if "run" in self.standing:
-            return self._again(self.standing["run"])
+        if "run" in self.active:
+            return self._replay(self.active["run"])
         if self.status != "UPLOADED" or self.manifest["video_uri"] is None:
             return forbidden(self.status, "AUDIO_EXTRACTING")
         return self._dispatch(Dispatch("run", "CLAIMED"), orchestrator)
 
     @unless_deleted
     def retry(self, request_id: str, profile: str, orchestrator: str) -> Answer:
-        known = self.standing.get(request_id)
+        known = self.active.get(request_id)
         if known is not None:
             if known.terms["model_profile"] != profile:
                 return error(409, "CLIENT_REQUEST_MISMATCH")
-            return self._again(known)
-        if self.status in RUNNING or self._is_awaited:
+            return self._replay(known)
+        if self.status in RUNNING or self._is_pending:
             return error(409, "JOB_ALREADY_RUNNING", current_status=self.status)
-        artifacts = [each for each in CHECKPOINTS if self.manifest[each[0]]]
+        artifacts = [(key, status) for key, status in CHECKPOINTS if self.manifest[key]]
         if self.status != "FAILED" or not artifacts:
             return error(
                 409,
@@ -281,7 +290,7 @@ class JobModel:
         }
         return self._dispatch(Dispatch(request_id, "CLAIMED", terms=terms), orchestrator)
 
-    def _again(self, dispatch: Dispatch) -> Answer:
+    def _replay(self, dispatch: Dispatch) -> Answer:
         if dispatch.phase == "UNKNOWN":
             return error(502, "ORCHESTRATOR_DISPATCH_FAILED", reason="outcome_unknown")
         return Answer(200, {"replayed": True, "status": self.status, **dispatch.terms})
@@ -289,18 +298,20 @@ class JobModel:
     def _dispatch(self, dispatch: Dispatch, orchestrator: str) -> Answer:
         if orchestrator in ("accepts", "hints_and_accepts", "is_lost"):
             self.arrived.add(dispatch.name)
-        if self.asks and OUTCOMES[orchestrator] is UNKNOWN and dispatch.name in self.arrived:
-            orchestrator = "is_lost"  # it has an earlier send, which an operator has released
-        received, phase, word, reason = OUTCOMES[orchestrator]
+        if self.queryable and OUTCOMES[orchestrator] is UNKNOWN and dispatch.name in self.arrived:
+            orchestrator = (
+                "is_lost"  # a query finds an earlier send, which an operator has released
+            )
+        received, phase, event, reason = OUTCOMES[orchestrator]
         self.epochs += 1
         dispatch.epoch = self.epochs
-        for step in ("claimed", "sent", word):
-            self.note(f"dispatch.{step}")
+        for name in ("claimed", "sent", event):
+            self.record_event(f"dispatch.{name}")
         self.posts += received
         dispatch.phase, dispatch.reason = phase, reason
-        self.shown = dispatch
+        self.dispatch = dispatch
         if phase != "RELEASED":
-            self.standing[dispatch.name] = dispatch
+            self.active[dispatch.name] = dispatch
         if phase != "SENT":
             return error(502, "ORCHESTRATOR_DISPATCH_FAILED", reason=reason)
         if dispatch.name == "run":
@@ -309,107 +320,112 @@ class JobModel:
 
     @property
     def _current(self) -> str:
-        return self.shown.name if self.shown else "run"
+        return self.dispatch.name if self.dispatch else "run"
 
     @unless_deleted
     def callback(self, body: dict[str, Any]) -> Answer:
         event_id, attempted = body["event_id"], body["status"]
         if event_id in self.events:
-            return self._callback_again(body)
+            return self._replay_callback(body)
         if self._is_superseded(body.get("execution_id")):
             return self._supersede(body["execution_id"])
         if (
-            self.latest is not None
-            and body["occurred_at"] < self.latest
+            self.latest_occurred_at is not None
+            and body["occurred_at"] < self.latest_occurred_at
             and not self._resumes(body)
         ):
             return error(
                 409,
                 "CALLBACK_OUT_OF_ORDER",
-                latest_applied_occurred_at=self.latest,
+                latest_applied_occurred_at=self.latest_occurred_at,
                 current_status=self.status,
                 attempted_status=attempted,
             )
-        judged_from = self._judged_from(body, attempted)
-        if attempted not in STEPS[judged_from]:
-            return forbidden(judged_from, attempted)
+        before = self._status_before(body, attempted)
+        if attempted not in STEPS[before]:
+            return forbidden(before, attempted)
         self._apply(body, attempted)
         return Answer(204)
 
-    def _callback_again(self, body: dict[str, Any]) -> Answer:
+    def _replay_callback(self, body: dict[str, Any]) -> Answer:
         event_id = body["event_id"]
         before, dispatch = self.events[event_id]
         current = dispatch if body.get("dispatch_id") else self._current
         if (_undated(before), dispatch) != (_undated(body), current):
             return error(409, "EVENT_ID_PAYLOAD_MISMATCH", event_id=event_id)
-        again = {"job_id": self.id, "event_id": event_id, "replayed": True}
         return Answer(
             200,
-            {**again, "current_status": self.status, "latest_applied_occurred_at": self.latest},
+            {
+                "job_id": self.id,
+                "event_id": event_id,
+                "replayed": True,
+                "current_status": self.status,
+                "latest_applied_occurred_at": self.latest_occurred_at,
+            },
         )
 
     def _is_superseded(self, execution_id: str | None) -> bool:
         if execution_id is None:
             return False
-        if self.shown is not None and self.shown.execution_id is not None:
-            return self.shown.execution_id != execution_id
-        earlier = [each for each in self.standing.values() if each is not self.shown]
-        return any(each.execution_id == execution_id for each in earlier)
+        if self.dispatch is not None and self.dispatch.execution_id is not None:
+            return self.dispatch.execution_id != execution_id
+        earlier = [dispatch for dispatch in self.active.values() if dispatch is not self.dispatch]
+        return any(dispatch.execution_id == execution_id for dispatch in earlier)
 
     def _supersede(self, execution_id: str) -> Answer:
-        shown = self.shown
-        assert shown is not None
-        if shown.phase != "RELEASED" and execution_id not in shown.superseded:
-            shown.superseded.add(execution_id)
-            self.note("dispatch.superseded")
-        return error(409, "EXECUTION_SUPERSEDED", execution_id=shown.execution_id)
+        dispatch = self.dispatch
+        assert dispatch is not None
+        if dispatch.phase != "RELEASED" and execution_id not in dispatch.superseded:
+            dispatch.superseded.add(execution_id)
+            self.record_event("dispatch.superseded")
+        return error(409, "EXECUTION_SUPERSEDED", execution_id=dispatch.execution_id)
 
     def _resumes(self, body: dict[str, Any]) -> bool:
-        shown = self.shown
-        if self.asks and body.get("dispatch_id") is None:
+        dispatch = self.dispatch
+        if self.queryable and body.get("dispatch_id") is None:
             return False
-        if self.status != "FAILED" or shown is None or not shown.awaits_resume:
+        if self.status != "FAILED" or dispatch is None or not dispatch.awaits_resume:
             return False
-        return shown.phase != "RELEASED" or shown.reason in ("refused", "settled_release")
+        return dispatch.phase != "RELEASED" or dispatch.reason in ("refused", "settled_release")
 
-    def _judged_from(self, body: dict[str, Any], attempted: str) -> str:
-        if self._resumes(body) and self.shown is not None:
-            start = self.shown.terms["resume_from_status"]
+    def _status_before(self, body: dict[str, Any], attempted: str) -> str:
+        if self._resumes(body) and self.dispatch is not None:
+            start = self.dispatch.terms["resume_from_status"]
             fails_at_once = start == "UPLOADED" and attempted == "FAILED"
             return "AUDIO_EXTRACTING" if fails_at_once else str(start)
-        if self.status == "UPLOADED" and self.shown and attempted != "CANCELLED":
+        if self.status == "UPLOADED" and self.dispatch and attempted != "CANCELLED":
             return "AUDIO_EXTRACTING" if attempted != "AUDIO_EXTRACTING" else self.status
         return self.status
 
     def _apply(self, body: dict[str, Any], attempted: str) -> None:
         was_uploaded = self.status == "UPLOADED"
-        if self._resumes(body) and self.shown is not None:
-            self._prove(self.shown)
-            self.shown.resumed, self.failure = True, None
-        elif was_uploaded and (self.shown or attempted == "AUDIO_EXTRACTING"):
-            self.shown = self.shown or self._begun_elsewhere()
-            self._prove(self.shown)
+        if self._resumes(body) and self.dispatch is not None:
+            self._prove(self.dispatch)
+            self.dispatch.resumed, self.failure = True, None
+        elif was_uploaded and (self.dispatch or attempted == "AUDIO_EXTRACTING"):
+            self.dispatch = self.dispatch or self._started_externally()
+            self._prove(self.dispatch)
             if attempted not in ("AUDIO_EXTRACTING", "CANCELLED"):
                 self.move("AUDIO_EXTRACTING")
         self.move(attempted)
-        self._keep(body, attempted)
+        self._record_callback(body, attempted)
 
-    def _begun_elsewhere(self) -> Dispatch:
+    def _started_externally(self) -> Dispatch:
         self.epochs += 1
         return Dispatch("run", "RELEASED", epoch=self.epochs, is_sent=False)
 
     def _prove(self, dispatch: Dispatch) -> None:
         if dispatch.phase != "SENT":
-            self.note("dispatch.proved")
+            self.record_event("dispatch.proved")
         dispatch.phase, dispatch.reason = "SENT", None
-        self.standing[dispatch.name] = dispatch
+        self.active[dispatch.name] = dispatch
 
-    def _keep(self, body: dict[str, Any], attempted: str) -> None:
+    def _record_callback(self, body: dict[str, Any], attempted: str) -> None:
         self.events[body["event_id"]] = (body, self._current)
-        self.latest = body["occurred_at"]
-        shown = self.shown
-        if shown is not None and shown.phase != "RELEASED" and shown.execution_id is None:
-            shown.execution_id = body.get("execution_id")
+        self.latest_occurred_at = body["occurred_at"]
+        dispatch = self.dispatch
+        if dispatch is not None and dispatch.phase != "RELEASED" and dispatch.execution_id is None:
+            dispatch.execution_id = body.get("execution_id")
         for key, value in body.get("artifact_updates", {}).items():
             if key == "exports":
                 grown = [*self.manifest["exports"], *value]

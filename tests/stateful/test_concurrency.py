@@ -1,7 +1,7 @@
-"""Several clients at once on one job: some order of their calls must explain all their answers.
+"""Concurrent calls on one job are linearizable: some order of the calls explains all answers.
 
-A call that waits for a dispatch is two events, its admission and its answer, and the dispatch's outcome is
-an event of its own; everything else happens at one moment. The checker tries the orders until one fits.
+A call that waits for a dispatch consists of two events, its admission and its answer; the dispatch's outcome is
+a separate event; every other call is one event. The checker searches for an order that fits.
 """
 
 from collections.abc import Callable
@@ -20,8 +20,8 @@ from tests.support.client import ApiClient, status_report
 from tests.support.job_handle import JobHandle, at_once
 from tests.support.orchestrator import StubOrchestrator
 
-GONE = "GONE"  # what is no state of a job: it was deleted
-MOMENT = "2026-05-04T10:00:00Z"  # of every report: equal times are in order
+DELETED = "DELETED"  # stands for a job that no longer exists; not a status
+MOMENT = "2026-05-04T10:00:00Z"  # of every callback: equal times are in order
 BEHAVIOURS = {"accepts": accept(after=0.03), "refuses": refuse(500, after=0.03)}
 CALLS = st.one_of(
     st.just(("run",)),
@@ -39,32 +39,32 @@ CALLS = st.one_of(
 
 @dataclass(frozen=True)
 class State:
-    """The job as far as these calls can tell, and where each call stands."""
+    """The job's state as far as these calls depend on it, and the progress of each call."""
 
     status: str
-    events: frozenset[tuple[str, tuple[str, str]]] = frozenset()  # each with its step and dispatch
-    shown: str = "run"  # the current dispatch
-    standing: frozenset[str] = frozenset()  # dispatches that are known to have been accepted
-    flying: str | None = None  # the dispatch that is being sent
-    failed: str | None = None  # the last one that was refused, if nothing came after it
-    failures: frozenset[str] = frozenset()  # all that were ever refused
-    resumed: bool = True  # whether the latest retry has reported
+    events: frozenset[tuple[str, tuple[str, str]]] = frozenset()  # event id: status and dispatch
+    current: str = "run"  # the current dispatch
+    accepted: frozenset[str] = frozenset()
+    in_flight: str | None = None  # the dispatch that is being sent
+    refused: str | None = None  # the current dispatch, if it was refused
+    all_refused: frozenset[str] = frozenset()
+    resumed: bool = True  # whether the latest retry has had a callback
     posts: int = 0
-    admitted: tuple[str | None, ...] = ()  # by call: what it waits for
+    admitted: tuple[str | None, ...] = ()  # by call: its role and the dispatch that it waits for
     answered: tuple[bool, ...] = ()
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call that was made, and the answer it got."""
+    """A call and its answer."""
 
-    words: tuple[str, ...]
+    command: tuple[str, ...]
     status: int
     code: str | None
 
 
-def make(handle: JobHandle, words: tuple[str, ...], reports: dict[Any, Any]) -> requests.Response:
-    match words:
+def make(handle: JobHandle, command: tuple[str, ...], reports: dict[Any, Any]) -> requests.Response:
+    match command:
         case ("run",):
             return handle.client.run(handle.id)
         case ("cancel",):
@@ -75,18 +75,18 @@ def make(handle: JobHandle, words: tuple[str, ...], reports: dict[Any, Any]) -> 
             return handle.client.edit_job(handle.id, name="Other")
         case ("retry", request_id):
             return handle.retry(request_id)
-    return handle.send(reports[words])
+    return handle.send(reports[command])
 
 
 class Explanation:
-    """The search for an order of events that leads to all the answers and to what is seen at the end."""
+    """Searches for an order of events that leads to all answers, and to the status and posts at the end."""
 
     def __init__(self, calls: list[Call], mode: str, status: str, posts: int) -> None:
         self.calls, self.mode, self.end = calls, mode, (status, posts)
         self.exists = lru_cache(maxsize=None)(self._exists)
 
     def _exists(self, state: State) -> bool:
-        is_over = all(state.answered) and state.flying is None
+        is_over = all(state.answered) and state.in_flight is None
         if is_over and (state.status, state.posts) == self.end:
             return True
         return any(self.exists(following) for following in self.following(state))
@@ -99,51 +99,53 @@ class Explanation:
         return found
 
     def _outcome(self, state: State) -> list[State]:
-        if state.flying is None:
+        if state.in_flight is None:
             return []
-        landed = replace(state, flying=None)
+        settled = replace(state, in_flight=None)
         if self.mode == "refuses":
-            failures = state.failures | {state.flying}
-            return [replace(landed, failed=state.flying, failures=failures)]
+            all_refused = state.all_refused | {state.in_flight}
+            return [replace(settled, refused=state.in_flight, all_refused=all_refused)]
         status = state.status
-        if state.flying == "run" and status == "UPLOADED":
+        if state.in_flight == "run" and status == "UPLOADED":
             status = "AUDIO_EXTRACTING"
-        return [replace(landed, status=status, standing=state.standing | {state.flying})]
+        return [replace(settled, status=status, accepted=state.accepted | {state.in_flight})]
 
     def _event(self, state: State, number: int, call: Call) -> list[State]:
-        if state.status == GONE:
-            is_told = (call.status, call.code) == (404, "RESOURCE_NOT_FOUND")
-            return [_answered(state, number)] if is_told else []
+        if state.status == DELETED:
+            not_found = (call.status, call.code) == (404, "RESOURCE_NOT_FOUND")
+            return [_answered(state, number)] if not_found else []
         if state.admitted[number]:
-            return self._answer_of_who_waits(state, number, call)
+            return self._answer_waiting(state, number, call)
         rule: Callable[..., list[tuple[State, tuple[int, str | None]]]] = getattr(
-            self, f"_{call.words[0]}"
+            self, f"_{call.command[0]}"
         )
         found = []
-        for following, answer in rule(state, number, *call.words[1:]):
+        for following, answer in rule(state, number, *call.command[1:]):
             if answer == (call.status, call.code):
                 found.append(_answered(following, number))
             elif answer == (0, None):
                 found.append(following)
         return found
 
-    def _answer_of_who_waits(self, state: State, number: int, call: Call) -> list[State]:
+    def _answer_waiting(self, state: State, number: int, call: Call) -> list[State]:
         role, name = str(state.admitted[number]).split(" ")
-        told = None
+        expected: tuple[int, str | None] | None = None
         if state.status == "CANCELLED":
-            told = (409, "FSM_TERMINAL_IMMUTABLE")
-        elif name in state.standing:
-            told = (202 if role == "first" else 200, None)
-        elif name in state.failures:  # also if it has been sent again since
-            told = (502, "ORCHESTRATOR_DISPATCH_FAILED")
-        return [_answered(state, number)] if told == (call.status, call.code) else []
+            expected = (409, "FSM_TERMINAL_IMMUTABLE")
+        elif name in state.accepted:
+            expected = (202 if role == "first" else 200, None)
+        elif name in state.all_refused:  # even if it has been sent again since
+            expected = (502, "ORCHESTRATOR_DISPATCH_FAILED")
+        return [_answered(state, number)] if expected == (call.status, call.code) else []
 
     def _cancel(self, state: State, number: int) -> list[Any]:
         if not STEPS[state.status]:
             return [(state, (409, "FSM_TERMINAL_IMMUTABLE"))]
         cancelled = replace(state, status="CANCELLED")
-        unsent = [replace(cancelled, flying=None, posts=state.posts - 1)] if state.flying else []
-        return [(each, (200, None)) for each in [cancelled, *unsent]]
+        unsent = (
+            [replace(cancelled, in_flight=None, posts=state.posts - 1)] if state.in_flight else []
+        )
+        return [(after, (200, None)) for after in [cancelled, *unsent]]
 
     def _edit(self, state: State, number: int) -> list[Any]:
         return [(state, (200, None))]
@@ -152,30 +154,30 @@ class Explanation:
         if STEPS[state.status]:
             return [(state, (409, "NOT_TERMINAL"))]
         refused = (state, (409, "JOB_ALREADY_RUNNING"))
-        if state.flying or (not state.resumed and state.failed is None):
+        if state.in_flight or (not state.resumed and state.refused is None):
             return [refused]
-        deleted = (replace(state, status=GONE), (204, None))
-        # Perhaps the orchestrator is still to be told of the cancel.
+        deleted = (replace(state, status=DELETED), (204, None))
+        # Until the cancel is delivered to the orchestrator, the job cannot be deleted.
         return [deleted, refused] if state.status == "CANCELLED" else [deleted]
 
     def _run(self, state: State, number: int) -> list[Any]:
         if not STEPS[state.status]:
             return [(state, (409, "FSM_TERMINAL_IMMUTABLE"))]
-        if "run" in state.standing:
+        if "run" in state.accepted:
             return [(state, (200, None))]
-        if state.flying == "run":
+        if state.in_flight == "run":
             return [(_waits(state, number, "joiner", "run"), (0, None))]
         if state.status != "UPLOADED":
             return [(state, (409, "FSM_TRANSITION_INVALID"))]
         return [(_sends(state, number, "run"), (0, None))]
 
     def _retry(self, state: State, number: int, name: str) -> list[Any]:
-        if name in state.standing:
+        if name in state.accepted:
             return [(state, (200, None))]
-        if state.flying == name:
+        if state.in_flight == name:
             return [(_waits(state, number, "joiner", name), (0, None))]
         runs = state.status in ("AUDIO_EXTRACTING", "TRANSCRIBING")
-        if runs or state.flying or (not state.resumed and state.failed is None):
+        if runs or state.in_flight or (not state.resumed and state.refused is None):
             return [(state, (409, "JOB_ALREADY_RUNNING"))]
         if state.status != "FAILED":
             return [(state, (409, "RETRY_NOT_ALLOWED_STATE"))]
@@ -185,40 +187,42 @@ class Explanation:
         seen = dict(state.events).get(event_id)
         if seen is not None:
             mismatch = (409, "EVENT_ID_PAYLOAD_MISMATCH")
-            return [(state, (200, None) if seen == (step, state.shown) else mismatch)]
-        dispatch = state.flying or state.failed
-        judged_from = state.status
+            return [(state, (200, None) if seen == (step, state.current) else mismatch)]
+        dispatch = state.in_flight or state.refused
+        before = state.status
         if state.status == "FAILED" and not state.resumed:
-            # These jobs have no artifact but their video; a retry from the start may fail at once.
-            judged_from = "AUDIO_EXTRACTING" if step == "FAILED" else "UPLOADED"
+            # These jobs have no checkpoint but the upload; a retry from there may report FAILED first.
+            before = "AUDIO_EXTRACTING" if step == "FAILED" else "UPLOADED"
         elif state.status == "UPLOADED" and dispatch and step != "AUDIO_EXTRACTING":
-            judged_from = "AUDIO_EXTRACTING"
-        found = self._judged(state, step, event_id, judged_from)
-        if state.status == "FAILED" and state.flying:  # perhaps nothing of that retry was sent yet
-            found += self._judged(state, step, event_id, state.status)
+            before = "AUDIO_EXTRACTING"
+        found = self._reported_from(state, step, event_id, before)
+        if state.status == "FAILED" and state.in_flight:  # the retry may not have been sent yet
+            found += self._reported_from(state, step, event_id, state.status)
         return found
 
-    def _judged(self, state: State, step: str, event_id: str, judged_from: str) -> list[Any]:
-        if step not in STEPS[judged_from]:
-            code = "FSM_TRANSITION_INVALID" if STEPS[judged_from] else "FSM_TERMINAL_IMMUTABLE"
+    def _reported_from(self, state: State, step: str, event_id: str, before: str) -> list[Any]:
+        if step not in STEPS[before]:
+            code = "FSM_TRANSITION_INVALID" if STEPS[before] else "FSM_TERMINAL_IMMUTABLE"
             return [(state, (409, code))]
-        return [(each, (204, None)) for each in self._reported(state, step, event_id)]
+        return [(after, (204, None)) for after in self._reported(state, step, event_id)]
 
     def _reported(self, state: State, step: str, event_id: str) -> list[State]:
-        after = replace(state, status=step, events=state.events | {(event_id, (step, state.shown))})
+        after = replace(
+            state, status=step, events=state.events | {(event_id, (step, state.current))}
+        )
         starts = state.status == "UPLOADED" or (state.status == "FAILED" and not state.resumed)
         if not starts:
             return [after]
-        name = state.flying or state.failed or "run"
+        name = state.in_flight or state.refused or "run"
         proved = replace(
-            after, standing=state.standing | {name}, flying=None, failed=None, resumed=True
+            after, accepted=state.accepted | {name}, in_flight=None, refused=None, resumed=True
         )
-        # Whether a dispatch that was proved in flight had already left is for the orchestrator to say.
-        return [proved, replace(proved, posts=state.posts - 1)] if state.flying else [proved]
+        # A callback may prove a dispatch in flight before or after it was posted.
+        return [proved, replace(proved, posts=state.posts - 1)] if state.in_flight else [proved]
 
 
 def _answered(state: State, number: int) -> State:
-    answered = tuple(each or place == number for place, each in enumerate(state.answered))
+    answered = tuple(done or place == number for place, done in enumerate(state.answered))
     return replace(state, answered=answered)
 
 
@@ -230,36 +234,38 @@ def _waits(state: State, number: int, role: str, name: str) -> State:
 
 def _sends(state: State, number: int, name: str) -> State:
     return replace(
-        _waits(state, number, "first", name), flying=name, shown=name, posts=state.posts + 1
+        _waits(state, number, "first", name), in_flight=name, current=name, posts=state.posts + 1
     )
 
 
 def check(
-    handle: JobHandle, orchestrator: StubOrchestrator, begin: str, mode: str, lines: list[Any]
+    handle: JobHandle, orchestrator: StubOrchestrator, begin: str, mode: str, commands: list[Any]
 ) -> None:
-    """Let all calls start at once, and look for an order that explains what came of them."""
+    """Make all calls concurrently, and assert that an order explains their answers."""
     reports = {
-        words: status_report(words[1], event_id=words[2], occurred_at=MOMENT, correlation_id="c")
-        for words in lines
-        if words[0] == "report"
+        command: status_report(
+            command[1], event_id=command[2], occurred_at=MOMENT, correlation_id="c"
+        )
+        for command in commands
+        if command[0] == "report"
     }
     posts = len(orchestrator.requests_for(handle.id))
-    answers = at_once(len(lines), lambda number: make(handle, lines[number], reports))
+    answers = at_once(len(commands), lambda number: make(handle, commands[number], reports))
     calls = [
-        Call(words, each.status_code, each.json().get("code") if each.content else None)
-        for words, each in zip(lines, answers, strict=True)
+        Call(command, answer.status_code, answer.json().get("code") if answer.content else None)
+        for command, answer in zip(commands, answers, strict=True)
     ]
     none = (None,) * len(calls)
     run = frozenset({"run"}) if begin != "UPLOADED" else frozenset()
-    first = State(begin, standing=run, admitted=none, answered=(False,) * len(calls))
+    first = State(begin, accepted=run, admitted=none, answered=(False,) * len(calls))
     made = len(orchestrator.requests_for(handle.id)) - posts
-    status = GONE if handle.client.job(handle.id).status_code == 404 else handle.status
+    status = DELETED if handle.client.job(handle.id).status_code == 404 else handle.status
     explanation = Explanation(calls, mode, status, made)
     assert explanation.exists(first), (begin, mode, calls, status, made)
 
 
 @pytest.mark.parametrize("mode", ["accepts", "refuses"])
-def test_some_order_explains_the_answers_of_calls_at_the_same_moment(
+def test_some_order_explains_the_answers_of_concurrent_calls(
     mode: str,
     alice: ApiClient,
     callback_secret: str,
@@ -274,21 +280,21 @@ def test_some_order_explains_the_answers_of_calls_at_the_same_moment(
     )  # fmt: skip
     @given(
         begin=st.sampled_from(["UPLOADED", "AUDIO_EXTRACTING", "FAILED"]),
-        lines=st.lists(CALLS, min_size=2, max_size=7),
+        commands=st.lists(CALLS, min_size=2, max_size=7),
     )
-    def explained(begin: str, lines: list[Any]) -> None:
+    def explain(begin: str, commands: list[Any]) -> None:
         handle = JobHandle.uploaded(alice, callback_secret)
         if begin != "UPLOADED":
             assert alice.run(handle.id).status_code == 202
         if begin == "FAILED":
             handle.reported("FAILED", occurred_at=MOMENT)
         orchestrator.behaviours[handle.id] = BEHAVIOURS[mode]
-        check(handle, orchestrator, begin, mode, lines)
+        check(handle, orchestrator, begin, mode, commands)
 
-    explained()
+    explain()
 
 
-def test_the_checker_finds_no_order_where_there_is_none() -> None:
+def test_the_checker_rejects_answers_that_no_order_explains() -> None:
     both_first = [Call(("run",), 202, None), Call(("run",), 202, None)]
     none, answered = (None, None), (False, False)
     start = State("UPLOADED", admitted=none, answered=answered)

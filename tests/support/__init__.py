@@ -1,1 +1,1 @@
-"""What the tests bring with them: a client, a scriptable orchestrator, a faulty network."""
+"""Shared test tools: an API client, a scriptable orchestrator, a fault-injecting proxy, servers."""

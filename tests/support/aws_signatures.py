@@ -1,4 +1,4 @@
-"""Checks AWS signatures (Signature Version 4) as AWS does: by the published algorithm, without botocore."""
+"""Checks AWS Signature Version 4 by the published algorithm, independently of botocore."""
 
 import hashlib
 import hmac
@@ -15,7 +15,7 @@ _AUTHORIZATION = re.compile(
 def problem_of(
     method: str, url: str, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str]
 ) -> str | None:
-    """Return AWS's name of what is wrong with a request's signature; None if it is right."""
+    """Return AWS's error name for a request's signature; None if the signature is valid."""
     given = {name.lower(): " ".join(value.split()) for name, value in headers.items()}
     match = _AUTHORIZATION.fullmatch(given.get("authorization", ""))
     if match is None:
@@ -25,7 +25,7 @@ def problem_of(
     names = match["signed"].split(";")
     if not {"host", "x-amz-date"} <= set(names):
         return "IncompleteSignatureException"
-    right = signature(
+    expected = signature(
         method,
         url,
         {name: given[name] for name in names},
@@ -33,13 +33,14 @@ def problem_of(
         match["scope"],
         secrets[match["key"]],
     )
-    return None if hmac.compare_digest(right, match["signature"]) else "InvalidSignatureException"
+    is_valid = hmac.compare_digest(expected, match["signature"])
+    return None if is_valid else "InvalidSignatureException"
 
 
 def signature(
     method: str, url: str, signed: Mapping[str, str], body: bytes, scope: str, secret: str
 ) -> str:
-    """Return the signature of a request by `scope` (day/region/service/aws4_request)."""
+    """Return a request's signature; `scope` is day/region/service/aws4_request."""
     parts = urlsplit(url)
     query = sorted(
         f"{quote(name, safe='-_.~')}={quote(value, safe='-_.~')}"

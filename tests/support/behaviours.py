@@ -1,6 +1,6 @@
-"""How the stub orchestrator behaves towards one request: well, badly or not at all.
+"""Behaviours of the stub orchestrator: how it answers a request, or fails to.
 
-A behaviour is a function of an Exchange. It answers, or leaves the caller without an answer.
+A behaviour is a function of an Exchange. It sends an answer, or leaves the caller without one.
 """
 
 import itertools
@@ -18,7 +18,7 @@ import requests
 
 @dataclass
 class Request:
-    """A request that was read to its end; `answered` is the status of the answer, if one began."""
+    """A request that was read completely; `answered` is the status of the answer, if one was begun."""
 
     method: str
     path: str
@@ -30,12 +30,11 @@ class Request:
 
     @property
     def json(self) -> Any:
-        """The body as JSON."""
         return json.loads(self.body)
 
     @property
     def job_id(self) -> str | None:
-        """The job that the request is about; None when its body names none."""
+        """The `job_id` in the body, if any."""
         try:
             return str(self.json["job_id"])
         except (ValueError, KeyError, TypeError):
@@ -43,13 +42,13 @@ class Request:
 
     @property
     def dispatch_id(self) -> str | None:
-        """The Idempotency-Key that came with it."""
+        """The Idempotency-Key header."""
         return self.headers.get("idempotency-key")
 
 
 @dataclass
 class Exchange:
-    """A request and the raw connection on which it came; `stopping` is set when the stub stops."""
+    """A request and its raw connection; `stopping` is set when the stub stops."""
 
     request: Request
     connection: socket.socket
@@ -57,27 +56,29 @@ class Exchange:
     keep_alive: bool = True
 
     def send(self, data: bytes) -> None:
-        """Send raw bytes; raises OSError when the caller is gone."""
+        """Send raw bytes; raise OSError if the caller has closed the connection."""
         self.connection.sendall(data)
 
     def begin(self, status: int, headers: dict[str, str]) -> None:
         """Send the head of an answer."""
         self.request.answered = status
         lines = [
-            f"HTTP/1.1 {status} Told",
+            f"HTTP/1.1 {status} Scripted",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
         self.send("\r\n".join([*lines, "", ""]).encode())
 
     def answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
-        """Send a whole answer."""
+        """Send a complete answer."""
         self.request.answered = status
-        head = f"HTTP/1.1 {status} Told\r\nContent-Length: {len(body)}\r\n"
+        head = f"HTTP/1.1 {status} Scripted\r\nContent-Length: {len(body)}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-        self.send(head.encode() + b"\r\n" + body)  # in one piece: no half answers by accident
+        self.send(
+            head.encode() + b"\r\n" + body
+        )  # in one call, so that it is never cut by accident
 
     def close(self) -> None:
-        """Let the connection be closed after this exchange."""
+        """Close the connection after this exchange."""
         self.keep_alive = False
 
 
@@ -86,40 +87,38 @@ JSON = {"Content-Type": "application/json"}
 
 
 def reset(connection: socket.socket) -> None:
-    """Close a connection so that the other side sees a reset, not an end."""
+    """Close a connection with RST instead of FIN."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     os.close(connection.detach())
 
 
 def accept(status: int = 202, body: bytes = b'{"accepted": true}', after: float = 0.0) -> Behaviour:
-    """Answer `status` with `body`, after a time in seconds."""
+    """Answer `status` with the JSON `body`, after a delay in seconds."""
     return answer(status, body, JSON, after)
 
 
-def refuse(status: int, body: bytes = b'{"error": "told to"}', after: float = 0.0) -> Behaviour:
-    """Answer an error `status`, after a time in seconds."""
+def refuse(status: int, body: bytes = b'{"error": "scripted"}', after: float = 0.0) -> Behaviour:
+    """Answer an error `status` with the JSON `body`, after a delay in seconds."""
     return answer(status, body, JSON, after)
 
 
 def redirect(location: str, status: int = 302) -> Behaviour:
-    """Point the caller elsewhere."""
     return answer(status, b"", {"Location": location})
 
 
 def empty_body(status: int = 200) -> Behaviour:
-    """Accept without a word."""
     return answer(status, b"", {})
 
 
 def not_json(status: int = 200) -> Behaviour:
-    """Accept with a body that is not JSON, whatever it says it is."""
+    """Accept with a body that claims to be JSON and is not."""
     return answer(status, b"<html>\xff accepted", JSON)
 
 
 def answer(
     status: int, body: bytes, headers: dict[str, str] | None = None, after: float = 0.0
 ) -> Behaviour:
-    """Answer exactly so, after a time in seconds."""
+    """Answer with exactly this, after a delay in seconds."""
 
     def behave(exchange: Exchange) -> None:
         exchange.stopping.wait(after)
@@ -129,7 +128,7 @@ def answer(
 
 
 def huge_body(status: int = 200, megabytes: int = 64) -> Behaviour:
-    """Accept with a body larger than anyone should read."""
+    """Accept with a body that is too large to read."""
 
     def behave(exchange: Exchange) -> None:
         exchange.begin(status, {**JSON, "Content-Length": str(megabytes * 2**20)})
@@ -140,7 +139,7 @@ def huge_body(status: int = 200, megabytes: int = 64) -> Behaviour:
 
 
 def truncated_body(status: int = 200) -> Behaviour:
-    """Begin an answer, and end the connection before its promised length."""
+    """Begin an answer, and close the connection before its Content-Length."""
 
     def behave(exchange: Exchange) -> None:
         exchange.begin(status, {**JSON, "Content-Length": "1000"})
@@ -151,17 +150,17 @@ def truncated_body(status: int = 200) -> Behaviour:
 
 
 def truncated_head(status: int = 200) -> Behaviour:
-    """End the connection in the middle of the answer's head."""
+    """Close the connection in the middle of the answer's head."""
 
     def behave(exchange: Exchange) -> None:
-        exchange.send(f"HTTP/1.1 {status} Told\r\nContent-Le".encode())
+        exchange.send(f"HTTP/1.1 {status} Scripted\r\nContent-Le".encode())
         exchange.close()
 
     return behave
 
 
 def early_hints(then: Behaviour) -> Behaviour:
-    """Send an interim 103, which is no answer yet, and then act."""
+    """Send an interim 103, then continue with `then`."""
 
     def behave(exchange: Exchange) -> None:
         exchange.send(b"HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n")
@@ -171,7 +170,7 @@ def early_hints(then: Behaviour) -> Behaviour:
 
 
 def not_http() -> Behaviour:
-    """Answer with bytes that are no HTTP."""
+    """Answer with bytes that are not HTTP."""
 
     def behave(exchange: Exchange) -> None:
         exchange.send(b"SSH-2.0-OpenSSH_9.6\r\n")
@@ -181,17 +180,17 @@ def not_http() -> Behaviour:
 
 
 def reset_after_read() -> Behaviour:
-    """Read the whole request, then reset the connection."""
+    """Reset the connection after the whole request was read."""
     return lambda exchange: reset(exchange.connection)
 
 
 def close_after_read() -> Behaviour:
-    """Read the whole request, then close the connection in good order, without an answer."""
+    """Close the connection after the whole request was read, without an answer."""
     return Exchange.close
 
 
 def hang(seconds: float = 3600.0) -> Behaviour:
-    """Stay silent for a time in seconds, then close the connection without an answer."""
+    """Wait for a time in seconds, then close the connection without an answer."""
 
     def behave(exchange: Exchange) -> None:
         exchange.stopping.wait(seconds)
@@ -201,13 +200,13 @@ def hang(seconds: float = 3600.0) -> Behaviour:
 
 
 def drip_head(status: int = 200, interval_seconds: float = 0.1) -> Behaviour:
-    """Send an endless head, a byte at a time: each read succeeds, and none is the last."""
-    return _drip(f"HTTP/1.1 {status} Told\r\nX-Endless: ".encode(), interval_seconds, None)
+    """Send an endless head, a byte at a time."""
+    return _drip(f"HTTP/1.1 {status} Scripted\r\nX-Endless: ".encode(), interval_seconds, None)
 
 
 def drip_body(status: int = 200, interval_seconds: float = 0.1) -> Behaviour:
-    """Send a whole head at once and then an endless body, a byte at a time."""
-    head = f"HTTP/1.1 {status} Told\r\nContent-Length: 1000000\r\n\r\n".encode()
+    """Send a complete head and then an endless body, a byte at a time."""
+    head = f"HTTP/1.1 {status} Scripted\r\nContent-Length: 1000000\r\n\r\n".encode()
     return _drip(head, interval_seconds, status)
 
 
@@ -222,7 +221,7 @@ def _drip(head: bytes, interval_seconds: float, status: int | None) -> Behaviour
 
 
 def call_back_first(report: dict[str, Any], secret: str, then: Behaviour) -> Behaviour:
-    """Post a status callback and wait for its answer, which `request.callbacks` keeps; then act."""
+    """Send a status callback, append its response to `request.callbacks`, then continue with `then`."""
 
     def behave(exchange: Exchange) -> None:
         request = exchange.request
@@ -237,7 +236,7 @@ def call_back_first(report: dict[str, Any], secret: str, then: Behaviour) -> Beh
 
 
 def in_turn(*behaviours: Behaviour) -> Behaviour:
-    """Behave as the first one says, then as the second, …; the last one stays."""
+    """Use the behaviours for one request each, in order; the last one also for all further requests."""
     turns: Iterable[Behaviour] = itertools.chain(behaviours, itertools.repeat(behaviours[-1]))
     upcoming, lock = iter(turns), threading.Lock()
 

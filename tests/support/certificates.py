@@ -1,4 +1,4 @@
-"""Certificates of an authority of one's own, for servers on this machine."""
+"""Certificates of a private authority, for servers on this machine."""
 
 import ipaddress
 import ssl
@@ -14,7 +14,7 @@ from devstack.ports import HOST
 
 
 class Authority:
-    """Signs certificates of servers. `ca_file` is what a client has to trust."""
+    """Issues server certificates; a client trusts them by `ca_file`."""
 
     def __init__(self, directory: Path, name: str = "takeone tests") -> None:
         self.directory = directory
@@ -25,7 +25,7 @@ class Authority:
         self.ca_file.write_bytes(_pem(certificate))
 
     def server_context(self, address: str = HOST) -> ssl.SSLContext:
-        """What a server serves TLS with that says it is at `address`."""
+        """Return a TLS context of a server, with a new certificate for an IP address."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
         chain = self.directory / "server.pem"
@@ -42,7 +42,7 @@ class Authority:
     def _signed(
         self, name: x509.Name, key: ec.EllipticCurvePublicKey, address: str = ""
     ) -> x509.Certificate:
-        """A certificate for a server at `address`; for an authority without one."""
+        """Return a certificate of a server at `address`; without an address, of the authority itself."""
         now = datetime.now(UTC)
         builder = (
             x509.CertificateBuilder()

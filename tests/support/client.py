@@ -1,4 +1,4 @@
-"""The API client of the tests: that of the demo, and every answer is held to the specification."""
+"""The API client of the tests: checks every answer against the specification."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ __all__ = ["ApiClient", "now", "status_report"]
 
 
 class ApiClient(PlainApiClient):
-    """Fails on an answer that the specification does not describe."""
+    """Raises AssertionError for an answer that the specification does not describe."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)

@@ -1,4 +1,4 @@
-"""Raw connections: many at once, and bytes that come one by one."""
+"""Raw connections: many concurrent ones, and slow senders."""
 
 import socket
 import threading
@@ -9,34 +9,33 @@ from urllib.parse import urlsplit
 
 @contextmanager
 def connections(url: str, number: int, first_bytes: bytes = b"") -> Iterator[list[socket.socket]]:
-    """This many connections that have sent `first_bytes`, closed at the end."""
-    where = urlsplit(url)
+    """Open `number` connections and send `first_bytes` on each; close them at the end."""
+    parts = urlsplit(url)
     with ExitStack() as opened:
         made = []
         for _ in range(number):
-            connection = socket.create_connection((where.hostname, where.port), timeout=10)
-            opened.enter_context(connection)
+            connection = socket.create_connection((parts.hostname, parts.port), timeout=10)
+            made.append(opened.enter_context(connection))
             connection.sendall(first_bytes)
-            made.append(connection)
         yield made
 
 
 @contextmanager
-def dripped(slow: list[socket.socket], data: bytes) -> Iterator[None]:
-    """While this lasts, each connection sends `data` byte by byte."""
+def sending_slowly(connections: list[socket.socket], data: bytes) -> Iterator[None]:
+    """Send `data` byte by byte on each connection, in the background, until the context ends."""
     done = threading.Event()
 
-    def drip() -> None:
+    def send() -> None:
         for byte in data:
-            for connection in slow:
+            for connection in connections:
                 connection.sendall(bytes([byte]))
             if done.wait(0.01):
                 return
 
-    dripping = threading.Thread(target=drip)
-    dripping.start()
+    thread = threading.Thread(target=send)
+    thread.start()
     try:
         yield
     finally:
         done.set()
-        dripping.join()
+        thread.join()

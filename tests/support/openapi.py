@@ -1,4 +1,4 @@
-"""The specification, held against what the service answers: status, headers and body of every response."""
+"""Checks responses against the specification: status, headers and body."""
 
 import json
 import re
@@ -15,19 +15,18 @@ from devstack.processes import ROOT
 
 Document = dict[str, Any]
 METHODS = ("get", "post", "put", "patch", "delete", "options", "head", "trace")
-#: Every operation and status that a response was seen of, by (method, path, status).
+#: The operations and statuses of all responses so far, as (method, path, status).
 seen: set[tuple[str, str, str]] = set()
 
 
 @cache
 def document() -> Document:
-    """The specification."""
     loaded: Document = yaml.safe_load((ROOT / "spec/api/openapi.yaml").read_text())
     return loaded
 
 
 def resolved(part: Document) -> Document:
-    """The part itself, or what it refers to."""
+    """Return the part, with a `$ref` resolved."""
     while "$ref" in part:
         found: Any = document()
         for name in part["$ref"].removeprefix("#/").split("/"):
@@ -37,7 +36,7 @@ def resolved(part: Document) -> Document:
 
 
 def operations() -> Iterator[tuple[str, str, Document]]:
-    """Every operation: method, path and description."""
+    """Yield every operation: method, path and description."""
     for path, item in document()["paths"].items():
         for method in METHODS:
             if method in item:
@@ -58,13 +57,13 @@ def check_response(response: requests.Response, **_: Any) -> None:
 def check(
     method: str, path: str, status_code: int, headers: Mapping[str, str], body: bytes
 ) -> None:
-    """Assert that the specification describes this answer; header names in any case.
+    """Assert that the specification describes this answer; header names are case-insensitive.
 
-    What is asked of no operation (an unknown path, a method that a path has not) must be a plain Error.
+    Without an operation for the request (unknown path or method), an error answer must be a plain Error.
     """
     method, status = method.lower(), str(status_code)
     given = {name.lower(): value for name, value in headers.items()}
-    assert given.get("x-request-id"), "every answer names its request"
+    assert given.get("x-request-id"), "an answer without X-Request-Id"
     found = _operation(method, path)
     if found is None:
         if status_code >= 400 and method != "head":
@@ -98,14 +97,14 @@ def check(
 
 
 def check_against(schema: str, body: Any) -> None:
-    """Assert that a body is what the named schema of the specification says."""
+    """Assert that a body conforms to a named schema of the specification."""
     check_schema({"$ref": f"#/components/schemas/{schema}"}, body)
 
 
 def check_webhook(name: str, body: Any, headers: Mapping[str, str] | None = None) -> None:
-    """Assert that the specification describes what is sent as this webhook, and each of its fields.
+    """Assert that the specification describes this webhook request, including each of its fields.
 
-    Its schemas let fields be added, for the sake of receivers; here one that is not described is a fault.
+    The schemas allow additional fields, for receivers' sake; here an undescribed field is an error.
     """
     sent = document()["webhooks"][name]["post"]
     schema = sent["requestBody"]["content"]["application/json"]["schema"]
@@ -125,14 +124,14 @@ def _header_value(schema: Document, text: str) -> Any:
 
 
 def check_schema(schema: Document, body: Any) -> None:
-    """Assert that a value is what a schema of the specification says."""
+    """Assert that a value conforms to a schema."""
     errors = list(_validator(json.dumps(schema, sort_keys=True)).iter_errors(body))
     assert not errors, f"not as specified: {errors[0].message} at {errors[0].instance_path}"
 
 
 @cache
 def _validator(schema: str) -> Any:
-    # The document itself is the schema's root, so that its references lead somewhere.
+    # The root has the document's components, so that references resolve.
     root = {"components": document()["components"], **json.loads(schema)}
     return jsonschema_rs.Draft202012Validator(root, validate_formats=True)
 

@@ -1,7 +1,7 @@
-"""A stub orchestrator that records every request, and behaves as it is told.
+"""A stub orchestrator that records every request and behaves as scripted.
 
-The chaos run's orchestrator is one too. Two others stay apart: demo/orchestrator.py is the example for those
-who write a real one, and bench/orchestrator.py must cost next to nothing beside what is measured.
+Two others are separate: demo/orchestrator.py is an example for authors of real ones, and
+bench/orchestrator.py must cost almost nothing compared with what is measured.
 """
 
 import select
@@ -10,21 +10,21 @@ import threading
 import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
 
 from devstack.ports import HOST, free_port
+from devstack.processes import Startable
 from devstack.waiting import wait_until
 from tests.support.behaviours import Behaviour, Exchange, Request, accept, reset
 
 STOP_SECONDS = 5.0
 
 
-class StubOrchestrator:
-    """An HTTP server in a thread of its own; it may be stopped, and started on the same port.
+class StubOrchestrator(Startable):
+    """An HTTP server in a thread; after a stop it can be started again on the same port.
 
-    It behaves towards a request as `behaviours[job_id]` says, else as `default` says, both of
-    which may be changed at any time. While `resets_before_reading` is set, it resets each
-    connection on which a request arrives, with not a byte of it read or recorded.
+    Its behaviour towards a request is `behaviours[job_id]` or else `default`; both may be changed at any time.
+    While `resets_before_reading` is set, it resets each connection on which a request arrives, without reading
+    or recording it.
     """
 
     def __init__(self, default: Behaviour | None = None, port: int | None = None) -> None:
@@ -41,11 +41,11 @@ class StubOrchestrator:
 
     @property
     def url(self) -> str:
-        """Where dispatches go."""
+        """The URL for dispatches."""
         return f"http://{HOST}:{self.port}/dispatches"
 
     def requests_for(self, job_id: str) -> list[Request]:
-        """Return the requests about a job, in the order of their arrival."""
+        """Return the requests about a job, in order of arrival."""
         return [request for request in list(self.requests) if request.job_id == job_id]
 
     def wait_for_requests(self, job_id: str, count: int = 1, limit_seconds: float = 30.0) -> None:
@@ -54,7 +54,6 @@ class StubOrchestrator:
         wait_until(lambda: len(self.requests_for(job_id)) >= count, limit_seconds, what)
 
     def behaviour_for(self, request: Request) -> Behaviour:
-        """Return how to behave towards a request."""
         return self.behaviours.get(request.job_id or "", self.default)
 
     def resets_unread(self) -> bool:
@@ -62,7 +61,7 @@ class StubOrchestrator:
         return self.resets_before_reading
 
     def reset_behaviour(self) -> None:
-        """Forget what was told and recorded; accept everything again."""
+        """Reset the behaviours to accepting everything, and clear the record."""
         self.default = accept()
         self.behaviours.clear()
         self.resets_before_reading = False
@@ -70,7 +69,7 @@ class StubOrchestrator:
         self.most_in_flight = 0
 
     def start(self) -> None:
-        """Listen; connections were refused until now."""
+        """Start listening; before that, connections are refused."""
         self._server = _Server(self)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -80,16 +79,9 @@ class StubOrchestrator:
             self._server.stop()
             self._server = None
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
 
 class _Server(ThreadingHTTPServer):
-    request_queue_size = 1024  # many callers at once are no fault of theirs
+    request_queue_size = 1024  # enough for every concurrent caller of a test
     daemon_threads = True
     block_on_close = False
 
@@ -109,7 +101,7 @@ class _Server(ThreadingHTTPServer):
         wait_until(lambda: not self.open_connections, STOP_SECONDS, "the stub's connections end")
 
     def handle_error(self, *_: object) -> None:
-        """A caller that went away is no news."""
+        """Print nothing when a caller has closed its connection."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -136,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
             super().handle_one_request()
 
     def _is_to_be_reset(self) -> bool:
-        """Wait for the first byte without reading it, so that the connection can be reset."""
+        """Wait for the first byte without reading it; return whether to reset the connection."""
         while not self.server.stopping.is_set():
             readable, _, _ = select.select([self.connection], [], [], 0.2)
             if readable:
@@ -171,9 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, *_: object) -> None:
-        """Its record is in `requests`."""
+        """Print nothing: the requests are recorded in `requests`."""
 
 
 def _shut(connection: socket.socket) -> None:
-    with suppress(OSError):  # it may be gone already
+    with suppress(OSError):  # it may be closed already
         connection.shutdown(socket.SHUT_RDWR)

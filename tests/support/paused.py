@@ -1,4 +1,4 @@
-"""A process that stands still for as long as a test looks at it."""
+"""Pause a process during a test."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from devstack.waiting import wait_until
 
 @contextmanager
 def paused(process: Process) -> Iterator[None]:
-    """Stop the process with SIGSTOP, and let it go on however the test ends."""
+    """Pause the process with SIGSTOP, and resume it in any case."""
     process.pause()
     try:
         yield
@@ -20,11 +20,11 @@ def paused(process: Process) -> Iterator[None]:
 
 @contextmanager
 def paused_worker(worker: Process, redis: RedisServer) -> Iterator[None]:
-    """Stop the only worker, and wait until none of its threads is waiting for a message any more.
+    """Pause the only worker, and wait until Redis has no pending BRPOP of its consumer threads.
 
-    Redis would hand a message to a stopped thread that still waits.
+    Otherwise Redis would deliver a message to a paused thread.
     """
     with paused(worker), redis.client() as client:
-        waiting = lambda: client.info("clients")["blocked_clients"]  # noqa: E731
-        wait_until(lambda: waiting() <= 1, 30, "at most Celery's event loop waits")
+        blocked = lambda: client.info("clients")["blocked_clients"]  # noqa: E731
+        wait_until(lambda: blocked() <= 1, 30, "at most Celery's event loop is blocked")
         yield

@@ -1,4 +1,4 @@
-"""The release that was landed before this one, as a checkout with a virtual environment of its own."""
+"""The release before this one, as a checkout with its own virtual environment."""
 
 import shutil
 import subprocess
@@ -9,21 +9,20 @@ import pytest
 
 from devstack.processes import ROOT
 
-#: The last commit of the release before this one. It moves when a release is landed.
+#: The last commit of the release before this one; to be changed with each release.
 COMMIT = "325f2ecdf8d3bae6ca60dac1b56248ccb9342ea2"
 _INSTALL_SECONDS = 400
 
 
 def previous_release() -> Path:
-    """The checkout's folder; made at the first call, and kept for the next run.
+    """Return the checkout's folder, which is created by the first call and kept for later runs.
 
-    Skips the test that asks, with the reason, where git does not have the commit or its packages cannot
-    be had.
+    Skips the calling test if git does not have the commit or the packages cannot be installed.
     """
     root = ROOT / ".venv-previous" / COMMIT[:12]
     is_complete = root / ".installed"
     if not is_complete.exists():
-        shutil.rmtree(root, ignore_errors=True)  # of a run that was interrupted
+        shutil.rmtree(root, ignore_errors=True)  # left by an interrupted run
         root.mkdir(parents=True)
         archive = root / "source.tar"
         _run("git", "-C", str(ROOT), "archive", "--output", str(archive), COMMIT)
@@ -45,8 +44,8 @@ def _run(*command: str) -> None:
             command, check=True, capture_output=True, text=True, timeout=_INSTALL_SECONDS
         )
     except FileNotFoundError:
-        pytest.skip(f"the previous release cannot be had: there is no {command[0]}")
+        pytest.skip(f"the previous release cannot be installed: there is no {command[0]}")
     except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
         lines = str(error.stderr or error).strip().splitlines()
-        said = next((line for line in lines if "ERROR" in line), lines[-1])
-        pytest.skip(f"the previous release cannot be had: {said}")
+        reason = next((line for line in lines if "ERROR" in line), lines[-1])
+        pytest.skip(f"the previous release cannot be installed: {reason}")

@@ -1,4 +1,4 @@
-"""A RabbitMQ of one's own: free ports, everything in one directory, gone when it is stopped."""
+"""A private RabbitMQ: free ports, all files in one directory, nothing left after its stop."""
 
 import base64
 import hashlib
@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from devstack.ports import HOST, free_port
 from devstack.processes import Process, clean_environment
@@ -15,13 +15,13 @@ from devstack.processes import Process, clean_environment
 PROGRAM = shutil.which("rabbitmq-server", path="/usr/lib/rabbitmq/bin:/opt/homebrew/sbin")
 START_SECONDS = 90.0
 
-HOW_TO_GET_IT = "rabbitmq-server is not installed (apt install rabbitmq-server)"
+INSTALL_HINT = "rabbitmq-server is not installed (apt install rabbitmq-server)"
 
 
 class RabbitMq(Process):
-    """One node with a port mapper of its own; it may be stopped or killed, and started again.
+    """One node with its own port mapper; after a stop or kill it can be started again.
 
-    Stacks must not take each other's messages: a virtual host for each keeps them apart.
+    Each stack has its own virtual host, so that none consumes another's messages.
     """
 
     def __init__(self, directory: Path, virtual_hosts: int = 1) -> None:
@@ -36,7 +36,7 @@ class RabbitMq(Process):
         (directory / "enabled_plugins").write_text("[].\n")
         environment = clean_environment(
             {
-                "HOME": str(directory),  # the nodes' cookie is written there
+                "HOME": str(directory),  # for the Erlang cookie
                 "ERL_EPMD_PORT": str(mapper_port),
                 "ERL_EPMD_ADDRESS": HOST,
                 "RABBITMQ_NODENAME": f"takeone{port}@localhost",
@@ -50,7 +50,7 @@ class RabbitMq(Process):
                 "RABBITMQ_LOG_BASE": str(directory / "log"),
                 "RABBITMQ_LOGS": "-",
                 "RABBITMQ_PID_FILE": str(directory / "pid"),
-                # No waiting in circles: a small machine has other things to do.
+                # No busy waiting of schedulers: tests run on few cores.
                 "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
             }
         )
@@ -61,7 +61,7 @@ class RabbitMq(Process):
             log_path=directory / "rabbitmq.log",
             port=port,
         )
-        # Without one, the node would start one that outlives it.
+        # Otherwise the node would start one that outlives it.
         self._mapper = Process(
             "epmd",
             [shutil.which("epmd") or "epmd", "-port", str(mapper_port), "-address", HOST],
@@ -71,18 +71,18 @@ class RabbitMq(Process):
         )
 
     def broker_url(self, port: int | None = None) -> str:
-        """The address of a virtual host that is not in use yet; `port` is of a proxy."""
+        """Return the URL of an unused virtual host; `port` is that of a proxy, if any."""
         return f"amqp://guest:guest@{HOST}:{port or self.port}/{next(self._virtual_hosts)}"
 
     def start(self) -> None:
-        """Start the node, and wait until it takes connections."""
+        """Start the node, and wait until it accepts connections."""
         if not self._mapper.is_running:
             self._mapper.start()
         super().start()
-        self.wait_until(self.answers, START_SECONDS, "RabbitMQ takes connections")
+        self.wait_until(self.answers, START_SECONDS, "RabbitMQ accepts connections")
 
     def answers(self) -> bool:
-        """Tell whether the node greets a connection now (AMQP clients speak first)."""
+        """Return whether the node answers an AMQP client's header now."""
         try:
             with socket.create_connection((HOST, int(self.port or 0)), 1) as connection:
                 connection.settimeout(1)
@@ -92,16 +92,9 @@ class RabbitMq(Process):
             return False
 
     def stop(self) -> None:
-        """End the node and its port mapper. What it holds is not needed."""
+        """Kill the node, whose data is not needed, and stop its port mapper."""
         self.kill()
         self._mapper.terminate()
-
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def _definitions(virtual_hosts: list[str]) -> dict[str, Any]:

@@ -1,13 +1,12 @@
-"""Redis with a replica and three sentinels that watch over both, all on this machine."""
+"""Redis with a replica, monitored by three sentinels, all on this machine."""
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Self
 
 import redis
 
 from devstack.ports import HOST, free_port
-from devstack.processes import Process, clean_environment
+from devstack.processes import Process, Startable, clean_environment
 from devstack.redis_server import RedisServer, find_redis_server
 from devstack.waiting import wait_until
 
@@ -18,7 +17,7 @@ READY_SECONDS = 15.0
 
 
 class Sentinel(Process):
-    """One sentinel: the same program, with a file that it may rewrite."""
+    """One sentinel: a Redis server in sentinel mode, which rewrites its configuration file."""
 
     def __init__(self, directory: Path, number: int, master_port: int, password: str) -> None:
         port = free_port()
@@ -39,8 +38,8 @@ class Sentinel(Process):
         )
         self._password = password
 
-    def sees(self) -> dict[str, str]:
-        """What it knows of the master; nothing while it does not answer."""
+    def master_info(self) -> dict[str, str]:
+        """Return what it knows of the master; empty while it does not answer."""
         with redis.Redis(
             host=HOST, port=int(self.port or 0), password=self._password, decode_responses=True,
             socket_timeout=1, protocol=2,
@@ -51,10 +50,10 @@ class Sentinel(Process):
                 return {}
 
 
-class SentinelRedis:
-    """A master, its replica and their sentinels; which of the two is the master may change.
+class SentinelRedis(Startable):
+    """Two Redis servers, one the master and one its replica, and their sentinels.
 
-    The sentinels ask for `password`, and the service's user at the two Redis has it as well.
+    `password` is required by the sentinels, and is also that of the service's user at both servers.
     """
 
     def __init__(self, directory: Path, password: str) -> None:
@@ -67,11 +66,12 @@ class SentinelRedis:
         self._running = ExitStack()
 
     def url(self, *more_nodes: str) -> str:
-        """The address of the sentinels as the settings want it; `more_nodes` come first."""
-        nodes = [*more_nodes, *(f"{HOST}:{each.port}" for each in self.sentinels)]
+        """Return the sentinels' URL for the settings; `more_nodes` come first."""
+        nodes = [*more_nodes, *(f"{HOST}:{sentinel.port}" for sentinel in self.sentinels)]
         return f"sentinel://{USER}:{self.password}@{','.join(nodes)}/0"
 
-    def __enter__(self) -> Self:
+    def start(self) -> None:
+        """Start everything; wait until the sentinels know each other and the replica is in sync."""
         self._running.enter_context(self.first)
         self._running.enter_context(self.second)
         with self.second.client() as client:
@@ -81,24 +81,16 @@ class SentinelRedis:
                 rights = ["on", f">{self.password}", "~*", "&*", "+@all"]
                 client.execute_command("ACL", "SETUSER", USER, *rights)
         for sentinel in self.sentinels:
-            sentinel.start()
-            self._running.callback(sentinel.terminate)
-        wait_until(self._all_know_each_other, READY_SECONDS, "the sentinels know all")
-        return self
+            self._running.enter_context(sentinel)
+        wait_until(self._is_ready, READY_SECONDS, "sentinels and replica are ready")
 
-    def __exit__(self, *_: object) -> None:
+    def stop(self) -> None:
+        """Stop everything."""
         self._running.close()
 
-    def _all_know_each_other(self) -> bool:
-        views = [sentinel.sees() for sentinel in self.sentinels]
-        return (
-            all(
-                view.get("num-other-sentinels") == 2 and view.get("num-slaves") == 1
-                for view in views
-            )
-            and self._replica_is_in_step()
-        )
-
-    def _replica_is_in_step(self) -> bool:
+    def _is_ready(self) -> bool:
+        views = [sentinel.master_info() for sentinel in self.sentinels]
+        if any(v.get("num-other-sentinels") != 2 or v.get("num-slaves") != 1 for v in views):
+            return False
         with self.second.client() as client:
             return client.info("replication").get("master_link_status") == "up"

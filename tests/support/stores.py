@@ -1,4 +1,4 @@
-"""A real store for tests, with the clock in the test's hand: databases, jobs and steps of a dispatch."""
+"""A real store for tests that pass the time themselves: databases, jobs and steps of a dispatch."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -32,12 +32,11 @@ _databases = count(1)
 
 
 def seconds(number: float) -> timedelta:
-    """A time span."""
     return timedelta(seconds=number)
 
 
 def empty_database(server: RedisServer) -> str:
-    """The address of a database of the server, emptied for the one who asks."""
+    """Empty one of the server's databases, in turn, and return its URL."""
     number = next(_databases) % 16
     with server.client(number) as client:
         client.flushdb()
@@ -45,7 +44,7 @@ def empty_database(server: RedisServer) -> str:
 
 
 def client_of(url: str, *, size: int = 8, timeout_seconds: float = 1.0) -> Redis:
-    """A client of a Redis, as the service makes it."""
+    """Return a Redis client as the service makes it, with a pool of `size`."""
     settings = Settings(
         env="development",
         redis_url=url,
@@ -56,7 +55,7 @@ def client_of(url: str, *, size: int = 8, timeout_seconds: float = 1.0) -> Redis
 
 
 class Shelf:
-    """A store in a database of its own, with a project in it, and a client to look behind it."""
+    """A store in its own database, with a project, and a plain Redis client of that database."""
 
     def __init__(self, server: RedisServer) -> None:
         self.url = empty_database(server)
@@ -68,13 +67,13 @@ class Shelf:
         assert self.projects.create(self.project)
 
     def new_job(self, now: datetime = NOW, project: Project | None = None) -> str:
-        """Make a job in CREATED; return its id."""
+        """Create a job in CREATED; return its id."""
         job_id, project = str(uuid4()), project or self.project
         assert self.jobs.create(lifecycle.create_job(job_id, project.id, project.owner, now, None))
         return job_id
 
     def uploaded(self, now: datetime = NOW) -> str:
-        """Make a job in UPLOADED; return its id."""
+        """Create a job in UPLOADED; return its id."""
         job_id = self.new_job(now)
         self._decide(job_id, lambda r: lifecycle.confirm_upload(r, "s3://video", NOW, None))
         return job_id
@@ -82,14 +81,14 @@ class Shelf:
     def run(
         self, job_id: str, now: datetime = NOW, policy: DispatchPolicy = POLICY
     ) -> FencingToken:
-        """Let a run claim, and return the claim's token."""
+        """Make a run's claim, and return its token."""
         self._decide(job_id, lambda record: decide_run(record, now, policy))
         return self.record(job_id).token
 
     def begin(
         self, token: FencingToken, now: datetime = NOW, policy: DispatchPolicy = POLICY
     ) -> bool:
-        """Let a worker begin; tell whether it may post."""
+        """Begin sending as a worker; return whether it may post."""
         rule = lambda record: claim_rules.begin(record, token, now, policy)  # noqa: E731
         return self.jobs.update(token.job_id, rule).result
 
@@ -100,7 +99,7 @@ class Shelf:
         now: datetime = NOW,
         policy: DispatchPolicy = POLICY,
     ) -> bool:
-        """Let a worker settle; tell whether that changed anything."""
+        """Settle the dispatch as a worker; return whether that changed anything."""
         rule = lambda record: claim_rules.settle(record, token, event, event.value, now, policy)  # noqa: E731
         return self.jobs.update(token.job_id, rule).changed
 
@@ -112,26 +111,25 @@ class Shelf:
         return token
 
     def unknown(self, now: datetime = NOW, policy: DispatchPolicy = POLICY) -> FencingToken:
-        """Make a job at `now` whose dispatch has an unknown outcome since then."""
+        """Make a job at `now` whose dispatch has an unknown outcome since then; return the claim's token."""
         token = self.run(self.uploaded(now), now, policy)
         assert self.begin(token, now, policy)
         assert self.settle(token, ClaimEvent.LOST, now, policy)
         return token
 
     def record(self, job_id: str) -> Record:
-        """The job's record."""
         record = self.jobs.load(job_id)
         assert record is not None
         return record
 
     def claim(self, job_id: str) -> Claim:
-        """The job's claim, which must stand."""
+        """Return the job's claim, which must exist."""
         claim = self.record(job_id).claim
         assert claim is not None
         return claim
 
     def messages(self) -> int:
-        """How many messages lie in the queues."""
+        """Return the number of messages in the queues."""
         return sum(self.redis.llen(KEY_PREFIX + queue) for queue in [*QUEUES, FOLLOW_UPS])
 
     def _decide(self, job_id: str, rule: Callable[[Record], Decision[object]]) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts, refuses, stalls and restores, for faults between two processes."""
+"""A TCP proxy that injects connection faults between two processes."""
 
 import asyncio
 import socket
@@ -7,24 +7,24 @@ import struct
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Self
 
 from devstack.ports import HOST, free_port
+from devstack.processes import Startable
 
 CONTROL_SECONDS = 5.0
 
 
 def unavailable(*headers: str) -> bytes:
-    """What a gateway says whose servers are away; a page for `answer_by_itself`."""
+    """Return a gateway's 503 response with these extra headers, for `respond_with`."""
     lines = ("HTTP/1.1 503 Service Unavailable", *headers, "Content-Length: 0", "Connection: close")
     return "\r\n".join((*lines, "", "")).encode()
 
 
-class TcpProxy:
-    """Forwards connections to `target_port` of the loopback interface, in a thread of its own.
+class TcpProxy(Startable):
+    """Forwards connections to `target_port` of the loopback interface, in its own thread.
 
-    With `tls` it takes TLS connections and forwards what was in them, as a server with TLS would.
-    Its methods may be called from any thread, and have taken effect when they return.
+    With `tls` it terminates TLS. Its methods may be called from any thread, and have taken effect when they
+    return.
     """
 
     def __init__(self, target_port: int, tls: ssl.SSLContext | None = None) -> None:
@@ -33,7 +33,7 @@ class TcpProxy:
         self.target_port = target_port
         self.connections_made = 0
         self._sides: set[_Side] = set()
-        self._stalled_questions = False
+        self._stalled_requests = False
         self._stalled_answers = False
         self._page = b""
         self._server: asyncio.Server | None = None
@@ -49,27 +49,27 @@ class TcpProxy:
         self._control(self._close)
 
     def forget(self) -> None:
-        """Forward nothing more on any open connection, nor its end; new ones are served."""
+        """Drop all data on open connections, and do not forward their end; new ones are served."""
         self._control(self._forget_all)
 
-    def answer_by_itself(self, page: bytes) -> None:
-        """Reset all open connections; answer what comes on new ones with `page`, and forward nothing."""
+    def respond_with(self, page: bytes) -> None:
+        """Reset all open connections; answer each new one with `page` and forward nothing."""
         self._control(lambda: self._set_page(page))
 
     def stall(self) -> None:
-        """Forward nothing more in either direction; connections still open, and new ones wait."""
-        self._control(lambda: self._set_stalled(questions=True, answers=True))
+        """Forward nothing in either direction until `restore`; connections stay open, new ones wait."""
+        self._control(lambda: self._set_stalled(requests=True, answers=True))
 
     def stall_answers(self) -> None:
-        """Forward what the client sends, and keep back what the target answers.
+        """Forward what the client sends, and hold back the target's answers.
 
-        With `cut` after it, the target has done what it was asked and the client does not know.
+        After a `cut`, the target has processed the request but the client has no answer.
         """
-        self._control(lambda: self._set_stalled(questions=False, answers=True))
+        self._control(lambda: self._set_stalled(requests=False, answers=True))
 
     def restore(self) -> None:
-        """Accept again, and forward again, beginning with what was kept back."""
-        self._control(lambda: self._set_stalled(questions=False, answers=False))
+        """Accept and forward again, beginning with what was held back."""
+        self._control(lambda: self._set_stalled(requests=False, answers=False))
         self._page = b""
         self._run(self._listen())
 
@@ -85,17 +85,10 @@ class TcpProxy:
         self._thread.join(CONTROL_SECONDS)
         self._loop.close()
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
-
     def _control(self, action: Callable[[], None]) -> None:
         async def act() -> None:
             action()
-            await asyncio.sleep(0)  # an aborted connection is closed in the loop's next turn
+            await asyncio.sleep(0)  # an aborted connection is closed in the loop's next iteration
 
         self._run(act())
 
@@ -127,18 +120,18 @@ class TcpProxy:
         self._abort_all()
         self._page = page
 
-    def _set_stalled(self, *, questions: bool, answers: bool) -> None:
-        self._stalled_questions = questions
+    def _set_stalled(self, *, requests: bool, answers: bool) -> None:
+        self._stalled_requests = requests
         self._stalled_answers = answers
         for side in list(self._sides):
             side.regulate()
 
     def is_stalled(self, side: "_Side") -> bool:
-        """Tell whether what `side` sends is to be kept back."""
-        return self._stalled_questions if side.is_client else self._stalled_answers
+        """Return whether to hold back what `side` sends."""
+        return self._stalled_requests if side.is_client else self._stalled_answers
 
     async def connect(self, client: "_Side") -> None:
-        """Open the other half of a client's connection."""
+        """Open the connection to the target for a client."""
         self.connections_made += 1
         if self._page:
             client.answer(self._page)
@@ -153,16 +146,14 @@ class TcpProxy:
             client.join(target)
 
     def add(self, side: "_Side") -> None:
-        """Count a side as open."""
         self._sides.add(side)
 
     def discard(self, side: "_Side") -> None:
-        """Count a side as closed."""
         self._sides.discard(side)
 
 
 class _Side(asyncio.Protocol):
-    """One side of a proxied connection: what it receives goes to the other side."""
+    """One side of a proxied connection: forwards what it receives to the other side."""
 
     transport: asyncio.Transport
 
@@ -185,7 +176,7 @@ class _Side(asyncio.Protocol):
             self.connecting = asyncio.ensure_future(self.proxy.connect(self))
 
     def join(self, other: "_Side") -> None:
-        """Become one connection with `other`."""
+        """Connect this side with `other`."""
         self.other, other.other = other, self
         other.transport.write(self.early)
         if self.is_closed:
@@ -194,7 +185,7 @@ class _Side(asyncio.Protocol):
         other.regulate()
 
     def regulate(self) -> None:
-        """Read from this side only while what it sends can go on."""
+        """Read from this side only while its data can be forwarded."""
         if self.page:
             return
         may_read = (
@@ -214,19 +205,19 @@ class _Side(asyncio.Protocol):
         """Answer the first bytes with `page`, and close."""
         self.page = page
         if self.early:
-            self._say_page()
+            self._send_page()
         else:
             self.transport.resume_reading()
 
-    def _say_page(self) -> None:
+    def _send_page(self) -> None:
         self.transport.write(self.page)
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self.page:
-            self._say_page()
+            self._send_page()
         elif self.other is None:
-            # Before 3.11.4 a side that pauses as soon as it is made is read all the same.
+            # Before Python 3.11.4, reading goes on although it was paused in connection_made.
             self.early += data
         else:
             self.other.transport.write(data)
@@ -249,7 +240,7 @@ class _Side(asyncio.Protocol):
             self.other.transport.close()
 
     def abort(self) -> None:
-        """Close this side so that its peer sees a reset."""
+        """Close this side with RST."""
         with suppress(OSError):  # it may be closed already
             self.transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)

@@ -1,4 +1,4 @@
-"""What strangers do to the store and the broker: a later release, and who may write there and should not."""
+"""Writes to the store and the broker that are not this release's: by a later release, or by other programs."""
 
 import json
 import time
@@ -16,9 +16,9 @@ _MALFORMED = (
     b'{"body": 1, "headers": {}, "properties": {}}',
     b'{"body": "", "content-type": "application/json", "headers": {"task": "os.system"}, "properties": {}}',
 )
-# Workers may be starting, or stand still.
+# Workers may be starting or stopped.
 _TRIES, _REPLY_SECONDS = 4, 1.0
-# Each as Celery's own remote control sends it.
+# Commands of Celery's remote control.
 _COMMANDS = (
     ("rate_limit", {"task_name": "takeone.dispatch", "rate_limit": "1/h"}),
     ("cancel_consumer", {"queue": "takeone.dispatch.0"}),
@@ -27,7 +27,7 @@ _COMMANDS = (
 
 
 def put_later_record(world: World) -> None:
-    """A job in a form that only a later release knows, which the sweep is to look at."""
+    """Store a job in a format that only a later release can read, and index it for the sweep."""
     job_id, now = str(uuid4()), time.time()
     later = json.dumps({"form": 99, "id": job_id, "status": "DREAMING", "phase": "DREAMT"})
     with world.redis.client() as redis:
@@ -40,30 +40,28 @@ def put_later_record(world: World) -> None:
 
 
 def send_malformed_messages(world: World) -> None:
-    """Messages that are none, in every queue."""
+    """Put malformed messages into every queue."""
     with world.redis.client() as redis:
         for key in queues.queue_keys(queues.queue_names(world.settings)):
             redis.lpush(key, *_MALFORMED)
 
 
 def command_workers(world: World) -> None:
-    """Commands that would end or change every worker. Raises `RuntimeError` if none refused its end."""
-    stranger = Celery("stranger", broker=world.redis.url, set_as_current=False)
-    stranger.conf.broker_transport_options = {"global_keyprefix": queues.KEY_PREFIX}
-    for command, arguments in _COMMANDS:
-        stranger.control.broadcast(command, arguments=arguments)
-    for _ in range(_TRIES):
-        replies = stranger.control.broadcast(
-            "shutdown", reply=True, timeout=_REPLY_SECONDS, limit=1
-        )
-        if any("error" in answer for reply in replies for answer in reply.values()):
-            break
-    else:
-        raise RuntimeError("no worker refused a stranger's shutdown")
-    stranger.close()
+    """Send commands that would stop or change every worker; raise RuntimeError if none refuses to stop."""
+    with Celery("intruder", broker=world.redis.url, set_as_current=False) as intruder:
+        intruder.conf.broker_transport_options = {"global_keyprefix": queues.KEY_PREFIX}
+        for command, arguments in _COMMANDS:
+            intruder.control.broadcast(command, arguments=arguments)
+        for _ in range(_TRIES):
+            replies = intruder.control.broadcast(
+                "shutdown", reply=True, timeout=_REPLY_SECONDS, limit=1
+            )
+            if any("error" in answer for reply in replies for answer in reply.values()):
+                return
+    raise RuntimeError("no worker refused an intruder's shutdown")
 
 
-DEEDS = {
+INTRUSIONS = {
     "store": put_later_record,
     "queues": send_malformed_messages,
     "control": command_workers,

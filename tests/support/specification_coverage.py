@@ -1,6 +1,6 @@
-"""After the whole of the acceptance tests: was each operation seen with each of its statuses?
+"""Checks that the acceptance tests have seen each operation of the specification with each of its statuses.
 
-It is asked at the end of the run, not by a test: where several processes run the tests, none of them saw all.
+The check is at the end of the run and not a test, since no process of pytest-xdist sees all responses.
 """
 
 from typing import Any
@@ -10,16 +10,16 @@ import pytest
 from devstack.processes import ROOT
 from tests.support import openapi
 
-# Statuses that these tests cannot cause, with the test that does.
+# Statuses that are not checked for every operation, and the test that covers them.
 _ELSEWHERE = {
     "503": "tests/acceptance/test_store_and_broker_faults.py sees one for every kind of route",
     "413": "tests/acceptance/test_bad_requests.py, over raw connections",
 }
-_SEEN, _RAN = "specification_seen", "files_of_tests"
+_SEEN, _RAN = "specification_coverage", "files_of_tests"
 
 
-class SpecificationSeen:
-    """A plugin of pytest: a run that passed fails if it ran every acceptance test and missed a status."""
+class SpecificationCoverage:
+    """A pytest plugin: fails a run of all acceptance tests that has not seen a documented status."""
 
     def __init__(self) -> None:
         self._ran: set[str] = set()
@@ -27,14 +27,14 @@ class SpecificationSeen:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any) -> None:
-        """Take what a process of pytest-xdist has seen; one that crashed has nothing to tell."""
-        told = getattr(node, "workeroutput", {})
-        openapi.seen.update(map(tuple, told.get(_SEEN, ())))
-        self._ran.update(told.get(_RAN, ()))
+        """Collect what a process of pytest-xdist has seen; one that crashed sends nothing."""
+        output = getattr(node, "workeroutput", {})
+        openapi.seen.update(map(tuple, output.get(_SEEN, ())))
+        self._ran.update(output.get(_RAN, ()))
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Tell the main process of the run what was seen here, or judge what all have seen."""
+        """Send what was seen to the main process or, in the main process, check what all have seen."""
         self._ran.update(str(item.path) for item in getattr(session, "items", ()))
         if hasattr(session.config, "workeroutput"):
             session.config.workeroutput |= {_SEEN: sorted(openapi.seen), _RAN: sorted(self._ran)}
@@ -48,9 +48,9 @@ class SpecificationSeen:
         return {str(path) for path in (ROOT / "tests/acceptance").glob("test_*.py")} <= self._ran
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Name what was missed."""
+        """List what was not seen."""
         if self._missed:
-            terminalreporter.section("described in spec/api/openapi.yaml, and seen in no answer")
+            terminalreporter.section("described in spec/api/openapi.yaml, but in no answer")
             for method, path, status in sorted(self._missed):
                 terminalreporter.line(f"{method.upper()} {path} {status}", red=True)
 

@@ -1,4 +1,4 @@
-"""What surrounds a process: who reads its log, and which time it believes it is."""
+"""The environment of a process that faults change: the reader of its log, and its wall clock."""
 
 import fcntl
 import os
@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-# Without a C compiler no clock is ever wrong, and the report says so.
+# Without a C compiler clocks are not changed, and the report says so.
 COMPILER = shutil.which("cc")
 _SOURCE = Path(__file__).with_name("clock.c")
 _SMALLEST_PIPE = 4096
 
 
 class LogReader:
-    """Takes a process's log lines from a named pipe to `path`, unless it is told not to."""
+    """Copies a process's log from a named pipe to `path`; reading can be stopped and resumed."""
 
     def __init__(self, path: Path) -> None:
         self.fifo = path.with_suffix(".pipe")
@@ -26,23 +26,22 @@ class LogReader:
         os.mkfifo(self.fifo)
         self._reading, self._stop = threading.Event(), threading.Event()
         self._descriptor: int | None = None
-        self.read_on()
+        self.resume()
         threading.Thread(target=self._run, daemon=True).start()
 
-    def read_on(self) -> None:
-        """Read, from now on."""
+    def resume(self) -> None:
         with self._lock:
             if self._descriptor is None:
                 self._descriptor = os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK)
                 fcntl.fcntl(self._descriptor, fcntl.F_SETPIPE_SZ, _SMALLEST_PIPE)
         self._reading.set()
 
-    def stand_still(self) -> None:
-        """Read nothing: after a page of lines, nothing more can be written."""
+    def stall(self) -> None:
+        """Stop reading: the process's writes block once the pipe is full."""
         self._reading.clear()
 
-    def go(self) -> None:
-        """Close the pipe: a writer is told that it is broken."""
+    def close(self) -> None:
+        """Close the pipe: the process's writes fail with EPIPE."""
         self._reading.clear()
         with self._lock:
             if self._descriptor is not None:
@@ -50,16 +49,15 @@ class LogReader:
                 self._descriptor = None
 
     def stop(self) -> None:
-        """End."""
         self._stop.set()
 
     def _run(self) -> None:
         with self._path.open("ab", buffering=0) as file:
             while not self._stop.is_set():
-                if not (self._reading.wait(0.1) and self._copied(file.write)):
+                if not (self._reading.wait(0.1) and self._copy(file.write)):
                     time.sleep(0.02)
 
-    def _copied(self, write: Callable[[bytes], object]) -> bool:
+    def _copy(self, write: Callable[[bytes], object]) -> bool:
         with self._lock:
             if self._descriptor is None:
                 return False
@@ -72,7 +70,7 @@ class LogReader:
 
 
 def compiled_clock(directory: Path) -> Path | None:
-    """The library that sets a process's clock (`clock.c`), made in `directory`."""
+    """Compile `clock.c`, which shifts a process's clock, into `directory`; None without a compiler."""
     if COMPILER is None:
         return None
     library = directory / "clock.so"
@@ -82,20 +80,20 @@ def compiled_clock(directory: Path) -> Path | None:
 
 
 class Clock:
-    """How far a process's clock is from the true time: always `seconds`, and more while it jumps."""
+    """A process's wall clock, which is off by `seconds`, and by a jump while a fault lasts."""
 
     def __init__(self, path: Path, seconds: float, library: Path | None) -> None:
         self._path, self._seconds, self._library = path, seconds, library
         path.write_bytes(struct.pack("d", seconds))
 
     def set(self, jump: float) -> None:
-        """Let the clock be `jump` seconds further off than it always is."""
+        """Shift the clock by `jump` seconds in addition to its constant offset."""
         with self._path.open("r+b") as file:  # in place: processes have it mapped
             file.write(struct.pack("d", self._seconds + jump))
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a process believe it; nothing without a compiler."""
+        """The variables that apply the clock to a process; empty without a compiler."""
         if self._library is None:
             return {}
         return {"LD_PRELOAD": str(self._library), "CLOCK_OFFSET_FILE": str(self._path)}
