@@ -21,13 +21,13 @@ from tests.support.behaviours import Request
 EXAMPLE = ROOT / "examples" / "airflow"
 WORKFLOW = "take_one"
 CREDENTIALS = "takeone:a password"
-READER = "reader:may only look"  # this user may start nothing
+READER = "reader:may only look"  # may not start runs
 MIGRATE_SECONDS = 120.0
 START_SECONDS = 120.0
 
 
 class AirflowServer(EngineServer):
-    """The database and Airflow's three processes; each may be stopped alone."""
+    """The database and Airflow's three processes, each of which can be stopped separately."""
 
     kind, workflow = "airflow", WORKFLOW
     refusals = MappingProxyType(
@@ -36,8 +36,8 @@ class AirflowServer(EngineServer):
             Refusal.UNAUTHORIZED: {"credentials": "takeone:another password"},
         }
     )
-    repeated_start = ClaimEvent.FOUND
-    cancelled = RunState.FAILED  # Airflow has no other word for it
+    repeated_start = start_after_end = ClaimEvent.FOUND
+    cancelled = frozenset({RunState.FAILED})
 
     def __init__(self, directory: Path, callback_secret: str) -> None:
         databases = ("psycopg2-binary==2.9.13", "asyncpg==0.32.0")
@@ -99,7 +99,7 @@ class AirflowServer(EngineServer):
         )
 
     def start(self) -> None:
-        """Start all, and wait until the DAG is there."""
+        """Start everything, and wait until the DAG is loaded."""
         self.database.start()
         self.database.create("airflow")
         self._migrate()
@@ -110,13 +110,13 @@ class AirflowServer(EngineServer):
         self.scheduler.wait_until(self.schedules, START_SECONDS, "the scheduler works")
 
     def start_server(self, **settings: str) -> None:
-        """Start the API server, with `settings` of its own if any are given, and wait until it serves."""
+        """Start the API server with additional `settings`, and wait until it serves."""
         self.api.environment = self._environment | settings
         self.api.start()
         self.api.wait_until(self.is_up, START_SECONDS, "the API serves")
 
     def kill_server(self) -> None:
-        """Kill the API server; the scheduler and the tasks stay."""
+        """Kill the API server, but not the scheduler and the tasks."""
         self.api.kill()
 
     def start_scheduler(self) -> None:
@@ -125,12 +125,12 @@ class AirflowServer(EngineServer):
         self.scheduler.wait_until(self.schedules, START_SECONDS, "the scheduler works")
 
     def stop(self) -> None:
-        """Stop all that is running, the database last."""
+        """Stop everything, the database last."""
         stop_all([self.scheduler, self.dag_processor, self.api], 20)
         self.database.terminate()
 
     def is_up(self) -> bool:
-        """Whether the API answers a sign-in; with it the other calls are made."""
+        """Whether the API answers a sign-in, whose token `call` uses."""
         user, _, password = CREDENTIALS.partition(":")
         with suppress(requests.RequestException):
             answer = requests.post(
@@ -142,7 +142,7 @@ class AirflowServer(EngineServer):
         return False
 
     def call(self, method: str, path: str, json: object = None) -> dict[str, Any]:
-        """The API's answer to its own user; empty where it does not answer well."""
+        """The API's answer; empty unless it is a success."""
         headers = {"Authorization": f"Bearer {self.token}"}
         with suppress(requests.RequestException):
             answer = requests.request(
@@ -152,29 +152,28 @@ class AirflowServer(EngineServer):
         return {}
 
     def dag(self) -> dict[str, Any]:
-        """The record of the example's DAG; empty if there is none."""
+        """The example's DAG; empty if there is none."""
         return self.call("GET", f"/dags/{WORKFLOW}")
 
     def schedules(self) -> bool:
-        """Whether Airflow says that its scheduler is alive."""
-        return bool(
-            self.call("GET", "/monitor/health").get("scheduler", {}).get("status") == "healthy"
-        )
+        """Whether Airflow reports its scheduler as healthy."""
+        health = self.call("GET", "/monitor/health")
+        return bool(health.get("scheduler", {}).get("status") == "healthy")
 
     def is_start(self, request: Request) -> bool:
-        """Whether a request makes a run of a DAG."""
+        """Whether a request creates a DAG run."""
         return request.method == "POST" and request.path.endswith("/dagRuns")
 
     def settings(self, url: str = "") -> dict[str, str]:
-        """As its user."""
+        """With its credentials."""
         return {**super().settings(url), "credentials": CREDENTIALS}
 
     def runs(self, dispatch_id: str) -> int:
-        """Whether there ever was a run of a dispatch: Airflow cannot have two with one id."""
+        """0 or 1: Airflow cannot have two runs with one id."""
         return int(bool(self.call("GET", self._run(dispatch_id))))
 
     def kill_run(self, dispatch_id: str) -> None:
-        """Set its state, as a person does who gives it up."""
+        """Mark it as failed, as an operator might."""
         assert self.call("PATCH", self._run(dispatch_id), {"state": "failed"})
 
     def _run(self, dispatch_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Where an engine's workflow reports, in place of Take One: to see, and to refuse, single reports."""
+"""Receives an engine's reports in place of Take One, to record them and to refuse single ones."""
 
 import json
 import re
@@ -6,6 +6,7 @@ from typing import Any
 
 from devstack.ports import HOST
 from devstack.waiting import wait_until
+from orchestrators.base import Dispatch
 from tests.engines.gateway import Gateway
 from tests.support.behaviours import Behaviour, Request, answer, refuse
 from tests.support.openapi import check_against
@@ -17,11 +18,11 @@ APPLIED = answer(204, b"")
 
 def refused(status: int, code: str) -> Behaviour:
     """Refuse reports as Take One does."""
-    return refuse(status, json.dumps({"code": code, "message": "told to"}).encode())
+    return refuse(status, json.dumps({"code": code, "message": "refused"}).encode())
 
 
 class CallbackReceiver(StubOrchestrator):
-    """Takes every report whose secret is right, unless `behaviours[job_id]` says otherwise."""
+    """Accepts every report with the right secret, unless `answer` has set a behaviour for the job."""
 
     def __init__(self, secret: str) -> None:
         super().__init__(APPLIED)
@@ -31,51 +32,56 @@ class CallbackReceiver(StubOrchestrator):
         """The `callback_url` of a job."""
         return f"http://{HOST}:{self.port}/api/v1/internal/jobs/{job_id}/status"
 
-    def reports(self, job_id: str) -> list[dict[str, Any]]:
-        """Every report about a job, in the order of arrival; each is as the specification says."""
+    def answer(self, dispatch: Dispatch, behaviour: Behaviour) -> None:
+        """Answer the reports of a dispatch in this way from now on."""
+        self.behaviours[str(dispatch.fields["job_id"])] = behaviour
+
+    def reports(self, dispatch: Dispatch) -> list[dict[str, Any]]:
+        """The reports of a dispatch in the order of arrival, checked against the specification."""
+        job_id = dispatch.fields["job_id"]
         reports = [request.json for request in list(self.requests) if _job_of(request) == job_id]
         for report in reports:
             check_against("StatusCallbackRequest", report)
         return reports
 
-    def statuses(self, job_id: str) -> list[str]:
-        """The states that were reported about a job."""
-        return [report["status"] for report in self.reports(job_id)]
+    def statuses(self, dispatch: Dispatch) -> list[str]:
+        """The states that were reported of a dispatch."""
+        return [report["status"] for report in self.reports(dispatch)]
 
-    def wait_for(self, job_id: str, status: str, limit_seconds: float = 60.0) -> None:
-        """Wait until `status` has been reported about a job."""
-        what = f"{status} is reported about job {job_id}"
-        wait_until(lambda: status in self.statuses(job_id), limit_seconds, what)
+    def wait_for(self, dispatch: Dispatch, status: str, limit_seconds: float = 60.0) -> None:
+        """Wait until `status` has been reported."""
+        what = f"{status} is reported of {dispatch.dispatch_id}"
+        wait_until(lambda: status in self.statuses(dispatch), limit_seconds, what)
 
     def behaviour_for(self, request: Request) -> Behaviour:
-        """Refuse a wrong secret; else as was told for the job."""
+        """Refuse a wrong secret; else behave as set for the job."""
         if request.headers.get("x-callback-secret") != self.secret:
             return refused(401, "UNAUTHORIZED")
         return self.behaviours.get(_job_of(request) or "", self.default)
 
     def reset_behaviour(self) -> None:
-        """Forget what was told and recorded; take everything again."""
+        """Forget all behaviours and requests; accept everything again."""
         super().reset_behaviour()
         self.default = APPLIED
 
 
 class CallbackGateway(Gateway):
-    """Between the workflows and Take One, whose API is at `engine_url`: lets single runs wait at a step."""
+    """Between the workflows and Take One (at `engine_url`): can make single runs wait at a step."""
 
     def __init__(self) -> None:
         super().__init__("", lambda request: _job_of(request) is not None)
         self._held: dict[str, tuple[str, ...]] = {}
 
     def hold(self, job_id: str, *statuses: str) -> None:
-        """Refuse the reports of these states about a job, as Take One does without its store."""
+        """Answer 503 to a job's reports of these states."""
         self._held[job_id] = statuses
 
     def release(self, job_id: str) -> None:
-        """Let all its reports pass again."""
+        """Forward all its reports again."""
         del self._held[job_id]
 
     def behaviour_for(self, request: Request) -> Behaviour:
-        """Forward what is not held."""
+        """Forward reports that are not held."""
         held = self._held.get(_job_of(request) or "")
         if held and request.json["status"] in held:
             return refused(503, "SERVICE_UNAVAILABLE")

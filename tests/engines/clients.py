@@ -1,6 +1,7 @@
-"""An engine as a worker speaks to it, without the rest of the service."""
+"""A worker's client of an engine, without the rest of the service."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from orchestrators.base import Dispatch, Outcome
@@ -9,15 +10,17 @@ from orchestrators.engine import Engine
 from orchestrators.registry import make_adapter
 from settings import Settings
 
+NewDispatch = Callable[..., Dispatch]
+
 
 def engine_client(kind: str, url: str, workflow: str, **settings: Any) -> Engine:
-    """The engine as a worker speaks to it; `settings` are those of the orchestrator, by their short names."""
-    given = {"kind": kind, "url": url, "workflow": workflow, "timeout_seconds": 3} | settings
-    named = {f"orchestrator_{name}": value for name, value in given.items()}
-    made = Settings(env="development", **named)
-    return Engine(OrchestratorClient(made), make_adapter(made))
+    """A worker's client; `settings` are the orchestrator's, without `orchestrator_` in their names."""
+    short = {"kind": kind, "url": url, "workflow": workflow} | settings
+    named = {f"orchestrator_{name}": value for name, value in short.items()}
+    loaded = Settings(env="development", **named)
+    return Engine(OrchestratorClient(loaded), make_adapter(loaded))
 
 
 def started(engine: Engine, dispatch: Dispatch) -> Outcome:
-    """Start a dispatch that is wanted."""
+    """Start a dispatch."""
     return engine.start(dispatch, lambda: True, time.monotonic())

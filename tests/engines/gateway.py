@@ -1,4 +1,4 @@
-"""A gateway between Take One and an engine: it forwards requests, and treats the next start as it is told."""
+"""A gateway between Take One and an engine: forwards requests, and can spoil the next starts."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from tests.support.behaviours import Behaviour, Exchange, Request, answer, reset
 from tests.support.orchestrator import StubOrchestrator
 
 FORWARD_SECONDS = 60.0
-_OF_ONE_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding"}
+_HOP_BY_HOP = {"connection", "content-length", "keep-alive", "transfer-encoding"}
 
 
 class Gateway(StubOrchestrator):
-    """Stands before the engine at `engine_url`; `is_start` tells a request that starts a run from all others.
+    """In front of the engine at `engine_url`; `is_start` recognises requests that start a run.
 
-    `requests` records what came, with the status of the engine's own answer in `answered`. Where the engine
-    does not answer, it says 502, as gateways do.
+    `requests` records all requests, with the status of the engine's own answer in `answered`. If the engine
+    does not answer, the gateway answers 502.
     """
 
     def __init__(self, engine_url: str, is_start: Callable[[Request], bool]) -> None:
@@ -34,7 +34,7 @@ class Gateway(StubOrchestrator):
 
     @property
     def starts(self) -> list[Request]:
-        """The requests that start a run, in the order of their arrival."""
+        """The requests that start a run, in the order of arrival."""
         return [request for request in list(self.requests) if self._is_start(request)]
 
     def drop_next_answers(self, count: int = 1) -> None:
@@ -42,7 +42,7 @@ class Gateway(StubOrchestrator):
         self._upcoming.extend([self._drop_answer] * count)
 
     def hold_next_start(self, seconds: float) -> None:
-        """Forward the next start after so many seconds, also if its caller has given up by then."""
+        """Forward the next start after `seconds`, even if its caller has given up."""
 
         def hold(exchange: Exchange) -> None:
             if not exchange.stopping.wait(seconds):
@@ -51,19 +51,19 @@ class Gateway(StubOrchestrator):
         self._upcoming.append(hold)
 
     def answer_next_start(self, status: int) -> None:
-        """Answer the next start with a page of the gateway's own; the engine never sees it."""
+        """Answer the next start with an HTML page; the engine does not get it."""
         page = f"<html><h1>{status} from the gateway</h1></html>".encode()
         self._upcoming.append(answer(status, page, {"Content-Type": "text/html"}))
 
     def behaviour_for(self, request: Request) -> Behaviour:
-        """What was told for the next start; all else is forwarded."""
+        """The behaviour set for the next start; everything else is forwarded."""
         with self.lock:
             if self._upcoming and self._is_start(request):
                 return self._upcoming.popleft()
         return self._forward
 
     def reset_behaviour(self) -> None:
-        """Forget what was told and recorded; forward everything again."""
+        """Forget all behaviours and requests; forward everything again."""
         super().reset_behaviour()
         self._upcoming.clear()
 
@@ -79,9 +79,8 @@ class Gateway(StubOrchestrator):
     def _ask_engine(self, request: Request) -> tuple[int, bytes, dict[str, str]]:
         connection = HTTPConnection(urlsplit(self.engine_url).netloc, timeout=FORWARD_SECONDS)
         try:
-            connection.request(
-                request.method, request.path, request.body, _passed_on(request.headers)
-            )
+            headers = _end_to_end(request.headers)
+            connection.request(request.method, request.path, request.body, headers)
             response = connection.getresponse()
             body = response.read()
         except (OSError, HTTPException):
@@ -89,10 +88,8 @@ class Gateway(StubOrchestrator):
         finally:
             connection.close()
         request.answered = response.status
-        return response.status, body, _passed_on(dict(response.getheaders()))
+        return response.status, body, _end_to_end(dict(response.getheaders()))
 
 
-def _passed_on(headers: dict[str, str]) -> dict[str, str]:
-    return {
-        name: value for name, value in headers.items() if name.lower() not in _OF_ONE_CONNECTION
-    }
+def _end_to_end(headers: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}

@@ -1,4 +1,4 @@
-"""Puts an engine into an environment of its own under `.engines/`, and finds it there the next time."""
+"""Installs engines into environments of their own under `.engines/`, once."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ INSTALL_SECONDS = 300.0
 def python_environment(engine: str, *requirements: str, constraints: Path | None = None) -> Path:
     """The `bin` directory of a virtual environment with pinned `requirements`.
 
-    Skips the test where they cannot be installed.
+    Skips the test if they cannot be installed.
     """
     home = ENGINES / engine
     python = home / "bin" / "python"
@@ -35,14 +35,14 @@ def python_environment(engine: str, *requirements: str, constraints: Path | None
 
 
 def example_environment(engine: str, example: Path, *more: str) -> Path:
-    """Likewise for an example's `requirements.txt` and `more`, held to the constraints kept for the engine."""
+    """The same for an example's `requirements.txt` and `more`, at the engine's pinned constraints."""
     lines = (example / "requirements.txt").read_text().splitlines()
     constraints = Path(__file__).parent / "constraints" / f"{engine}.txt"
     return python_environment(engine, *more, *filter(None, lines), constraints=constraints)
 
 
 def node_environment(engine: str, *packages: str) -> Path:
-    """The directory of the programs of pinned npm `packages`; skips the test as above."""
+    """The directory of the programs of pinned npm `packages`; skips the test if they cannot be installed."""
     if shutil.which("npm") is None:
         pytest.skip(f"{engine}: npm is not installed")
     home = ENGINES / engine
@@ -51,9 +51,9 @@ def node_environment(engine: str, *packages: str) -> Path:
     return home / "node_modules" / ".bin"
 
 
-def _install(home: Path, what: Sequence[str], commands: Sequence[Sequence[str]]) -> None:
-    """Run the commands unless `home` has this very selection already."""
-    mark, wanted = home / "installed.txt", "\n".join(what)
+def _install(home: Path, selection: Sequence[str], commands: Sequence[Sequence[str]]) -> None:
+    """Run the commands unless `home` has exactly this selection."""
+    mark, wanted = home / "installed.txt", "\n".join(selection)
     with _lock(home):
         if mark.exists() and mark.read_text() == wanted:
             return
@@ -84,7 +84,7 @@ def _run(engine: str, command: Sequence[str]) -> None:
 
 @contextmanager
 def _lock(home: Path) -> Iterator[None]:
-    """Two runs of the tests install one after the other."""
+    """Make parallel test runs install one after the other."""
     ENGINES.mkdir(exist_ok=True)
     with (ENGINES / f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

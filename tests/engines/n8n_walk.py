@@ -1,7 +1,7 @@
-"""Walks through a workflow of n8n by its JSON, without n8n: enough of it for examples/n8n.
+"""Executes a workflow of n8n from its JSON, without n8n: the subset that examples/n8n uses.
 
-Expressions are run by Node, with those names of n8n's that the examples use. A node that fails ends the
-walk, as n8n's *Stop Workflow* does, once its tries are over; the pauses between them are left out.
+Node evaluates the expressions, with the variables of n8n that the examples use. A node that fails after all
+its tries ends the walk, as n8n's *Stop Workflow* does. There are no pauses between tries.
 """
 
 import json
@@ -10,7 +10,6 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -30,7 +29,7 @@ console.log(JSON.stringify(eval('(' + expression + ')')));
 
 
 class NodeFailed(Exception):
-    """A node of the workflow failed for good; `node` is its name."""
+    """A node of the workflow failed after all its tries; `node` is its name."""
 
     def __init__(self, node: str, message: str) -> None:
         super().__init__(message)
@@ -39,13 +38,13 @@ class NodeFailed(Exception):
 
 def workflow(name: str) -> dict[str, Any]:
     """One of the examples."""
-    found: dict[str, Any] = json.loads((EXAMPLES / name).read_text())
-    return found
+    loaded: dict[str, Any] = json.loads((EXAMPLES / name).read_text())
+    return loaded
 
 
 @dataclass
 class Walk:
-    """One execution of a workflow. `headers` are what each credential adds, by its name."""
+    """One execution of a workflow. `headers` are those that a credential adds, by its name."""
 
     workflow: dict[str, Any]
     headers: dict[str, dict[str, str]]
@@ -55,51 +54,51 @@ class Walk:
     works: Callable[[str], None] = lambda name: None
 
     def run(self, first: Any) -> None:
-        """Start at the trigger, which brings `first`. Raises NodeFailed."""
+        """Start at the trigger, whose output is `first`. Raises NodeFailed."""
         self._items: dict[str, Any] = {}
         nodes = {node["name"]: node for node in self.workflow["nodes"]}
         [name] = [
             name for name, node in nodes.items() if _kind(node) in ("webhook", "errorTrigger")
         ]
-        given = first
+        item = first
         while name:
             self.passed.append(name)
-            output, given = self._step(nodes[name], given)
-            self._items[name] = given
+            output, item = self._step(nodes[name], item)
+            self._items[name] = item
             after = self.workflow["connections"].get(name, {"main": [[]]})["main"]
             [name] = [link["node"] for link in after[output]] or [""]
 
-    def _step(self, node: dict[str, Any], given: Any) -> tuple[int, Any]:
+    def _step(self, node: dict[str, Any], item: Any) -> tuple[int, Any]:
         kind, parameters = _kind(node), node["parameters"]
         if kind == "switch":
-            return self._value(parameters["output"], given), given
+            return self._value(parameters["output"], item), item
         if kind == "set":
-            return 0, json.loads(self._value(parameters["jsonOutput"], given))
+            return 0, json.loads(self._value(parameters["jsonOutput"], item))
         if kind == "httpRequest":
-            return 0, self._request(node, given)
+            return 0, self._request(node, item)
         if kind == "noOp":
             self.works(node["name"])
-        return 0, given
+        return 0, item
 
-    def _request(self, node: dict[str, Any], given: Any) -> Any:
+    def _request(self, node: dict[str, Any], item: Any) -> Any:
         problem = ""
         for _ in range(node["maxTries"] if node.get("retryOnFail") else 1):
             try:
-                return self._try(node, given)
+                return self._try(node, item)
             except requests.RequestException as error:
                 problem = str(error)
         raise NodeFailed(node["name"], problem)
 
-    def _try(self, node: dict[str, Any], given: Any) -> Any:
+    def _try(self, node: dict[str, Any], item: Any) -> Any:
         parameters = node["parameters"]
         query = parameters.get("queryParameters", {"parameters": []})["parameters"]
-        body = self._value(parameters["jsonBody"], given) if "jsonBody" in parameters else None
+        body = self._value(parameters["jsonBody"], item) if "jsonBody" in parameters else None
         if body is not None:
             self.sent.append(json.loads(body))
-        answered = requests.request(
+        answer = requests.request(
             parameters["method"],
-            self._value(parameters["url"], given),
-            params={each["name"]: each["value"] for each in query},
+            self._value(parameters["url"], item),
+            params={field["name"]: field["value"] for field in query},
             data=body,
             headers={
                 "Content-Type": "application/json",
@@ -107,15 +106,15 @@ class Walk:
             },
             timeout=parameters["options"]["timeout"] / 1000,
         )
-        answered.raise_for_status()
-        return answered.json() if answered.content else {}
+        answer.raise_for_status()
+        return answer.json() if answer.content else {}
 
-    def _value(self, expression: str, given: Any) -> Any:
+    def _value(self, expression: str, item: Any) -> Any:
         # n8n ends an expression at the first pair of braces.
         assert re.fullmatch(r"=\{\{ ((?!\}\}).)+ \}\}", expression, re.DOTALL), expression
         scope = {
             "expression": expression[4:-3],
-            "json": given,
+            "json": item,
             "items": self._items,
             "execution": {"id": self.execution_id},
         }
@@ -132,8 +131,3 @@ class Walk:
 
 def _kind(node: dict[str, Any]) -> str:
     return str(node["type"]).removeprefix("n8n-nodes-base.")
-
-
-def path_of(name: str) -> Path:
-    """The file of an example."""
-    return EXAMPLES / name

@@ -1,4 +1,4 @@
-"""A PostgreSQL cluster of one's own, on a free port, for engines that need more than SQLite."""
+"""A PostgreSQL cluster on a free port, for engines that need more than SQLite."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ START_SECONDS = 30.0
 _USER = "postgres"
 _OPTIONS = {
     "listen_addresses": HOST,
-    # Tests need no data after a power cut.
+    # Tests need no durability.
     "fsync": "off",
     "synchronous_commit": "off",
     "full_page_writes": "off",
@@ -26,7 +26,7 @@ _OPTIONS = {
 
 
 def find_programs() -> Path:
-    """The directory of PostgreSQL's programs; skips the test where it is not installed."""
+    """The directory of PostgreSQL's programs; skips the test if it is not installed."""
     on_path = shutil.which("initdb")
     found = [Path(on_path).resolve()] if on_path else []
     found += Path("/usr/lib/postgresql").glob("*/bin/initdb")  # Debian's, which are not on PATH
@@ -36,18 +36,18 @@ def find_programs() -> Path:
 
 
 class PostgresServer(Process):
-    """A cluster in a temporary directory. It refuses to run as root, so root starts it as `nobody`."""
+    """A cluster in a temporary directory. PostgreSQL refuses to run as root, who starts it as `nobody`."""
 
     def __init__(self, log_path: Path) -> None:
         self._programs = find_programs()
         self._home = Path(tempfile.mkdtemp(prefix="takeone-postgres-"))
         port = free_port()
         options = {**_OPTIONS, "port": str(port), "unix_socket_directories": str(self._home)}
-        given = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        arguments = [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
         data = str(self._home / "data")
         super().__init__(
             "postgres",
-            [*_as_ordinary_user(), str(self._programs / "postgres"), "-D", data, *given],
+            [*_as_ordinary_user(), str(self._programs / "postgres"), "-D", data, *arguments],
             environment=clean_environment({"LC_ALL": "C.UTF-8"}),
             log_path=log_path,
             port=port,
@@ -57,16 +57,16 @@ class PostgresServer(Process):
         self._once("initdb", "-D", data, "-U", _USER, "--auth=trust", "--no-sync", "-E", "UTF8")
 
     def address(self, database: str, scheme: str = "postgresql") -> str:
-        """The URL of one of its databases; every local user may do everything."""
+        """The URL of one of its databases."""
         return f"{scheme}://{_USER}@{HOST}:{self.port}/{database}"
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start it, and wait until it accepts connections."""
         super().start()
-        self.wait_until(self._answers, START_SECONDS, "PostgreSQL takes connections")
+        self.wait_until(self._answers, START_SECONDS, "PostgreSQL accepts connections")
 
     def create(self, database: str) -> None:
-        """Make an empty database."""
+        """Create an empty database."""
         self._once("createdb", *self._where, "-U", _USER, database)
 
     def terminate(self, limit_seconds: float = 10.0) -> None:

@@ -21,12 +21,12 @@ EXAMPLE = ROOT / "examples" / "prefect"
 WORKFLOW = "take/production"
 CREDENTIALS = "takeone:a password"
 START_SECONDS = 90.0
-# What a process that runs flows says when it will hear of no cancel any more.
-HEARS_NO_CANCEL = "flow run cancellation will fail"
+# A flow process logs this when it will not notice cancels any more.
+CANCELS_LOST = "flow run cancellation will fail"
 
 
 class PrefectServer(EngineServer):
-    """The database, the server, and `flow`, which runs what is started; each may be stopped alone."""
+    """The database, the server, and the process `flow` that runs flows; each can be stopped separately."""
 
     kind, workflow = "prefect", WORKFLOW
     refusals = MappingProxyType(
@@ -74,7 +74,7 @@ class PrefectServer(EngineServer):
         )
 
     def start(self) -> None:
-        """Start all, and wait until the deployment is there."""
+        """Start everything, and wait until the deployment is served."""
         self.database.start()
         self.database.create("prefect")
         self.start_server()
@@ -86,62 +86,62 @@ class PrefectServer(EngineServer):
         self.server.wait_until(lambda: self.call("GET", "/health"), START_SECONDS, "it is healthy")
 
     def start_flow(self) -> None:
-        """Start the process that runs the flows, and wait until its deployment takes runs."""
+        """Start the process that runs flows, and wait until its deployment is ready."""
         self.flow.start()
         self.flow.wait_until(self._is_served, START_SECONDS, "the deployment is served")
 
     def stop_flow(self) -> None:
-        """Stop that process. It pauses its deployment on its way."""
+        """Stop that process, which pauses its deployment."""
         self.flow.terminate(30)
         wait_until(lambda: self.deployment()["paused"], 10, "the deployment is paused")
 
     def renew_flow(self) -> None:
-        """Start that process again if an outage of the server has ended its watch for cancels."""
-        if HEARS_NO_CANCEL in self.flow.log():
+        """Restart that process if it does not notice cancels any more, after an outage of the server."""
+        if CANCELS_LOST in self.flow.log():
             self.stop_flow()
             self.start_flow()
 
     def stop(self) -> None:
-        """Stop all that is running, the database last."""
+        """Stop everything, the database last."""
         stop_all([self.flow, self.server], 20)
         self.database.terminate()
 
     def kill_server(self) -> None:
-        """Kill the server; the flow's process stays."""
+        """Kill the server, but not the flow's process."""
         self.server.kill()
 
     def is_start(self, request: Request) -> bool:
-        """Whether a request makes a flow run."""
+        """Whether a request creates a flow run."""
         return request.path.endswith("/create_flow_run")
 
     def settings(self, url: str = "") -> dict[str, str]:
-        """As its user."""
+        """With its credentials."""
         return {**super().settings(f"{url or self.url}/api"), "credentials": CREDENTIALS}
 
     def kill_run(self, dispatch_id: str) -> None:
-        """Note that the flow run crashed, as Prefect does where its machine is gone."""
+        """Mark the flow run as crashed, as Prefect does if its machine is lost."""
         [run] = self._flow_runs(dispatch_id)
         crashed = {"state": {"type": "CRASHED"}, "force": True}
         assert self.call("POST", f"/flow_runs/{run['id']}/set_state", crashed) is not None
 
     def runs(self, dispatch_id: str) -> int:
-        """How many flow runs there ever were under a key."""
+        """The flow runs with this idempotency key."""
         return len(self._flow_runs(dispatch_id))
 
     def _flow_runs(self, dispatch_id: str) -> list[dict[str, Any]]:
-        wanted = {"flow_runs": {"idempotency_key": {"any_": [dispatch_id]}}}
-        found = self.call("POST", "/flow_runs/filter", wanted)
-        assert found is not None
-        found_runs: list[dict[str, Any]] = found.json()
-        return found_runs
+        query = {"flow_runs": {"idempotency_key": {"any_": [dispatch_id]}}}
+        answer = self.call("POST", "/flow_runs/filter", query)
+        assert answer is not None
+        runs: list[dict[str, Any]] = answer.json()
+        return runs
 
     def deployment(self) -> dict[str, Any]:
-        """The record of the example's deployment; empty if there is none."""
+        """The example's deployment; empty if there is none."""
         answer = self.call("GET", f"/deployments/name/{WORKFLOW}")
         return answer.json() if answer is not None else {}
 
     def call(self, method: str, path: str, json: object = None) -> requests.Response | None:
-        """Ask the API; None where it does not answer well."""
+        """The API's answer; None unless it is a success."""
         user, _, password = CREDENTIALS.partition(":")
         with suppress(requests.RequestException):
             answer = requests.request(
@@ -151,5 +151,5 @@ class PrefectServer(EngineServer):
         return None
 
     def _is_served(self) -> bool:
-        found = self.deployment()
-        return bool(found) and not found["paused"] and found["status"] == "READY"
+        deployment = self.deployment()
+        return bool(deployment) and not deployment["paused"] and deployment["status"] == "READY"

@@ -1,4 +1,4 @@
-"""A real Restate, and a process that serves the example's service."""
+"""A real Restate server, and a process with the example's service."""
 
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +28,7 @@ class RestateServer(EngineServer):
     def __init__(self, directory: Path, callback_secret: str) -> None:
         programs = example_environment("restate", EXAMPLE)
         npm = node_environment("restate-server", "@restatedev/restate-server@1.7.12")
-        # The program itself: npm's is a wrapper, which is gone before the server is.
+        # The program itself: npm's wrapper ends before the server does.
         (server,) = npm.parent.glob("@restatedev/restate-server-*/bin/restate-server")
         ingress, admin, node, service = (free_port() for _ in range(4))
         self.url, self.admin_url = f"http://{HOST}:{ingress}", f"http://{HOST}:{admin}"
@@ -73,7 +73,7 @@ class RestateServer(EngineServer):
         self.service.wait_until(self._is_registered, START_SECONDS, "the service is registered")
 
     def start_server(self) -> None:
-        """Start the server alone, and wait until it serves."""
+        """Start the server, and wait until it serves."""
         self.server.start()
         self.server.wait_until(
             lambda: answers(f"{self.admin_url}/health") and answers(f"{self.url}/restate/health"),
@@ -82,7 +82,7 @@ class RestateServer(EngineServer):
         )
 
     def kill_server(self) -> None:
-        """Kill the server; the service stays."""
+        """Kill the server, but not the service."""
         self.server.kill()
 
     def stop(self) -> None:
@@ -95,7 +95,7 @@ class RestateServer(EngineServer):
         return requests.post(f"{self.admin_url}/deployments", json=deployment, timeout=10).ok
 
     def configure(self, **service: Any) -> None:
-        """Change what the server knows of the service, such as `public` or `idempotency_retention`."""
+        """Change the service's attributes at the server, such as `public` or `idempotency_retention`."""
         url = f"{self.admin_url}/services/Take"
         requests.patch(url, json=service, timeout=10).raise_for_status()
 
@@ -104,11 +104,11 @@ class RestateServer(EngineServer):
         return request.path.endswith("/send")
 
     def settings(self, url: str = "") -> dict[str, str]:
-        """With the admin API, which is behind no gateway."""
+        """With the admin API, which has no gateway in front."""
         return {**super().settings(url), "cancel_url": self.admin_url}
 
     def runs(self, dispatch_id: str) -> int:
-        """The invocations under a key."""
+        """The invocations with this idempotency key."""
         return len(self._invocations(dispatch_id))
 
     def kill_run(self, dispatch_id: str) -> None:

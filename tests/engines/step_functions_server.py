@@ -1,8 +1,8 @@
-"""Step Functions as moto has it: a server that executes state machines. What moto lacks is beside it:
+"""Step Functions by moto, a server that executes state machines, and two things that moto lacks.
 
-a front that checks signatures, as AWS does, and the `http:invoke` task. moto has no such task, so it runs the
-example with that one resource exchanged: the task puts its parameters into a queue (`sqs:sendMessage` with a
-task token), and `HttpTasks` sends the request and tells the state machine what was answered.
+`AwsGateway` checks signatures, as AWS does. `HttpTasks` executes `http:invoke` tasks: in the example that
+moto runs, they put their parameters into a queue (`sqs:sendMessage` with a task token), from which
+`HttpTasks` sends the request, and then returns the answer to the state machine.
 """
 
 import json
@@ -17,7 +17,7 @@ import yaml
 
 from devstack.ports import HOST, free_port
 from devstack.processes import ROOT, Process, clean_environment, stop_all
-from domain.claim import Refusal, RunState
+from domain.claim import ClaimEvent, Refusal, RunState
 from orchestrators.aws import AwsSigner
 from orchestrators.base import Request
 from tests.engines.contract import EngineServer
@@ -44,13 +44,8 @@ def arn(name: str) -> str:
     return f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:{name}"
 
 
-def execution_arn(machine: str, dispatch_id: str) -> str:
-    """The ARN of an execution of a state machine."""
-    return f"{machine.replace(':stateMachine:', ':execution:')}:{dispatch_id}"
-
-
 class StepFunctionsServer(EngineServer):
-    """A moto server that executes what is started. Its workflow, `take`, is for the tests to create."""
+    """A moto server. Its workflow `take`, and all others, are created by the tests."""
 
     kind, workflow = "step_functions", arn("take")
     refusals = MappingProxyType(
@@ -61,8 +56,12 @@ class StepFunctionsServer(EngineServer):
         }
     )
 
+    start_after_end = ClaimEvent.FOUND
+    # AWS says ABORTED; moto says FAILED if it stopped the run between two tries of a task.
+    cancelled = frozenset({RunState.CANCELLED, RunState.FAILED})
+
     def __init__(self, directory: Path) -> None:
-        self._made: list[tuple[str, str, dict[str, str]]] = []
+        self._created: list[tuple[str, str, dict[str, str]]] = []
         programs = python_environment("step_functions", *REQUIREMENTS)
         self.lint = programs / "cfn-lint"
         self.port = free_port()
@@ -83,10 +82,10 @@ class StepFunctionsServer(EngineServer):
         self.start_server()
 
     def start_server(self) -> None:
-        """Start it, with what was created before, but without what was started: it keeps nothing itself."""
+        """Start it, and create again what was created before; its executions are lost."""
         self.process.start()
-        self.process.wait_until(self._executes, START_SECONDS, "it takes its configuration")
-        for target, service, fields in self._made:
+        self.process.wait_until(self._executes, START_SECONDS, "it accepts its configuration")
+        for target, service, fields in self._created:
             self.call(target, service, **fields)
 
     def kill_server(self) -> None:
@@ -94,63 +93,51 @@ class StepFunctionsServer(EngineServer):
         self.process.kill()
 
     def stop(self) -> None:
-        """Stop it; all that it knew is gone."""
+        """Stop it; it keeps no data."""
         stop_all([self.process])
 
     def _executes(self) -> bool:
-        wanted = {"stepfunctions": {"execute_state_machine": True}}
+        config = {"stepfunctions": {"execute_state_machine": True}}
+        url = f"{self.url}moto-api/config"
         try:
-            answered = requests.post(
-                f"{self.url}moto-api/config", json=wanted, timeout=CALL_SECONDS
-            )
+            answer = requests.post(url, json=config, timeout=CALL_SECONDS)
         except requests.ConnectionError:
             return False
-        return answered.status_code == 201
+        return answer.status_code == 201
 
     def call(self, target: str, service: str = "states", **fields: Any) -> dict[str, Any]:
-        """Call an action, such as `AWSStepFunctions.StopExecution`; its answer must be a success."""
+        """Call an action, such as `AWSStepFunctions.StopExecution`, which must succeed; return its answer."""
         sign = AwsSigner(CREDENTIALS, REGION, service)
         headers = {"Content-Type": JSON, "X-Amz-Target": target}
         request = sign(Request("POST", self.url, json.dumps(fields).encode(), headers))
-        answered = requests.post(
+        answer = requests.post(
             self.url, data=request.body, headers=dict(request.headers or {}), timeout=CALL_SECONDS
         )
-        assert answered.ok, f"{target}: {answered.status_code} {answered.text}"
-        return answered.json() if answered.content else {}
+        assert answer.ok, f"{target}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else {}
 
     def create(self, name: str, definition: dict[str, Any], kind: str = "STANDARD") -> str:
         """Create a state machine; return its ARN."""
         fields = {"name": name, "definition": json.dumps(definition), "roleArn": ROLE, "type": kind}
-        made = self.make("AWSStepFunctions.CreateStateMachine", "states", fields)
-        return str(made["stateMachineArn"])
+        created = self.create_resource("AWSStepFunctions.CreateStateMachine", "states", fields)
+        return str(created["stateMachineArn"])
 
-    def make(self, target: str, service: str, fields: dict[str, str]) -> dict[str, Any]:
-        """Call an action that creates something, now and whenever the server starts again."""
-        self._made.append((target, service, fields))
+    def create_resource(self, target: str, service: str, fields: dict[str, str]) -> dict[str, Any]:
+        """Call an action that creates something, now and whenever the server restarts."""
+        self._created.append((target, service, fields))
         return self.call(target, service, **fields)
-
-    def status(self, machine: str, dispatch_id: str) -> str:
-        """What the engine itself says of an execution."""
-        execution = execution_arn(machine, dispatch_id)
-        return str(
-            self.call("AWSStepFunctions.DescribeExecution", executionArn=execution)["status"]
-        )
 
     def executions(self, machine: str) -> list[str]:
         """The names of all executions of a state machine."""
-        found = self.call("AWSStepFunctions.ListExecutions", stateMachineArn=machine)
-        return [each["name"] for each in found["executions"]]
+        answer = self.call("AWSStepFunctions.ListExecutions", stateMachineArn=machine)
+        return [execution["name"] for execution in answer["executions"]]
 
     def settings(self, url: str = "") -> dict[str, str]:
         """With its credentials."""
         return {**super().settings(url), "credentials": CREDENTIALS}
 
-    def is_cancelled(self, dispatch_id: str) -> bool:
-        """AWS says ABORTED; moto fails over a branch that it stopped between two tries, and says FAILED."""
-        return self.speak().ask(dispatch_id).state in (RunState.CANCELLED, RunState.FAILED)
-
     def gateway(self) -> "AwsGateway":
-        """The front that checks signatures."""
+        """A gateway that checks signatures."""
         return AwsGateway(self.url)
 
     def is_start(self, request: Arrived) -> bool:
@@ -163,12 +150,13 @@ class StepFunctionsServer(EngineServer):
 
     def kill_run(self, dispatch_id: str) -> None:
         """Stop the execution."""
-        execution = execution_arn(self.workflow, dispatch_id)
+        executions = self.workflow.replace(":stateMachine:", ":execution:")
+        execution = f"{executions}:{dispatch_id}"
         self.call("AWSStepFunctions.StopExecution", executionArn=execution)
 
 
 class AwsGateway(Gateway):
-    """Refuses requests whose signature is wrong, in AWS's words; else a gateway as for every engine."""
+    """A gateway that also refuses requests with a wrong signature, as AWS does."""
 
     def __init__(self, engine_url: str) -> None:
         super().__init__(engine_url, lambda request: _target(request).endswith(".StartExecution"))
@@ -188,14 +176,16 @@ def _target(request: Arrived) -> str:
 
 
 class HttpTasks:
-    """Does what Step Functions does for an `http:invoke` task: adds the connection's header, and sends."""
+    """Executes `http:invoke` tasks: adds the connection's header, and sends the request."""
 
     def __init__(self, server: StepFunctionsServer, header: str, value: str) -> None:
         self._server = server
         self._secret = {header: value}
-        made = server.make("AmazonSQS.CreateQueue", "sqs", {"QueueName": "http-tasks"})
-        # The queue's own host name is none of this machine's.
-        self.queue = server.url.rstrip("/") + urlsplit(made["QueueUrl"]).path
+        created = server.create_resource(
+            "AmazonSQS.CreateQueue", "sqs", {"QueueName": "http-tasks"}
+        )
+        # The host name in the queue's URL does not resolve.
+        self.queue = server.url.rstrip("/") + urlsplit(created["QueueUrl"]).path
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="http-tasks")
 
@@ -211,7 +201,10 @@ class HttpTasks:
         while not self._stopping.is_set():
             try:
                 self._work()
-            except (requests.RequestException, AssertionError):  # the server is away, or just back
+            except (
+                requests.RequestException,
+                AssertionError,
+            ):  # the server is down, or just restarted
                 self._stopping.wait(0.2)
 
     def _work(self) -> None:
@@ -226,21 +219,21 @@ class HttpTasks:
             self._invoke(json.loads(message["Body"]))
 
     def _invoke(self, task: dict[str, Any]) -> None:
-        given = task["request"]
-        assert given["Authentication"] == {"ConnectionArn": CONNECTION}
+        call = task["request"]
+        assert call["Authentication"] == {"ConnectionArn": CONNECTION}
         try:
-            answered = requests.request(
-                given["Method"],
-                given["ApiEndpoint"],
-                json=given["RequestBody"],
+            answer = requests.request(
+                call["Method"],
+                call["ApiEndpoint"],
+                json=call["RequestBody"],
                 headers=self._secret,
                 timeout=CALL_SECONDS,
             )
         except requests.RequestException:
             return self._fail(task["token"], "Http.Socket")
-        if not answered.ok:
-            return self._fail(task["token"], f"Http.StatusCode.{answered.status_code}")
-        output = json.dumps({"StatusCode": answered.status_code})
+        if not answer.ok:
+            return self._fail(task["token"], f"Http.StatusCode.{answer.status_code}")
+        output = json.dumps({"StatusCode": answer.status_code})
         self._server.call(
             "AWSStepFunctions.SendTaskSuccess", taskToken=task["token"], output=output
         )
@@ -248,12 +241,12 @@ class HttpTasks:
 
     def _fail(self, token: str, error: str) -> None:
         self._server.call(
-            "AWSStepFunctions.SendTaskFailure", taskToken=token, error=error, cause="told"
+            "AWSStepFunctions.SendTaskFailure", taskToken=token, error=error, cause="refused"
         )
 
 
 class _Template(yaml.SafeLoader):
-    """CloudFormation's short forms (`!Ref`) read as what they stand on."""
+    """Reads CloudFormation's short forms (`!Ref x`) as their arguments."""
 
 
 _Template.add_multi_constructor("!", lambda _loader, _tag, node: node.value)
@@ -266,21 +259,21 @@ def example() -> dict[str, Any]:
     return resources
 
 
-# moto takes no errors of HTTP tasks into a definition.
+# moto rejects a definition with the errors of HTTP tasks.
 _ERROR_NAMES = ("States.Http.", "Http.")
 
 
 def runnable(definition: Any, queue: str) -> Any:
-    """A definition with the connection's ARN, and `http:invoke` exchanged for the queue of `HttpTasks`."""
+    """A definition that moto can run: with the connection's ARN, and the queue of `HttpTasks`."""
     if isinstance(definition, list):
-        return [runnable(each, queue) for each in definition]
+        return [runnable(item, queue) for item in definition]
     if isinstance(definition, str):
         return definition.replace("${ConnectionArn}", CONNECTION).replace(*_ERROR_NAMES)
     if not isinstance(definition, dict):
         return definition
-    made = {name: runnable(value, queue) for name, value in definition.items()}
-    if made.get("Resource") == "arn:aws:states:::http:invoke":
-        message = {"token.$": "$$.Task.Token", "request": made["Parameters"]}
-        made["Resource"] = "arn:aws:states:::sqs:sendMessage.waitForTaskToken"
-        made["Parameters"] = {"QueueUrl": queue, "MessageBody": message}
-    return made
+    result = {name: runnable(value, queue) for name, value in definition.items()}
+    if result.get("Resource") == "arn:aws:states:::http:invoke":
+        message = {"token.$": "$$.Task.Token", "request": result["Parameters"]}
+        result["Resource"] = "arn:aws:states:::sqs:sendMessage.waitForTaskToken"
+        result["Parameters"] = {"QueueUrl": queue, "MessageBody": message}
+    return result

@@ -1,4 +1,4 @@
-"""A real Temporal: the development server, and a worker with the example's workflow."""
+"""Temporal's development server, and a worker with the example's workflow."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ START_SECONDS = 60.0
 
 
 class TemporalServer(EngineServer):
-    """The server, and a worker. The HTTP API is at `url`. It takes any workflow for one that will be there."""
+    """The server and a worker. The HTTP API is at `url`. Temporal accepts a start of any workflow type."""
 
     kind, workflow = "temporal", "Take@take"
     refusals = MappingProxyType({Refusal.UNKNOWN_WORKFLOW: {"namespace": "nope"}})
@@ -39,11 +39,11 @@ class TemporalServer(EngineServer):
             "db-filename": directory / "temporal.db",
             "log-level": "warn",
         }
-        given = [f"--{name}={value}" for name, value in options.items()]
+        arguments = [f"--{name}={value}" for name, value in options.items()]
         quiet = {"HOME": str(directory), "DO_NOT_TRACK": "1"}
         self.server = Process(
             "temporal",
-            [str(programs / "temporal"), "server", "start-dev", "--headless", *given],
+            [str(programs / "temporal"), "server", "start-dev", "--headless", *arguments],
             environment=clean_environment(quiet),
             log_path=directory / "server.log",
             port=port,
@@ -65,16 +65,16 @@ class TemporalServer(EngineServer):
         """Start both; wait until the worker polls its queue."""
         self.server.start()
         self.server.wait_until(lambda: answers(self._namespace), START_SECONDS, "it answers")
-        self.worker.start()  # which ends if no server answers it
+        self.worker.start()  # it ends if no server answers
         self.worker.wait_until(self._is_polled, START_SECONDS, "the worker polls")
 
     def start_server(self) -> None:
-        """Start the server again, and wait until the worker polls its queue there."""
+        """Start the server, and wait until the worker polls its queue."""
         self.server.start()
         self.server.wait_until(self._is_polled, START_SECONDS, "the worker polls")
 
     def kill_server(self) -> None:
-        """Kill the server; the worker stays."""
+        """Kill the server, but not the worker."""
         self.server.kill()
 
     def stop(self) -> None:
@@ -105,9 +105,9 @@ class TemporalServer(EngineServer):
         requests.post(url, json={"reason": "a test"}, timeout=10).raise_for_status()
 
     def runs(self, dispatch_id: str) -> int:
-        """How many executions there ever were under a workflow id."""
+        """The executions with this workflow id."""
         query = f"WorkflowId = '{dispatch_id}'"
         path = f"workflows?query={quote(query)}"
-        # The list follows the runs a moment later.
+        # Runs are listed a moment later.
         what = f"{dispatch_id} is listed"
         return len(wait_until(lambda: self.get(path).json().get("executions"), 10, what))

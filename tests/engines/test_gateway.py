@@ -1,4 +1,4 @@
-"""The gateway does to a start what the engines' tests rely on, and nothing to other requests."""
+"""The gateway spoils starts as the engines' tests expect, and no other requests."""
 
 from collections.abc import Iterator
 
@@ -37,7 +37,7 @@ def test_it_forwards_the_request_and_the_answer(gateway: Gateway, engine: StubOr
     assert [start.answered for start in gateway.starts] == [201]
 
 
-def test_it_drops_the_answer_of_the_next_start_alone(
+def test_it_drops_the_answer_of_the_next_start_only(
     gateway: Gateway, engine: StubOrchestrator
 ) -> None:
     gateway.drop_next_answers()
@@ -48,17 +48,17 @@ def test_it_drops_the_answer_of_the_next_start_alone(
     assert len(engine.requests) == 3
 
 
-def test_it_forwards_what_it_held_after_the_caller_gave_up(
+def test_it_forwards_a_held_request_after_the_caller_gave_up(
     gateway: Gateway, engine: StubOrchestrator
 ) -> None:
     gateway.hold_next_start(1.0)
     with pytest.raises(requests.ReadTimeout):
         send(gateway, timeout=0.2)
     assert engine.requests == []
-    wait_until(lambda: engine.requests, 10, "the request that was held arrives")
+    wait_until(lambda: engine.requests, 10, "the held request arrives")
 
 
-def test_it_answers_in_the_engines_place(gateway: Gateway, engine: StubOrchestrator) -> None:
+def test_it_answers_instead_of_the_engine(gateway: Gateway, engine: StubOrchestrator) -> None:
     gateway.answer_next_start(504)
     assert send(gateway).status_code == 504
     assert engine.requests == []

@@ -1,4 +1,4 @@
-"""The workflows of examples/n8n: their nodes, and walks through them with a real Take One; n8n is not run."""
+"""The workflows of examples/n8n: their nodes, and their execution with a real Take One, without n8n."""
 
 import json
 import re
@@ -10,7 +10,8 @@ import pytest
 from devstack.stack import Stack
 from tests.engines import n8n_walk
 from tests.engines.callbacks import CallbackReceiver, refused
-from tests.engines.n8n_walk import NodeFailed, Walk, workflow
+from tests.engines.contract import STEPS
+from tests.engines.n8n_walk import EXAMPLES, NodeFailed, Walk, workflow
 from tests.support.behaviours import answer
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
@@ -18,14 +19,6 @@ from tests.support.openapi import check_against
 from tests.support.orchestrator import StubOrchestrator
 
 FILES = ["take.json", "failed.json"]
-WAY = [
-    "AUDIO_EXTRACTING",
-    "AUDIO_READY",
-    "TRANSCRIBING",
-    "TRANSCRIPT_READY",
-    "GENERATING",
-    "DRAFT_READY",
-]
 
 needs_node = pytest.mark.skipif(n8n_walk.NODE is None, reason="Node is not installed")
 
@@ -35,7 +28,7 @@ def nodes_of(name: str) -> dict[str, dict[str, Any]]:
 
 
 def before(name: str, node: str) -> list[str]:
-    """The nodes that lead to a node."""
+    """The nodes with a connection to a node."""
     links = workflow(name)["connections"].items()
     return [
         source
@@ -47,10 +40,10 @@ def before(name: str, node: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_every_connection_and_every_name_leads_to_a_node(name: str) -> None:
+def test_connections_and_expressions_name_existing_nodes(name: str) -> None:
     nodes = nodes_of(name)
     assert len({node["id"] for node in nodes.values()}) == len(workflow(name)["nodes"])
-    text = n8n_walk.path_of(name).read_text()
+    text = (EXAMPLES / name).read_text()
     assert set(re.findall(r"\$\('([^']+)'\)", text)) <= nodes.keys()
     for source, outputs in workflow(name)["connections"].items():
         assert source in nodes
@@ -58,16 +51,16 @@ def test_every_connection_and_every_name_leads_to_a_node(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_report_is_made_by_a_set_node_and_sent_by_another_that_tries_again(name: str) -> None:
+def test_a_report_is_built_by_one_node_and_sent_and_repeated_by_the_next(name: str) -> None:
     reports = {name: node for name, node in nodes_of(name).items() if name.startswith("Report ")}
     assert reports
     for report, node in reports.items():
-        [maker] = before(name, report)
-        assert nodes_of(name)[maker]["type"].endswith(".set")
+        (builder,) = before(name, report)
+        assert nodes_of(name)[builder]["type"].endswith(".set")
         sent = str(node["parameters"])
         assert not re.search(r"\$now|\$today|Date|\$execution|random|uuid", sent), report
         assert (node["retryOnFail"], node["maxTries"]) == (True, 5)
-        # With one of the Continue settings several versions of n8n do not try again.
+        # Several versions of n8n do not repeat a node that has one of the Continue settings.
         assert "onError" not in node
         assert node["credentials"] == {"httpHeaderAuth": {"id": "1", "name": "Take One"}}
 
@@ -76,7 +69,7 @@ def test_a_report_is_made_by_a_set_node_and_sent_by_another_that_tries_again(nam
 def dispatched(
     stack: Stack, alice: ApiClient, orchestrator: StubOrchestrator, callback_secret: str
 ) -> Callable[..., tuple[JobHandle, dict[str, Any]]]:
-    """Runs a job of Alice's, and returns it with the body that the webhook got."""
+    """Run a job of Alice's; return it and the body of its dispatch."""
 
     def run() -> tuple[JobHandle, dict[str, Any]]:
         job = JobHandle.uploaded(alice, callback_secret)
@@ -87,36 +80,34 @@ def dispatched(
 
 
 def latest(orchestrator: StubOrchestrator, job_id: str) -> dict[str, Any]:
-    body: dict[str, Any] = [each for each in orchestrator.requests if each.job_id == job_id][
-        -1
-    ].json
-    return body
+    bodies: list[dict[str, Any]] = [
+        request.json for request in orchestrator.requests if request.job_id == job_id
+    ]
+    return bodies[-1]
 
 
 @pytest.fixture
 def walk(callback_secret: str) -> Callable[..., Walk]:
-    """Makes an execution of take.json."""
+    """Make an execution of take.json."""
     headers = {"Take One": {"X-Callback-Secret": callback_secret}}
     return lambda **options: Walk(workflow("take.json"), headers, **options)
 
 
 @needs_node
-def test_a_job_is_walked_to_its_draft(
+def test_an_execution_takes_the_job_to_its_draft(
     dispatched: Callable[..., Any], walk: Callable[..., Walk]
 ) -> None:
     job, body = dispatched()
     execution = walk()
     execution.run({"body": body})
     assert job.status == "DRAFT_READY"
-    assert [report["status"] for report in execution.sent] == WAY
+    assert [report["status"] for report in execution.sent] == STEPS
     for report in execution.sent:
         check_against("StatusCallbackRequest", report)
         assert report["execution_id"] == execution.execution_id
         assert report["dispatch_id"] == job.run_id
     assert job.shown()["manifest"]["draft_uri"] == f"s3://take-one/{job.id}/draft"
-    assert [
-        name for name in execution.passed if name in ("Extract audio", "Transcribe", "Generate")
-    ]
+    assert {"Extract audio", "Transcribe", "Generate"} <= set(execution.passed)
 
 
 @needs_node
@@ -136,17 +127,17 @@ def test_a_second_execution_of_a_dispatch_ends_at_its_first_report(
 def test_every_try_of_a_report_has_the_same_body(
     callbacks: CallbackReceiver, walk: Callable[..., Walk]
 ) -> None:
-    callbacks.behaviours["away"] = refused(503, "SERVICE_UNAVAILABLE")
+    callbacks.behaviours["one"] = refused(503, "SERVICE_UNAVAILABLE")
     execution = walk()
-    given = {"job_id": "away", "callback_url": callbacks.url_for("away"), "dispatch_id": "run-away"}
+    body = {"job_id": "one", "callback_url": callbacks.url_for("one"), "dispatch_id": "run-one"}
     with pytest.raises(NodeFailed, match="503"):
-        execution.run({"body": given})
+        execution.run({"body": body})
     assert len(execution.sent) == 5
     assert all(report == execution.sent[0] for report in execution.sent)
 
 
 @needs_node
-def test_a_failure_is_reported_and_a_retry_goes_on_behind_the_checkpoint(
+def test_a_failure_is_reported_and_a_retry_resumes_after_the_checkpoint(
     dispatched: Callable[..., Any],
     walk: Callable[..., Walk],
     orchestrator: StubOrchestrator,
@@ -195,12 +186,12 @@ def test_a_failure_is_reported_and_a_retry_goes_on_behind_the_checkpoint(
     assert job.retry("again").status_code == 202
     second = walk()
     second.run({"body": latest(orchestrator, job.id)})
-    assert [report["status"] for report in second.sent] == WAY[2:]
+    assert [report["status"] for report in second.sent] == STEPS[2:]
     assert job.status == "DRAFT_READY"
 
 
 @pytest.fixture
 def n8n_api() -> Iterator[StubOrchestrator]:
-    """Stands for n8n's own API."""
+    """A stub of n8n's own API."""
     with StubOrchestrator() as stub:
         yield stub

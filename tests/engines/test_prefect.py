@@ -1,4 +1,4 @@
-"""The adapter for Prefect, and the example, on a real Prefect."""
+"""The adapter for Prefect, and its example, on a real Prefect."""
 
 from collections.abc import Iterator
 
@@ -9,9 +9,8 @@ from domain.claim import ClaimEvent, Refusal, RunState
 from orchestrators.base import Cancel, Dispatch
 from orchestrators.engine import Engine
 from tests.engines.callbacks import CallbackReceiver
-from tests.engines.clients import started
-from tests.engines.conftest import NewDispatch
-from tests.engines.contract import EngineContract, wait_for
+from tests.engines.clients import NewDispatch, started
+from tests.engines.contract import EngineContract, assert_refused, wait_for
 from tests.engines.prefect_server import PrefectServer
 from tests.engines.scenarios import Scenarios
 
@@ -26,46 +25,36 @@ def server(
         yield running
 
 
-@pytest.fixture
-def engine(server: PrefectServer) -> Engine:
-    return server.speak()
-
-
 @pytest.fixture(autouse=True)
-def _cancels_are_heard(server: PrefectServer) -> None:
-    """Also after a test in which the server was away, as its operator would see to it."""
+def _working_flow_process(server: PrefectServer) -> None:
+    """Restart the flow process if an outage in the test before has broken it, as an operator would."""
     server.renew_flow()
 
 
 class TestPrefect(EngineContract):
-    """What every engine's adapter must do."""
+    pass
 
 
 class TestTakeOneWithPrefect(Scenarios):
-    """What the whole service must do with every engine."""
-
     start_seconds = 6
 
 
-def test_refusals_say_why(server: PrefectServer, engine: Engine, new_dispatch: NewDispatch) -> None:
-    def refused_for(engine: Engine, dispatch: Dispatch) -> str | None:
-        outcome = started(engine, dispatch)
-        assert outcome.event is ClaimEvent.REFUSED
-        assert server.runs(dispatch.dispatch_id) == 0
-        return outcome.reason
-
+def test_refusals_have_reasons(
+    server: PrefectServer, engine: Engine, new_dispatch: NewDispatch
+) -> None:
     dispatch = new_dispatch()
-    unknown = server.speak(workflow="take/nothing of that name")
-    assert refused_for(unknown, dispatch) == Refusal.UNKNOWN_WORKFLOW
-    unauthorized = server.speak(credentials="takeone:another password")
-    assert refused_for(unauthorized, dispatch) == Refusal.UNAUTHORIZED
+    unknown = server.connect(workflow="take/nothing of that name")
+    assert_refused(server, unknown, dispatch, Refusal.UNKNOWN_WORKFLOW)
+    unauthorized = server.connect(credentials="takeone:another password")
+    assert_refused(server, unauthorized, dispatch, Refusal.UNAUTHORIZED)
     assert unauthorized.ask(dispatch.dispatch_id).state is RunState.NO_ANSWER
     assert unauthorized.cancel(dispatch) is Cancel.NO_ANSWER
-    unfit = Dispatch(dispatch.dispatch_id, {**dispatch.fields, "model_profile": None}, dispatch.now)
-    assert refused_for(engine, unfit) == Refusal.INVALID_PARAMETERS
+    fields = {**dispatch.fields, "model_profile": None}
+    invalid = Dispatch(dispatch.dispatch_id, fields, dispatch.now)
+    assert_refused(server, engine, invalid, Refusal.INVALID_PARAMETERS)
 
 
-def test_a_deployment_that_was_made_anew_is_found_again(
+def test_a_deployment_that_was_replaced_is_found_again(
     server: PrefectServer, engine: Engine, new_dispatch: NewDispatch
 ) -> None:
     assert started(engine, new_dispatch()).event is ACCEPTED
@@ -76,14 +65,14 @@ def test_a_deployment_that_was_made_anew_is_found_again(
     try:
         assert started(engine, missing).reason == Refusal.UNKNOWN_WORKFLOW
         assert list(engine.problems()) == ["there is no such deployment"]
-        assert list(server.speak().problems()) == ["the orchestrator: unknown_workflow"]
+        assert list(server.connect().problems()) == ["the orchestrator: unknown_workflow"]
     finally:
         server.start_flow()
     assert server.deployment()["id"] != before
     assert started(engine, missing).event is ACCEPTED
 
 
-def test_a_paused_deployment_takes_runs_and_doctor_says_so(
+def test_a_paused_deployment_accepts_runs_and_doctor_reports_it(
     server: PrefectServer, engine: Engine, callbacks: CallbackReceiver, new_dispatch: NewDispatch
 ) -> None:
     assert list(engine.problems()) == []
@@ -93,19 +82,22 @@ def test_a_paused_deployment_takes_runs_and_doctor_says_so(
         (problem,) = engine.problems()
         assert "paused" in problem
         assert started(engine, dispatch).event is ACCEPTED
-        waits = new_dispatch()
-        assert started(engine, waits).event is ACCEPTED
-        assert engine.cancel(waits) is Cancel.DONE
-        wait_for(engine, waits.dispatch_id, RunState.CANCELLED)
+        waiting = new_dispatch()
+        assert started(engine, waiting).event is ACCEPTED
+        assert engine.cancel(waiting) is Cancel.DONE
+        wait_for(engine, waiting, RunState.CANCELLED)
     finally:
         server.start_flow()
-    callbacks.wait_for(str(dispatch.fields["job_id"]), "DRAFT_READY")
+    callbacks.wait_for(dispatch, "DRAFT_READY")
 
 
-def test_a_flow_process_that_died_is_seen_by_doctor(server: PrefectServer, engine: Engine) -> None:
+def test_doctor_reports_a_dead_flow_process(server: PrefectServer, engine: Engine) -> None:
     server.flow.kill()
     try:
-        is_seen = lambda: any("no flow.serve()" in problem for problem in engine.problems())  # noqa: E731
-        wait_until(is_seen, 120, "the deployment is not ready")
+        wait_until(
+            lambda: "no flow.serve()" in str(list(engine.problems())),
+            120,
+            "the deployment is not ready",
+        )
     finally:
         server.start_flow()

@@ -1,4 +1,4 @@
-"""The adapter for Temporal, and the example, on a real Temporal."""
+"""The adapter for Temporal, and its example, on a real Temporal."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,7 @@ import pytest
 import requests
 
 from domain.claim import ClaimEvent, Refusal, RunState
-from tests.engines.clients import started
-from tests.engines.conftest import NewDispatch
+from tests.engines.clients import NewDispatch, started
 from tests.engines.contract import EngineContract, wait_for
 from tests.engines.scenarios import Scenarios
 from tests.engines.temporal_server import TemporalServer
@@ -22,26 +21,26 @@ def server(
 
 
 class TestTemporal(EngineContract):
-    """What every engine's adapter must do."""
+    pass
 
 
 class TestTakeOneWithTemporal(Scenarios):
-    """What the whole service must do with every engine."""
+    pass
 
 
 def test_an_unknown_namespace_is_refused(server: TemporalServer, new_dispatch: NewDispatch) -> None:
-    engine = server.speak(namespace="nope")
+    engine = server.connect(namespace="nope")
     outcome = started(engine, new_dispatch())
     assert (outcome.event, outcome.reason) == (ClaimEvent.REFUSED, Refusal.UNKNOWN_WORKFLOW)
     assert any("the namespace does not exist" in problem for problem in engine.problems())
-    # That proves nothing of the run: the namespace may have been renamed in the settings.
+    # A missing namespace says nothing about the run.
     assert engine.ask("run-x").state is RunState.NO_ANSWER
 
 
-def test_an_id_that_another_client_took_is_accepted_once_asking_confirms_it(
+def test_an_id_that_another_client_used_is_accepted_once_the_run_is_found(
     server: TemporalServer, new_dispatch: NewDispatch
 ) -> None:
-    engine, dispatch = server.speak(), new_dispatch()
+    engine, dispatch = server.connect(), new_dispatch()
     taken = {
         "workflowType": {"name": "Other"},
         "taskQueue": {"name": "other"},
@@ -52,23 +51,23 @@ def test_an_id_that_another_client_took_is_accepted_once_asking_confirms_it(
     assert started(engine, dispatch).event is ClaimEvent.FOUND
 
 
-def test_a_run_that_was_terminated_is_cancelled(
+def test_a_terminated_run_counts_as_cancelled_and_is_not_repeated(
     server: TemporalServer, new_dispatch: NewDispatch
 ) -> None:
-    engine, dispatch = server.speak(workflow="Take@unpolled"), new_dispatch()
+    engine, dispatch = server.connect(workflow="Take@unpolled"), new_dispatch()
     assert started(engine, dispatch).event is ClaimEvent.ACCEPTED
     assert engine.ask(dispatch.dispatch_id).state is RunState.RUNNING
     server.kill_run(dispatch.dispatch_id)
-    wait_for(engine, dispatch.dispatch_id, RunState.CANCELLED)
+    wait_for(engine, dispatch, RunState.CANCELLED)
     # Without the reuse policy this would start a second run.
     assert started(engine, dispatch).event is ClaimEvent.ACCEPTED
     assert engine.ask(dispatch.dispatch_id).state is RunState.CANCELLED
 
 
 def test_doctor_finds_nothing_wrong_with_the_example(server: TemporalServer) -> None:
-    assert list(server.speak().problems()) == []
+    assert list(server.connect().problems()) == []
 
 
-def test_doctor_misses_a_worker(server: TemporalServer) -> None:
-    engine = server.speak(workflow="Take@unpolled")
+def test_doctor_reports_that_no_worker_polls_the_queue(server: TemporalServer) -> None:
+    engine = server.connect(workflow="Take@unpolled")
     assert list(engine.problems()) == ["no worker polls the task queue; start one"]
