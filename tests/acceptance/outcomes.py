@@ -1,4 +1,4 @@
-"""What a run's answer and a job look like after each outcome of the table, on the shared stack."""
+"""What the answer to a run and the job look like after each outcome of a dispatch."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ HOLD_SECONDS = 2
 
 
 def assert_failed(answer: requests.Response, reason: str, most_retry_after: int = 1) -> None:
-    """A 502 in the contract's shape, with this reason and nothing else in it."""
+    """A 502 in the contract's shape with this reason and no other detail."""
     assert answer.status_code == 502
     assert answer.json() == {
         "code": "ORCHESTRATOR_DISPATCH_FAILED",
@@ -23,12 +23,12 @@ def assert_failed(answer: requests.Response, reason: str, most_retry_after: int 
 
 
 def assert_unknown(answer: requests.Response) -> None:
-    """A 502 that asks to come back when the hold is over."""
+    """A 502 whose Retry-After is within the hold of the shared stack."""
     assert_failed(answer, "outcome_unknown", most_retry_after=HOLD_SECONDS + 1)
 
 
 def assert_accepted(answer: requests.Response, code: int = 202) -> None:
-    """The dispatch stands."""
+    """A 202 for the call that made the dispatch, or a 200 for a replay."""
     assert answer.status_code == code
     assert answer.json()["status"] == "AUDIO_EXTRACTING"
     assert answer.json()["replayed"] is (code == 200)
@@ -36,6 +36,6 @@ def assert_accepted(answer: requests.Response, code: int = 202) -> None:
 
 
 def shown(client: ApiClient, job_id: str) -> tuple[str, str, str | None]:
-    """The job's state, and its dispatch's phase and reason, as a reader sees them."""
+    """The job's state, and its dispatch's phase and reason."""
     job: dict[str, Any] = client.job(job_id).json()
     return job["status"], job["dispatch"]["phase"], job["dispatch"]["reason"]

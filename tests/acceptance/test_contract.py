@@ -26,7 +26,7 @@ Document = dict[str, Any]
 FSM_DOCUMENT = Path(ROOT / "spec/domain/job_fsm.md")
 
 
-def test_the_specification_is_served_as_it_is(stack: Stack) -> None:
+def test_the_specification_is_served_unchanged(stack: Stack) -> None:
     anyone = ApiClient(stack.api_url, token="")
     served = anyone.call("GET", "/openapi.yaml")
     assert served.content == (ROOT / "spec/api/openapi.yaml").read_bytes()
@@ -34,7 +34,7 @@ def test_the_specification_is_served_as_it_is(stack: Stack) -> None:
     assert as_json.json() == yaml.safe_load(served.content)
 
 
-def test_the_service_has_the_routes_of_the_specification_and_no_others(stack: Stack) -> None:
+def test_the_service_has_exactly_the_routes_of_the_specification(stack: Stack) -> None:
     anyone = ApiClient(stack.api_url, token="")
     for path, item in openapi.document()["paths"].items():
         for method in set(openapi.METHODS) - {"head"}:  # Flask answers it wherever there is a GET
@@ -42,13 +42,13 @@ def test_the_service_has_the_routes_of_the_specification_and_no_others(stack: St
             assert (answer.status_code in (404, 405)) == (method not in item), (method, path)
 
 
-def test_every_code_of_the_service_is_in_the_specification_and_the_reverse() -> None:
+def test_the_service_and_the_specification_have_the_same_error_codes() -> None:
     kinds = [
-        each
-        for each in [*vars(errors).values(), ValidationError]
-        if isinstance(each, type) and issubclass(each, errors.TakeOneError)
+        kind
+        for kind in [*vars(errors).values(), ValidationError]
+        if isinstance(kind, type) and issubclass(kind, errors.TakeOneError)
     ]
-    ours = {each.code for each in kinds} - {""}
+    ours = {kind.code for kind in kinds} - {""}
     ours |= {code for code, _ in api_errors._CODES.values()} | {api_errors._INTERNAL[0]}
     error = openapi.document()["components"]["schemas"]["Error"]
     assert ours == set(openapi.resolved(error["properties"]["code"])["enum"])
@@ -89,7 +89,7 @@ def test_the_gate_lets_through_what_the_document_allows_and_nothing_else() -> No
             assert refused.value.details["allowed_next_statuses"] == list(TRANSITIONS[start])
 
 
-def test_the_phases_of_the_code_step_as_the_document_says() -> None:
+def test_phase_transitions_match_the_document() -> None:
     documented = {(start, to) for start, _, _, to in rows("phase")}
     names = {phase: "free" if phase is Phase.RELEASED else phase.value for phase in Phase}
     stepped = {(names[start], names[to]) for (start, _), to in NEXT_PHASE.items()}
@@ -146,7 +146,7 @@ def decoded(raw: Document) -> Any:
         return connection.default_channel.message_to_python(raw)
 
 
-def test_the_message_has_the_parts_and_headers_that_celery_itself_gives_it(
+def test_our_message_has_the_parts_and_headers_of_celerys_own(
     celerys_own: Document,
 ) -> None:
     ours = our_message()
@@ -172,7 +172,7 @@ def test_the_message_has_the_parts_and_headers_that_celery_itself_gives_it(
     assert ours["content-encoding"] == celerys_own["content-encoding"]
 
 
-def test_kombu_decodes_it_to_the_same_task_as_celerys_own(celerys_own: Document) -> None:
+def test_kombu_decodes_our_message_to_the_same_task_as_celerys_own(celerys_own: Document) -> None:
     ours, theirs = decoded(our_message()), decoded(celerys_own)
     assert ours.payload == theirs.payload
     assert ours.payload[0] == [TOKEN.job_id, TOKEN.dispatch_id, TOKEN.epoch]
@@ -180,7 +180,7 @@ def test_kombu_decodes_it_to_the_same_task_as_celerys_own(celerys_own: Document)
     assert ours.delivery_info["routing_key"] == theirs.delivery_info["routing_key"]
 
 
-def test_the_message_carries_ids_and_nothing_else() -> None:
+def test_our_message_carries_ids_only() -> None:
     arguments, options, embedded = json.loads(decoded(our_message()).body)
     assert arguments == [TOKEN.job_id, TOKEN.dispatch_id, TOKEN.epoch]
     assert options == {}

@@ -46,10 +46,10 @@ def create(kind: str, editor: ApiClient) -> Create:
 def listed(editor: ApiClient, kind: str) -> list[str]:
     """The ids of what the editor has by the name One, oldest first."""
     answer = editor.get("/projects" if kind == "project" else "/jobs?order=asc")
-    return [each["id"] for each in answer.json()["items"] if each["name"] == "One"]
+    return [record["id"] for record in answer.json()["items"] if record["name"] == "One"]
 
 
-def test_the_same_key_again_answers_200_with_the_first_one(
+def test_a_repeated_key_answers_200_with_the_first_result(
     create: Create, kind: str, editor: ApiClient
 ) -> None:
     first, again = create("key"), create("key")
@@ -60,7 +60,7 @@ def test_the_same_key_again_answers_200_with_the_first_one(
     assert listed(editor, kind) == [first.json()["id"]]
 
 
-def test_the_answer_is_the_record_as_it_is_now(editor: ApiClient) -> None:
+def test_a_replay_shows_the_current_record(editor: ApiClient) -> None:
     project = editor.create_project().json()["id"]
     key = {"Idempotency-Key": "key"}
     job_id = editor.create_job(project, headers=key).json()["id"]
@@ -71,7 +71,7 @@ def test_the_answer_is_the_record_as_it_is_now(editor: ApiClient) -> None:
     assert len(editor.events(job_id).json()["items"]) == 2
 
 
-def test_of_many_callers_with_one_key_one_creates(
+def test_one_of_many_concurrent_calls_with_the_same_key_creates(
     create: Create, kind: str, editor: ApiClient
 ) -> None:
     answers = at_once(CALLERS, lambda _: create("key"))
@@ -81,7 +81,7 @@ def test_of_many_callers_with_one_key_one_creates(
     assert listed(editor, kind) == [answers[0].json()["id"]]
 
 
-def test_of_many_callers_with_one_key_and_two_bodies_one_body_wins(
+def test_of_concurrent_calls_with_one_key_and_two_bodies_one_body_wins(
     create: Create, kind: str, editor: ApiClient
 ) -> None:
     answers = at_once(8, lambda number: create("key", {"name": ("One", "Two")[number % 2]}))
@@ -111,9 +111,7 @@ def test_a_key_whose_record_was_deleted_is_refused_and_creates_nothing(editor: A
     assert editor.create_job(project, headers={"Idempotency-Key": "new"}).status_code == 201
 
 
-def test_another_caller_or_another_place_has_keys_of_its_own(
-    stack: Stack, editor: ApiClient
-) -> None:
+def test_keys_are_scoped_to_the_caller_and_the_collection(stack: Stack, editor: ApiClient) -> None:
     other = ApiClient(stack.api_url, f"other-{uuid4()}")
     key = {"Idempotency-Key": "key"}
     projects = [caller.create_project(headers=key) for caller in (editor, other)]
@@ -131,19 +129,19 @@ def test_without_a_key_each_call_creates(create: Create, kind: str, editor: ApiC
     assert sorted(listed(editor, kind)) == sorted(set(made))
 
 
-def test_a_call_that_is_refused_uses_up_no_key(create: Create) -> None:
+def test_a_refused_call_does_not_use_up_its_key(create: Create) -> None:
     assert create("key", {"name": ""}).status_code == 400
     assert create("key", {"name": "x", "nonsense": 1}).status_code == 400
     assert create("key").status_code == 201
 
 
 @pytest.mark.parametrize("key", ["k", "a b", "!~", '"quoted"', "x" * 255])
-def test_a_key_of_printable_ascii_is_taken(create: Create, key: str) -> None:
+def test_printable_ascii_is_a_valid_key(create: Create, key: str) -> None:
     assert [create(key).status_code for _ in range(2)] == [201, 200]
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 256, "ä".encode(), "ключ".encode(), b"a\tb"])
-def test_any_other_key_is_a_400_that_names_the_header(
+def test_an_invalid_key_is_a_400_that_names_the_header(
     key: bytes, kind: str, stack: Stack, editor: ApiClient
 ) -> None:
     path = (

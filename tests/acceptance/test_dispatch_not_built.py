@@ -8,7 +8,7 @@ from tests.support.orchestrator import StubOrchestrator
 _NO_HOST = f"http://{'a' * 64}.example/"
 
 
-def test_it_settles_as_not_started_and_a_later_run_starts_it(
+def test_a_dispatch_that_cannot_be_built_is_not_started_and_can_be_run_again(
     new_stack: NewStack, orchestrator: StubOrchestrator
 ) -> None:
     # Nothing but the worker itself may settle it.

@@ -8,7 +8,7 @@ from tests.support.client import ApiClient
 KINDS = {"css": "text/css", "js": "javascript", "svg": "image/svg+xml", "yaml": "application/yaml"}
 
 
-def test_the_page_and_everything_that_it_loads_come_from_the_service(stack: Stack) -> None:
+def test_the_page_and_everything_it_loads_come_from_the_service(stack: Stack) -> None:
     visitor = ApiClient(stack.api_url, token="")
     page = visitor.call("GET", "/docs")
     assert page.status_code == 200
@@ -26,7 +26,7 @@ def test_the_page_and_everything_that_it_loads_come_from_the_service(stack: Stac
         assert len(asset.content) > 50
 
 
-def test_a_browser_is_told_to_load_nothing_from_elsewhere(stack: Stack) -> None:
+def test_the_policy_allows_no_other_host(stack: Stack) -> None:
     visitor = ApiClient(stack.api_url, token="")
     policy = visitor.call("GET", "/docs").headers["Content-Security-Policy"]
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";") if rule.strip())

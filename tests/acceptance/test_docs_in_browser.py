@@ -32,7 +32,7 @@ class Docs:
 
         def shown() -> object:
             found = self.driver.find_elements("css selector", selector)
-            return next((each for each in found if each.is_displayed()), None)
+            return next((element for element in found if element.is_displayed()), None)
 
         return wait_until(shown, LIMIT_SECONDS, f"{selector} is shown")
 
@@ -59,7 +59,11 @@ class Docs:
     def complaints(self) -> list[str]:
         """What the browser refused to do."""
         messages = [entry["message"] for entry in self.driver.get_log("browser")]
-        return [each for each in messages if "Content Security Policy" in each or "Refused" in each]
+        return [
+            message
+            for message in messages
+            if "Content Security Policy" in message or "Refused" in message
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +84,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chro
     running.quit()
 
 
-def test_calls_that_are_tried_out_reach_the_service_under_the_pages_own_policy(
+def test_try_it_out_reaches_the_service_under_the_pages_policy(
     driver: "webdriver.Chrome", stack: Stack
 ) -> None:
     docs = Docs(driver, stack.api_url)

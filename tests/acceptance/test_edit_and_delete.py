@@ -45,7 +45,7 @@ def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
     return JobHandle.uploaded(alice, callback_secret)
 
 
-def test_what_does_not_say_that_it_is_json_is_a_415(alice: ApiClient, handle: JobHandle) -> None:
+def test_another_media_type_is_a_415(alice: ApiClient, handle: JobHandle) -> None:
     project = alice.create_project().json()["id"]
     before = handle.everything()
     for method, path in (("POST", f"projects/{project}/jobs"), ("PATCH", f"jobs/{handle.id}")):
@@ -65,11 +65,11 @@ def traces(stack: Stack, job_id: str) -> list[str]:
     """The keys that name the job, and the lists that do."""
     with stack.redis.client() as redis:
         lists = [name for name in redis.keys("*") if redis.type(name) == "zset"]
-        naming = [n for n in lists if any(job_id in each for each in redis.zrange(n, 0, -1))]
+        naming = [n for n in lists if any(job_id in member for member in redis.zrange(n, 0, -1))]
         return [*redis.keys(f"*{job_id}*"), *naming]
 
 
-def test_a_job_is_made_with_name_and_metadata_or_without(alice: ApiClient) -> None:
+def test_name_and_metadata_are_optional(alice: ApiClient) -> None:
     project = alice.create_project().json()["id"]
     plain = alice.create_job(project).json()
     assert (plain["name"], plain["metadata"]) == (None, {})
@@ -80,7 +80,7 @@ def test_a_job_is_made_with_name_and_metadata_or_without(alice: ApiClient) -> No
         assert alice.job(job["id"]).json() == job
 
 
-def test_an_edit_replaces_what_it_names_and_leaves_the_rest(handle: JobHandle) -> None:
+def test_an_edit_replaces_only_the_given_fields(handle: JobHandle) -> None:
     edit = handle.client.edit_job
     before = handle.trail()
     assert edit(handle.id, **NOTED).json()["name"] == NOTED["name"]
@@ -94,7 +94,7 @@ def test_an_edit_replaces_what_it_names_and_leaves_the_rest(handle: JobHandle) -
     assert (handle.shown()["metadata"], handle.trail()) == ({}, before)
 
 
-def test_an_edit_is_taken_in_any_state_and_outlives_every_step(handle: JobHandle) -> None:
+def test_an_edit_is_allowed_in_any_state_and_kept(handle: JobHandle) -> None:
     handle.client.edit_job(handle.id, **NOTED)
     handle.lead_to("DONE")
     assert {name: handle.shown()[name] for name in NOTED} == NOTED
@@ -102,7 +102,7 @@ def test_an_edit_is_taken_in_any_state_and_outlives_every_step(handle: JobHandle
 
 
 @pytest.mark.parametrize("body", BAD, ids=lambda body: json.dumps(body)[:40])
-def test_what_is_out_of_bounds_is_a_400_that_names_the_field(
+def test_an_invalid_value_is_a_400_that_names_the_field(
     body: dict[str, Any], handle: JobHandle
 ) -> None:
     client, before = handle.client, handle.everything()
@@ -116,7 +116,7 @@ def test_what_is_out_of_bounds_is_a_400_that_names_the_field(
     assert handle.everything() == before
 
 
-def test_name_and_metadata_go_to_no_orchestrator_and_into_no_log(
+def test_name_and_metadata_are_neither_dispatched_nor_logged(
     stack: Stack, handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     planted = f"planted-{uuid4()}"
@@ -140,7 +140,7 @@ def test_name_and_metadata_go_to_no_orchestrator_and_into_no_log(
     assert planted not in logs()
 
 
-def test_another_callers_job_is_neither_edited_nor_deleted(
+def test_another_users_job_can_be_neither_edited_nor_deleted(
     bob: ApiClient, handle: JobHandle
 ) -> None:
     handle.client.cancel(handle.id)
@@ -150,7 +150,7 @@ def test_another_callers_job_is_neither_edited_nor_deleted(
 
 
 @pytest.mark.parametrize("end", ["DONE", "FAILED", "CANCELLED"])
-def test_a_job_that_has_ended_is_deleted_with_everything_of_it(
+def test_deleting_a_job_removes_every_trace_of_it(
     end: str, stack: Stack, handle: JobHandle
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING" if end == "CANCELLED" else end)
@@ -169,7 +169,7 @@ def test_a_job_that_has_ended_is_deleted_with_everything_of_it(
 
 
 @pytest.mark.parametrize("status", ["UPLOADED", "AUDIO_EXTRACTING", "DRAFT_READY", "EXPORTING"])
-def test_a_job_that_has_not_ended_is_not_deleted(status: str, handle: JobHandle) -> None:
+def test_a_job_that_has_not_ended_cannot_be_deleted(status: str, handle: JobHandle) -> None:
     if status != "UPLOADED":
         handle.lead_to(status)
     before = handle.everything()
@@ -178,7 +178,7 @@ def test_a_job_that_has_not_ended_is_not_deleted(status: str, handle: JobHandle)
     assert handle.everything() == before
 
 
-def test_a_retry_that_has_not_called_back_bars_the_delete(handle: JobHandle) -> None:
+def test_a_job_cannot_be_deleted_before_its_retry_has_reported(handle: JobHandle) -> None:
     handle.lead_to("FAILED")
     assert handle.retry("r").status_code == 202
     refused = (409, "JOB_ALREADY_RUNNING", {"current_status": "FAILED"})
@@ -187,7 +187,7 @@ def test_a_retry_that_has_not_called_back_bars_the_delete(handle: JobHandle) -> 
     deleted(handle)
 
 
-def test_a_dispatch_of_unknown_outcome_bars_the_delete(
+def test_a_job_with_an_unknown_outcome_cannot_be_deleted(
     handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[handle.id] = reset_after_read()
@@ -198,7 +198,7 @@ def test_a_dispatch_of_unknown_outcome_bars_the_delete(
     assert handle.status == "CANCELLED"
 
 
-def test_a_dispatch_that_is_being_sent_bars_the_delete(
+def test_a_job_cannot_be_deleted_while_its_dispatch_is_being_sent(
     handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[handle.id] = accept(after=1.5)
@@ -210,7 +210,7 @@ def test_a_dispatch_that_is_being_sent_bars_the_delete(
     deleted(handle)
 
 
-def test_a_cancel_that_is_still_to_be_told_bars_the_delete(
+def test_a_job_cannot_be_deleted_before_its_cancel_was_answered(
     new_stack: NewStack, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
     cancels = orchestrator.url.replace("/dispatches", "/cancels")
@@ -232,7 +232,7 @@ def test_a_cancel_that_is_still_to_be_told_bars_the_delete(
         assert (len(posts(handle.id)), updated_at) == (4, cancelled["updated_at"])
 
 
-def test_a_late_message_for_a_deleted_job_meets_nothing(
+def test_a_late_message_for_a_deleted_job_does_nothing(
     stack: Stack, handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     handle.lead_to("DONE")
@@ -252,13 +252,13 @@ def test_a_late_message_for_a_deleted_job_meets_nothing(
     assert len(orchestrator.requests_for(handle.id)) == 1
 
 
-def test_of_many_deletes_at_once_one_deletes(handle: JobHandle) -> None:
+def test_one_of_many_concurrent_deletes_succeeds(handle: JobHandle) -> None:
     handle.client.cancel(handle.id)
     answers = at_once(12, lambda _: handle.client.delete_job(handle.id))
     assert sorted(answer.status_code for answer in answers) == [204] + [404] * 11
 
 
-def test_a_retry_and_a_delete_at_once_never_both_succeed(
+def test_a_concurrent_retry_and_delete_never_both_succeed(
     stack: Stack, handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     for round_ in range(6):

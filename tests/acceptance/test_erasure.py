@@ -13,7 +13,7 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from store import keys
 from tests.acceptance.outcomes import assert_unknown
-from tests.acceptance.test_cli import call
+from tests.acceptance.programs import takeone
 from tests.conftest import NewStack
 from tests.support import behaviours as told
 from tests.support.client import ApiClient
@@ -69,14 +69,14 @@ def erasing(stack: Stack, unknown: JobHandle) -> Erasing:
 
 def ended(process: Command, stack: Stack, unknown: JobHandle) -> str:
     """Let the job come to rest; what the command says at its end."""
-    said = call(f"dispatches settle {unknown.id} --as sent --reason seen", stack.settings)
+    said = takeone(f"dispatches settle {unknown.id} --as sent --reason seen", stack.settings)
     assert said.returncode == 0, said.stderr
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     return output
 
 
-def test_nothing_is_created_for_a_user_who_is_being_erased(
+def test_nothing_is_created_for_a_user_while_their_data_is_erased(
     stack: Stack, user: str, editor: ApiClient, unknown: JobHandle, erasing: Erasing
 ) -> None:
     project = unknown.shown()["project_id"]
@@ -89,7 +89,7 @@ def test_nothing_is_created_for_a_user_who_is_being_erased(
             answer = editor.create_job(project, headers=headers)
             assert refusal(answer) == FORBIDDEN
             assert "erasure" in answer.json()["message"]
-        assert [each["id"] for each in editor.get("/jobs").json()["items"]] == [unknown.id]
+        assert [job["id"] for job in editor.get("/jobs").json()["items"]] == [unknown.id]
         assert bob.create_project(headers=KEY).status_code == 201
         output = ended(process, stack, unknown)
     assert "2 jobs, 1 projects; forgotten: 1 idempotency keys" in output
@@ -98,7 +98,7 @@ def test_nothing_is_created_for_a_user_who_is_being_erased(
     assert editor.create_project(headers=KEY).status_code == 201, "the refused calls used up no key"
 
 
-def test_no_job_is_created_in_a_project_that_is_being_erased(
+def test_no_job_is_created_in_a_project_while_it_is_erased(
     stack: Stack, editor: ApiClient, unknown: JobHandle, erasing: Erasing
 ) -> None:
     project = unknown.shown()["project_id"]
@@ -111,7 +111,7 @@ def test_no_job_is_created_in_a_project_that_is_being_erased(
     assert editor.create_job(other).status_code == 201
 
 
-def test_an_erasure_that_dies_bars_its_user_for_ten_minutes_at_most(
+def test_a_killed_erasure_blocks_its_user_for_ten_minutes_at_most(
     stack: Stack, user: str, editor: ApiClient, unknown: JobHandle, erasing: Erasing
 ) -> None:
     with erasing(f"--user {user}") as process:
@@ -125,10 +125,10 @@ def test_an_erasure_that_dies_bars_its_user_for_ten_minutes_at_most(
     wait_until(lambda: editor.create_project().status_code == 201, 10, "its time has ended")
 
 
-def test_by_force_a_job_that_does_not_come_to_rest_is_named_and_erased(
+def test_with_force_a_job_with_an_unknown_outcome_is_named_and_erased(
     stack: Stack, user: str, editor: ApiClient, unknown: JobHandle
 ) -> None:
-    said = call(f"jobs erase --user {user} --yes --wait 0 --force", stack.settings)
+    said = takeone(f"jobs erase --user {user} --yes --wait 0 --force", stack.settings)
     assert said.returncode == 0, said.stderr
     orphan = f"orphan: {unknown.id}  CANCELLED  {unknown.run_id}  UNKNOWN  at webhook\n"
     assert orphan in said.stderr
@@ -137,7 +137,9 @@ def test_by_force_a_job_that_does_not_come_to_rest_is_named_and_erased(
     assert editor.get("/projects").json()["items"] == []
 
 
-def test_what_an_erasure_refuses_does_not_count_against_the_limit(new_stack: NewStack) -> None:
+def test_calls_refused_by_an_erasure_do_not_count_against_the_write_limit(
+    new_stack: NewStack,
+) -> None:
     with new_stack(TAKEONE_WRITE_LIMIT="1/hour") as limited, limited.redis.client() as client:
         editor = ApiClient(limited.api_url, "alice")
         client.set(keys.user_erasure("alice"), 1)

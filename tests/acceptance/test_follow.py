@@ -63,7 +63,7 @@ def events(client: ApiClient, job_id: str, after: str, wait: int = 0) -> dict[st
     return body
 
 
-def test_a_trail_is_followed_without_a_gap_or_a_repeat(handle: JobHandle) -> None:
+def test_a_trail_is_followed_without_gaps_or_repeats(handle: JobHandle) -> None:
     seen, after = [], "0"
     for step in ("AUDIO_EXTRACTING", "AUDIO_READY", "TRANSCRIBING", "TRANSCRIPT_READY"):
         if step == "AUDIO_EXTRACTING":
@@ -79,7 +79,7 @@ def test_a_trail_is_followed_without_a_gap_or_a_repeat(handle: JobHandle) -> Non
     assert one["items"] == seen[1:]
 
 
-def test_who_waits_for_an_event_has_it_at_once(handle: JobHandle) -> None:
+def test_a_waiting_caller_gets_a_new_event_at_once(handle: JobHandle) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     after = events(handle.client, handle.id, "0")["next_cursor"]
     with waiting(handle.client, f"/jobs/{handle.id}/events?after={after}&wait=20") as answer:
@@ -88,7 +88,7 @@ def test_who_waits_for_an_event_has_it_at_once(handle: JobHandle) -> None:
     assert line["new_status"] == "AUDIO_READY"
 
 
-def test_a_wait_ends_empty_and_a_deleted_job_ends_it(handle: JobHandle) -> None:
+def test_a_wait_times_out_empty_and_a_deletion_ends_it(handle: JobHandle) -> None:
     began = time.monotonic()
     after = events(handle.client, handle.id, "0")["next_cursor"]
     assert events(handle.client, handle.id, after, wait=1)["items"] == []
@@ -113,7 +113,7 @@ def test_it_is_read_strictly(handle: JobHandle, query: str) -> None:
 
 def last_change(client: ApiClient) -> str:
     items = client.get("/jobs?limit=200").json()["items"]
-    return max(str(each["updated_at"]) for each in items)
+    return max(str(job["updated_at"]) for job in items)
 
 
 def test_one_request_waits_for_all_of_the_callers_jobs(handle: JobHandle) -> None:
@@ -126,12 +126,12 @@ def test_one_request_waits_for_all_of_the_callers_jobs(handle: JobHandle) -> Non
             else:
                 assert job.client.edit_job(job.id, name="New").status_code == 200
             items = answered_soon(answer)["items"]
-        assert [each["id"] for each in items] == [job.id]
+        assert [job["id"] for job in items] == [job.id]
         seen = last_change(handle.client)
     assert handle.client.get(f"/jobs?updated_after={seen}&wait=1").json()["items"] == []
 
 
-def test_changes_of_others_do_not_count(handle: JobHandle, stack: Stack) -> None:
+def test_changes_of_another_users_jobs_do_not_end_the_wait(handle: JobHandle, stack: Stack) -> None:
     seen = last_change(handle.client)
     other = ApiClient(stack.api_url, f"other-{uuid4()}")
     with waiting(handle.client, f"/jobs?updated_after={seen}&wait=2") as answer:
@@ -139,21 +139,21 @@ def test_changes_of_others_do_not_count(handle: JobHandle, stack: Stack) -> None
         assert answer.result(10).json()["items"] == []
 
 
-def test_a_new_job_is_seen_too(handle: JobHandle) -> None:
+def test_a_new_job_ends_the_wait(handle: JobHandle) -> None:
     seen = last_change(handle.client)
     with waiting(handle.client, f"/jobs?updated_after={seen}&wait=20") as answer:
         made = handle.client.create_job(handle.shown()["project_id"]).json()
-        assert [each["id"] for each in answer.result(5).json()["items"]] == [made["id"]]
+        assert [job["id"] for job in answer.result(5).json()["items"]] == [made["id"]]
 
 
-def test_without_a_moment_or_a_place_nothing_waits(handle: JobHandle) -> None:
+def test_without_a_starting_point_wait_is_ignored(handle: JobHandle) -> None:
     began = time.monotonic()
     assert handle.client.get("/jobs?wait=20").status_code == 200
     assert handle.client.get(f"/jobs/{handle.id}/events?wait=20").status_code == 200
     assert time.monotonic() - began < 5
 
 
-def test_who_waits_behind_a_thousand_jobs_that_do_not_match_is_told_where_to_go_on(
+def test_a_thousand_jobs_that_do_not_match_return_a_cursor_instead_of_waiting(
     handle: JobHandle, stack: Stack
 ) -> None:
     job = handle.shown()
@@ -173,7 +173,7 @@ def test_who_waits_behind_a_thousand_jobs_that_do_not_match_is_told_where_to_go_
     assert body["next_cursor"] is not None
 
 
-def test_who_waits_behind_an_event_of_a_later_release_is_told_where_to_go_on(
+def test_an_event_of_a_later_release_returns_a_cursor_instead_of_waiting(
     handle: JobHandle, stack: Stack
 ) -> None:
     start = int(events(handle.client, handle.id, "0")["next_cursor"])

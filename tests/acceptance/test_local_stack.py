@@ -24,8 +24,10 @@ ORIGIN = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
 def listening(process: Process) -> set[str]:
     """The addresses that a process and its children listen on."""
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    sockets = [each for one in family for each in one.net_connections("tcp")]
-    return {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
+    sockets = [connection for one in family for connection in one.net_connections("tcp")]
+    return {
+        connection.laddr.ip for connection in sockets if connection.status == psutil.CONN_LISTEN
+    }
 
 
 @pytest.fixture(params=["demo.up", "demo.dev"])
@@ -53,7 +55,7 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]
         process.terminate(20)
 
 
-def test_it_serves_this_machine_with_the_callers_settings_and_what_it_prints_works(
+def test_it_serves_this_machine_only_and_its_printed_addresses_work(
     running: Process,
 ) -> None:
     assert listening(running) == {"127.0.0.1"}
@@ -75,7 +77,7 @@ def test_it_serves_this_machine_with_the_callers_settings_and_what_it_prints_wor
         wait_until(lambda: "dispatch.accepted" in running.log(), 10, "the logs are in front")
 
 
-def test_a_change_of_the_code_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_code_change_is_detected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from demo import dev
 
     monkeypatch.setattr(dev, "ROOT", tmp_path)

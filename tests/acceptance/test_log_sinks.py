@@ -210,7 +210,7 @@ def work(case: Case, orchestrator: StubOrchestrator, secret: str) -> str:
     return job_id
 
 
-def test_the_work_goes_on_and_what_was_dropped_is_counted_and_said(
+def test_work_continues_and_dropped_lines_are_counted_and_logged(
     case: Case, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
     work(case, orchestrator, callback_secret)
@@ -239,7 +239,7 @@ def test_the_work_goes_on_and_what_was_dropped_is_counted_and_said(
             wait_for_line(process, lost[-1])
 
 
-def test_processes_stop_as_ever(
+def test_processes_stop_normally(
     case: Case, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
     case.sink.fail()
@@ -247,5 +247,5 @@ def test_processes_stop_as_ever(
     for process in (case.worker, case.web):
         process.ask_to_stop()
     for process in (case.worker, case.web):
-        wait_until(lambda each=process: not each.is_running, 20, f"{process.name} ends")
+        wait_until(lambda process=process: not process.is_running, 20, f"{process.name} ends")
         assert process.exit_code == 0

@@ -80,7 +80,7 @@ def message_in_queue(stack: Stack, dave: ApiClient, job_ids: list[str]) -> str:
         for job_id in job_ids:
             assert dave.run(job_id, headers={"Prefer": "respond-async"}).status_code == 202
         queues = [key for key in client.scan_iter("*dispatch*") if client.type(key) == "list"]
-        message, *_ = [each for key in queues for each in client.lrange(key, 0, -1)]
+        message, *_ = [message for key in queues for message in client.lrange(key, 0, -1)]
     return str(message)
 
 
@@ -222,9 +222,9 @@ def played(new_stack: NewStack, orchestrator: StubOrchestrator) -> Played:
             message = message_in_queue(stack, dave, last)
             (web,), (worker,) = stack.webs, stack.workers
             for job_id in last:
-                about_it = lambda each=job_id: of_job(worker.log().splitlines(), each)  # noqa: E731
+                about_it = lambda job_id=job_id: of_job(worker.log().splitlines(), job_id)  # noqa: E731
                 wait_until(lambda lines=about_it: lines()[1:], 10, "the last log lines")
-                wait_until(lambda each=job_id: each in "".join(events), 10, "the last events")
+                wait_until(lambda job_id=job_id: job_id in "".join(events), 10, "the last events")
         everything = (web.log().splitlines(), worker.log().splitlines())
     return Played(job_ids, planted, *everything, events, message, requests + 8)
 
@@ -235,10 +235,10 @@ def of_job(lines: list[str], job_id: str) -> list[dict[str, Any]]:
     return [record for record in records if record.get("job_id") == job_id]
 
 
-def test_nothing_that_anybody_wrote_and_no_secret_stands_in_any_log_or_message(
+def test_no_user_input_and_no_secret_is_in_any_log_or_message(
     played: Played,
 ) -> None:
-    leaked = [name for name, each in played.planted.strings.items() if each in played.everything]
+    leaked = [name for name, value in played.planted.strings.items() if value in played.everything]
     assert leaked == []
     assert len(played.planted.strings) > 40
 
@@ -247,7 +247,7 @@ def test_every_line_is_json(played: Played) -> None:
     assert all(json.loads(line)["event"] for line in [*played.web, *played.worker])
 
 
-def test_there_is_one_line_a_request_with_the_hash_of_its_id(played: Played) -> None:
+def test_each_request_has_one_line_with_the_hash_of_its_id(played: Played) -> None:
     lines = [line for line in map(json.loads, played.web) if line["event"] == "request"]
     assert len(lines) == played.requests
     for line in lines:
@@ -258,7 +258,7 @@ def test_there_is_one_line_a_request_with_the_hash_of_its_id(played: Played) -> 
     assert {status for status in statuses if status >= 500} <= {502, 503}
 
 
-def test_a_run_can_be_followed_by_job_dispatch_and_request_through_web_and_worker(
+def test_a_run_can_be_traced_by_job_dispatch_and_request_through_web_and_worker(
     played: Played,
 ) -> None:
     job_id = played.job_ids[0]
@@ -277,7 +277,7 @@ def test_a_run_can_be_followed_by_job_dispatch_and_request_through_web_and_worke
         assert line["request"] == runs[0]["request"]
 
 
-def test_a_failed_run_says_what_failed_in_words_of_the_service(played: Played) -> None:
+def test_a_failed_run_is_logged_with_its_outcome_and_http_status(played: Played) -> None:
     events = [of_job(played.worker, job_id)[-1] for job_id in played.job_ids]
     assert [line["event"].removeprefix("dispatch.") for line in events[:3]] == [
         "accepted",
@@ -287,7 +287,7 @@ def test_a_failed_run_says_what_failed_in_words_of_the_service(played: Played) -
     assert [line["http_status"] for line in events[:3]] == [202, 500, 504]
 
 
-def test_a_message_to_a_worker_and_an_event_of_it_name_the_dispatch(played: Played) -> None:
+def test_messages_and_celery_events_name_the_dispatch(played: Played) -> None:
     message = json.loads(played.message)
     (job_id, dispatch_id, epoch), options, _ = json.loads(message["body"])
     assert (dispatch_id, epoch, options) == (f"run-{job_id}", 1, {})

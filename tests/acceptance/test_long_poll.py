@@ -17,9 +17,9 @@ WATCHERS = 100
 
 
 @pytest.fixture
-def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
+def handle(handle: JobHandle) -> JobHandle:
     """A job in AUDIO_EXTRACTING."""
-    return JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_EXTRACTING")
+    return handle.lead_to("AUDIO_EXTRACTING")
 
 
 def watch(handle: JobHandle, wait: float | str, known: str, **options: Any) -> requests.Response:
@@ -39,7 +39,10 @@ def watching(handle: JobHandle, known: str, count: int = 1) -> Iterator[list[Fut
     with ThreadPoolExecutor(count) as pool:
         clients = [ApiClient(handle.client.base_url, token=token) for _ in range(count)]
         watchers = [JobHandle(client, handle.id, handle.secret) for client in clients]
-        yield [pool.submit(timed, lambda each=each: watch(each, 10, known)) for each in watchers]
+        yield [
+            pool.submit(timed, lambda watcher=watcher: watch(watcher, 10, known))
+            for watcher in watchers
+        ]
 
 
 def nobody_is_answered(watchers: list[Future[Any]], seconds: float) -> bool:
@@ -47,7 +50,7 @@ def nobody_is_answered(watchers: list[Future[Any]], seconds: float) -> bool:
     return not wait(watchers, seconds, FIRST_COMPLETED).done
 
 
-def test_it_answers_at_once_if_the_state_is_another(handle: JobHandle) -> None:
+def test_it_answers_at_once_if_the_state_already_differs(handle: JobHandle) -> None:
     answer, seconds = timed(lambda: watch(handle, 10, "UPLOADED"))
     assert answer.json() == handle.shown()
     assert seconds < 1
@@ -67,7 +70,7 @@ def test_it_answers_as_soon_as_the_state_changes(handle: JobHandle) -> None:
     assert min(delays) < 0.4
 
 
-def test_a_change_that_is_none_of_the_state_ends_no_wait(handle: JobHandle) -> None:
+def test_a_change_that_keeps_the_state_does_not_end_the_wait(handle: JobHandle) -> None:
     with watching(handle, "AUDIO_EXTRACTING") as (watcher,):
         handle.reported("AUDIO_EXTRACTING", artifact_updates={"waveform": "s3://w"})
         assert nobody_is_answered([watcher], 0.2)
@@ -76,7 +79,7 @@ def test_a_change_that_is_none_of_the_state_ends_no_wait(handle: JobHandle) -> N
     assert answer.json()["status"] == "FAILED"
 
 
-def test_it_waits_as_long_as_it_was_asked_to_and_then_shows_the_job_as_it_is(
+def test_it_waits_the_requested_time_and_then_shows_the_job(
     handle: JobHandle,
 ) -> None:
     answer, seconds = timed(lambda: watch(handle, 1, "AUDIO_EXTRACTING"))
@@ -109,7 +112,7 @@ def test_a_wait_that_cannot_be_is_refused(
     assert answer.json()["details"].keys() == {wrong}
 
 
-def test_for_a_job_that_has_ended_for_good_nobody_waits(handle: JobHandle) -> None:
+def test_a_job_that_can_no_longer_change_is_answered_at_once(handle: JobHandle) -> None:
     handle.client.cancel(handle.id)
     _, seconds = timed(lambda: watch(handle, 10, "CANCELLED"))
     assert seconds < 1
@@ -124,7 +127,7 @@ def test_a_failed_job_can_be_watched_until_its_retry_begins(handle: JobHandle) -
     assert answer.json()["status"] == "AUDIO_EXTRACTING"
 
 
-def test_only_the_owner_may_watch(handle: JobHandle, bob: ApiClient) -> None:
+def test_only_the_owner_may_wait(handle: JobHandle, bob: ApiClient) -> None:
     answer, seconds = timed(
         lambda: bob.job(handle.id, params={"wait": 10, "status_not": "AUDIO_EXTRACTING"})
     )

@@ -46,7 +46,7 @@ def crowd(alice: ApiClient) -> Iterator[Crowd]:
     callers.leave()
 
 
-def test_32_callers_at_once_make_one_dispatch_and_learn_its_one_id_50_times_over(
+def test_32_concurrent_runs_make_one_dispatch_in_each_of_50_rounds(
     alice: ApiClient, crowd: Crowd, orchestrator: StubOrchestrator
 ) -> None:
     project = alice.create_project().json()
@@ -67,7 +67,7 @@ def test_32_callers_at_once_make_one_dispatch_and_learn_its_one_id_50_times_over
     assert sum(seconds >= 1 for seconds in slowest) <= ROUNDS // 10
 
 
-def test_32_callers_at_once_all_get_502_from_a_failing_orchestrator_and_the_next_run_works(
+def test_32_concurrent_runs_share_one_refusal_and_the_next_run_works(
     alice: ApiClient, stack: Stack, crowd: Crowd, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     # It takes its time to fail, so that the last caller comes while the first one's dispatch stands.
@@ -83,7 +83,7 @@ def test_32_callers_at_once_all_get_502_from_a_failing_orchestrator_and_the_next
     assert alice.job(job_id).json()["status"] == "AUDIO_EXTRACTING"
 
 
-def test_32_callers_at_once_on_an_orchestrator_that_fails_at_once_all_get_502_too(
+def test_32_concurrent_runs_all_get_502_when_the_refusal_is_immediate(
     alice: ApiClient, crowd: Crowd, orchestrator: StubOrchestrator
 ) -> None:
     for _ in range(5):

@@ -67,9 +67,7 @@ def worker_scrape() -> Scrape:
     return Scrape(f"http://{HOST}:{WORKER_PORT}")
 
 
-def test_requests_are_counted_over_all_processes_whichever_of_them_is_asked(
-    watched: Stack, editor: ApiClient
-) -> None:
+def test_requests_are_counted_over_all_processes(watched: Stack, editor: ApiClient) -> None:
     job_id = editor.uploaded_job()["id"]
     before = Scrape(watched.api_url)
     labels = {"route": "/api/v1/jobs/<job_id>", "method": "GET"}
@@ -85,7 +83,7 @@ def test_requests_are_counted_over_all_processes_whichever_of_them_is_asked(
         assert after(seconds, **labels) - before(seconds, **labels) == 41
 
 
-def test_nothing_that_a_caller_wrote_is_in_it(watched: Stack, editor: ApiClient) -> None:
+def test_metrics_hold_no_user_input(watched: Stack, editor: ApiClient) -> None:
     job_id = editor.uploaded_job("s3://studio/hush.mp4")["id"]
     editor.run(job_id, headers={"X-Request-Id": "hush-request"})
     editor.call("GET", "/api/v1/hush-path")
@@ -98,7 +96,7 @@ def test_nothing_that_a_caller_wrote_is_in_it(watched: Stack, editor: ApiClient)
     assert unmatched("http_requests_total", route="unmatched", method="any") >= 2
 
 
-def test_runs_are_counted_by_what_their_callers_were_told(
+def test_runs_are_counted_by_outcome(
     watched: Stack, editor: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
     job_id, failing = editor.uploaded_job()["id"], editor.uploaded_job()["id"]
@@ -131,7 +129,7 @@ def test_runs_are_counted_by_what_their_callers_were_told(
     assert worker_after("dispatch_seconds_sum", outcome="accepted") >= 0.5
 
 
-def test_callbacks_are_counted_by_their_answers_and_superseded_executions_by_themselves(
+def test_callbacks_are_counted_by_answer_and_superseded_executions_separately(
     watched: Stack, editor: ApiClient, callback_secret: str
 ) -> None:
     job_id = editor.uploaded_job()["id"]
@@ -149,7 +147,7 @@ def test_callbacks_are_counted_by_their_answers_and_superseded_executions_by_the
 
 
 @pytest.mark.redis_broker
-def test_claims_and_queues_are_those_of_the_store(
+def test_claims_and_queues_are_read_from_the_store(
     watched: Stack, editor: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
     waiting, lost = editor.uploaded_job()["id"], editor.uploaded_job()["id"]
@@ -176,13 +174,13 @@ def test_claims_and_queues_are_those_of_the_store(
     assert worker_scrape()("dispatch_seconds_count", outcome="outcome_unknown") == 1
 
 
-def test_the_worker_shows_its_breaker_and_its_sweeps(watched: Stack) -> None:
+def test_the_worker_exposes_its_breaker_and_its_sweeps(watched: Stack) -> None:
     scrape = worker_scrape()
     assert "takeone_breaker_open 0.0" in scrape.text
     assert wait_until(lambda: worker_scrape()("sweeps_total", result="done"), 30, "it swept") > 0
 
 
-def test_a_store_that_is_away_is_a_metric_and_no_failure(watched: Stack) -> None:
+def test_metrics_are_served_while_the_store_is_down(watched: Stack) -> None:
     with paused(watched.redis):
         scrape = Scrape(watched.api_url)
     assert scrape("store_up") == 0
@@ -191,7 +189,7 @@ def test_a_store_that_is_away_is_a_metric_and_no_failure(watched: Stack) -> None
     wait_until(lambda: Scrape(watched.api_url)("store_up"), 30, "it is back")
 
 
-def test_a_process_that_was_killed_leaves_its_counts_and_takes_its_callers_along(
+def test_a_killed_process_keeps_its_counters_but_not_its_waiting_callers(
     watched: Stack, editor: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
     counted = Scrape(watched.api_url)("runs_total", outcome="started")
@@ -214,7 +212,7 @@ def test_a_process_that_was_killed_leaves_its_counts_and_takes_its_callers_along
     assert scrape("runs_total", outcome="started") == counted
 
 
-def test_what_the_processes_wrote_for_each_other_goes_with_the_server(
+def test_the_metric_files_are_removed_when_the_server_stops(
     tmp_path_factory: pytest.TempPathFactory, watched: Stack
 ) -> None:
     pid = watched.webs[0].pid

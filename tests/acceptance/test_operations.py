@@ -61,7 +61,7 @@ def make_unknown(handle: JobHandle, orchestrator: StubOrchestrator) -> JobHandle
 
 
 @pytest.mark.parametrize("path", READS)
-def test_without_a_token_it_is_401_and_with_another_role_403(service: Stack, path: str) -> None:
+def test_reads_are_401_without_a_token_and_403_with_another_role(service: Stack, path: str) -> None:
     nameless = ApiClient(service.api_url, token="")
     assert refusal(nameless.get(f"/operations{path}")) == (401, "UNAUTHORIZED", None)
     for role in OTHER_ROLES:
@@ -71,13 +71,13 @@ def test_without_a_token_it_is_401_and_with_another_role_403(service: Stack, pat
         assert "operator" in answer.json()["message"]
 
 
-def test_the_role_is_asked_for_before_anything_else(service: Stack) -> None:
+def test_the_role_is_checked_before_the_query(service: Stack) -> None:
     editor = ApiClient(service.api_url, "olga")
     assert editor.get("/operations/jobs?view=nonsense").status_code == 403
     assert editor.get("/operations/overview?x=1").status_code == 403
 
 
-def test_an_operator_is_no_editor_unless_the_token_says_both(
+def test_an_operator_is_an_editor_only_with_both_roles(
     service: Stack, olga: ApiClient, handle: JobHandle
 ) -> None:
     assert olga.get("/projects").status_code == 403
@@ -106,11 +106,11 @@ def test_an_operator_is_no_editor_unless_the_token_says_both(
         f"/jobs/{SOME_ID}?x=1",
     ],
 )
-def test_a_query_is_read_strictly(olga: ApiClient, path: str) -> None:
+def test_an_invalid_query_is_a_400(olga: ApiClient, path: str) -> None:
     assert refusal(olga.get(f"/operations{path}"))[:2] == (400, "VALIDATION_ERROR")
 
 
-def test_each_view_has_what_belongs_to_it_with_its_owner(
+def test_each_view_lists_its_jobs_with_their_owner(
     olga: ApiClient, handle: JobHandle, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     editor = handle.client
@@ -122,7 +122,7 @@ def test_each_view_has_what_belongs_to_it_with_its_owner(
     mine = {"owner": owner}
     wait_until(lambda: listed(olga, "silent", **mine), 10, "it is silent")
     found = {
-        view: [each["id"] for each in listed(olga, view, **mine)]
+        view: [job["id"] for job in listed(olga, view, **mine)]
         for view in ("unknown", "in_flight", "silent", "failed")
     }
     assert found == {
@@ -138,7 +138,7 @@ def test_each_view_has_what_belongs_to_it_with_its_owner(
     assert listed(olga, "failed", **mine)[0]["name"] == "<b>New</b>"
 
 
-def test_filters_hold_together(olga: ApiClient, handle: JobHandle, callback_secret: str) -> None:
+def test_filters_can_be_combined(olga: ApiClient, handle: JobHandle, callback_secret: str) -> None:
     editor, codes = handle.client, ("ASR_TIMEOUT", "NO_SOUND", "ASR_TIMEOUT")
     jobs = [JobHandle.uploaded(editor, callback_secret) for _ in codes]
     for job, code in zip(jobs, codes, strict=True):
@@ -147,7 +147,7 @@ def test_filters_hold_together(olga: ApiClient, handle: JobHandle, callback_secr
     ids = [job.id for job in jobs]
 
     def failed(**query: Any) -> list[str]:
-        return [each["id"] for each in listed(olga, "failed", **mine, **query)]
+        return [job["id"] for job in listed(olga, "failed", **mine, **query)]
 
     assert failed() == failed(limit=1) == ids
     assert failed(reason="ASR_TIMEOUT") == failed(reason="ASR_TIMEOUT", limit=1) == ids[::2]
@@ -161,14 +161,14 @@ def test_filters_hold_together(olga: ApiClient, handle: JobHandle, callback_secr
     assert failed() == ids[1:], "it left FAILED"
 
 
-def test_a_job_is_shown_to_operators_with_its_claims_and_its_trail(
+def test_operators_see_the_claims_and_the_trail_of_a_job(
     olga: ApiClient, handle: JobHandle
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING").reported("FAILED")
     assert handle.retry("one").status_code == 202
     shown = olga.get(f"/operations/jobs/{handle.id}").json()
-    assert [each["kind"] for each in shown["claims"]] == ["run", "retry"]
-    assert [each["attempt"] for each in shown["claims"]] == [1, 2]
+    assert [claim["kind"] for claim in shown["claims"]] == ["run", "retry"]
+    assert [claim["attempt"] for claim in shown["claims"]] == [1, 2]
     assert shown["dispatch"] == shown["claims"][1]
     assert shown["dispatch"]["model_profile"] == "standard"
     assert shown["events"] == handle.trail()
@@ -181,11 +181,11 @@ def test_a_job_is_shown_to_operators_with_its_claims_and_its_trail(
 
 
 @pytest.mark.parametrize("job_id", [SOME_ID, "nothing"])
-def test_a_job_that_is_not_there_is_404(olga: ApiClient, job_id: str) -> None:
+def test_a_missing_job_is_404(olga: ApiClient, job_id: str) -> None:
     assert refusal(olga.get(f"/operations/jobs/{job_id}")) == (404, "RESOURCE_NOT_FOUND", None)
 
 
-def test_the_overview_follows_what_happens(
+def test_the_overview_reflects_changes(
     olga: ApiClient, handle: JobHandle, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     before = olga.get("/operations/overview").json()

@@ -82,14 +82,16 @@ def history(olga: ApiClient, handle: JobHandle) -> dict[str, Any]:
 
 def operators_lines(olga: ApiClient, handle: JobHandle) -> list[tuple[str, str, str]]:
     """What operators did to the job: event, name, reason; and editors are shown the same without the name."""
-    lines = [each for each in history(olga, handle)["events"] if each["actor_type"] == "operator"]
-    own = [each for each in handle.trail() if each["actor_type"] == "operator"]
+    lines = [
+        event for event in history(olga, handle)["events"] if event["actor_type"] == "operator"
+    ]
+    own = [event for event in handle.trail() if event["actor_type"] == "operator"]
     assert own == [{key: line[key] for key in line if key != "operator"} for line in lines]
-    return [(each["event_type"], each["operator"], each["reason"]) for each in lines]
+    return [(event["event_type"], event["operator"], event["reason"]) for event in lines]
 
 
 @pytest.mark.parametrize("act", ACTS)
-def test_no_other_role_acts_on_a_job_not_even_on_its_own(
+def test_only_operators_may_act_on_a_job_not_even_its_owner(
     service: Stack, unknown: JobHandle, act: str
 ) -> None:
     before = unknown.everything()
@@ -102,7 +104,7 @@ def test_no_other_role_acts_on_a_job_not_even_on_its_own(
 
 
 @pytest.mark.parametrize("act", SERVICE_ACTS)
-def test_no_other_role_acts_on_the_service(service: Stack, olga: ApiClient, act: str) -> None:
+def test_only_operators_may_act_on_the_service(service: Stack, olga: ApiClient, act: str) -> None:
     for client, status in (
         (ApiClient(service.api_url, token=""), 401),
         (ApiClient(service.api_url, "alice"), 403),
@@ -113,7 +115,7 @@ def test_no_other_role_acts_on_the_service(service: Stack, olga: ApiClient, act:
 
 @pytest.mark.parametrize("act", JOB_ACTS)
 @pytest.mark.parametrize("reason", BAD_REASONS)
-def test_no_act_without_a_reason(
+def test_an_act_needs_a_valid_reason(
     olga: ApiClient, unknown: JobHandle, act: str, reason: object
 ) -> None:
     before = unknown.everything()
@@ -128,9 +130,7 @@ def test_no_act_without_a_reason(
 
 
 @pytest.mark.parametrize("act", [*ACTS])
-def test_a_job_that_is_not_there_is_404_and_another_media_type_415(
-    olga: ApiClient, act: str
-) -> None:
+def test_acts_on_a_job_are_validated(olga: ApiClient, act: str) -> None:
     path = f"/operations/jobs/{uuid4()}/{act}"
     assert refusal(olga.post(path, JOB_ACTS.get(act, {})))[:2] == (404, "RESOURCE_NOT_FOUND")
     assert olga.post(path, data="reason").status_code == 415
@@ -138,13 +138,13 @@ def test_a_job_that_is_not_there_is_404_and_another_media_type_415(
 
 
 @pytest.mark.parametrize("act", SERVICE_ACTS)
-def test_acts_on_the_service_are_read_strictly(olga: ApiClient, act: str) -> None:
+def test_acts_on_the_service_are_validated(olga: ApiClient, act: str) -> None:
     assert olga.post(f"/operations/{act}", data="reason").status_code == 415
     assert olga.post(f"/operations/{act}", {**SERVICE_ACTS[act], "x": 1}).status_code == 400
     assert olga.post(f"/operations/{act}?x=1", SERVICE_ACTS[act]).status_code == 400
 
 
-def test_settled_as_sent_the_job_goes_on_and_says_why_and_to_operators_who(
+def test_settling_as_sent_advances_the_job_and_records_operator_and_reason(
     olga: ApiClient, unknown: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     answer = do(olga, unknown.id, "settle", {"as": "sent", **REASON})
@@ -167,7 +167,7 @@ def test_settled_as_sent_the_job_goes_on_and_says_why_and_to_operators_who(
     assert len(orchestrator.requests_for(unknown.id)) == 1
 
 
-def test_released_it_is_sent_again_by_the_next_run(
+def test_a_released_dispatch_is_sent_again_by_the_next_run(
     olga: ApiClient, unknown: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     assert unknown.client.run(unknown.id).status_code == 502
@@ -195,7 +195,7 @@ def test_an_operator_cancels_as_the_owner_does(olga: ApiClient, handle: JobHandl
     assert operators_lines(olga, handle) == [("job.cancelled", "olga", WHY)]
 
 
-def test_a_failed_job_says_why_its_run_is_stopped_and_then_it_can_be_retried(
+def test_failing_a_job_stops_its_run_before_it_can_be_retried(
     olga: ApiClient, handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     handle.lead_to("TRANSCRIBING")
@@ -214,14 +214,14 @@ def test_a_failed_job_says_why_its_run_is_stopped_and_then_it_can_be_retried(
     assert refusal(late)[1] == "FSM_TERMINAL_IMMUTABLE", "this stops the run"
     del orchestrator.behaviours[handle.id]
     wait_until(lambda: not history(olga, handle)["dispatch"]["cancel_due"], 60, "it is told")
-    assert [each.path for each in orchestrator.requests_for(handle.id)][-1] == "/cancels"
+    assert [request.path for request in orchestrator.requests_for(handle.id)][-1] == "/cancels"
     assert handle.retry("one").status_code == 202
     handle.reported("AUDIO_EXTRACTING")
     assert handle.shown()["failure"] is None
 
 
 @pytest.mark.parametrize("state", ["UPLOADED", "UNKNOWN", "DONE", "CANCELLED"])
-def test_what_does_not_run_does_not_fail(
+def test_a_job_that_is_not_running_cannot_be_failed(
     olga: ApiClient, handle: JobHandle, state: str, request: pytest.FixtureRequest
 ) -> None:
     expected = forbidden_step("UPLOADED", "FAILED", "AUDIO_EXTRACTING", "CANCELLED")
@@ -238,14 +238,14 @@ def test_what_does_not_run_does_not_fail(
     assert handle.everything() == before
 
 
-def test_what_cannot_be_asked_is_said_so(olga: ApiClient, unknown: JobHandle) -> None:
+def test_asking_a_webhook_is_refused(olga: ApiClient, unknown: JobHandle) -> None:
     for body in (None, {}, REASON, {"reason": None}):
         assert refusal(do(olga, unknown.id, "ask", body)) == (409, "CANNOT_BE_ASKED", None)
     assert do(olga, unknown.id, "ask", {"reason": ""}).status_code == 400
     assert operators_lines(olga, unknown) == []
 
 
-def test_of_many_operators_and_the_owner_one_ends_the_job(
+def test_one_of_many_concurrent_cancels_and_fails_ends_the_job(
     olga: ApiClient, handle: JobHandle
 ) -> None:
     handle.lead_to("TRANSCRIBING")
@@ -257,8 +257,8 @@ def test_of_many_operators_and_the_owner_one_ends_the_job(
 
     answers = at_once(9, act)
     assert sorted(answer.status_code for answer in answers) == [200] + [409] * 8
-    ends = [each for each in handle.trail() if each["new_status"] in ("FAILED", "CANCELLED")]
-    changes = [each for each in ends if each["prev_status"] == "TRANSCRIBING"]
+    ends = [event for event in handle.trail() if event["new_status"] in ("FAILED", "CANCELLED")]
+    changes = [event for event in ends if event["prev_status"] == "TRANSCRIBING"]
     assert len(changes) == 1
 
 
@@ -284,10 +284,10 @@ def retries(olga: ApiClient, since: str, **body: Any) -> dict[str, Any]:
 
 
 def outcomes(answer: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(each["job_id"], each["outcome"]) for each in answer["items"]]
+    return [(item["job_id"], item["outcome"]) for item in answer["items"]]
 
 
-def test_failed_jobs_are_started_again_once_each_however_often_it_is_asked(
+def test_a_repeated_bulk_retry_starts_each_failed_job_once(
     service: Stack, olga: ApiClient, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     since = now()
@@ -301,15 +301,15 @@ def test_failed_jobs_are_started_again_once_each_however_often_it_is_asked(
     assert [job.everything() for job in jobs] == before, "a dry run writes nothing"
     done = retries(olga, since, **only)
     assert outcomes(done) == outcomes(dry)
-    assert [each["dispatch_id"] for each in done["items"]] == [
-        each["dispatch_id"] for each in dry["items"]
+    assert [item["dispatch_id"] for item in done["items"]] == [
+        item["dispatch_id"] for item in dry["items"]
     ]
     for job in (first, last):
         wait_until(lambda job=job: job.dispatch["phase"] == "SENT", 10, "it is taken")
     again = retries(olga, since, **only)
     assert outcomes(again) == [(first.id, "replayed"), (last.id, "replayed")]
-    assert [each["dispatch_id"] for each in again["items"]] == [
-        each["dispatch_id"] for each in done["items"]
+    assert [item["dispatch_id"] for item in again["items"]] == [
+        item["dispatch_id"] for item in done["items"]
     ]
     assert operators_lines(olga, first) == [("dispatch.claimed", "olga", WHY)]
     assert len(orchestrator.requests_for(first.id)) == 2
@@ -323,7 +323,7 @@ def test_failed_jobs_are_started_again_once_each_however_often_it_is_asked(
     assert once_more["items"][1]["dispatch_id"] != done["items"][0]["dispatch_id"]
 
 
-def test_a_refused_job_stops_no_other_and_pages_go_on(
+def test_a_bulk_retry_pages_past_a_refused_job(
     service: Stack, olga: ApiClient, callback_secret: str
 ) -> None:
     since = now()
@@ -337,13 +337,13 @@ def test_a_refused_job_stops_no_other_and_pages_go_on(
         cursor = answer["next_cursor"]
         if cursor is None:
             break
-    assert [each["job_id"] for each in found] == [job.id for job in jobs]
-    assert [each["outcome"] for each in found] == ["started", "refused", "started"]
+    assert [item["job_id"] for item in found] == [job.id for job in jobs]
+    assert [item["outcome"] for item in found] == ["started", "refused", "started"]
     assert (found[1]["code"], found[1]["dispatch_id"]) == ("JOB_ALREADY_RUNNING", None)
     assert outcomes(retries(olga, now(), **project)) == []
 
 
-def test_a_retry_that_was_refused_there_is_sent_again_under_its_id(
+def test_a_bulk_retry_that_the_orchestrator_refused_is_sent_again_under_its_id(
     service: Stack, olga: ApiClient, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     since = now()
@@ -357,7 +357,7 @@ def test_a_retry_that_was_refused_there_is_sent_again_under_its_id(
     assert (again["outcome"], again["dispatch_id"]) == ("started", first["dispatch_id"])
 
 
-def test_two_operators_at_once_start_each_failed_job_once(
+def test_concurrent_bulk_retries_start_each_failed_job_once(
     service: Stack, olga: ApiClient, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     since = now()
@@ -365,9 +365,9 @@ def test_two_operators_at_once_start_each_failed_job_once(
     project = {"project_id": jobs[0].shown()["project_id"]}
     answers = at_once(6, lambda _: retries(olga, since, **project))
     for job in jobs:
-        made = [each for answer in answers for each in answer["items"] if each["job_id"] == job.id]
-        assert [each["outcome"] for each in made].count("started") == 1
-        assert len({each["dispatch_id"] for each in made}) == 1
+        made = [item for answer in answers for item in answer["items"] if item["job_id"] == job.id]
+        assert [item["outcome"] for item in made].count("started") == 1
+        assert len({item["dispatch_id"] for item in made}) == 1
         wait_until(lambda job=job: job.dispatch["phase"] == "SENT", 10, "it is taken")
         assert len(orchestrator.requests_for(job.id)) == 2
 
@@ -388,14 +388,14 @@ def test_two_operators_at_once_start_each_failed_job_once(
         {"reason": " "},
     ],
 )
-def test_a_bulk_retry_is_read_strictly(olga: ApiClient, body: dict[str, Any]) -> None:
+def test_a_bulk_retry_is_validated(olga: ApiClient, body: dict[str, Any]) -> None:
     good = {"failed_since": "2026-01-01T00:00:00Z", "model_profile": "standard"}
     is_whole = not body or "failed_since" in body
     answer = olga.post("/operations/retries", body if is_whole else {**good, **body})
     assert refusal(answer)[:2] == (400, "VALIDATION_ERROR")
 
 
-def test_a_pause_stands_until_it_is_resumed_and_repeating_changes_nothing(
+def test_a_pause_lasts_until_it_is_resumed_and_repeating_it_changes_nothing(
     service: Stack, olga: ApiClient, handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     olaf = ApiClient(service.api_url, "olaf", "operator")
@@ -419,7 +419,7 @@ def test_a_pause_stands_until_it_is_resumed_and_repeating_changes_nothing(
     orchestrator.wait_for_requests(handle.id)
 
 
-def test_no_log_has_a_name_or_a_reason_of_an_operator(service: Stack) -> None:
+def test_logs_hold_neither_an_operators_name_nor_a_reason(service: Stack) -> None:
     for process in service.processes:
         log = process.log()
         assert "olga" not in log

@@ -31,7 +31,7 @@ def lose(handle: JobHandle, engine: Restate) -> None:
     assert handle.client.run(handle.id).status_code == 502
 
 
-def test_asked_about_what_it_has_the_dispatch_is_settled(
+def test_an_ask_settles_a_dispatch_that_the_engine_has(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     lose(handle, engine)
@@ -44,7 +44,7 @@ def test_asked_about_what_it_has_the_dispatch_is_settled(
     )
     assert is_sent(handle)
     shown = olga.get(f"/operations/jobs/{handle.id}").json()
-    (line,) = [each for each in shown["events"] if each["actor_type"] == "operator"]
+    (line,) = [event for event in shown["events"] if event["actor_type"] == "operator"]
     assert (line["event_type"], line["operator"], line["reason"]) == (
         "dispatch.asked",
         "olga",
@@ -53,7 +53,7 @@ def test_asked_about_what_it_has_the_dispatch_is_settled(
     assert "olga" not in str(handle.trail())
 
 
-def test_asked_about_an_accepted_run_it_says_what_it_knows(
+def test_an_ask_about_an_accepted_run_returns_its_state(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     assert handle.client.run(handle.id).status_code == 202
@@ -65,7 +65,7 @@ def test_asked_about_an_accepted_run_it_says_what_it_knows(
     assert handle.status == "AUDIO_EXTRACTING"
 
 
-def test_what_it_has_not_is_sent_again_under_its_id(
+def test_an_ask_sends_a_missing_dispatch_again_under_its_id(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     engine.on_start[handle.run_id] = "lost"
@@ -82,7 +82,7 @@ def test_what_it_has_not_is_sent_again_under_its_id(
 
 
 @pytest.mark.parametrize("is_accepted", [False, True])
-def test_without_an_answer_it_is_502_and_nothing_changes(
+def test_an_unanswered_ask_is_a_502_and_changes_nothing(
     olga: ApiClient, handle: JobHandle, engine: Restate, is_accepted: bool
 ) -> None:
     if is_accepted:
@@ -98,7 +98,7 @@ def test_without_an_answer_it_is_502_and_nothing_changes(
     engine.is_deaf = False
 
 
-def test_many_who_ask_at_once_share_an_ask(
+def test_concurrent_asks_share_a_request(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     assert handle.client.run(handle.id).status_code == 202
@@ -106,11 +106,11 @@ def test_many_who_ask_at_once_share_an_ask(
     answers = at_once(6, lambda _: ask(olga, handle))
     assert [answer.status_code for answer in answers] == [200] * 6
     asks = len(of(handle, engine.asks)) - before
-    events = [each for each in handle.trail() if each["event_type"] == "dispatch.asked"]
+    events = [event for event in handle.trail() if event["event_type"] == "dispatch.asked"]
     assert 1 <= asks <= len(events) + 1
 
 
-def test_what_runs_there_is_not_released(
+def test_a_dispatch_that_runs_at_the_engine_is_not_released(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     lose(handle, engine)
@@ -122,7 +122,7 @@ def test_what_runs_there_is_not_released(
     assert of(handle, engine.starts) == [handle.run_id]
 
 
-def test_a_fail_that_the_state_forbids_asks_nothing(
+def test_a_forbidden_fail_does_not_ask_the_engine(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     lose(handle, engine)
@@ -132,7 +132,7 @@ def test_a_fail_that_the_state_forbids_asks_nothing(
     engine.is_deaf = False
 
 
-def test_a_job_that_is_failed_while_it_runs_is_stopped_there_before_it_is_retried(
+def test_failing_a_running_job_stops_its_run_before_it_can_be_retried(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     assert handle.client.run(handle.id).status_code == 202

@@ -96,7 +96,7 @@ UNKNOWN: dict[str, Behaviour] = {
 
 
 @pytest.mark.parametrize("case", ACCEPTED)
-def test_any_2xx_accepts_whatever_its_body_is(
+def test_any_2xx_accepts_whatever_the_body(
     case: str, alice: ApiClient, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[job_id] = ACCEPTED[case]
@@ -109,7 +109,7 @@ def test_any_2xx_accepts_whatever_its_body_is(
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_whole_answer_that_is_not_2xx_refuses_and_the_next_run_tries_under_the_same_id(
+def test_a_complete_answer_that_is_not_2xx_refuses_and_the_next_run_reuses_the_id(
     case: str, alice: ApiClient, stack: Stack, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[job_id] = REFUSED[case]
@@ -138,7 +138,7 @@ def test_a_redirect_is_a_refusal_and_is_not_followed(
 
 
 @pytest.mark.parametrize("case", UNKNOWN)
-def test_without_a_whole_answer_the_outcome_is_unknown_and_a_run_in_the_hold_sends_nothing(
+def test_without_a_complete_answer_the_outcome_is_unknown_and_nothing_is_sent_during_the_hold(
     case: str, alice: ApiClient, stack: Stack, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[job_id] = UNKNOWN[case]
@@ -154,7 +154,7 @@ def test_without_a_whole_answer_the_outcome_is_unknown_and_a_run_in_the_hold_sen
 
 
 @pytest.mark.parametrize("case", AGAINST_THE_RULES)
-def test_an_answer_against_the_rules_of_http_is_refused_or_unknown_and_nothing_stays_open(
+def test_an_answer_that_violates_http_is_refused_or_unknown(
     case: str, alice: ApiClient, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     def behave(exchange: Exchange) -> None:
@@ -170,7 +170,7 @@ def test_an_answer_against_the_rules_of_http_is_refused_or_unknown_and_nothing_s
     assert len(orchestrator.requests_for(job_id)) == 1
 
 
-def test_a_reset_before_the_request_was_read_is_unknown_too_because_bytes_had_left(
+def test_a_reset_before_the_request_was_read_is_unknown_because_bytes_were_sent(
     alice: ApiClient, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.resets_before_reading = True
@@ -182,7 +182,7 @@ def test_a_reset_before_the_request_was_read_is_unknown_too_because_bytes_had_le
     assert orchestrator.requests_for(job_id) == []
 
 
-def test_the_next_run_after_a_restart_of_the_orchestrator_is_not_hurt_by_the_old_connection(
+def test_a_stale_connection_after_a_restart_of_the_orchestrator_does_not_fail_the_next_run(
     alice: ApiClient, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     assert_accepted(alice.run(alice.uploaded_job()["id"]))

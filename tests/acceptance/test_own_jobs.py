@@ -1,6 +1,7 @@
 """Lists that a screen needs: GET /jobs, its filters and orders, and paged projects."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -33,7 +34,7 @@ def every_page(client: ApiClient, path: str, **query: Any) -> list[Ids]:
     pages, cursor = [], {}
     while len(pages) < 50:
         found = page(client, path, **query, **cursor)
-        pages.append([each["id"] for each in found["items"]])
+        pages.append([job["id"] for job in found["items"]])
         if found["next_cursor"] is None:
             return pages
         cursor = {"cursor": found["next_cursor"]}
@@ -42,16 +43,18 @@ def every_page(client: ApiClient, path: str, **query: Any) -> list[Ids]:
 
 def ids(client: ApiClient, **query: Any) -> Ids:
     """The ids of the caller's jobs, on however many pages."""
-    return [each for found in every_page(client, "/jobs", **query) for each in found]
+    return [*chain(*every_page(client, "/jobs", **query))]
 
 
 def made(client: ApiClient, number: int) -> tuple[list[str], list[str]]:
     """Make jobs in two projects in turn; return the projects and the jobs, the oldest first."""
-    projects = [client.create_project(f"P{each}").json()["id"] for each in range(2)]
+    projects = [client.create_project(f"P{number}").json()["id"] for number in range(2)]
     return projects, [client.create_job(projects[n % 2]).json()["id"] for n in range(number)]
 
 
-def test_the_callers_own_jobs_of_all_projects_newest_first(editor: ApiClient, stack: Stack) -> None:
+def test_jobs_lists_the_callers_jobs_of_all_projects_newest_first(
+    editor: ApiClient, stack: Stack
+) -> None:
     projects, jobs = made(editor, 5)
     assert ids(editor) == jobs[::-1]
     assert ids(editor, order="desc") == jobs[::-1]
@@ -67,11 +70,11 @@ def test_pages_show_every_job_once(editor: ApiClient, limit: int) -> None:
     _, jobs = made(editor, 5)
     for order, expected in (("asc", jobs), ("desc", jobs[::-1])):
         pages = every_page(editor, "/jobs", limit=limit, order=order)
-        assert [each for found in pages for each in found] == expected
+        assert [*chain(*pages)] == expected
         assert len(pages) == -(-5 // limit)
 
 
-def test_a_page_has_50_jobs_unless_it_is_asked_otherwise(editor: ApiClient) -> None:
+def test_a_page_has_50_jobs_by_default(editor: ApiClient) -> None:
     project = editor.create_project().json()["id"]
     jobs = [editor.create_job(project).json()["id"] for _ in range(53)]
     for path in ("/jobs", f"/projects/{project}/jobs"):
@@ -79,7 +82,7 @@ def test_a_page_has_50_jobs_unless_it_is_asked_otherwise(editor: ApiClient) -> N
     assert ids(editor, limit=200) == jobs[::-1]
 
 
-def test_filters_by_state_and_project_hold_together(editor: ApiClient) -> None:
+def test_state_and_project_filters_can_be_combined(editor: ApiClient) -> None:
     projects, jobs = made(editor, 6)
     for job_id in jobs[2:]:
         editor.confirm_upload(job_id, "s3://v")
@@ -92,7 +95,7 @@ def test_filters_by_state_and_project_hold_together(editor: ApiClient) -> None:
     assert ids(editor, project_id=str(uuid4())) == []
 
 
-def test_what_changed_after_a_moment_by_its_change(editor: ApiClient) -> None:
+def test_updated_after_lists_later_changes_in_their_order(editor: ApiClient) -> None:
     projects, jobs = made(editor, 4)
     last = editor.job(jobs[-1]).json()["updated_at"]
     assert ids(editor, updated_after=last) == []
@@ -110,25 +113,25 @@ def test_what_changed_after_a_moment_by_its_change(editor: ApiClient) -> None:
     assert len(ids(editor, updated_after=f"{two_hours_east.isoformat()}+02:00")) == 4
 
 
-def test_following_by_the_last_change_that_was_seen_shows_every_change(editor: ApiClient) -> None:
+def test_polling_with_the_last_seen_change_shows_every_change(editor: ApiClient) -> None:
     _, jobs = made(editor, 3)
     seen = editor.job(jobs[-1]).json()["updated_at"]
     for name in ("a", "b", "c"):
         for job_id in jobs:
             editor.edit_job(job_id, name=name)
         items = page(editor, "/jobs", updated_after=seen, order="asc")["items"]
-        assert [(each["id"], each["name"]) for each in items] == [(each, name) for each in jobs]
+        assert [(job["id"], job["name"]) for job in items] == [(job_id, name) for job_id in jobs]
         seen = items[-1]["updated_at"]
 
 
-def test_lists_forget_what_was_deleted_and_pages_do_not_shift(editor: ApiClient) -> None:
+def test_deleted_jobs_leave_the_lists_without_shifting_pages(editor: ApiClient) -> None:
     projects, jobs = made(editor, 6)
     first = page(editor, "/jobs", limit=3, order="asc")
     for job_id in jobs[1:4]:
         editor.cancel(job_id)
         assert editor.delete_job(job_id).status_code == 204
     rest = page(editor, "/jobs", limit=3, order="asc", cursor=first["next_cursor"])
-    assert [each["id"] for each in rest["items"]] == jobs[4:]
+    assert [job["id"] for job in rest["items"]] == jobs[4:]
     assert ids(editor) == [jobs[5], jobs[4], jobs[0]]
     assert ids(editor, updated_after="2020-01-01T00:00:00Z", order="asc") == [jobs[0], *jobs[4:]]
     pages = every_page(editor, f"/projects/{projects[0]}/jobs")
@@ -138,9 +141,9 @@ def test_lists_forget_what_was_deleted_and_pages_do_not_shift(editor: ApiClient)
 @pytest.mark.parametrize("limit", [1, 2, 3, 50])
 def test_projects_are_paged_oldest_first(editor: ApiClient, limit: int) -> None:
     assert page(editor, "/projects") == {"items": [], "next_cursor": None}
-    projects = [editor.create_project(f"P{each}").json() for each in range(4)]
+    projects = [editor.create_project(f"P{number}").json() for number in range(4)]
     pages = every_page(editor, "/projects", limit=limit)
-    assert [each for found in pages for each in found] == [each["id"] for each in projects]
+    assert [*chain(*pages)] == [project["id"] for project in projects]
     assert len(pages) == -(-4 // limit)
     assert page(editor, "/projects")["items"] == projects
 

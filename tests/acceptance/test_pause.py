@@ -15,7 +15,7 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from store.pauses import PauseStore
 from tests.acceptance import stored
-from tests.acceptance.test_cli import call
+from tests.acceptance.programs import takeone
 from tests.conftest import NewStack
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, at_once
@@ -132,26 +132,26 @@ def wait_past_the_lease(service: Stack, handle: JobHandle) -> None:
     wait_until(has_looked, SEEN_SECONDS, "the sweep looks at the claim")
 
 
-def test_runs_wait_while_paused_and_are_each_posted_once_afterwards(
+def test_runs_wait_while_paused_and_are_posted_once_each_afterwards(
     paused: Stack, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     jobs = [new_job(paused, callback_secret) for _ in range(5)]
     runs = at_once(5, lambda number: [jobs[number].client.run(jobs[number].id) for _ in range(2)])
-    for each, (first, joined) in zip(jobs, runs, strict=True):
+    for job, (first, joined) in zip(jobs, runs, strict=True):
         assert (first.status_code, first.json()["status"]) == (202, "UPLOADED")
         assert (joined.status_code, joined.json()["status"]) == (200, "UPLOADED")
-        assert first.json()["dispatch_id"] == joined.json()["dispatch_id"] == each.run_id
+        assert first.json()["dispatch_id"] == joined.json()["dispatch_id"] == job.run_id
     enqueued = messages_enqueued(paused)
     wait_past_the_lease(paused, jobs[-1])
     assert messages_enqueued(paused) == enqueued, "workers neither fetch nor put back"
-    assert [orchestrator.requests_for(each.id) for each in jobs] == [[]] * 5
+    assert [orchestrator.requests_for(job.id) for job in jobs] == [[]] * 5
     resume(paused)
-    for each in jobs:
-        orchestrator.wait_for_requests(each.id)
-        wait_until(lambda each=each: each.status == "AUDIO_EXTRACTING", 10, "it is started")
-        assert each.client.run(each.id).status_code == 200
-        assert len(orchestrator.requests_for(each.id)) == 1
-        assert kept(paused, each).get("messages", 1) == 1
+    for job in jobs:
+        orchestrator.wait_for_requests(job.id)
+        wait_until(lambda job=job: job.status == "AUDIO_EXTRACTING", 10, "it is started")
+        assert job.client.run(job.id).status_code == 200
+        assert len(orchestrator.requests_for(job.id)) == 1
+        assert kept(paused, job).get("messages", 1) == 1
 
 
 def test_a_worker_that_starts_while_paused_posts_nothing(
@@ -167,7 +167,7 @@ def test_a_worker_that_starts_while_paused_posts_nothing(
     orchestrator.wait_for_requests(handle.id)
 
 
-def test_callbacks_replays_and_cancels_go_on(
+def test_callbacks_replays_and_cancels_work_while_paused(
     service: Stack,
     callback_secret: str,
     orchestrator: StubOrchestrator,
@@ -180,7 +180,7 @@ def test_callbacks_replays_and_cancels_go_on(
     assert running.client.run(running.id).status_code == 200
     running.reported("AUDIO_READY")
     assert running.client.cancel(running.id).status_code == 200
-    told = lambda: [each.path for each in orchestrator.requests_for(running.id)]  # noqa: E731
+    told = lambda: [request.path for request in orchestrator.requests_for(running.id)]  # noqa: E731
     wait_until(lambda: told() == ["/dispatches", "/cancels"], SEEN_SECONDS, "the cancel is told")
     assert waiting.client.cancel(waiting.id).status_code == 200
     resume(service)
@@ -190,10 +190,10 @@ def test_callbacks_replays_and_cancels_go_on(
     assert orchestrator.requests_for(waiting.id) == []
 
 
-def test_operators_pause_and_resume_by_commands(
+def test_the_commands_pause_and_resume(
     service: Stack, handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
-    said = call(f"pause --reason '{WHY}' --by olga", service.settings)
+    said = takeone(f"pause --reason '{WHY}' --by olga", service.settings)
     try:
         assert said.returncode == 0, said.stderr
         assert re.fullmatch(rf"paused since \S+Z by olga: {WHY}\n", said.stdout)
@@ -201,24 +201,24 @@ def test_operators_pause_and_resume_by_commands(
         assert handle.client.run(handle.id).status_code == 202
         assert orchestrator.requests_for(handle.id) == []
     finally:
-        said = call("resume --by omar", service.settings)
+        said = takeone("resume --by omar", service.settings)
         wait_until_resumed(service)
     assert said.returncode == 0, said.stderr
     assert f"by olga: {WHY}" in said.stdout
     orchestrator.wait_for_requests(handle.id)
 
 
-def test_operators_and_monitoring_see_it(paused: Stack, handle: JobHandle) -> None:
-    again = call("pause --reason 'another one' --by pia", paused.settings)
+def test_a_pause_is_visible_to_operators_and_monitoring(paused: Stack, handle: JobHandle) -> None:
+    again = takeone("pause --reason 'another one' --by pia", paused.settings)
     assert again.returncode == 0
     assert re.fullmatch(rf"paused since \S+Z by olga: {WHY}\n", again.stdout)
     assert handle.client.run(handle.id).status_code == 202
-    listed = call("dispatches list", paused.settings)
+    listed = takeone("dispatches list", paused.settings)
     assert listed.stderr.startswith("dispatching is paused since ")
     assert f"by olga: {WHY}" in listed.stderr
     assert handle.id in listed.stdout
     assert "CLAIMED" in listed.stdout
-    looked = call("doctor", paused.settings)
+    looked = takeone("doctor", paused.settings)
     assert looked.returncode == 0
     assert re.search(rf"dispatching +warning +paused since \S+ by olga: {WHY}", looked.stdout)
     assert gauge(paused) == 1
@@ -227,8 +227,8 @@ def test_operators_and_monitoring_see_it(paused: Stack, handle: JobHandle) -> No
     sizes = {worker.name: len(worker.log()) for worker in paused.workers}
     resume(paused)
     assert gauge(paused) == 0
-    assert call("resume", paused.settings).stdout == "dispatching is not paused\n"
-    assert "dispatching" not in call("dispatches list", paused.settings).stderr
+    assert takeone("resume", paused.settings).stdout == "dispatching is not paused\n"
+    assert "dispatching" not in takeone("dispatches list", paused.settings).stderr
     for worker, before in zip(paused.workers, seen, strict=True):
         worker.wait_until(
             lambda worker=worker: '"dispatching.resumed"' in worker.log()[sizes[worker.name] :],
@@ -248,13 +248,13 @@ def gauge(service: Stack) -> float:
     return float(found[1])
 
 
-def test_without_the_option_the_systems_user_is_who_did_it(service: Stack) -> None:
-    said = call("pause --reason why", service.settings)
+def test_the_operator_defaults_to_the_system_user(service: Stack) -> None:
+    said = takeone("pause --reason why", service.settings)
     try:
-        user = call("", {}, program="id -un").stdout.strip()
+        user = takeone("", {}, program="id -un").stdout.strip()
         assert re.fullmatch(rf"paused since \S+ by {user}: why\n", said.stdout)
     finally:
-        assert call("resume", service.settings).returncode == 0
+        assert takeone("resume", service.settings).returncode == 0
         wait_until_resumed(service)
 
 
@@ -262,8 +262,8 @@ def test_without_the_option_the_systems_user_is_who_did_it(service: Stack) -> No
     "arguments",
     ["pause", "pause --reason ''", f"pause --reason {'x' * 501}", "pause --reason why --by ' '"],
 )
-def test_a_pause_has_a_reason_and_a_name(arguments: str, stack: Stack) -> None:
-    said = call(arguments, stack.settings)
+def test_a_pause_needs_a_reason_and_a_name(arguments: str, stack: Stack) -> None:
+    said = takeone(arguments, stack.settings)
     assert said.returncode == 2
     assert "--reason" in said.stderr or "--by" in said.stderr
     assert gauge(stack) == 0

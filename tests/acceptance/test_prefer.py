@@ -27,7 +27,7 @@ NOT_UNDERSTOOD = [
 
 
 @pytest.mark.parametrize("prefer", ["respond-async", "RESPOND-ASYNC", "wait=0", "return=x, wait=0"])
-def test_who_will_not_wait_is_answered_at_once_and_the_job_tells_the_rest(
+def test_a_caller_that_does_not_wait_is_answered_at_once_and_follows_the_job(
     prefer: str, alice: ApiClient, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[job_id] = told.accept(after=1.0)
@@ -46,7 +46,7 @@ def test_who_will_not_wait_is_answered_at_once_and_the_job_tells_the_rest(
     assert len(orchestrator.requests_for(job_id)) == 1
 
 
-def test_when_the_wait_ends_first_the_first_caller_gets_202_and_the_joiner_200_as_it_is(
+def test_a_wait_that_ends_before_the_outcome_is_202_for_the_first_caller_and_200_for_a_joiner(
     alice: ApiClient, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[job_id] = told.accept(after=1.7)
@@ -60,20 +60,20 @@ def test_when_the_wait_ends_first_the_first_caller_gets_202_and_the_joiner_200_a
     assert "Preference-Applied" not in joiner.headers
 
 
-def test_who_waits_long_enough_learns_the_outcome(alice: ApiClient, job_id: str) -> None:
+def test_a_long_enough_wait_returns_the_outcome(alice: ApiClient, job_id: str) -> None:
     answer = alice.run(job_id, headers={"Prefer": 'respond-async, wait="5"'})
     assert_accepted(answer)
     assert answer.headers["Preference-Applied"] == "respond-async, wait=5"
 
 
-def test_nobody_may_wait_longer_than_the_service_allows(alice: ApiClient, job_id: str) -> None:
+def test_a_wait_is_capped_at_the_services_limit(alice: ApiClient, job_id: str) -> None:
     answer = alice.run(job_id, headers={"Prefer": f"wait={'9' * 40}"})
     assert_accepted(answer)
     assert answer.headers["Preference-Applied"] == f"wait={MOST_SECONDS}"
 
 
 @pytest.mark.parametrize("prefer", NOT_UNDERSTOOD)
-def test_what_is_not_understood_is_passed_over(prefer: str, alice: ApiClient, job_id: str) -> None:
+def test_an_invalid_preference_is_ignored(prefer: str, alice: ApiClient, job_id: str) -> None:
     answer = alice.run(job_id, headers={"Prefer": prefer.encode()})
     assert_accepted(answer)
     assert "Preference-Applied" not in answer.headers

@@ -111,7 +111,7 @@ def start(kind: str, changes: Mapping[str, str | None]) -> tuple[int, str]:
         ("worker", *REFUSED["an orchestrator that is no URL"]),
     ],
 )
-def test_a_process_refuses_to_start_and_names_what_is_wrong_without_a_value(
+def test_a_process_refuses_to_start_and_names_the_wrong_settings_without_their_values(
     kind: str, changes: dict[str, str | None], names: set[str]
 ) -> None:
     code, said = start(kind, changes)
@@ -147,7 +147,7 @@ def carol(production: Stack) -> ApiClient:
     return ApiClient(production.api_url, token=signed("HS256", claims()))
 
 
-def test_production_serves_those_with_a_token_of_the_issuer_and_logs_json(
+def test_production_accepts_tokens_of_the_issuer_and_logs_json(
     production: Stack, carol: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
     job_id = carol.uploaded_job()["id"]
@@ -189,7 +189,7 @@ def configure(production: Stack) -> Iterator[Configure]:
 
 
 @pytest.mark.parametrize("case", UNFIT)
-def test_it_is_not_ready_on_a_store_that_may_forget_and_says_why(
+def test_it_is_not_ready_on_a_store_that_may_lose_data_and_says_why(
     case: str, carol: ApiClient, configure: Configure
 ) -> None:
     settings, word = UNFIT[case]
@@ -204,23 +204,19 @@ def test_it_is_not_ready_on_a_store_that_may_forget_and_says_why(
 
 
 @pytest.mark.parametrize("case", FIT)
-def test_it_is_ready_on_a_store_that_keeps_what_it_is_told(
-    case: str, carol: ApiClient, configure: Configure
-) -> None:
+def test_it_is_ready_on_a_durable_store(case: str, carol: ApiClient, configure: Configure) -> None:
     configure(FIT[case])
     assert carol.call("GET", "/readyz").status_code == 200
 
 
-def test_a_store_that_is_both_unsafe_and_forgetful_is_told_of_both(
-    carol: ApiClient, configure: Configure
-) -> None:
+def test_both_problems_of_a_store_are_reported(carol: ApiClient, configure: Configure) -> None:
     configure({**UNFIT["evicts"][0], **UNFIT["keeps nothing on disk"][0]})
     message = carol.call("GET", "/readyz").json()["message"]
     assert "disk" in message
     assert "evict" in message
 
 
-def test_a_store_that_hides_its_configuration_is_believed(
+def test_a_store_that_hides_its_configuration_is_trusted(
     production: Stack, carol: ApiClient, configure: Configure
 ) -> None:
     configure({"appendonly": "no", "save": "3600 1"})

@@ -73,7 +73,7 @@ def calling() -> Iterator[Caller]:
         yield pool.submit
 
 
-def test_it_leads_a_video_from_upload_to_a_running_workflow(
+def test_a_video_goes_from_upload_to_a_running_workflow(
     client: TakeOne, alice: ApiClient, callback_secret: str
 ) -> None:
     job = client.create_job(client.create_project("Interviews")["id"], name="Interview 7")
@@ -84,13 +84,13 @@ def test_it_leads_a_video_from_upload_to_a_running_workflow(
     assert client.get_job(job["id"]) == alice.get(f"/jobs/{job['id']}").json()
 
 
-def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_job(
+def test_a_create_with_a_lost_answer_is_repeated_and_makes_one_job(
     remote: TakeOne, proxy: TcpProxy, alice: ApiClient, calling: Caller
 ) -> None:
     project = alice.create_project().json()["id"]
 
     def listed() -> list[str]:
-        return [each["id"] for each in alice.get(f"/projects/{project}/jobs").json()["items"]]
+        return [job["id"] for job in alice.get(f"/projects/{project}/jobs").json()["items"]]
 
     proxy.stall_answers()
     creating = calling(remote.create_job, project, name="Interview 7")
@@ -103,7 +103,7 @@ def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_job(
 
 
 @pytest.mark.parametrize("call", ["cancel", "delete_job"])
-def test_a_change_whose_answer_was_lost_is_not_refused_when_it_is_repeated(
+def test_a_repeated_change_after_a_lost_answer_succeeds(
     remote: TakeOne, proxy: TcpProxy, alice: ApiClient, job_id: str, calling: Caller, call: str
 ) -> None:
     if call == "delete_job":
@@ -125,7 +125,7 @@ def test_a_change_whose_answer_was_lost_is_not_refused_when_it_is_repeated(
     assert told is None if call == "delete_job" else told["status"] == "CANCELLED"
 
 
-def test_a_key_that_was_kept_finds_again_what_it_made(client: TakeOne) -> None:
+def test_a_stored_key_returns_what_it_created(client: TakeOne) -> None:
     folder, number = str(uuid4()), str(uuid4())
     projects = [client.create_project("Spring", key=folder) for _ in range(2)]
     assert projects[0] == projects[1]
@@ -137,7 +137,7 @@ def test_a_key_that_was_kept_finds_again_what_it_made(client: TakeOne) -> None:
     assert (refusal.value.status, refusal.value.code) == (409, "IDEMPOTENCY_KEY_MISMATCH")
 
 
-def test_a_dispatch_that_was_refused_is_tried_until_it_is_taken(
+def test_a_refused_dispatch_is_retried_until_it_is_accepted(
     client: TakeOne, job_id: str, orchestrator: StubOrchestrator, alice: ApiClient,
     callback_secret: str,
 ) -> None:  # fmt: skip
@@ -153,7 +153,7 @@ def test_a_dispatch_that_was_refused_is_tried_until_it_is_taken(
     assert sent[3] == sent[4], "one retry has one id"
 
 
-def test_a_run_whose_outcome_is_unknown_is_asked_for_until_it_is_known(
+def test_a_run_with_an_unknown_outcome_is_repeated_until_it_is_known(
     client: TakeOne, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[job_id] = in_turn(reset_after_read(), accept())
@@ -161,9 +161,7 @@ def test_a_run_whose_outcome_is_unknown_is_asked_for_until_it_is_known(
     assert len(orchestrator.requests_for(job_id)) == 2
 
 
-def test_a_refusal_that_would_come_again_is_told_at_once(
-    client: TakeOne, job_id: str, stack: Stack
-) -> None:
+def test_a_permanent_refusal_is_raised_at_once(client: TakeOne, job_id: str, stack: Stack) -> None:
     client.run(job_id)
     with pytest.raises(TakeOneError, match="409 The upload was already confirmed") as refusal:
         client.confirm_upload(job_id, "s3://studio/another.mp4")
@@ -178,7 +176,9 @@ def test_a_refusal_that_would_come_again_is_told_at_once(
     assert (str(copy), vars(copy)) == (str(told), vars(told))
 
 
-def test_the_time_of_a_call_ends(job_id: str, stack: Stack, orchestrator: StubOrchestrator) -> None:
+def test_a_call_ends_at_its_timeout(
+    job_id: str, stack: Stack, orchestrator: StubOrchestrator
+) -> None:
     orchestrator.behaviours[job_id] = refuse(500)
     with pytest.raises(TakeOneError) as refusal:
         TakeOne(stack.api_url, ALICE, timeout=1).run(job_id)
@@ -190,7 +190,7 @@ def test_the_time_of_a_call_ends(job_id: str, stack: Stack, orchestrator: StubOr
     assert late.value.attempts > 1
 
 
-def test_a_limit_is_waited_for(new_stack: NewStack) -> None:
+def test_a_rate_limit_is_waited_for(new_stack: NewStack) -> None:
     with new_stack(workers=0, TAKEONE_WRITE_LIMIT="1/3second") as limited:
         client = TakeOne(limited.api_url, ALICE, timeout=20)
         made = [client.create_project(f"Number {number}") for number in (1, 2)]
@@ -219,14 +219,14 @@ def test_retry_after_is_waited_for(
 @pytest.mark.parametrize(
     "told", ["soon", "-5", "nan", "Fri, 99 Foo 2026", "Sun, 06 Nov 1994 08:49:37 GMT"]
 )
-def test_a_retry_after_that_says_nothing_is_no_wait(told: str) -> None:
+def test_an_invalid_retry_after_is_no_wait(told: str) -> None:
     answer = behaviours.answer(403, b"", {"Retry-After": told})
     with StubOrchestrator(answer) as gateway, pytest.raises(TakeOneError) as refusal:
         TakeOne(f"http://{HOST}:{gateway.port}", ALICE).get_job("any")
     assert (refusal.value.status, refusal.value.retry_after) == (403, 0)
 
 
-def test_a_store_that_is_away_is_waited_for(new_stack: NewStack, calling: Caller) -> None:
+def test_an_unavailable_store_is_waited_for(new_stack: NewStack, calling: Caller) -> None:
     with new_stack(workers=0) as stack:
         client = TakeOne(stack.api_url, ALICE, timeout=60)
         stack.redis.kill()
@@ -237,11 +237,11 @@ def test_a_store_that_is_away_is_waited_for(new_stack: NewStack, calling: Caller
         assert list(client.list_projects()) == [made]
 
 
-def test_lists_and_trails_go_over_all_pages(client: TakeOne, job_id: str) -> None:
+def test_lists_and_trails_iterate_over_all_pages(client: TakeOne, job_id: str) -> None:
     project = client.create_project("Interviews")["id"]
     made = [client.create_job(project)["id"] for _ in range(5)]
     listed = client.list_jobs(project_id=project, limit=2, order="asc")
-    assert [each["id"] for each in listed] == made
+    assert [job["id"] for job in listed] == made
     assert list(client.list_jobs(project_id=project, status="DONE")) == []
     kinds = [event["event_type"] for event in client.events(job_id)]
     assert kinds == ["job.created", "job.upload_confirmed"]
@@ -284,7 +284,7 @@ def test_a_wait_ends_with_the_state_or_with_the_job(
         client.wait_for(job_id, ["DRAFT_READY"], timeout=1.5)
 
 
-def test_a_wait_asks_seldom(
+def test_a_wait_uses_long_polls(
     remote: TakeOne, proxy: TcpProxy, alice: ApiClient, job_id: str, calling: Caller
 ) -> None:
     waiting = calling(remote.wait_for, job_id, ["CANCELLED"], timeout=30)
@@ -294,7 +294,7 @@ def test_a_wait_asks_seldom(
     assert proxy.connections_made == 2
 
 
-def test_polls_that_tell_nothing_new_are_a_second_apart() -> None:
+def test_polls_without_news_are_a_second_apart() -> None:
     page = behaviours.answer(200, b'{"items": [], "next_cursor": "1"}')
     event = behaviours.answer(200, b'{"items": [{"id": 1}], "next_cursor": "2"}')
     with StubOrchestrator(in_turn(page, page, event)) as service:
@@ -343,13 +343,13 @@ def test_one_request_waits_for_all_jobs(
     wait_until(lambda: proxy.connections_made >= 4, 20, "what landed late was looked for")
     cancelled = dora.cancel(jobs[7]).json()
     told = changes.result(20)
-    assert [each["id"] for each in told] == [*jobs, jobs[7]]
+    assert [job["id"] for job in told] == [*jobs, jobs[7]]
     assert told[-1] == cancelled
     # All, a poll or two, both again, and the change itself.
     assert proxy.connections_made <= 7
 
 
-def test_following_goes_on_where_it_was_once_the_service_answers_again(
+def test_following_resumes_where_it_was_after_an_outage(
     followed: TakeOne, dora: ApiClient, proxy: TcpProxy, calling: Caller
 ) -> None:
     job = dora.uploaded_job()["id"]
@@ -364,12 +364,12 @@ def test_following_goes_on_where_it_was_once_the_service_answers_again(
     proxy.restore()
     proxy.cut()
     assert events.result(30) == dora.get(f"/jobs/{job}/events").json()["items"]
-    told = [(each["id"], each["status"]) for each in changes.result(30)]
+    told = [(job["id"], job["status"]) for job in changes.result(30)]
     assert told[0] == (job, "UPLOADED")
     assert sorted(told[1:]) == sorted([(job, "CANCELLED"), (other, "UPLOADED")])
 
 
-def test_a_change_that_lands_late_is_told_and_old_ones_are_not(
+def test_a_late_change_is_delivered_and_old_ones_are_not(
     followed: TakeOne, dora: ApiClient, stack: Stack, proxy: TcpProxy, calling: Caller
 ) -> None:
     now = datetime.now(UTC)
@@ -390,10 +390,10 @@ def test_a_change_that_lands_late_is_told_and_old_ones_are_not(
         create("new", 0)
         wait_until(lambda: proxy.connections_made >= 4, 20, "it is told")
         create("late", 3)
-        assert [each["name"] for each in changes.result(20)] == ["known", "new", "late"]
+        assert [job["name"] for job in changes.result(20)] == ["known", "new", "late"]
 
 
-def test_a_trail_that_is_deleted_is_not_followed_any_more(
+def test_following_ends_when_the_job_is_deleted(
     followed: TakeOne, dora: ApiClient, proxy: TcpProxy, calling: Caller
 ) -> None:
     job = dora.uploaded_job()["id"]
@@ -427,7 +427,7 @@ def test_no_call_hangs(
         assert late.value.attempts == len(service.requests) > 1
 
 
-def test_half_an_answer_is_none_and_all_tries_have_one_key_and_a_token_of_their_own() -> None:
+def test_a_truncated_answer_is_retried_with_the_same_key_and_a_fresh_token() -> None:
     created = behaviours.answer(201, b'{"id": "one"}')
     behaviour = in_turn(
         behaviours.truncated_head(),
@@ -464,7 +464,7 @@ def test_another_servers_answer_is_an_error(status: int, behaviour: Behaviour) -
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://", "http://host:x"])
-def test_a_url_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"base_url|[Pp]ort"):
         TakeOne(url, ALICE)
 
@@ -481,17 +481,17 @@ def properties(schema: dict[str, Any]) -> dict[str, bool]:
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_shapes_are_the_specifications(name: str) -> None:
+def test_the_typed_dicts_match_the_specification(name: str) -> None:
     shape = getattr(shapes, name)
     own = {field: field in shape.__required_keys__ for field in get_type_hints(shape)}
     assert own == properties(openapi.document()["components"]["schemas"][name])
 
 
-def test_the_states_are_the_services() -> None:
+def test_the_job_states_match_the_service() -> None:
     assert get_args(shapes.JobStatus) == tuple(JobStatus)
 
 
-def test_it_is_installed_alone_with_its_types(tmp_path: Path) -> None:
+def test_it_installs_without_dependencies_and_with_its_types(tmp_path: Path) -> None:
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT / "clients/python", source, ignore=ignored)

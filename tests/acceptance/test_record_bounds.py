@@ -37,7 +37,7 @@ def assert_refused_and_goes_on(
     assert handle.status == "AUDIO_READY"
 
 
-def test_exports_are_bounded(handle: JobHandle) -> None:
+def test_the_number_of_exports_is_bounded(handle: JobHandle) -> None:
     for start in range(0, MOST_EXPORTS, AT_A_TIME):
         some = [f"s3://{number}" for number in range(start, start + AT_A_TIME)]
         handle.reported("AUDIO_EXTRACTING", artifact_updates={"exports": some})
@@ -47,7 +47,7 @@ def test_exports_are_bounded(handle: JobHandle) -> None:
     assert len(handle.shown()["manifest"]["exports"]) == MOST_EXPORTS
 
 
-def test_keys_of_the_orchestrators_own_are_bounded(handle: JobHandle) -> None:
+def test_the_number_of_additional_keys_is_bounded(handle: JobHandle) -> None:
     for start in range(0, MOST_KEYS, AT_A_TIME):
         some = {f"key{number}": "s3://x" for number in range(start, start + AT_A_TIME)}
         handle.reported("AUDIO_EXTRACTING", artifact_updates=some)
@@ -56,19 +56,19 @@ def test_keys_of_the_orchestrators_own_are_bounded(handle: JobHandle) -> None:
     assert_refused_and_goes_on(handle, {"one more": "s3://x"}, full("keys", MOST_KEYS))
 
 
-def test_bytes_are_bounded(handle: JobHandle) -> None:
+def test_the_size_of_the_manifest_is_bounded(handle: JobHandle) -> None:
     for number in range(3):
-        long = {f"key{number}.{each}": f"{'x' * 2000}" for each in range(10)}
+        long = {f"key{number}.{n}": f"{'x' * 2000}" for n in range(10)}
         handle.reported("AUDIO_EXTRACTING", artifact_updates=long)
-    too_long = {f"more{each}": "é" * 1000 for each in range(3)}
+    too_long = {f"more{n}": "é" * 1000 for n in range(3)}
     assert_refused_and_goes_on(handle, too_long, full("bytes", MOST_BYTES))
     # What makes room is always taken.
     handle.reported("TRANSCRIBING", artifact_updates={"key0.0": "s3://short"})
 
 
-def test_a_failure_that_brings_too_much_can_be_reported_without_it(handle: JobHandle) -> None:
+def test_a_failure_with_too_large_artifacts_can_be_reported_without_them(handle: JobHandle) -> None:
     for number in range(3):
-        long = {f"key{number}.{each}": f"{'x' * 2000}" for each in range(10)}
+        long = {f"key{number}.{n}": f"{'x' * 2000}" for n in range(10)}
         handle.reported("AUDIO_EXTRACTING", artifact_updates=long)
     answer = handle.report("FAILED", artifact_updates={f"more{n}": "x" * 2000 for n in range(3)})
     assert refusal(answer) == full("bytes", MOST_BYTES)
@@ -76,19 +76,19 @@ def test_a_failure_that_brings_too_much_can_be_reported_without_it(handle: JobHa
     handle.reported("FAILED")
 
 
-def test_the_record_of_a_job_that_is_reported_without_end_stays_small(
+def test_the_record_of_a_job_with_endless_reports_stays_small(
     handle: JobHandle, stack: Stack
 ) -> None:
     answers = []
     for number in range(110):
-        some = {f"{number}.{each}": f"s3://{'x' * 800}" for each in range(AT_A_TIME)}
+        some = {f"{number}.{n}": f"s3://{'x' * 800}" for n in range(AT_A_TIME)}
         answers.append(handle.report("AUDIO_EXTRACTING", artifact_updates=some).status_code)
     assert set(answers) == {204, 409}
     with stack.redis.client() as client:
         assert client.strlen(keys.job(handle.id)) < 2 * MOST_BYTES
 
 
-def test_a_state_follows_itself_so_often_and_then_the_job_goes_on(handle: JobHandle) -> None:
+def test_repeats_of_a_state_are_bounded(handle: JobHandle) -> None:
     first = status_report("AUDIO_EXTRACTING")
     assert handle.send(first).status_code == 204
     handle.reported(*["AUDIO_EXTRACTING"] * (MOST_REPEATS - 1))
@@ -102,7 +102,7 @@ def test_a_state_follows_itself_so_often_and_then_the_job_goes_on(handle: JobHan
     handle.reported("AUDIO_READY", "TRANSCRIBING", "TRANSCRIBING", "TRANSCRIPT_READY")
 
 
-def test_a_dispatch_reports_so_often_and_then_only_ends_its_job(
+def test_reports_of_a_dispatch_are_bounded_except_for_the_end(
     alice: ApiClient, callback_secret: str, stack: Stack
 ) -> None:
     handle = JobHandle.uploaded(alice, callback_secret).lead_to("EDITING")
@@ -120,7 +120,7 @@ def test_a_dispatch_reports_so_often_and_then_only_ends_its_job(
     handle.reported("EDITING", "EXPORTING", "DONE")
 
 
-def test_a_job_is_retried_so_often_and_every_retry_is_known_for_good(
+def test_retries_are_bounded_and_each_stays_replayable(
     alice: ApiClient, callback_secret: str, stack: Stack
 ) -> None:
     handle = JobHandle.uploaded(alice, callback_secret).lead_to("FAILED")
@@ -142,7 +142,7 @@ def test_a_job_is_retried_so_often_and_every_retry_is_known_for_good(
         assert client.strlen(keys.job(handle.id)) < MOST_BYTES
 
 
-def test_the_newest_events_of_an_endless_trail_are_kept(handle: JobHandle, stack: Stack) -> None:
+def test_a_trail_keeps_its_newest_events(handle: JobHandle, stack: Stack) -> None:
     trail = keys.trail(handle.id)
     with stack.redis.client() as client:
         line = client.lindex(trail, -1)
@@ -163,7 +163,7 @@ def test_the_newest_events_of_an_endless_trail_are_kept(handle: JobHandle, stack
     assert shown["earlier_events"] + len(shown["events"]) == MOST_EVENTS + 2
 
 
-def test_who_follows_an_endless_trail_has_each_event(handle: JobHandle, stack: Stack) -> None:
+def test_a_full_trail_can_still_be_followed(handle: JobHandle, stack: Stack) -> None:
     trail = keys.trail(handle.id)
     with stack.redis.client() as client:
         line = client.lindex(trail, -1)

@@ -26,9 +26,7 @@ def ttl(stack: Stack, job_id: str) -> int:
         return int(client.ttl(keys.job(job_id)))
 
 
-def test_web_and_worker_keep_a_job_at_rest_for_its_time_and_a_retry_for_ever(
-    keeping: Stack, callback_secret: str
-) -> None:
+def test_a_job_at_rest_expires_and_a_retry_keeps_it(keeping: Stack, callback_secret: str) -> None:
     alice = ApiClient(keeping.api_url, "alice")
     job = JobHandle.uploaded(alice, callback_secret)
     assert alice.run(job.id).status_code == 202
@@ -49,7 +47,7 @@ def test_web_and_worker_keep_a_job_at_rest_for_its_time_and_a_retry_for_ever(
     assert ttl(keeping, job.id) == -2
 
 
-def test_a_worker_gives_jobs_at_rest_their_time_and_forgets_those_that_are_gone(
+def test_a_worker_sets_missing_expirations_and_unlists_expired_jobs(
     keeping: Stack, callback_secret: str
 ) -> None:
     bob = ApiClient(keeping.api_url, "bob")

@@ -23,12 +23,6 @@ RUNNING = ("AUDIO_EXTRACTING", "TRANSCRIBING", "GENERATING", "REGENERATING", "EX
 
 
 @pytest.fixture
-def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
-    """A job in UPLOADED."""
-    return JobHandle.uploaded(alice, callback_secret)
-
-
-@pytest.fixture
 def failed(handle: JobHandle) -> JobHandle:
     """A job that failed in its transcription, with its audio ready."""
     handle.lead_to("AUDIO_EXTRACTING")
@@ -105,7 +99,7 @@ def test_a_retry_is_dispatched_once_with_where_to_resume(
         ({"draft_uri": "s3://d", "audio_uri": "s3://a"}, "DRAFT_READY", "s3://d"),
     ],
 )
-def test_the_furthest_checkpoint_with_an_artifact_is_resumed_from(
+def test_a_retry_resumes_from_the_furthest_checkpoint_with_an_artifact(
     handle: JobHandle, artifacts: dict[str, Any], resume: str, reference: str
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING").reported("FAILED", artifact_updates=artifacts)
@@ -113,8 +107,8 @@ def test_the_furthest_checkpoint_with_an_artifact_is_resumed_from(
     assert (body["resume_from_status"], body["checkpoint_ref"]) == (resume, reference)
 
 
-@pytest.mark.parametrize("status", ["UPLOADED", *(each for each in WAY if each != "FAILED")])
-def test_a_job_that_has_not_failed_is_not_retried(
+@pytest.mark.parametrize("status", ["UPLOADED", *(status for status in WAY if status != "FAILED")])
+def test_a_job_that_has_not_failed_cannot_be_retried(
     handle: JobHandle, orchestrator: StubOrchestrator, status: str
 ) -> None:
     if status != "UPLOADED":
@@ -124,11 +118,11 @@ def test_a_job_that_has_not_failed_is_not_retried(
     assert refusal(handle.retry("r1")) == expected
     assert handle.everything() == before
     assert all(
-        "resume_from_status" not in each.json for each in orchestrator.requests_for(handle.id)
+        "resume_from_status" not in request.json for request in orchestrator.requests_for(handle.id)
     )
 
 
-def test_a_job_that_was_never_uploaded_is_not_retried(
+def test_a_job_that_was_never_uploaded_cannot_be_retried(
     alice: ApiClient, callback_secret: str
 ) -> None:
     job = alice.create_job(alice.create_project().json()["id"]).json()
@@ -138,7 +132,7 @@ def test_a_job_that_was_never_uploaded_is_not_retried(
     assert refusal(handle.retry("r1")) == not_allowed("UPLOADING")
 
 
-def test_a_run_in_flight_is_a_job_that_runs_already(
+def test_a_job_with_a_run_in_flight_is_already_running(
     handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[handle.id] = reset_after_read()
@@ -167,7 +161,7 @@ def test_a_job_that_is_not_ones_own_is_not_there_to_be_retried(
         ({}, {"client_request_id", "model_profile"}),
     ],
 )
-def test_a_body_that_is_not_valid_is_refused_field_by_field(
+def test_an_invalid_body_is_refused_field_by_field(
     failed: JobHandle, body: dict[str, Any], wrong: set[str]
 ) -> None:
     status, code, details = refusal(failed.client.post(f"/jobs/{failed.id}/retry", body))
@@ -176,7 +170,7 @@ def test_a_body_that_is_not_valid_is_refused_field_by_field(
     assert details.keys() == wrong
 
 
-def test_the_same_request_again_is_a_replay_whatever_becomes_of_the_job(
+def test_a_repeated_request_is_a_replay_in_any_later_state(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     first = failed.retry("r1").json()
@@ -195,7 +189,7 @@ def test_the_same_request_again_is_a_replay_whatever_becomes_of_the_job(
     assert len(orchestrator.requests_for(failed.id)) == 3
 
 
-def test_many_equal_retries_at_once_are_one_dispatch(
+def test_concurrent_equal_retries_make_one_dispatch(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = accept(after=0.2)
@@ -205,7 +199,7 @@ def test_many_equal_retries_at_once_are_one_dispatch(
     assert len(orchestrator.requests_for(failed.id)) == 2
 
 
-def test_of_different_retries_at_once_one_is_dispatched(
+def test_one_of_several_concurrent_retries_is_dispatched(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = accept(after=0.2)
@@ -216,7 +210,7 @@ def test_of_different_retries_at_once_one_is_dispatched(
     assert len(orchestrator.requests_for(failed.id)) == 2
 
 
-def test_while_a_retry_is_in_flight_or_has_not_begun_no_other_is_admitted(
+def test_no_other_retry_is_admitted_until_the_first_one_has_ended(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = accept(after=0.5)
@@ -231,7 +225,7 @@ def test_while_a_retry_is_in_flight_or_has_not_begun_no_other_is_admitted(
     assert refusal(failed.retry("r2")) == already_running("TRANSCRIBING")
 
 
-def test_of_a_failed_dispatch_nothing_is_kept(
+def test_a_refused_retry_can_be_repeated_with_another_profile(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = in_turn(refuse(500), accept())
@@ -245,7 +239,7 @@ def test_of_a_failed_dispatch_nothing_is_kept(
     assert second.json["model_profile"] == "fast"
 
 
-def test_after_a_failed_dispatch_another_request_may_follow(
+def test_a_refused_retry_can_be_followed_by_another_request(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = in_turn(refuse(404), accept())
@@ -253,7 +247,7 @@ def test_after_a_failed_dispatch_another_request_may_follow(
     assert failed.retry("r2").status_code == 202
 
 
-def test_an_orchestrator_that_is_down_was_sent_nothing(
+def test_a_retry_that_was_not_started_ignores_late_callbacks(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.stop()
@@ -266,7 +260,7 @@ def test_an_orchestrator_that_is_down_was_sent_nothing(
     assert failed.retry("r1").status_code == 202
 
 
-def test_the_first_callback_leaves_failed_as_a_step_from_the_checkpoint(failed: JobHandle) -> None:
+def test_the_first_callback_of_a_retry_is_a_step_from_the_checkpoint(failed: JobHandle) -> None:
     failed.retry("r1")
     for attempted in ("GENERATING", "AUDIO_EXTRACTING", "AUDIO_READY", "DONE"):
         status, code, details = refusal(failed.report(attempted))
@@ -280,7 +274,7 @@ def test_the_first_callback_leaves_failed_as_a_step_from_the_checkpoint(failed: 
     assert failed.trail()[-1]["prev_status"] == "FAILED"
 
 
-def test_from_then_on_the_states_hold_as_ever(failed: JobHandle) -> None:
+def test_a_retried_job_follows_the_usual_states(failed: JobHandle) -> None:
     failed.retry("r1")
     failed.reported("TRANSCRIBING", "TRANSCRIPT_READY", "GENERATING", "DRAFT_READY", "EDITING")
     failed.reported("EXPORTING", "DONE")
@@ -305,7 +299,7 @@ def test_each_checkpoint_has_its_own_first_step(
     assert handle.status == step
 
 
-def test_a_retry_that_fails_at_once_may_be_followed_by_the_next(failed: JobHandle) -> None:
+def test_a_failed_retry_can_be_followed_by_the_next(failed: JobHandle) -> None:
     ids = set()
     for number in range(3):
         answer = failed.retry(f"r{number}")
@@ -317,7 +311,7 @@ def test_a_retry_that_fails_at_once_may_be_followed_by_the_next(failed: JobHandl
     assert len(ids) == 3
 
 
-def test_a_later_retry_resumes_from_what_the_earlier_one_has_made(failed: JobHandle) -> None:
+def test_a_later_retry_resumes_from_the_artifacts_of_an_earlier_one(failed: JobHandle) -> None:
     failed.retry("r1")
     failed.reported("TRANSCRIBING")
     failed.reported("TRANSCRIPT_READY", artifact_updates={"transcript_uri": "s3://t"})
@@ -327,7 +321,7 @@ def test_a_later_retry_resumes_from_what_the_earlier_one_has_made(failed: JobHan
     assert failed.retry("r1").json()["resume_from_status"] == "AUDIO_READY"
 
 
-def test_a_run_after_a_retry_is_answered_with_the_run_not_with_the_retry(
+def test_run_after_a_retry_replays_the_run(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     terminal = forbidden_step("FAILED", "AUDIO_EXTRACTING")
@@ -340,7 +334,7 @@ def test_a_run_after_a_retry_is_answered_with_the_run_not_with_the_retry(
     assert len(orchestrator.requests_for(failed.id)) == 2
 
 
-def test_a_callback_while_the_retry_is_sent_answers_who_waits_at_once(
+def test_a_callback_while_a_retry_is_sent_answers_its_caller_at_once(
     failed: JobHandle, stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = refuse(500, after=0.5)
@@ -353,7 +347,7 @@ def test_a_callback_while_the_retry_is_sent_answers_who_waits_at_once(
     assert (failed.status, failed.dispatch["phase"]) == ("TRANSCRIBING", "SENT")
 
 
-def test_a_refused_retry_that_ran_all_the_same_is_known_by_its_callback(
+def test_a_callback_proves_a_refused_retry(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = refuse(500)
@@ -364,7 +358,7 @@ def test_a_refused_retry_that_ran_all_the_same_is_known_by_its_callback(
     assert len(orchestrator.requests_for(failed.id)) == 2
 
 
-def test_an_unknown_outcome_of_a_retry_is_held_and_proved_by_a_callback(
+def test_a_retry_with_an_unknown_outcome_is_held_and_proved_by_a_callback(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = reset_after_read()
@@ -381,7 +375,7 @@ def test_an_unknown_outcome_of_a_retry_is_held_and_proved_by_a_callback(
     assert len(orchestrator.requests_for(failed.id)) == 2
 
 
-def test_when_the_hold_is_over_the_same_retry_is_sent_again_under_its_own_id(
+def test_after_the_hold_a_repeated_retry_is_sent_again_under_its_id(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = in_turn(reset_after_read(), accept())
@@ -389,13 +383,13 @@ def test_when_the_hold_is_over_the_same_retry_is_sent_again_under_its_own_id(
     answer = wait_until(
         lambda: (again := failed.retry("r1")).status_code == 202 and again, 6, "the hold is over"
     )
-    ids = {each.dispatch_id for each in orchestrator.requests_for(failed.id)[1:]}
+    ids = {request.dispatch_id for request in orchestrator.requests_for(failed.id)[1:]}
     assert ids == {answer.json()["dispatch_id"]}
     assert len(orchestrator.requests_for(failed.id)) == 3
     assert failed.event_types().count("dispatch.resent") == 1
 
 
-def test_a_retry_goes_the_way_of_a_run_also_without_waiting(
+def test_a_retry_can_be_made_without_waiting(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = hang(0.3)

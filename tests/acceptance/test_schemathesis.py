@@ -28,7 +28,7 @@ api_key = "{secret}"
 """
 
 
-def test_schemathesis_finds_nothing(
+def test_schemathesis_finds_no_failure(
     stack: Stack, callback_secret: str, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     seconds = THOROUGH_SECONDS if pytestconfig.getoption("--thorough") else SECONDS

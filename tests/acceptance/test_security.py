@@ -63,9 +63,7 @@ def preflight(stack: Stack, path: str, origin: str) -> requests.Response:
         ("GET", "/console/app.js"),
     ],
 )
-def test_every_answer_carries_the_headers_for_browsers(
-    method: str, path: str, stack: Stack
-) -> None:
+def test_every_answer_has_the_security_headers(method: str, path: str, stack: Stack) -> None:
     headers = ApiClient(stack.api_url, token="").call(method, path).headers
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
@@ -87,7 +85,7 @@ def test_every_answer_carries_the_headers_for_browsers(
         ("GET", "/metrics", 200),
     ],
 )
-def test_no_answer_carries_a_header_twice(
+def test_no_answer_has_a_header_twice(
     method: str, path: str, status: int, stack: Stack, job_id: str
 ) -> None:
     # Two Content-Lengths, even alike, are what a strict proxy takes for smuggling (RFC 9112, section 6.3).
@@ -97,7 +95,7 @@ def test_no_answer_carries_a_header_twice(
     assert int(answer.headers["content-length"]) == len(answer.body)
 
 
-def test_what_the_api_answers_is_not_kept_by_any_cache(alice: ApiClient, job_id: str) -> None:
+def test_answers_of_the_api_are_not_cached(alice: ApiClient, job_id: str) -> None:
     for answer in (alice.job(job_id), alice.job("x"), alice.run(job_id), alice.run(job_id)):
         assert answer.headers["Cache-Control"] == "no-store"
 
@@ -129,7 +127,7 @@ def test_a_body_beyond_the_limit_is_refused_however_it_is_framed(
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:1", "[::1]:80", "takeone-web", "x"])
-def test_without_a_list_every_name_is_answered(host: str, alice: ApiClient) -> None:
+def test_without_allowed_hosts_every_host_is_answered(host: str, alice: ApiClient) -> None:
     assert alice.get("/projects", headers={"Host": host}).status_code == 200
 
 
@@ -144,7 +142,7 @@ def test_without_a_list_every_name_is_answered(host: str, alice: ApiClient) -> N
         ("other.example", 400),
     ],
 )
-def test_with_a_list_its_names_and_the_public_one_are_answered(
+def test_only_allowed_hosts_and_the_public_one_are_answered(
     host: str, status: int, open_stack: Stack
 ) -> None:
     answer = get(open_stack, "/api/v1/projects", Host=host)
@@ -155,7 +153,7 @@ def test_with_a_list_its_names_and_the_public_one_are_answered(
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
-def test_a_health_check_is_answered_under_any_name(path: str, open_stack: Stack) -> None:
+def test_a_health_check_is_answered_for_any_host(path: str, open_stack: Stack) -> None:
     assert get(open_stack, path, Host="10.1.2.3:8000").status_code == 200
 
 
@@ -169,7 +167,7 @@ def test_a_health_check_is_answered_under_any_name(path: str, open_stack: Stack)
     ],
     ids=lambda headers: next(iter(headers)),
 )
-def test_the_callback_url_comes_from_the_settings_whatever_the_request_says_of_hosts(
+def test_the_callback_url_ignores_host_headers(
     forged: dict[str, str],
     stack: Stack,
     alice: ApiClient,
@@ -184,7 +182,7 @@ def test_the_callback_url_comes_from_the_settings_whatever_the_request_says_of_h
     assert request.json["callback_url"] == f"{public}/api/v1/internal/jobs/{job_id}/status"
 
 
-def test_no_page_of_another_origin_may_call_unless_it_is_configured(
+def test_without_configuration_no_other_origin_may_call(
     stack: Stack, alice: ApiClient, job_id: str
 ) -> None:
     asked = preflight(stack, f"/api/v1/jobs/{job_id}/run", EDITOR_PAGE)
@@ -194,7 +192,7 @@ def test_no_page_of_another_origin_may_call_unless_it_is_configured(
 
 
 @pytest.mark.parametrize("origin", [EDITOR_PAGE, "http://localhost:5173"])
-def test_a_page_of_a_configured_origin_may_call_with_a_token_and_read_the_answer(
+def test_a_configured_origin_may_call_with_a_token_and_read_the_answer(
     origin: str, open_stack: Stack
 ) -> None:
     asked = preflight(open_stack, "/api/v1/jobs/x/run", origin)
@@ -216,7 +214,7 @@ def test_a_page_of_a_configured_origin_may_call_with_a_token_and_read_the_answer
 
 
 @pytest.mark.parametrize("origin", [OTHER_PAGE, "null", "http://editor.example", "https://editor"])
-def test_a_page_of_any_other_origin_may_not(origin: str, open_stack: Stack) -> None:
+def test_no_other_origin_may_call(origin: str, open_stack: Stack) -> None:
     asked = preflight(open_stack, "/api/v1/jobs/x/run", origin)
     called = get(open_stack, "/api/v1/projects", Host="api.example", Origin=origin)
     for answer in (asked, called):
@@ -224,19 +222,19 @@ def test_a_page_of_any_other_origin_may_not(origin: str, open_stack: Stack) -> N
         assert answer.headers["Vary"] == "Origin"
 
 
-def test_no_page_may_call_the_orchestrators_route(open_stack: Stack) -> None:
+def test_no_origin_may_call_the_callback_route(open_stack: Stack) -> None:
     asked = preflight(open_stack, "/api/v1/internal/jobs/x/status", EDITOR_PAGE)
     assert asked.status_code == 405
     assert "Access-Control-Allow-Origin" not in asked.headers
 
 
-def test_a_call_of_options_that_is_no_preflight_is_a_wrong_method(open_stack: Stack) -> None:
+def test_options_without_a_preflight_is_a_405(open_stack: Stack) -> None:
     client = ApiClient(open_stack.api_url, token="")
     answer = client.call("OPTIONS", "/api/v1/projects", headers={"Host": "api.example"})
     assert answer.status_code == 405
 
 
-def test_the_logs_of_all_this_name_no_host_and_no_origin(stack: Stack, open_stack: Stack) -> None:
+def test_logs_hold_no_host_and_no_origin(stack: Stack, open_stack: Stack) -> None:
     for process in (*stack.webs, *open_stack.webs):
         logged = Path(process.log_path).read_text()
         assert "evil.example" not in logged

@@ -74,7 +74,7 @@ def verified(request: Any) -> str:
     return str(request.headers["webhook-id"])
 
 
-def test_a_dispatch_is_signed_with_the_first_secret_under_its_own_id(
+def test_a_dispatch_is_signed_with_the_first_secret_under_its_id(
     handle: JobHandle, receiver: StubOrchestrator
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
@@ -83,18 +83,18 @@ def test_a_dispatch_is_signed_with_the_first_secret_under_its_own_id(
     openapi.check_webhook("run", request.json, request.headers)
 
 
-def test_the_same_dispatch_sent_again_is_signed_anew_under_the_same_id(
+def test_a_resent_dispatch_is_signed_again_under_the_same_id(
     handle: JobHandle, receiver: StubOrchestrator
 ) -> None:
     receiver.behaviours[handle.id] = in_turn(refuse(500), accept())
     assert handle.client.run(handle.id).status_code == 502
     assert handle.client.run(handle.id).status_code == 202
-    assert [verified(each) for each in receiver.requests_for(handle.id)] == [handle.run_id] * 2
+    assert [verified(request) for request in receiver.requests_for(handle.id)] == [
+        handle.run_id
+    ] * 2
 
 
-def test_the_word_of_a_cancel_is_signed_as_well(
-    handle: JobHandle, receiver: StubOrchestrator
-) -> None:
+def test_a_cancel_notification_is_signed(handle: JobHandle, receiver: StubOrchestrator) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     assert handle.client.cancel(handle.id).status_code == 200
     receiver.wait_for_requests(handle.id, 2)
@@ -117,12 +117,12 @@ def test_a_signed_callback_needs_no_shared_secret(
     assert handle.status == "AUDIO_READY"
 
 
-def test_the_shared_secret_is_still_accepted_where_nothing_is_signed(handle: JobHandle) -> None:
+def test_an_unsigned_callback_with_the_shared_secret_is_accepted(handle: JobHandle) -> None:
     handle.lead_to("AUDIO_READY")
     assert handle.status == "AUDIO_READY"
 
 
-def test_a_callback_with_a_wrong_signature_is_refused_also_with_the_right_secret_beside_it(
+def test_a_wrong_signature_is_refused_even_with_the_right_shared_secret(
     handle: JobHandle, signing_stack: Stack
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
@@ -145,9 +145,7 @@ def test_a_callback_with_a_wrong_signature_is_refused_also_with_the_right_secret
     assert handle.everything() == before
 
 
-def test_a_body_is_refused_for_its_signature_before_it_is_looked_at(
-    handle: JobHandle, signing_stack: Stack
-) -> None:
+def test_the_signature_is_checked_before_the_body(handle: JobHandle, signing_stack: Stack) -> None:
     for body in (b"{not json", b"\xff\xfe", b""):
         answer = post(signing_stack.api_url, handle.id, body, signature(b"{}"))
         assert answer.status_code == 401
@@ -157,7 +155,7 @@ def test_a_body_is_refused_for_its_signature_before_it_is_looked_at(
     assert answer.status_code == 413
 
 
-def test_where_no_signing_secret_is_set_nothing_is_signed_and_a_signature_opens_nothing(
+def test_without_a_signing_secret_nothing_is_signed_and_signatures_are_not_accepted(
     alice: ApiClient, callback_secret: str, stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
     unsigned = JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_EXTRACTING")
@@ -167,7 +165,7 @@ def test_where_no_signing_secret_is_set_nothing_is_signed_and_a_signature_opens_
     assert post(stack.api_url, unsigned.id, body, signature(body)).status_code == 401
 
 
-def test_no_signing_secret_and_no_signature_is_in_the_logs(
+def test_logs_hold_no_signing_secret_and_no_signature(
     handle: JobHandle, signing_stack: Stack, receiver: StubOrchestrator
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")

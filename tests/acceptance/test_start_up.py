@@ -36,7 +36,7 @@ NEEDED_BY_CALLERS = ("TAKEONE_CALLBACK_SECRET", "TAKEONE_JWT_ISSUER", "TAKEONE_J
 
 
 @pytest.mark.parametrize("process", ["web", "worker"])
-def test_a_process_with_wrong_settings_refuses_to_start_and_names_them_all(process: str) -> None:
+def test_a_process_with_invalid_settings_refuses_to_start_and_names_them_all(process: str) -> None:
     ended = run(procfile_command(process), WRONG)
     said = ended.stdout + ended.stderr
     assert ended.returncode != 0
@@ -58,14 +58,14 @@ def listening(process: Process) -> set[tuple[str, int]]:
     """Where a process and its children listen."""
     first = psutil.Process(process.pid)
     return {
-        (each.laddr.ip, each.laddr.port)
+        (connection.laddr.ip, connection.laddr.port)
         for one in [first, *first.children(recursive=True)]
-        for each in one.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN
+        for connection in one.net_connections("tcp")
+        if connection.status == psutil.CONN_LISTEN
     }
 
 
-def test_in_development_every_process_listens_on_this_machine_alone(tmp_path: Path) -> None:
+def test_in_development_every_process_listens_on_loopback_only(tmp_path: Path) -> None:
     port = free_port()
     with Stack(tmp_path, flower=True, settings={"TAKEONE_WORKER_METRICS_PORT": str(port)}) as stack:
         assert stack.flower is not None
@@ -81,7 +81,7 @@ def test_in_development_every_process_listens_on_this_machine_alone(tmp_path: Pa
             assert found == {("127.0.0.1", own_port)}
 
 
-def test_a_variable_that_no_setting_answers_to_is_named_in_the_log_with_what_was_meant() -> None:
+def test_an_unknown_variable_is_logged_with_the_likely_setting() -> None:
     settings = {**DEVELOPMENT_SETTINGS, "TAKEONE_RUN_WAIT_SECOND": "planted"}
     said = run("python -c 'from api.app import create_app; create_app()'", settings).stdout
     assert "settings.unknown_variable" in said

@@ -96,7 +96,7 @@ def assert_heals(house: House, job_id: str, orchestrator: StubOrchestrator) -> N
 
 
 @pytest.mark.parametrize("fault", STOP_AND_GO)
-def test_without_the_store_every_route_is_503_at_once_and_works_again_when_it_returns(
+def test_without_the_store_every_route_is_503_until_it_returns(
     fault: str, store_house: House, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
     house, (stop, go) = store_house, STOP_AND_GO[fault]
@@ -126,7 +126,7 @@ def test_without_the_store_every_route_is_503_at_once_and_works_again_when_it_re
 
 
 @pytest.mark.parametrize("fault", STOP_AND_GO)
-def test_a_store_that_goes_while_a_run_waits_costs_the_caller_a_503_and_not_the_dispatch(
+def test_losing_the_store_while_a_run_waits_is_a_503_and_keeps_the_dispatch(
     fault: str, store_house: House, orchestrator: StubOrchestrator
 ) -> None:
     house, (stop, go) = store_house, STOP_AND_GO[fault]
@@ -147,7 +147,7 @@ def test_a_store_that_goes_while_a_run_waits_costs_the_caller_a_503_and_not_the_
     assert len(orchestrator.requests_for(job_id)) == 1
 
 
-def test_with_a_broker_of_its_own_the_first_run_is_202_and_the_next_a_replay(
+def test_with_a_separate_broker_a_second_run_is_a_replay(
     broker_house: House, orchestrator: StubOrchestrator
 ) -> None:
     job_id = broker_house.dave.uploaded_job()["id"]
@@ -159,7 +159,7 @@ def test_with_a_broker_of_its_own_the_first_run_is_202_and_the_next_a_replay(
 
 
 @pytest.mark.parametrize("fault", STOP_AND_GO)
-def test_without_the_broker_a_run_fails_at_once_claims_nothing_and_works_when_it_returns(
+def test_without_the_broker_a_run_fails_at_once_and_claims_nothing(
     fault: str, broker_house: House, orchestrator: StubOrchestrator
 ) -> None:
     house, (stop, go) = broker_house, STOP_AND_GO[fault]
@@ -183,7 +183,7 @@ def test_without_the_broker_a_run_fails_at_once_claims_nothing_and_works_when_it
         assert_heals(house, job_id, orchestrator)
 
 
-def test_two_callers_of_one_job_are_both_told_when_the_broker_does_not_take_it(
+def test_concurrent_callers_of_one_job_all_fail_without_the_broker(
     broker_house: House, orchestrator: StubOrchestrator
 ) -> None:
     job_id = broker_house.dave.uploaded_job()["id"]
@@ -200,7 +200,7 @@ def test_two_callers_of_one_job_are_both_told_when_the_broker_does_not_take_it(
     assert_heals(broker_house, job_id, orchestrator)
 
 
-def test_without_the_broker_a_bulk_retry_is_answered_at_once_and_works_when_it_returns(
+def test_without_the_broker_a_bulk_retry_is_refused_at_once(
     broker_house: House, callback_secret: str
 ) -> None:
     house, since = broker_house, now()
@@ -220,5 +220,5 @@ def test_without_the_broker_a_bulk_retry_is_answered_at_once_and_works_when_it_r
         (refused, ("refused", "SERVICE_UNAVAILABLE")),
         (started, ("started", None)),
     ):
-        found = {each["job_id"]: (each["outcome"], each["code"]) for each in answer.json()["items"]}
+        found = {item["job_id"]: (item["outcome"], item["code"]) for item in answer.json()["items"]}
         assert found == {job.id: outcome for job in jobs}

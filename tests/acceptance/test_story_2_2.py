@@ -69,7 +69,7 @@ def test_ac1_a_run_of_an_owned_uploaded_job_is_accepted_and_dispatched_exactly_o
     assert alice.job(job_id).json()["status"] == "AUDIO_EXTRACTING"
 
 
-def test_ac1_a_run_of_anothers_job_is_answered_as_if_it_were_not_there_and_dispatches_nothing(
+def test_ac1_a_run_of_another_users_job_is_404_and_dispatches_nothing(
     alice: ApiClient, bob: ApiClient, job_id: str, stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
     answer, nothing = bob.run(job_id), bob.run(str(uuid4()))
@@ -117,7 +117,7 @@ def test_ac2_a_run_of_a_cancelled_job_is_refused_and_dispatches_nothing(
 
 
 @pytest.mark.parametrize("state", WAY)
-def test_ac3_a_run_that_is_repeated_in_any_later_state_is_a_replay_of_the_one_dispatch(
+def test_ac3_a_run_in_any_later_state_replays_the_dispatch(
     state: str,
     alice: ApiClient,
     job_id: str,
@@ -138,7 +138,7 @@ def test_ac3_a_run_that_is_repeated_in_any_later_state_is_a_replay_of_the_one_di
     assert len(orchestrator.requests_for(job_id)) == 1
 
 
-def test_ac4_the_dispatch_holds_the_four_fields_its_id_and_the_idempotency_key(
+def test_ac4_the_dispatch_has_the_four_fields_its_id_and_the_idempotency_key(
     alice: ApiClient, stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
     job = alice.uploaded_job("s3://studio/take one/ä?version=7#end".replace(" ", "%20"))
@@ -155,7 +155,7 @@ def test_ac4_the_dispatch_holds_the_four_fields_its_id_and_the_idempotency_key(
     assert request.headers["content-type"] == "application/json"
 
 
-def test_ac5_a_failed_dispatch_is_a_502_and_leaves_the_job_uploaded_and_free_to_run(
+def test_ac5_a_failed_dispatch_is_a_502_and_the_job_can_be_run_again(
     alice: ApiClient, stack: Stack, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[job_id] = refuse(500)
@@ -172,7 +172,7 @@ def test_ac5_a_failed_dispatch_is_a_502_and_leaves_the_job_uploaded_and_free_to_
     assert keys == [f"run-{job_id}"] * 2
 
 
-def test_ac6_no_log_line_of_a_good_or_a_failed_run_holds_a_secret_or_what_a_caller_wrote(
+def test_ac6_logs_hold_no_secret_and_no_user_input(
     stack: Stack, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
     mark = uuid4().hex
@@ -193,7 +193,7 @@ def test_ac6_no_log_line_of_a_good_or_a_failed_run_holds_a_secret_or_what_a_call
 
 
 @pytest.mark.parametrize("state", WAY)
-def test_finding_high_a_run_outside_uploaded_never_dispatches_even_if_the_record_is_missing(
+def test_finding_high_a_run_outside_uploaded_never_dispatches_even_without_a_claim(
     state: str,
     alice: ApiClient,
     stack: Stack,

@@ -59,7 +59,10 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            named = {each.key: each.value.string_value for each in resource.resource.attributes}
+            named = {
+                attribute.key: attribute.value.string_value
+                for attribute in resource.resource.attributes
+            }
             for scope in resource.scope_spans:
                 self.server.spans += [_plain(span, named["service.name"]) for span in scope.spans]
         self.send_response(200)
@@ -71,14 +74,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _plain(span: Any, service: str) -> dict[str, Any]:
-    values = {each.key: each.value for each in span.attributes}
+    values = {attribute.key: attribute.value for attribute in span.attributes}
     return {
         "service": service,
         "name": span.name,
         "trace": span.trace_id.hex(),
         "id": span.span_id.hex(),
         "parent": span.parent_span_id.hex(),
-        "attributes": {key: each.string_value or each.int_value for key, each in values.items()},
+        "attributes": {key: value.string_value or value.int_value for key, value in values.items()},
         "failed": span.status.code == 2,
         "whole": str(span),
     }
@@ -122,7 +125,7 @@ def handle(traced_stack: Stack, callback_secret: str) -> JobHandle:
     return JobHandle(client, job["id"], callback_secret)
 
 
-def test_one_trace_leads_from_the_editors_call_to_the_post_and_the_callback(
+def test_one_trace_spans_the_editors_call_the_dispatch_and_the_callback(
     handle: JobHandle, receiver: StubOrchestrator, collector: Collector
 ) -> None:
     editors_call = {"traceparent": f"00-{TRACE_ID}-{EDITORS_SPAN}-01"}
@@ -147,7 +150,7 @@ def test_one_trace_leads_from_the_editors_call_to_the_post_and_the_callback(
     assert run["attributes"]["http.response.status_code"] == 202
 
 
-def test_a_dispatch_that_failed_is_a_span_that_failed(
+def test_a_failed_dispatch_is_a_failed_span(
     handle: JobHandle, receiver: StubOrchestrator, collector: Collector
 ) -> None:
     receiver.behaviours[handle.id] = refuse(500)
@@ -159,9 +162,7 @@ def test_a_dispatch_that_failed_is_a_span_that_failed(
     assert spans["POST orchestrator"]["attributes"]["takeone.outcome"] == "refused"
 
 
-def test_no_span_holds_anything_that_a_caller_wrote_or_any_url(
-    handle: JobHandle, collector: Collector
-) -> None:
+def test_spans_hold_no_user_input_and_no_url(handle: JobHandle, collector: Collector) -> None:
     hostile = {
         "traceparent": f"00-{HOSTILE_TRACE_ID}-{EDITORS_SPAN}-01",
         "tracestate": f"vendor={PLANTED}",
@@ -180,12 +181,12 @@ def test_no_span_holds_anything_that_a_caller_wrote_or_any_url(
 
 
 @pytest.mark.parametrize("header", ["garbage", "00-0-0-00", f"00-{'0' * 32}-{'0' * 16}-01", ""])
-def test_a_traceparent_that_is_none_does_no_harm(header: str, handle: JobHandle) -> None:
+def test_an_invalid_traceparent_is_ignored(header: str, handle: JobHandle) -> None:
     answer = handle.client.get("/projects", headers={"traceparent": header})
     assert answer.status_code == 200
 
 
-def test_without_the_setting_nothing_is_traced_and_nothing_imported(
+def test_tracing_is_off_by_default_and_its_exporter_not_imported(
     alice: ApiClient, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     handle = JobHandle.uploaded(alice, callback_secret)

@@ -19,12 +19,6 @@ BASE = {
 EXTRA = {"dispatch_id", "attempt", "reason", "execution_id"}
 
 
-@pytest.fixture
-def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
-    """A job in UPLOADED."""
-    return JobHandle.uploaded(alice, callback_secret)
-
-
 def told(handle: JobHandle) -> list[tuple[Any, ...]]:
     """Each line: what, by whom, from where, to where."""
     names = ("event_type", "actor_type", "prev_status", "new_status")
@@ -37,7 +31,7 @@ def transitions(handle: JobHandle) -> list[tuple[str | None, str]]:
     return [(line["prev_status"], line["new_status"]) for line in lines]
 
 
-def test_a_whole_life_stands_on_the_trail_line_by_line(handle: JobHandle) -> None:
+def test_a_whole_life_is_on_the_trail(handle: JobHandle) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     handle.reported("AUDIO_READY", "TRANSCRIBING")
     handle.reported("TRANSCRIBING", "FAILED", actor_type="system")
@@ -66,7 +60,7 @@ def test_a_whole_life_stands_on_the_trail_line_by_line(handle: JobHandle) -> Non
     assert [old for old, _ in transitions(handle)] == [None, *states[:-1]], "each follows the last"
 
 
-def test_a_line_has_the_fields_of_an_audit_event(handle: JobHandle) -> None:
+def test_an_event_has_the_fields_of_an_audit_event(handle: JobHandle) -> None:
     handle.lead_to("AUDIO_READY")
     job = handle.shown()
     for line in handle.trail():
@@ -78,7 +72,7 @@ def test_a_line_has_the_fields_of_an_audit_event(handle: JobHandle) -> None:
             assert datetime.fromisoformat(time).utcoffset() == datetime.now(UTC).utcoffset()
 
 
-def test_it_says_when_a_step_happened_and_when_it_was_recorded(handle: JobHandle) -> None:
+def test_an_event_has_the_time_it_occurred_and_the_time_it_was_recorded(handle: JobHandle) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     before = datetime.now(UTC)
     handle.reported("AUDIO_READY", occurred_at="2026-01-02T03:04:05.678901+01:00")
@@ -87,7 +81,7 @@ def test_it_says_when_a_step_happened_and_when_it_was_recorded(handle: JobHandle
     assert before <= datetime.fromisoformat(line["recorded_at"]) <= datetime.now(UTC)
 
 
-def test_each_line_bears_the_correlation_id_of_what_caused_it(handle: JobHandle) -> None:
+def test_each_event_has_the_correlation_id_of_its_cause(handle: JobHandle) -> None:
     handle.client.run(handle.id, headers={"X-Request-Id": "run-request"})
     handle.reported("AUDIO_READY", correlation_id="Workflow 7 / step 2")
     handle.client.post(f"/jobs/{handle.id}/cancel", headers={"X-Request-Id": "cancel-request"})
@@ -95,7 +89,7 @@ def test_each_line_bears_the_correlation_id_of_what_caused_it(handle: JobHandle)
     assert ids == [*["run-request"] * 4, "Workflow 7 / step 2", "cancel-request"]
 
 
-def test_a_dispatch_that_is_tried_again_is_told_try_by_try(
+def test_each_attempt_of_a_dispatch_is_on_the_trail(
     handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[handle.id] = in_turn(refuse(500), reset_after_read(), accept())
@@ -134,7 +128,7 @@ def test_the_job_shows_its_dispatch(handle: JobHandle, orchestrator: StubOrchest
     assert (sent["reason"], sent["execution_id"]) == (None, None)
 
 
-def test_it_is_read_in_pages_without_a_gap_or_a_double(handle: JobHandle) -> None:
+def test_pages_have_no_gaps_and_no_duplicates(handle: JobHandle) -> None:
     handle.lead_to("DONE")
     whole = handle.trail()
     assert len(whole) > 7
@@ -169,7 +163,7 @@ def test_a_trail_is_its_owners(handle: JobHandle, bob: ApiClient) -> None:
     assert stranger.events(handle.id).status_code == 401
 
 
-def test_a_replay_of_anything_leaves_no_line(handle: JobHandle) -> None:
+def test_replays_add_no_event(handle: JobHandle) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     body = status_report("FAILED", dispatch_id=handle.shown()["dispatch"]["dispatch_id"])
     handle.send(body)
@@ -182,7 +176,7 @@ def test_a_replay_of_anything_leaves_no_line(handle: JobHandle) -> None:
     assert handle.trail() == before
 
 
-def test_what_is_refused_leaves_no_line(handle: JobHandle) -> None:
+def test_refusals_add_no_event(handle: JobHandle) -> None:
     handle.lead_to("AUDIO_READY")
     before = handle.trail()
     assert handle.report("DONE").status_code == 409
@@ -193,7 +187,7 @@ def test_what_is_refused_leaves_no_line(handle: JobHandle) -> None:
     assert handle.trail() == before
 
 
-def test_no_secret_no_uri_and_no_failure_text_is_on_it(handle: JobHandle) -> None:
+def test_the_trail_holds_no_secret_no_uri_and_no_failure_text(handle: JobHandle) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     handle.reported("AUDIO_READY", artifact_updates={"audio_uri": "s3://quiet/audio"})
     words = {"failure_code": "W-CODE", "failure_message": "w-message", "failed_stage": "w-stage"}

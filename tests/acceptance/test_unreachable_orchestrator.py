@@ -57,7 +57,7 @@ def port_that_takes_no_connection() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
-def test_what_never_got_as_far_as_sending_is_not_started_and_works_once_it_can_be_reached(
+def test_a_failure_before_sending_is_not_started_and_can_be_run_again(
     own_stack: Stack, carol: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
     jobs = {}
@@ -81,7 +81,7 @@ def test_what_never_got_as_far_as_sending_is_not_started_and_works_once_it_can_b
         assert request.dispatch_id == f"run-{job_id}"
 
 
-def test_an_unknown_outcome_is_sent_again_by_itself_to_an_orchestrator_that_deduplicates(
+def test_within_the_idempotency_window_the_sweep_sends_an_unknown_outcome_again(
     own_stack: Stack, carol: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
     job_id = carol.uploaded_job()["id"]
@@ -97,7 +97,7 @@ def test_an_unknown_outcome_is_sent_again_by_itself_to_an_orchestrator_that_dedu
     assert claim["epoch"] == 2
 
 
-def test_a_run_need_not_wait_for_the_sweep_where_the_orchestrator_deduplicates(
+def test_within_the_idempotency_window_a_run_sends_an_unknown_outcome_again_at_once(
     carol: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
     job_id = carol.uploaded_job()["id"]
@@ -108,7 +108,7 @@ def test_a_run_need_not_wait_for_the_sweep_where_the_orchestrator_deduplicates(
     assert ids == [f"run-{job_id}"] * 2
 
 
-def test_a_worker_killed_after_it_began_to_send_leaves_an_unknown_outcome(
+def test_a_worker_killed_while_sending_leaves_an_unknown_outcome(
     own_stack: Stack, carol: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
     job_id = carol.uploaded_job()["id"]

@@ -112,9 +112,7 @@ def codes(calls: Calls) -> list[int]:
     return sorted(call.result(2 * SECONDS).status_code for call in calls)
 
 
-def test_long_polls_of_all_users_leave_half_of_the_slots_to_runs(
-    small: Stack, pool: ThreadPoolExecutor
-) -> None:
+def test_long_polls_leave_half_of_the_slots_to_runs(small: Stack, pool: ThreadPoolExecutor) -> None:
     alice, bob, carol = (User(small, pool, name) for name in ("alice", "bob", "carol"))
     polls = alice.polls(SLOTS) + bob.polls(SLOTS)
     wait_for(small, LONG_POLLS)
@@ -129,7 +127,7 @@ def test_long_polls_of_all_users_leave_half_of_the_slots_to_runs(
     assert {call.result().json()["status"] for call in runs} == {"AUDIO_EXTRACTING"}
 
 
-def test_one_users_long_polls_leave_a_place_for_another_users(
+def test_one_users_long_polls_leave_slots_for_another_users(
     small: Stack, pool: ThreadPoolExecutor
 ) -> None:
     alice, bob = User(small, pool, "alice"), User(small, pool, "bob")
@@ -164,7 +162,7 @@ def test_one_users_runs_leave_slots_for_another_users(
     assert codes(alice.runs(SLOTS // 2)) == [202] * (SLOTS // 2)
 
 
-def test_long_polls_that_hung_up_cost_their_own_user_alone(
+def test_abandoned_long_polls_count_against_their_own_user_only(
     small: Stack, pool: ThreadPoolExecutor
 ) -> None:
     alice, bob = User(small, pool, "alice"), User(small, pool, "bob")

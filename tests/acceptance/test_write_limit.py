@@ -75,7 +75,7 @@ def assert_refused(answer: requests.Response, window_seconds: int) -> None:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_each_change_counts_once_and_past_the_limit_none_is_made(
+def test_each_write_counts_once_and_none_is_made_past_the_limit(
     patient: Stack, callback_secret: str, write: str
 ) -> None:
     client = ApiClient(patient.api_url, f"wants to {write}")
@@ -89,7 +89,7 @@ def test_each_change_counts_once_and_past_the_limit_none_is_made(
 
 
 @pytest.mark.parametrize("last", ["run", "retry"])
-def test_a_replay_is_answered_past_the_limit_and_counts_nothing(
+def test_replays_are_answered_past_the_limit_and_not_counted(
     patient: Stack, callback_secret: str, last: str
 ) -> None:
     client = ApiClient(patient.api_url, f"repeats {last}")
@@ -106,7 +106,7 @@ def test_a_replay_is_answered_past_the_limit_and_counts_nothing(
 
 
 @pytest.mark.parametrize("what", ["project", "job"])
-def test_a_create_under_a_known_key_counts_nothing_and_a_refused_one_keeps_no_key(
+def test_a_create_with_a_known_key_is_not_counted_and_a_refused_one_stores_no_key(
     patient: Stack, callback_secret: str, what: str
 ) -> None:
     client = ApiClient(patient.api_url, f"repeats the create of a {what}")
@@ -124,7 +124,7 @@ def test_a_create_under_a_known_key_counts_nothing_and_a_refused_one_keeps_no_ke
             assert_refused(create("second", name), 3600)
 
 
-def test_an_edit_that_changes_nothing_and_a_delete_that_is_refused_count_nothing(
+def test_an_edit_without_a_change_and_a_refused_delete_are_not_counted(
     patient: Stack, callback_secret: str
 ) -> None:
     client = ApiClient(patient.api_url, "changes nothing")
@@ -136,7 +136,7 @@ def test_an_edit_that_changes_nothing_and_a_delete_that_is_refused_count_nothing
     assert client.delete_job(ids["to delete"]).status_code == 404
 
 
-def test_what_is_refused_anyway_counts_nothing(patient: Stack, callback_secret: str) -> None:
+def test_refused_writes_are_not_counted(patient: Stack, callback_secret: str) -> None:
     client = ApiClient(patient.api_url, "mistaken")
     ids = prepared(client, callback_secret)
     for _ in range(10):
@@ -147,7 +147,7 @@ def test_what_is_refused_anyway_counts_nothing(patient: Stack, callback_secret: 
     assert client.cancel(ids["to cancel"]).status_code == 200
 
 
-def test_the_limit_is_one_for_all_processes_and_each_user_has_their_own(limited: Stack) -> None:
+def test_the_limit_is_per_user_and_shared_by_all_processes(limited: Stack) -> None:
     clients = [ApiClient(web.url, "carol") for web in limited.webs]
     answers = at_once(4 * LIMIT, lambda number: clients[number % 2].create_project())
     codes = sorted(answer.status_code for answer in answers)
@@ -159,7 +159,7 @@ def test_the_limit_is_one_for_all_processes_and_each_user_has_their_own(limited:
     assert dave.run(dave.uploaded_job()["id"]).status_code == 202
 
 
-def test_after_the_time_that_retry_after_names_the_call_is_let_in(limited: Stack) -> None:
+def test_a_call_succeeds_after_the_time_in_retry_after(limited: Stack) -> None:
     erin = ApiClient(limited.api_url, "erin")
     answers = [erin.create_project() for _ in range(LIMIT + 1)]
     assert [answer.status_code for answer in answers] == [201] * LIMIT + [429]
@@ -167,7 +167,7 @@ def test_after_the_time_that_retry_after_names_the_call_is_let_in(limited: Stack
     assert erin.create_project().status_code == 201
 
 
-def test_a_user_appears_in_the_store_as_a_digest(limited: Stack) -> None:
+def test_the_limits_keys_do_not_hold_the_user_name(limited: Stack) -> None:
     frank = ApiClient(limited.api_url, "frank@example.org")
     frank.run(frank.uploaded_job()["id"])
     with limited.redis.client() as client:
@@ -176,7 +176,7 @@ def test_a_user_appears_in_the_store_as_a_digest(limited: Stack) -> None:
     assert not any("frank" in name for name in names)
 
 
-def test_a_store_that_is_away_is_503_with_retry_after(limited: Stack) -> None:
+def test_with_the_store_down_a_write_is_503_with_retry_after(limited: Stack) -> None:
     grace = ApiClient(limited.api_url, "grace")
     job_id = grace.uploaded_job()["id"]
     with paused(limited.redis):
@@ -186,7 +186,7 @@ def test_a_store_that_is_away_is_503_with_retry_after(limited: Stack) -> None:
     assert int(answer.headers["Retry-After"]) >= 1
 
 
-def test_without_the_setting_nothing_is_counted(alice: ApiClient, stack: Stack) -> None:
+def test_without_the_setting_writes_are_not_counted(alice: ApiClient, stack: Stack) -> None:
     assert {alice.create_project().status_code for _ in range(20)} == {201}
     with stack.redis.client() as client:
         assert not list(client.scan_iter(f"{keys.LIMITS}*"))

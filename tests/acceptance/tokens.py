@@ -1,4 +1,4 @@
-"""Tokens, good and forged, and an issuer that publishes its key on the loopback interface."""
+"""Valid and forged tokens, and an issuer that publishes its key on the loopback interface."""
 
 import base64
 import hashlib
@@ -25,13 +25,13 @@ OTHER_RSA_KEY = generate_private_key(public_exponent=65_537, key_size=2_048)
 
 
 def public_pem(key: RSAPrivateKey) -> str:
-    """The public half, as an operator would set it."""
+    """The public key in PEM, as an operator would configure it."""
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return pem.decode()
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """What a good editor's token says; a change to None takes a claim away."""
+    """The claims of a valid editor's token; a change to None removes a claim."""
     good = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -43,13 +43,13 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def signed(algorithm: str, body: dict[str, Any], key: Any = None, **header: Any) -> str:
-    """A token with this body, signed by the issuer's key or by another."""
+    """A token with this body, signed with the issuer's key or with `key`."""
     key = key or (SHARED_KEY if algorithm.startswith("HS") else RSA_KEY)
     return jwt.encode(body, key, algorithm=algorithm, headers={"kid": KEY_ID, **header})
 
 
 def handmade(header: dict[str, Any], body: Any, hmac_key: bytes | None = None) -> str:
-    """A token that no library would make; without a key its signature is empty."""
+    """A token that no library would create; without `hmac_key` its signature is empty."""
     parts = [_base64(json.dumps(part).encode()) for part in (header, body)]
     signature = b""
     if hmac_key is not None:
@@ -73,11 +73,11 @@ class Issuer:
 
     @property
     def url(self) -> str:
-        """Where the keys are."""
+        """The address of the key set."""
         return f"http://{HOST}:{self.port}/jwks.json"
 
     def start(self) -> None:
-        """Publish."""
+        """Serve the keys."""
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -89,7 +89,7 @@ class Issuer:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """It is not read."""
+                """Keep the test output clean."""
 
         self._server = ThreadingHTTPServer((HOST, self.port), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
