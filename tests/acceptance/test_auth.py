@@ -25,6 +25,7 @@ from tests.acceptance.tokens import (
     signed,
 )
 from tests.conftest import NewStack
+from tests.support.behaviours import refuse
 from tests.support.client import ApiClient
 
 JWT_SETTINGS = {
@@ -36,9 +37,9 @@ ALGORITHMS = {"shared key": "HS256", "public key": "RS256", "JWKS": "RS256"}
 
 
 @pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
-    with Issuer() as running:
-        yield running
+def issuer() -> Issuer:
+    """An issuer whose key set is not served yet."""
+    return Issuer()
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +66,8 @@ def urls(
 @pytest.fixture(params=ALGORITHMS)
 def way(request: pytest.FixtureRequest, issuer: Issuer) -> Iterator[str]:
     """Each way to trust the issuer, whose key set is served during the test."""
-    issuer.start()
-    yield str(request.param)
-    issuer.stop()
+    with issuer:
+        yield str(request.param)
 
 
 def projects_status(url: str, token: str) -> int:
@@ -209,19 +209,15 @@ def is_503(answer: requests.Response) -> bool:
 def test_while_the_signing_keys_are_unavailable_calls_are_503(
     issuer: Issuer, urls: dict[str, str], new_stack: NewStack
 ) -> None:
-    good = issuer.answer
+    good = issuer.default
     with new_stack(workers=0, TAKEONE_JWT_JWKS_URL=issuer.url, **JWT_SETTINGS) as fresh:
         carol = ApiClient(fresh.api_url, token=signed("RS256", claims()))
         assert is_503(carol.get("/projects"))
-        issuer.start()
-        try:
-            issuer.answer = (500, b"oops")
+        issuer.default = refuse(500)
+        with issuer:
             assert is_503(carol.get("/projects"))
-            issuer.answer = good
+            issuer.default = good
             wait_until(lambda: carol.get("/projects").status_code == 200, 20, "the keys are loaded")
-        finally:
-            issuer.answer = good
-            issuer.stop()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The command line: the doctor and the showing of jobs, as an operator calls them."""
+"""The command line as an operator uses it: `doctor`, `jobs show`, `hash`, and usage errors."""
 
 import json
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ PRODUCTION = {
 
 
 def states(output: str) -> dict[str, set[str]]:
-    """What the doctor says of each thing: its states."""
+    """The states in the doctor's output, by subject."""
     found: dict[str, set[str]] = {}
     for line in output.splitlines():
         about, _, rest = line.partition("  ")
@@ -35,8 +35,8 @@ def states(output: str) -> dict[str, set[str]]:
 
 
 @pytest.fixture(scope="module")
-def sick_redis(redis_server: RedisServer) -> Iterator[RedisServer]:
-    """A Redis that production must not trust: it evicts, and keeps nothing."""
+def unsafe_redis(redis_server: RedisServer) -> Iterator[RedisServer]:
+    """A Redis that is unsafe for production: it evicts keys, and persists nothing."""
     with redis_server.client() as client:
         client.config_set("maxmemory", "100mb")
         client.config_set("maxmemory-policy", "allkeys-lru")
@@ -61,16 +61,16 @@ def test_the_doctor_passes_a_running_stack_and_dispatches_nothing(
     assert "rename it to TAKEONE_LOG_LEVEL" in ended.stdout
     assert len(orchestrator.requests) == before
     with stack.redis.client() as client:
-        assert not set(client.scan_iter("*doctor*")), "it left its queue behind"
+        assert not set(client.scan_iter("*doctor*")), "the doctor left its queue behind"
 
 
 def test_the_doctor_reports_each_problem_with_advice(
-    sick_redis: RedisServer,
+    unsafe_redis: RedisServer,
 ) -> None:
     settings = {
         **DEVELOPMENT_SETTINGS,
         **PRODUCTION,
-        "TAKEONE_REDIS_URL": sick_redis.database_url(5),
+        "TAKEONE_REDIS_URL": unsafe_redis.database_url(5),
         "TAKEONE_ORCHESTRATOR_URL": f"http://caller:planted@127.0.0.1:{free_port()}/planted",
         "TAKEONE_PUBLIC_URL": "http://localhost:8000",
     }
@@ -79,16 +79,11 @@ def test_the_doctor_reports_each_problem_with_advice(
     found = states(ended.stdout)
     for about in ("store", "workers", "orchestrator", "callback URL"):
         assert "WRONG" in found[about], ended.stdout
-    for said in (
-        "evicts",
-        "set noeviction",
-        "keeps nothing on disk",
-        "appendonly yes",
-        "ConnectionRefusedError",
-        "only this machine's own",
-        "start the Procfile's",
-    ):
-        assert said in ended.stdout  # fmt: skip
+    for text in (
+        "evicts", "set noeviction", "keeps nothing on disk", "appendonly yes",
+        "ConnectionRefusedError", "only this machine's own", "start the Procfile's",
+    ):  # fmt: skip
+        assert text in ended.stdout
     assert "planted" not in ended.stdout + ended.stderr
 
 
@@ -134,16 +129,16 @@ def test_an_argument_that_is_not_utf_8_is_a_usage_error(stack: Stack) -> None:
 
 
 def test_help_lists_every_command() -> None:
-    said = takeone("--help", {}).stdout
+    output = takeone("--help", {}).stdout
     for name in ("doctor", "token", "jobs", "dispatches", "pause", "hash"):
-        assert f"  {name} " in said
+        assert f"  {name} " in output
 
 
 def test_a_request_is_found_in_the_logs_by_its_id(stack: Stack, alice: ApiClient) -> None:
     request_id = "a-request-to-be-found"
     alice.get("/projects", headers={"X-Request-Id": request_id})
     hashed = takeone(f"hash {request_id}", stack.settings).stdout.strip()
-    wait_until(lambda: hashed in stack.webs[0].log(), 10, "the request's line")
+    wait_until(lambda: hashed in stack.webs[0].log(), 10, "the request is logged")
     without = takeone(
         "hash x", {"TAKEONE_REDIS_URL": "redis://127.0.0.1", "TAKEONE_ENV": "production"}
     )

@@ -1,4 +1,4 @@
-"""/console without a browser: what is served, under which policy, and what its files are made of."""
+"""/console without a browser: the files, their headers, and what the scripts must not use."""
 
 import re
 
@@ -19,7 +19,7 @@ POLICY = {
 
 @pytest.fixture
 def visitor(stack: Stack) -> ApiClient:
-    """A caller without a token: the page holds no data."""
+    """A caller without a token: the page itself holds no data."""
     return ApiClient(stack.api_url, token="")
 
 

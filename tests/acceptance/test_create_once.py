@@ -1,4 +1,4 @@
-"""Idempotency-Key on what creates: the same caller, place and key make one project or job."""
+"""Idempotency-Key on POST /projects and POST /projects/{id}/jobs: one key creates one record."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +17,6 @@ MISMATCH = (409, "IDEMPOTENCY_KEY_MISMATCH", None)
 Create = Callable[..., requests.Response]
 
 
-@pytest.fixture
-def editor(stack: Stack) -> ApiClient:
-    """An editor whom no other test knows."""
-    return ApiClient(stack.api_url, f"editor-{uuid4()}")
-
-
 @pytest.fixture(params=["project", "job"])
 def kind(request: pytest.FixtureRequest) -> str:
     """What is created."""
@@ -30,21 +24,26 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def create(kind: str, editor: ApiClient) -> Create:
-    """Create one: `create(key, body, client)`."""
-    path = (
-        f"/projects/{editor.create_project().json()['id']}/jobs" if kind == "job" else "/projects"
-    )
+def path(kind: str, editor: ApiClient) -> str:
+    """Where it is created."""
+    if kind == "project":
+        return "/projects"
+    return f"/projects/{editor.create_project().json()['id']}/jobs"
 
-    def send(key: str | None, body: Any = None, client: ApiClient = editor) -> requests.Response:
+
+@pytest.fixture
+def create(path: str, editor: ApiClient) -> Create:
+    """Create one: `create(key, body)`."""
+
+    def send(key: str | None, body: Any = None) -> requests.Response:
         headers = {} if key is None else {"Idempotency-Key": key}
-        return client.post(path, body or {"name": "One"}, headers=headers)
+        return editor.post(path, body or {"name": "One"}, headers=headers)
 
     return send
 
 
 def listed(editor: ApiClient, kind: str) -> list[str]:
-    """The ids of what the editor has by the name One, oldest first."""
+    """The ids of the editor's records that are named One, oldest first."""
     answer = editor.get("/projects" if kind == "project" else "/jobs?order=asc")
     return [record["id"] for record in answer.json()["items"] if record["name"] == "One"]
 
@@ -142,11 +141,8 @@ def test_printable_ascii_is_a_valid_key(create: Create, key: str) -> None:
 
 @pytest.mark.parametrize("key", [b"", b"x" * 256, "ä".encode(), "ключ".encode(), b"a\tb"])
 def test_an_invalid_key_is_a_400_that_names_the_header(
-    key: bytes, kind: str, stack: Stack, editor: ApiClient
+    key: bytes, kind: str, path: str, stack: Stack, editor: ApiClient
 ) -> None:
-    path = (
-        f"/projects/{editor.create_project().json()['id']}/jobs" if kind == "job" else "/projects"
-    )
     headers: dict[str, str | bytes] = {
         "Authorization": editor.session.headers["Authorization"],
         "Content-Type": "application/json",

@@ -1,4 +1,4 @@
-"""/docs works without the internet: the page and all that it loads come from the service itself."""
+"""/docs without a browser: the page works without the internet."""
 
 import re
 
@@ -19,7 +19,7 @@ def test_the_page_and_everything_it_loads_come_from_the_service(stack: Stack) ->
     loaded += re.findall(r"url: \"([^\"]+)", script)
     assert "/openapi.yaml" in loaded
     for path in loaded:
-        assert re.match(r"/[^/]", path), path  # a path of this host: neither http: nor //elsewhere
+        assert re.match(r"/[^/]", path), path  # a path on this host, not another host
         asset = visitor.call("GET", path)
         assert asset.status_code == 200, path
         assert KINDS[path.rpartition(".")[2]] in asset.headers["Content-Type"], path

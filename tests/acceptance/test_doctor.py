@@ -1,9 +1,10 @@
-"""`takeone doctor` on deployments that are ill, each in one way: what it finds, and what it says to do."""
+"""`takeone doctor` on deployments with one problem each: its findings and its advice."""
 
 import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from devstack.redis_server import RedisServer
 from devstack.stack import DEVELOPMENT_SETTINGS, Stack
 from store import keys
 from store.redis_checks import missing_permissions
-from tests.acceptance.programs import takeone
+from tests.acceptance.programs import TAKEONE, takeone
 from tests.acceptance.test_cli import PRODUCTION
 from tests.acceptance.tokens import Issuer
 from tests.conftest import NewStack
@@ -25,7 +26,7 @@ from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.stores import client_of
 
-# An address of this machine that does not look like one.
+# A loopback address that the settings do not recognise as one.
 MAPPED = f"http://[::ffff:{HOST}]"
 FIVE_SECONDS_AHEAD = (
     'python -c "import time; now = time.time; time.time = lambda: now() + 5; '
@@ -36,7 +37,7 @@ FEW_FILES = "/bin/sh -c 'ulimit -n 1024 && exec python -m cli.main \"$@\"' x"
 
 @pytest.fixture
 def settings(redis_server: RedisServer) -> dict[str, str]:
-    """A development deployment whose other parts are away."""
+    """A development deployment without worker and orchestrator."""
     nowhere = f"http://{HOST}:{free_port()}"
     return {
         **DEVELOPMENT_SETTINGS,
@@ -46,24 +47,20 @@ def settings(redis_server: RedisServer) -> dict[str, str]:
     }
 
 
-def findings(
-    settings: dict[str, str], about: str, program: str = "python -m cli.main"
-) -> list[dict[str, Any]]:
-    """What the doctor finds about one thing."""
+def findings(settings: dict[str, str], about: str, program: str = TAKEONE) -> list[dict[str, Any]]:
+    """What the doctor finds about one subject."""
     return of(all_findings(settings, program), about)
 
 
-def all_findings(
-    settings: dict[str, str], program: str = "python -m cli.main"
-) -> list[dict[str, Any]]:
-    """What the doctor finds, who takes seconds to look."""
+def all_findings(settings: dict[str, str], program: str = TAKEONE) -> list[dict[str, Any]]:
+    """Everything the doctor finds; each problem must come with advice."""
     found: list[dict[str, Any]] = json.loads(takeone("doctor --json", settings, program).stdout)
     assert all(finding["advice"] for finding in found if finding["state"] != "ok")
     return found
 
 
 def of(found: list[dict[str, Any]], about: str) -> list[dict[str, Any]]:
-    """What was found about one thing."""
+    """The findings about one subject."""
     return [finding for finding in found if finding["about"] == about]
 
 
@@ -108,7 +105,7 @@ def test_an_engine_with_a_known_address_needs_no_url(settings: dict[str, str]) -
         "TAKEONE_ORCHESTRATOR_URL": "",
         "TAKEONE_ORCHESTRATOR_WORKFLOW": "arn:aws:states:eu-west-1:123456789012:stateMachine:take",
         "TAKEONE_ORCHESTRATOR_CREDENTIALS": "key:secret",
-        # So that nothing leaves this machine.
+        # No request of the test may leave this machine.
         "TAKEONE_ORCHESTRATOR_USE_PROXIES": "true",
         "HTTPS_PROXY": f"http://{HOST}:{free_port()}",
     }
@@ -138,11 +135,10 @@ def test_the_signing_keys_of_the_issuer_are_checked(
     algorithms: str, settings: dict[str, str]
 ) -> None:
     jwt = {**PRODUCTION, "TAKEONE_ENV": "development", "TAKEONE_JWT_KEY": ""}
-    with Issuer() as issuer:
-        if algorithms:
-            issuer.start()
-        jwt["TAKEONE_JWT_JWKS_URL"] = issuer.url
-        jwt["TAKEONE_JWT_ALGORITHMS"] = algorithms or "RS256"
+    issuer = Issuer()
+    jwt["TAKEONE_JWT_JWKS_URL"] = issuer.url
+    jwt["TAKEONE_JWT_ALGORITHMS"] = algorithms or "RS256"
+    with issuer if algorithms else nullcontext():
         (found,) = findings({**settings, **jwt}, "signing keys")
     assert found["state"] == ("ok" if algorithms == "RS256" else "WRONG")
     expected = {"": "ConnectionError", "RS256": "1 of 1", "ES256": "0 of 1"}
@@ -183,7 +179,7 @@ def test_the_permissions_of_the_redis_user_are_checked(
         client.execute_command("ACL", "SETUSER", "service", "reset", "on", ">planted", *rules)
         found = findings(production, "Redis user")
         client.execute_command("ACL", "DELUSER", "service")
-        assert not set(client.scan_iter("*doctor*")), "it left something behind"
+        assert not set(client.scan_iter("*doctor*")), "the doctor left something behind"
     state = {"too little": "WRONG", "what it needs": "ok"}.get(case, "warning")
     assert (found[0]["state"], found[0]["found"].startswith(expected)) == (state, True), found
 
@@ -246,7 +242,7 @@ def test_a_redis_that_is_nearly_full_is_reported(
 
 
 class Api(BaseHTTPRequestHandler):
-    """Says that it is well; waits for the body of a POST if it buffers."""
+    """Answers health checks; reads the body of a POST before it answers if `buffers`."""
 
     buffers = False
     protocol_version = "HTTP/1.1"
@@ -266,12 +262,12 @@ class Api(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Not needed."""
+        """Keep the test output clean."""
 
 
 @pytest.fixture(params=[True, False], ids=["buffering", "bare"])
 def api(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
-    """The address of an API, and whether a buffering proxy is before it."""
+    """The address of an API, and whether a buffering proxy is in front of it."""
     handler = type("Handler", (Api,), {"buffers": request.param})
     server = ThreadingHTTPServer((HOST, 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()

@@ -1,4 +1,4 @@
-"""One execution, even where the orchestrator forks: the first one that reports is the one that counts."""
+"""The first execution that reports is kept; any other gets 409 EXECUTION_SUPERSEDED."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""docs/takeone.http: made from the specification, and every call in it is one that the service takes."""
+"""docs/takeone.http is generated from the specification, and the service accepts every call in it."""
 
 import re
 from typing import Any
@@ -44,7 +44,7 @@ def test_every_call_of_the_file_succeeds_from_top_to_bottom(
 
 
 def send(stack: Stack, block: str, values: dict[str, str]) -> tuple[str, requests.Response]:
-    """Send one call of the file as an editor's plug-in would; return its name and its answer."""
+    """Send one call of the file as an editor's plug-in would; return its name and the answer."""
 
     def value(match: re.Match[str]) -> str:
         return values[match[1]]

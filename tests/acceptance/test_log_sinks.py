@@ -1,7 +1,4 @@
-"""A stdout that cannot be written to, of real web and worker processes: the work goes on as if it could.
-
-Each kind begins well, goes wrong, and (for most) is put right again.
-"""
+"""Web and worker processes whose stdout cannot be written to: work continues, and lost lines are counted."""
 
 import os
 import subprocess
@@ -39,23 +36,23 @@ class Sink(ABC):
 
     @abstractmethod
     def attach(self, process: Process) -> None:
-        """Send what the process will print here."""
+        """Redirect the output of a process that is not started yet to the sink."""
 
     @abstractmethod
     def fail(self) -> None:
-        """Take no more."""
+        """Accept no more lines."""
 
     @abstractmethod
     def mend(self) -> None:
-        """Take lines again."""
+        """Accept lines again."""
 
     @abstractmethod
     def close(self) -> None:
-        """Remove what was made."""
+        """Remove the sink."""
 
 
 class FullDisk(Sink):
-    """A tmpfs of its own that a file fills up."""
+    """A small tmpfs that a file fills up."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
@@ -64,7 +61,7 @@ class FullDisk(Sink):
         options = ["-t", "tmpfs", "-o", f"size={_SMALL_DISK_BYTES}", "tmpfs", str(self.mount)]
         mounted = subprocess.run(["mount", *options], capture_output=True, check=False)
         if mounted.returncode != 0:
-            pytest.skip("a small disk can be mounted by root only")
+            pytest.skip("only root can mount a small disk")
 
     def attach(self, process: Process) -> None:
         process.log_path = self.mount / process.log_path.name
@@ -88,7 +85,7 @@ class Pipes(Sink):
         super().__init__(directory)
         self.paths: dict[Path, Path] = {}
         self.readers: dict[Path, int] = {}
-        self.lock = threading.Lock()  # of the readers: none is closed while it is waited for
+        self.lock = threading.Lock()  # no reader is closed while select waits for it
         self.reading = True
         self.ended = False
         self.thread = threading.Thread(target=self._copy, daemon=True)
@@ -127,9 +124,9 @@ class Pipes(Sink):
 
 
 class SleepingReader(Pipes):
-    """Pipes that nothing is read from."""
+    """Pipes whose reader stops reading."""
 
-    # The queue in each process holds more lines than are written here.
+    # The queue in each process can hold all lines of this test.
     drops = False
 
     def fail(self) -> None:
@@ -149,7 +146,7 @@ class SleepingReader(Pipes):
 
 
 class GoneReader(Pipes):
-    """Pipes whose reader went away."""
+    """Pipes whose reader has gone."""
 
     def fail(self) -> None:
         with self.lock:
@@ -164,7 +161,7 @@ class GoneReader(Pipes):
 
 
 class Case:
-    """A stack on a sink."""
+    """A stack that logs to a sink."""
 
     def __init__(self, stack: Stack, sink: Sink, metrics_port: int) -> None:
         self.stack, self.sink = stack, sink
@@ -173,7 +170,7 @@ class Case:
         self._metrics[self.worker] = f"http://{HOST}:{metrics_port}/metrics"
 
     def counted(self, process: Process, name: str) -> float:
-        """A number of the process's /metrics."""
+        """The sum of a metric of the process."""
         text = requests.get(self._metrics[process], timeout=10).text
         found = [line for line in text.splitlines() if line.startswith(f"takeone_{name}")]
         return sum(float(line.split()[-1]) for line in found)
@@ -196,7 +193,7 @@ def case(
 
 
 def work(case: Case, orchestrator: StubOrchestrator, secret: str) -> str:
-    """One job, from its project to a callback, each answer as ever; returns its id."""
+    """Lead a new job from its project to a callback with the usual answers; return its id."""
     editor = ApiClient(case.stack.api_url, "erin")
     job_id = str(editor.uploaded_job()["id"])
     run = editor.run(job_id)
@@ -215,9 +212,9 @@ def test_work_continues_and_dropped_lines_are_counted_and_logged(
 ) -> None:
     work(case, orchestrator, callback_secret)
     case.sink.fail()
-    # Enough to fill whatever still takes a line.
+    # Enough to fill every buffer that still accepts a line.
     lost = [work(case, orchestrator, callback_secret) for _ in range(40)]
-    with paused(case.stack.redis):  # the sweep has something to say
+    with paused(case.stack.redis):  # a failing sweep logs
         failed = wait_until(
             lambda: case.counted(case.worker, 'sweeps_total{result="failed"'), 10, "it failed"
         )

@@ -1,4 +1,4 @@
-"""Everything that was written: structured, one line a request and a step, and no caller's words in it."""
+"""The logs of web and worker: structured, one line for each request and step, without user input."""
 
 import json
 from base64 import b64decode
@@ -15,8 +15,9 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance.raw_http import ask, send_bytes
 from tests.conftest import NewStack
-from tests.support import behaviours as told
+from tests.support import behaviours
 from tests.support.client import ApiClient, status_report
+from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.paused import paused_worker
 
@@ -29,18 +30,18 @@ HOST_PASSWORD, HOST_QUERY = f"password-{uuid4().hex}", f"query-{uuid4().hex}"
 
 @dataclass
 class Planted:
-    """Strings that may stand in no log: each is made once, and remembered under its name."""
+    """Unique strings that must not be in any log, by name."""
 
     strings: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, name: str) -> str:
-        """Return the planted string of this name."""
+        """Return the string of this name, and create it if it is new."""
         return self.strings.setdefault(name, f"planted-{name}-{uuid4().hex}")
 
 
 @dataclass(frozen=True)
-class Played:
-    """What was done, and everything that was written meanwhile."""
+class Scenario:
+    """The jobs and requests of the scenario, and everything that was written meanwhile."""
 
     job_ids: list[str]
     planted: Planted
@@ -58,7 +59,7 @@ class Played:
 
 @contextmanager
 def listening_to_events(redis: RedisServer) -> Iterator[list[str]]:
-    """Collect what Celery tells monitors, such as Flower, of its tasks."""
+    """Collect the task events that Celery sends to monitors such as Flower."""
     heard: list[str] = []
 
     def hear(message: dict[str, str]) -> None:
@@ -75,7 +76,7 @@ def listening_to_events(redis: RedisServer) -> Iterator[list[str]]:
 
 
 def message_in_queue(stack: Stack, dave: ApiClient, job_ids: list[str]) -> str:
-    """Run jobs while the worker is paused, and return the first message that waits for it."""
+    """Run jobs while the worker is paused, and return the first message in its queue."""
     with paused_worker(stack.workers[0], stack.redis), stack.redis.client() as client:
         for job_id in job_ids:
             assert dave.run(job_id, headers={"Prefer": "respond-async"}).status_code == 202
@@ -84,8 +85,10 @@ def message_in_queue(stack: Stack, dave: ApiClient, job_ids: list[str]) -> str:
     return str(message)
 
 
-def play(stack: Stack, orchestrator: StubOrchestrator, planted: Planted) -> tuple[list[str], int]:
-    """Good and failed dispatches and bad requests, with a planted string wherever one can stand."""
+def run_scenario(
+    stack: Stack, orchestrator: StubOrchestrator, planted: Planted
+) -> tuple[list[str], int]:
+    """Make successful and failed dispatches and bad requests, with a planted string in every input."""
     url, count = stack.api_url, 0
     dave = ApiClient(url, planted("user"))
     request_id = {"X-Request-Id": planted("request-id")}
@@ -94,12 +97,12 @@ def play(stack: Stack, orchestrator: StubOrchestrator, planted: Planted) -> tupl
     jobs = []
     answer = planted("answer").encode()
     for behaviour in (
-        told.accept(202, answer, after=ACCEPTED_AFTER_MILLISECONDS / 1000),
-        told.refuse(500, answer),
-        told.refuse(504, answer),
-        told.answer(302, answer, {"Location": f"http://127.0.0.1:9/{planted('location')}"}),
-        told.truncated_body(500),
-        told.reset_after_read(),
+        behaviours.accept(202, answer, after=ACCEPTED_AFTER_MILLISECONDS / 1000),
+        behaviours.refuse(500, answer),
+        behaviours.refuse(504, answer),
+        behaviours.answer(302, answer, {"Location": f"http://127.0.0.1:9/{planted('location')}"}),
+        behaviours.truncated_body(500),
+        behaviours.reset_after_read(),
     ):
         job = dave.uploaded_job(f"s3://studio/{planted('video')}.mp4", project=project)
         orchestrator.behaviours[job["id"]] = behaviour
@@ -107,13 +110,13 @@ def play(stack: Stack, orchestrator: StubOrchestrator, planted: Planted) -> tupl
         dave.run(job["id"], headers={**request_id, "Prefer": planted("prefer")})
         jobs.append(job["id"])
         count += 4
-    count += play_callbacks(dave, jobs[0], planted)
-    count += play_bad_requests(url, jobs[0], planted)
+    count += send_callbacks(dave, jobs[0], planted)
+    count += send_bad_requests(url, jobs[0], planted)
     return jobs, count
 
 
-def play_callbacks(dave: ApiClient, job_id: str, planted: Planted) -> int:
-    """Good, repeated, refused and unauthorised callbacks; returns how many."""
+def send_callbacks(dave: ApiClient, job_id: str, planted: Planted) -> int:
+    """Send good, repeated, refused and unauthorised callbacks and two retries; return the number of calls."""
     report = status_report(
         "FAILED",
         event_id=planted("event-id"),
@@ -144,8 +147,8 @@ def play_callbacks(dave: ApiClient, job_id: str, planted: Planted) -> int:
     return 8
 
 
-def play_bad_requests(url: str, job_id: str, planted: Planted) -> int:
-    """Requests that are refused at every stage; returns how many reached the application."""
+def send_bad_requests(url: str, job_id: str, planted: Planted) -> int:
+    """Send requests that are refused at various stages; return how many reached the application."""
     editor: dict[str, str | bytes] = {"Authorization": f"Bearer test:{planted('user')}:editor"}
     as_json = {**editor, "Content-Type": "application/json"}
     requests: list[tuple[str, str, dict[str, str | bytes], bytes | None]] = [
@@ -206,8 +209,8 @@ def play_bad_requests(url: str, job_id: str, planted: Planted) -> int:
 
 
 @pytest.fixture(scope="module")
-def played(new_stack: NewStack, orchestrator: StubOrchestrator) -> Played:
-    """The whole play, once, on a stack whose secrets are planted too."""
+def scenario(new_stack: NewStack, orchestrator: StubOrchestrator) -> Scenario:
+    """The whole scenario, run once on a stack whose secrets are planted too."""
     planted = Planted()
     planted.strings |= {"secret": SECRET, "password": HOST_PASSWORD, "url-query": HOST_QUERY}
     host = orchestrator.url.replace("http://", f"http://operator:{HOST_PASSWORD}@")
@@ -215,18 +218,17 @@ def played(new_stack: NewStack, orchestrator: StubOrchestrator) -> Played:
         TAKEONE_CALLBACK_SECRET=SECRET, TAKEONE_ORCHESTRATOR_URL=f"{host}?key={HOST_QUERY}"
     ) as stack:
         with listening_to_events(stack.redis) as events:
-            job_ids, requests = play(stack, orchestrator, planted)
+            job_ids, requests = run_scenario(stack, orchestrator, planted)
             dave = ApiClient(stack.api_url, planted("user"))
             video = f"s3://studio/{planted('video')}.mp4"
             last = [dave.uploaded_job(video)["id"] for _ in range(2)]
             message = message_in_queue(stack, dave, last)
             (web,), (worker,) = stack.webs, stack.workers
             for job_id in last:
-                about_it = lambda job_id=job_id: of_job(worker.log().splitlines(), job_id)  # noqa: E731
-                wait_until(lambda lines=about_it: lines()[1:], 10, "the last log lines")
+                wait_for_line(worker, "dispatch.accepted", job_id)
                 wait_until(lambda job_id=job_id: job_id in "".join(events), 10, "the last events")
         everything = (web.log().splitlines(), worker.log().splitlines())
-    return Played(job_ids, planted, *everything, events, message, requests + 8)
+    return Scenario(job_ids, planted, *everything, events, message, requests + 8)
 
 
 def of_job(lines: list[str], job_id: str) -> list[dict[str, Any]]:
@@ -236,20 +238,22 @@ def of_job(lines: list[str], job_id: str) -> list[dict[str, Any]]:
 
 
 def test_no_user_input_and_no_secret_is_in_any_log_or_message(
-    played: Played,
+    scenario: Scenario,
 ) -> None:
-    leaked = [name for name, value in played.planted.strings.items() if value in played.everything]
+    leaked = [
+        name for name, value in scenario.planted.strings.items() if value in scenario.everything
+    ]
     assert leaked == []
-    assert len(played.planted.strings) > 40
+    assert len(scenario.planted.strings) > 40
 
 
-def test_every_line_is_json(played: Played) -> None:
-    assert all(json.loads(line)["event"] for line in [*played.web, *played.worker])
+def test_every_line_is_json(scenario: Scenario) -> None:
+    assert all(json.loads(line)["event"] for line in [*scenario.web, *scenario.worker])
 
 
-def test_each_request_has_one_line_with_the_hash_of_its_id(played: Played) -> None:
-    lines = [line for line in map(json.loads, played.web) if line["event"] == "request"]
-    assert len(lines) == played.requests
+def test_each_request_has_one_line_with_the_hash_of_its_id(scenario: Scenario) -> None:
+    lines = [line for line in map(json.loads, scenario.web) if line["event"] == "request"]
+    assert len(lines) == scenario.requests
     for line in lines:
         assert len(line["request"]) == 12
         assert line["route"].startswith("/") or line["route"] == "unmatched"
@@ -259,17 +263,17 @@ def test_each_request_has_one_line_with_the_hash_of_its_id(played: Played) -> No
 
 
 def test_a_run_can_be_traced_by_job_dispatch_and_request_through_web_and_worker(
-    played: Played,
+    scenario: Scenario,
 ) -> None:
-    job_id = played.job_ids[0]
-    runs = [line for line in of_job(played.web, job_id) if line.get("route", "").endswith("/run")]
+    job_id = scenario.job_ids[0]
+    runs = [line for line in of_job(scenario.web, job_id) if line.get("route", "").endswith("/run")]
     assert [line["status"] for line in runs] == [202, 200]
-    assert len({line["request"] for line in runs}) == 1  # the same X-Request-Id, the same hash
-    steps = of_job(played.worker, job_id)
+    assert len({line["request"] for line in runs}) == 1  # the same X-Request-Id has the same hash
+    steps = of_job(scenario.worker, job_id)
     # The worker times the exchange, the web process the whole call, which waited for it.
     exchange, call = steps[1]["milliseconds"], runs[0]["milliseconds"]
     assert ACCEPTED_AFTER_MILLISECONDS <= exchange < call < 50 * ACCEPTED_AFTER_MILLISECONDS
-    # The retry, at the end of the play, goes the same way under its own id.
+    # The retry at the end of the scenario takes the same steps under its own id.
     assert [line["event"] for line in steps] == ["dispatch.sending", "dispatch.accepted"] * 2
     assert steps[2]["dispatch_id"] == steps[3]["dispatch_id"] != f"run-{job_id}"
     for line in [*runs, *steps[:2]]:
@@ -277,8 +281,8 @@ def test_a_run_can_be_traced_by_job_dispatch_and_request_through_web_and_worker(
         assert line["request"] == runs[0]["request"]
 
 
-def test_a_failed_run_is_logged_with_its_outcome_and_http_status(played: Played) -> None:
-    events = [of_job(played.worker, job_id)[-1] for job_id in played.job_ids]
+def test_a_failed_run_is_logged_with_its_outcome_and_http_status(scenario: Scenario) -> None:
+    events = [of_job(scenario.worker, job_id)[-1] for job_id in scenario.job_ids]
     assert [line["event"].removeprefix("dispatch.") for line in events[:3]] == [
         "accepted",
         "refused",
@@ -287,9 +291,9 @@ def test_a_failed_run_is_logged_with_its_outcome_and_http_status(played: Played)
     assert [line["http_status"] for line in events[:3]] == [202, 500, 504]
 
 
-def test_messages_and_celery_events_name_the_dispatch(played: Played) -> None:
-    message = json.loads(played.message)
+def test_messages_and_celery_events_name_the_dispatch(scenario: Scenario) -> None:
+    message = json.loads(scenario.message)
     (job_id, dispatch_id, epoch), options, _ = json.loads(message["body"])
     assert (dispatch_id, epoch, options) == (f"run-{job_id}", 1, {})
     assert message["headers"]["id"] == dispatch_id
-    assert any(dispatch_id in event for event in played.events)
+    assert any(dispatch_id in event for event in scenario.events)

@@ -1,4 +1,4 @@
-"""An operator's ask, release and fail where the orchestrator can be asked: its word comes first."""
+"""An operator's ask, release and fail where the engine can be asked: its answer decides."""
 
 import pytest
 import requests
@@ -16,7 +16,7 @@ REASON = {"reason": "its owner asks"}
 
 @pytest.fixture
 def olga(asking: Stack) -> ApiClient:
-    """An operator."""
+    """An operator of the service with an engine."""
     return ApiClient(asking.api_url, "olga", "operator")
 
 
@@ -25,7 +25,7 @@ def ask(olga: ApiClient, handle: JobHandle) -> requests.Response:
 
 
 def lose(handle: JobHandle, engine: Restate) -> None:
-    """Let the start's outcome become unknown, of an engine that has it and does not say so."""
+    """Make the outcome unknown: the engine has the run, and does not answer."""
     engine.is_deaf = True
     engine.on_start[handle.run_id] = "arrived, and the answer lost"
     assert handle.client.run(handle.id).status_code == 502
@@ -75,7 +75,9 @@ def test_an_ask_sends_a_missing_dispatch_again_under_its_id(
     engine.is_deaf = False
     answer = ask(olga, handle)
     assert answer.status_code == 200, answer.text
-    assert answer.json()["state"] in ("not_found", "running"), "or the sweep has asked just before"
+    assert answer.json()["state"] in ("not_found", "running"), (
+        "running if the sweep asked just before"
+    )
     wait_until(lambda: is_sent(handle), SOON, "it is sent again")
     assert of(handle, engine.executions) == [handle.run_id]
     assert set(of(handle, engine.starts)) == {handle.run_id}
@@ -144,9 +146,9 @@ def test_failing_a_running_job_stops_its_run_before_it_can_be_retried(
     def refusal_of_retry() -> object:
         return refusal(handle.retry("one"))[2]
 
-    still_there = {"reason": "previous_run_active"}
-    wait_until(lambda: refusal_of_retry() == still_there, SOON, "the cancel is told")
-    assert len(of(handle, engine.executions)) == 1, "the engine took the cancel, and runs on"
+    still_active = {"reason": "previous_run_active"}
+    wait_until(lambda: refusal_of_retry() == still_active, SOON, "the cancel is answered")
+    assert len(of(handle, engine.executions)) == 1, "the engine accepted the cancel, but still runs"
     engine.runs[handle.run_id] = "cancelled"
     assert handle.retry("one").status_code == 202
     assert len(of(handle, engine.executions)) == 2

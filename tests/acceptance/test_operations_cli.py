@@ -1,44 +1,37 @@
-"""The operator's commands: the same acts as over HTTP, without the web process."""
+"""The operator's commands, which do the same as the operator API without the web process."""
 
 import json
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
-from tests.acceptance.programs import takeone
+from tests.acceptance.programs import run_program, takeone
 from tests.conftest import NewStack
-from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 
 
 @pytest.fixture(scope="module")
 def service(new_stack: NewStack) -> Iterator[Stack]:
-    """A service of its own: its lists are looked at as a whole."""
+    """A service of its own: the tests look at complete lists."""
     with new_stack() as running:
         yield running
 
 
-@pytest.fixture
-def handle(service: Stack, callback_secret: str) -> JobHandle:
-    """A job in UPLOADED, of an editor whom no other test knows."""
-    return JobHandle.uploaded(ApiClient(service.api_url, f"ed-{uuid4()}"), callback_secret)
-
-
 def lines(service: Stack, arguments: str) -> list[list[str]]:
-    """The words of each line that a command says."""
-    said = takeone(f"jobs {arguments}", service.settings)
-    assert said.returncode == 0, said.stderr
-    return [line.split() for line in said.stdout.splitlines()]
+    """The output of a command that succeeds: the words of each line."""
+    ended = takeone(f"jobs {arguments}", service.settings)
+    assert ended.returncode == 0, ended.stderr
+    return [line.split() for line in ended.stdout.splitlines()]
 
 
 def refused(service: Stack, arguments: str) -> str:
-    said = takeone(f"jobs {arguments}", service.settings)
-    assert (said.returncode, said.stdout) == (1, ""), said.stdout
-    assert "Traceback" not in said.stderr
-    return said.stderr
+    """The error message of a command that fails."""
+    ended = takeone(f"jobs {arguments}", service.settings)
+    assert (ended.returncode, ended.stdout) == (1, ""), ended.stdout
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
 
 
 def test_jobs_are_listed_by_state_age_and_user(service: Stack, handle: JobHandle) -> None:
@@ -69,11 +62,11 @@ def test_jobs_are_listed_by_state_age_and_user(service: Stack, handle: JobHandle
 def test_cancel_and_fail_record_operator_and_reason(service: Stack, handle: JobHandle) -> None:
     handle.lead_to("TRANSCRIBING")
     assert lines(service, f"fail {handle.id} --reason stuck --by olga")[0][1] == "FAILED"
-    said = refused(service, f"fail {handle.id} --reason stuck")
-    assert "FSM_TERMINAL_IMMUTABLE" in said
+    again = f"fail {handle.id} --reason stuck"
+    assert "FSM_TERMINAL_IMMUTABLE" in refused(service, again)
     other = JobHandle.uploaded(handle.client, handle.secret)
     assert lines(service, f"cancel {other.id} --reason gone")[0][1] == "CANCELLED"
-    user = takeone("", {}, program="id -un").stdout.strip()
+    user = run_program("id -un", {}).stdout.strip()
     for job, name, reason in ((handle, "olga", "stuck"), (other, user, "gone")):
         shown = json.loads(takeone(f"jobs show {job.id}", service.settings).stdout)
         acts = [act for act in shown["events"] if act["actor_type"] == "operator"]
@@ -95,7 +88,7 @@ def test_failed_jobs_are_retried_after_a_dry_run(service: Stack, handle: JobHand
     for word in ("started", "replayed"):
         (line,) = lines(service, f"retry --failed-since 1h {only}")
         assert line[:2] == [handle.id, word]
-        wait_until(lambda: handle.dispatch["phase"] == "SENT", 10, "it is taken")
+        wait_until(lambda: handle.dispatch["phase"] == "SENT", 10, "it is sent")
     assert lines(service, f"retry --failed-since 0s {only}") == []
     assert (
         takeone("jobs retry --failed-since 1h --model-profile x", service.settings).returncode == 2

@@ -1,4 +1,4 @@
-"""Lists that a screen needs: GET /jobs, its filters and orders, and paged projects."""
+"""Lists: GET /jobs with its filters and orders, and the pages of projects."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import chain
@@ -12,12 +12,6 @@ from devstack.stack import Stack
 from tests.support.client import ApiClient
 
 Ids = list[str]
-
-
-@pytest.fixture
-def editor(stack: Stack) -> ApiClient:
-    """An editor whom no other test knows."""
-    return ApiClient(stack.api_url, f"editor-{uuid4()}")
 
 
 def page(client: ApiClient, path: str, **query: Any) -> dict[str, Any]:
@@ -38,16 +32,16 @@ def every_page(client: ApiClient, path: str, **query: Any) -> list[Ids]:
         if found["next_cursor"] is None:
             return pages
         cursor = {"cursor": found["next_cursor"]}
-    raise AssertionError("the pages have no end")
+    raise AssertionError("more than 50 pages")
 
 
 def ids(client: ApiClient, **query: Any) -> Ids:
-    """The ids of the caller's jobs, on however many pages."""
+    """The ids of the caller's jobs on all pages."""
     return [*chain(*every_page(client, "/jobs", **query))]
 
 
 def made(client: ApiClient, number: int) -> tuple[list[str], list[str]]:
-    """Make jobs in two projects in turn; return the projects and the jobs, the oldest first."""
+    """Make jobs in two projects alternately; return the projects and the jobs, oldest first."""
     projects = [client.create_project(f"P{number}").json()["id"] for number in range(2)]
     return projects, [client.create_job(projects[n % 2]).json()["id"] for n in range(number)]
 
@@ -146,9 +140,3 @@ def test_projects_are_paged_oldest_first(editor: ApiClient, limit: int) -> None:
     assert [*chain(*pages)] == [project["id"] for project in projects]
     assert len(pages) == -(-4 // limit)
     assert page(editor, "/projects")["items"] == projects
-
-
-def test_a_caller_without_the_editor_role_is_forbidden(stack: Stack) -> None:
-    viewer = ApiClient(stack.api_url, "alice", "viewer")
-    assert viewer.get("/jobs").status_code == 403
-    assert ApiClient(stack.api_url, token="").get("/jobs").status_code == 401

@@ -1,16 +1,14 @@
-"""What production refuses: to start with anything missing or unsafe, and to be ready on a bad store."""
+"""Production: refuses to start with missing or unsafe settings, and is not ready on an unsafe store."""
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
-from devstack.ports import free_port
-from devstack.processes import ROOT, clean_environment
 from devstack.redis_server import RedisServer
 from devstack.stack import Stack, procfile_command
 from devstack.waiting import wait_until
+from tests.acceptance.programs import run_program
 from tests.acceptance.raw_http import of
 from tests.acceptance.tokens import AUDIENCE, ISSUER, SHARED_KEY, claims, signed
 from tests.conftest import NewStack
@@ -54,21 +52,21 @@ REFUSED: dict[str, tuple[dict[str, str | None], set[str]]] = {
         {"TAKEONE_CALLBACK_SECRET": f"{PLANTED}-callback-secret,short"},
         {"CALLBACK_SECRET"},
     ),
-    "no callback secret but commas": ({"TAKEONE_CALLBACK_SECRET": " , "}, {"CALLBACK_SECRET"}),
-    "tokens without signature": ({"TAKEONE_JWT_ALGORITHMS": "HS256,none"}, {"JWT_ALGORITHMS"}),
+    "only commas as callback secret": ({"TAKEONE_CALLBACK_SECRET": " , "}, {"CALLBACK_SECRET"}),
+    "unsigned tokens": ({"TAKEONE_JWT_ALGORITHMS": "HS256,none"}, {"JWT_ALGORITHMS"}),
     "two sources of keys": (
         {"TAKEONE_JWT_JWKS_URL": f"https://{PLANTED}.example/"},
         {"JWT_KEY", "JWT_JWKS_URL"},
     ),
-    "shared keys from a public place": (
+    "a shared key algorithm with a JWKS URL": (
         {"TAKEONE_JWT_KEY": None, "TAKEONE_JWT_JWKS_URL": f"https://{PLANTED}.example/"},
         {"JWT_ALGORITHMS"},
     ),
-    "an orchestrator that is no URL": (
+    "an orchestrator that is not an http URL": (
         {"TAKEONE_ORCHESTRATOR_URL": f"ftp://user:{PLANTED}@orchestrator.example"},
         {"ORCHESTRATOR_URL"},
     ),
-    "numbers that are none": (
+    "invalid numbers": (
         {"TAKEONE_RUN_WAIT_SECONDS": PLANTED, "TAKEONE_UNKNOWN_HOLD_SECONDS": "-1"},
         {"RUN_WAIT_SECONDS", "UNKNOWN_HOLD_SECONDS"},
     ),
@@ -83,50 +81,32 @@ REFUSED: dict[str, tuple[dict[str, str | None], set[str]]] = {
 }
 
 
-def start(kind: str, changes: Mapping[str, str | None]) -> tuple[int, str]:
-    """Run a process of the Procfile with these changes to complete settings.
-
-    Returns its exit code and what it said; raises if it has not ended after a while.
-    """
-    settings = {name: value for name, value in {**COMPLETE, **changes}.items() if value is not None}
-    ended = subprocess.run(
-        ["/bin/sh", "-c", f"exec {procfile_command(kind)}"],
-        cwd=ROOT,
-        env=clean_environment({**settings, "PORT": str(free_port())}),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=20,
-        check=False,
-        text=True,
-    )
-    return ended.returncode, ended.stdout
-
-
 @pytest.mark.parametrize(
     ("kind", "changes", "names"),
     [
         *(pytest.param("web", *REFUSED[case], id=f"web: {case}") for case in REFUSED),
         ("worker", dict.fromkeys(COMPLETE), {"REDIS_URL", "PUBLIC_URL", "ORCHESTRATOR_URL"}),
-        ("worker", *REFUSED["an orchestrator that is no URL"]),
+        ("worker", *REFUSED["an orchestrator that is not an http URL"]),
     ],
 )
 def test_a_process_refuses_to_start_and_names_the_wrong_settings_without_their_values(
     kind: str, changes: dict[str, str | None], names: set[str]
 ) -> None:
-    code, said = start(kind, changes)
-    assert code != 0
-    assert "refuses to start" in said
-    assert {name for name in names if f"TAKEONE_{name}" not in said} == set()
-    assert PLANTED not in said
-    assert "Traceback" not in said
+    settings = {name: value for name, value in {**COMPLETE, **changes}.items() if value is not None}
+    ended = run_program(procfile_command(kind), {**settings, "PORT": "0"})
+    output = ended.stdout + ended.stderr
+    assert ended.returncode != 0
+    assert "refuses to start" in output
+    assert {name for name in names if f"TAKEONE_{name}" not in output} == set()
+    assert PLANTED not in output
+    assert "Traceback" not in output
 
 
 @pytest.fixture(scope="module")
 def production(
     new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory, orchestrator: StubOrchestrator
 ) -> Iterator[Stack]:
-    """A stack as in production, on a Redis that keeps what it is told."""
+    """A stack with production settings, on a durable Redis."""
     settings = {
         **COMPLETE,
         "TAKEONE_JWT_KEY": SHARED_KEY,
@@ -177,7 +157,7 @@ GOOD = {"appendonly": "yes", "save": "", "maxmemory": "0", "maxmemory-policy": "
 
 @pytest.fixture
 def configure(production: Stack) -> Iterator[Configure]:
-    """Change the store's configuration for one test."""
+    """Changes the store's configuration for one test."""
 
     def to(settings: Mapping[str, str]) -> None:
         with production.redis.client() as client:

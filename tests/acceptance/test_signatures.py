@@ -1,4 +1,4 @@
-"""Signed dispatches and signed callbacks, as Standard Webhooks has them, over real HTTP."""
+"""Signed dispatches and callbacks, by the Standard Webhooks specification."""
 
 import json
 from collections.abc import Iterator
@@ -24,26 +24,20 @@ OLD, NEW, FOREIGN = (f"whsec_{letter * 40}" for letter in "bcd")
 
 @pytest.fixture(scope="module")
 def receiver() -> Iterator[StubOrchestrator]:
-    """The orchestrator of `signing_stack`."""
+    """The orchestrator of `service`."""
     with StubOrchestrator() as stub:
         yield stub
 
 
 @pytest.fixture(scope="module")
-def signing_stack(new_stack: NewStack, receiver: StubOrchestrator) -> Iterator[Stack]:
-    """A service in the middle of a rotation: the new secret signs, the old one is still valid."""
+def service(new_stack: NewStack, receiver: StubOrchestrator) -> Iterator[Stack]:
+    """A service during a rotation: the new secret signs, the old one is still accepted."""
     with new_stack(
         TAKEONE_ORCHESTRATOR_URL=receiver.url,
         TAKEONE_ORCHESTRATOR_CANCEL_URL=f"{receiver.url}/cancelled",
         TAKEONE_SIGNING_SECRET=f"{NEW},{OLD}",
     ) as running:
         yield running
-
-
-@pytest.fixture
-def handle(signing_stack: Stack, callback_secret: str) -> JobHandle:
-    """A job in UPLOADED."""
-    return JobHandle.uploaded(ApiClient(signing_stack.api_url), callback_secret)
 
 
 def signature(body: bytes, secret: str = NEW, seconds_ago: float = 0) -> dict[str, str]:
@@ -64,12 +58,12 @@ def post(url: str, job_id: str, body: bytes, headers: dict[str, str]) -> request
 
 
 def report(status: str = "AUDIO_READY") -> bytes:
-    """A callback's body, with white space that parsing and writing again would lose."""
+    """A callback's body, with white space that would be lost if the body were parsed and rewritten."""
     return json.dumps(status_report(status), indent=3).encode()
 
 
 def verified(request: Any) -> str:
-    """The webhook-id of a request whose signature is the first secret's."""
+    """Verify the request's signature with the first secret; return its webhook-id."""
     Webhook(NEW).verify(request.body, request.headers)
     return str(request.headers["webhook-id"])
 
@@ -98,20 +92,20 @@ def test_a_cancel_notification_is_signed(handle: JobHandle, receiver: StubOrches
     handle.lead_to("AUDIO_EXTRACTING")
     assert handle.client.cancel(handle.id).status_code == 200
     receiver.wait_for_requests(handle.id, 2)
-    told = receiver.requests_for(handle.id)[1]
-    assert verified(told) == told.dispatch_id
-    assert told.path.endswith("/cancelled")
-    openapi.check_webhook("cancel", told.json, told.headers)
+    notification = receiver.requests_for(handle.id)[1]
+    assert verified(notification) == notification.dispatch_id
+    assert notification.path.endswith("/cancelled")
+    openapi.check_webhook("cancel", notification.json, notification.headers)
 
 
 @pytest.mark.parametrize("secret", [OLD, NEW])
 def test_a_signed_callback_needs_no_shared_secret(
-    secret: str, handle: JobHandle, signing_stack: Stack
+    secret: str, handle: JobHandle, service: Stack
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     body = report()
-    first = post(signing_stack.api_url, handle.id, body, signature(body, secret))
-    again = post(signing_stack.api_url, handle.id, body, signature(body, secret))
+    first = post(service.api_url, handle.id, body, signature(body, secret))
+    again = post(service.api_url, handle.id, body, signature(body, secret))
     assert (first.status_code, again.status_code) == (204, 200)
     assert again.json()["replayed"] is True
     assert handle.status == "AUDIO_READY"
@@ -123,7 +117,7 @@ def test_an_unsigned_callback_with_the_shared_secret_is_accepted(handle: JobHand
 
 
 def test_a_wrong_signature_is_refused_even_with_the_right_shared_secret(
-    handle: JobHandle, signing_stack: Stack
+    handle: JobHandle, service: Stack
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     before, body = handle.everything(), report()
@@ -139,19 +133,19 @@ def test_a_wrong_signature_is_refused_even_with_the_right_shared_secret(
     ]
     for headers in wrong:
         for secret in ({}, {"X-Callback-Secret": handle.secret}):
-            answer = post(signing_stack.api_url, handle.id, body, {**headers, **secret})
+            answer = post(service.api_url, handle.id, body, {**headers, **secret})
             assert answer.status_code == 401, headers
             assert answer.json()["code"] == "UNAUTHORIZED"
     assert handle.everything() == before
 
 
-def test_the_signature_is_checked_before_the_body(handle: JobHandle, signing_stack: Stack) -> None:
+def test_the_signature_is_checked_before_the_body(handle: JobHandle, service: Stack) -> None:
     for body in (b"{not json", b"\xff\xfe", b""):
-        answer = post(signing_stack.api_url, handle.id, body, signature(b"{}"))
+        answer = post(service.api_url, handle.id, body, signature(b"{}"))
         assert answer.status_code == 401
-    answer = post(signing_stack.api_url, handle.id, b"{not json", signature(b"{not json"))
+    answer = post(service.api_url, handle.id, b"{not json", signature(b"{not json"))
     assert answer.status_code == 400
-    answer = post(signing_stack.api_url, handle.id, b"x" * 100_000, signature(b"{}"))
+    answer = post(service.api_url, handle.id, b"x" * 100_000, signature(b"{}"))
     assert answer.status_code == 413
 
 
@@ -166,13 +160,13 @@ def test_without_a_signing_secret_nothing_is_signed_and_signatures_are_not_accep
 
 
 def test_logs_hold_no_signing_secret_and_no_signature(
-    handle: JobHandle, signing_stack: Stack, receiver: StubOrchestrator
+    handle: JobHandle, service: Stack, receiver: StubOrchestrator
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     (request,) = receiver.requests_for(handle.id)
-    worker = signing_stack.workers[0]
-    wait_until(lambda: handle.run_id in worker.log(), 30, "the worker's line about the dispatch")
-    for process in signing_stack.processes:
+    worker = service.workers[0]
+    wait_until(lambda: handle.run_id in worker.log(), 30, "the worker logs the dispatch")
+    for process in service.processes:
         logged = Path(process.log_path).read_text()
         for secret in (NEW, OLD, NEW.removeprefix("whsec_"), request.headers["webhook-signature"]):
             assert secret not in logged

@@ -1,4 +1,4 @@
-"""Store or broker stopped or gone: quick answers, nothing claimed for good, and it heals by itself."""
+"""Store or broker stopped or killed: quick answers, no lasting claims, and recovery without help."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +12,13 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance import stored
 from tests.conftest import NewStack
-from tests.support import behaviours as told
+from tests.support.behaviours import accept
 from tests.support.client import ApiClient, now, status_report
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
 
 MOST_SECONDS = 3.0
-HEAL_SECONDS = 15.0
+RECOVERY_SECONDS = 15.0
 CALLERS, FAILED = 24, 6
 EVERY_OTHER_ROUTE: dict[str, Callable[[ApiClient, str, str], requests.Response]] = {
     "create project": lambda dave, job_id, secret: dave.create_project(),
@@ -45,29 +45,29 @@ EVERY_OTHER_ROUTE: dict[str, Callable[[ApiClient, str, str], requests.Response]]
 
 
 @dataclass(frozen=True)
-class House:
-    """A stack with a Redis that may be harmed, and an editor of it."""
+class Setup:
+    """A stack, the Redis that a test stops, and an editor."""
 
     stack: Stack
-    harmed: RedisServer
+    faulty: RedisServer
     dave: ApiClient
 
 
 @pytest.fixture(scope="module")
-def store_house(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The store, which is the broker too, may be harmed; it keeps its data when it is killed."""
+def own_store(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    """A test stops the store, which is the broker too; it keeps its data when it is killed."""
     directory = tmp_path_factory.mktemp("redis")
     redis = RedisServer(directory, append_only=True, appendfsync="always")
     with redis, new_stack(redis=redis) as stack:
-        yield House(stack, redis, ApiClient(stack.api_url, "dave"))
+        yield Setup(stack, redis, ApiClient(stack.api_url, "dave"))
 
 
 @pytest.fixture(scope="module")
-def broker_house(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The broker is a Redis of its own, and may be harmed."""
+def own_broker(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    """A test stops the broker, which is a separate Redis."""
     broker = RedisServer(tmp_path_factory.mktemp("broker"))
     with broker, new_stack(TAKEONE_BROKER_URL=broker.url) as stack:
-        yield House(stack, broker, ApiClient(stack.api_url, "dave"))
+        yield Setup(stack, broker, ApiClient(stack.api_url, "dave"))
 
 
 STOP_AND_GO = {
@@ -84,35 +84,37 @@ def assert_unavailable(answer: requests.Response, *codes: int) -> None:
     assert answer.json().keys() - {"details"} == {"code", "message"}
 
 
-def assert_heals(house: House, job_id: str, orchestrator: StubOrchestrator) -> None:
-    """The same run works again, without help, and was posted once in all."""
+def assert_recovers(setup: Setup, job_id: str, orchestrator: StubOrchestrator) -> None:
+    """A run works again without help, and was posted once in total."""
     wait_until(
-        lambda: house.dave.run(job_id).status_code in (200, 202), HEAL_SECONDS, "a run works again"
+        lambda: setup.dave.run(job_id).status_code in (200, 202),
+        RECOVERY_SECONDS,
+        "a run works again",
     )
-    assert house.dave.job(job_id).json()["status"] == "AUDIO_EXTRACTING"
+    assert setup.dave.job(job_id).json()["status"] == "AUDIO_EXTRACTING"
     assert len(orchestrator.requests_for(job_id)) == 1
-    ready = house.dave.call("GET", "/readyz")
+    ready = setup.dave.call("GET", "/readyz")
     assert ready.status_code == 200, ready.text
 
 
 @pytest.mark.parametrize("fault", STOP_AND_GO)
 def test_without_the_store_every_route_is_503_until_it_returns(
-    fault: str, store_house: House, orchestrator: StubOrchestrator, callback_secret: str
+    fault: str, own_store: Setup, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
-    house, (stop, go) = store_house, STOP_AND_GO[fault]
-    jobs = [house.dave.uploaded_job()["id"] for _ in range(CALLERS)]
-    stop(house.harmed)
+    setup, (stop, go) = own_store, STOP_AND_GO[fault]
+    jobs = [setup.dave.uploaded_job()["id"] for _ in range(CALLERS)]
+    stop(setup.faulty)
     try:
         with ThreadPoolExecutor(CALLERS + len(EVERY_OTHER_ROUTE)) as callers:
-            runs = list(callers.map(house.dave.run, jobs))
+            runs = list(callers.map(setup.dave.run, jobs))
             others = {
-                name: callers.submit(call, house.dave, jobs[0], callback_secret)
+                name: callers.submit(call, setup.dave, jobs[0], callback_secret)
                 for name, call in EVERY_OTHER_ROUTE.items()
             }
-        health = house.dave.call("GET", "/healthz")
-        readiness = house.dave.call("GET", "/readyz")
+        health = setup.dave.call("GET", "/healthz")
+        readiness = setup.dave.call("GET", "/readyz")
     finally:
-        go(house.harmed)
+        go(setup.faulty)
     for answer in runs:
         assert_unavailable(answer, 502)
     for future in others.values():
@@ -121,37 +123,37 @@ def test_without_the_store_every_route_is_503_until_it_returns(
     assert health.elapsed.total_seconds() < 1
     assert_unavailable(readiness)
     assert "store" in readiness.json()["message"]
-    for job_id in jobs[1:]:  # the first one was cancelled, or was to be
-        assert_heals(house, job_id, orchestrator)
+    for job_id in jobs[1:]:  # the first one may be cancelled
+        assert_recovers(setup, job_id, orchestrator)
 
 
 @pytest.mark.parametrize("fault", STOP_AND_GO)
 def test_losing_the_store_while_a_run_waits_is_a_503_and_keeps_the_dispatch(
-    fault: str, store_house: House, orchestrator: StubOrchestrator
+    fault: str, own_store: Setup, orchestrator: StubOrchestrator
 ) -> None:
-    house, (stop, go) = store_house, STOP_AND_GO[fault]
-    job_id = house.dave.uploaded_job()["id"]
-    orchestrator.behaviours[job_id] = told.accept(after=0.3)
+    setup, (stop, go) = own_store, STOP_AND_GO[fault]
+    job_id = setup.dave.uploaded_job()["id"]
+    orchestrator.behaviours[job_id] = accept(after=0.3)
     with ThreadPoolExecutor(1) as callers:
-        run = callers.submit(house.dave.run, job_id)
+        run = callers.submit(setup.dave.run, job_id)
         orchestrator.wait_for_requests(job_id)
-        stop(house.harmed)
+        stop(setup.faulty)
         try:
             assert_unavailable(run.result())
         finally:
-            go(house.harmed)
-    sent = lambda: house.dave.job(job_id).json().get("status") == "AUDIO_EXTRACTING"  # noqa: E731
-    wait_until(sent, HEAL_SECONDS, "the worker settles what it posted")
-    replay = house.dave.run(job_id)
+            go(setup.faulty)
+    sent = lambda: setup.dave.job(job_id).json().get("status") == "AUDIO_EXTRACTING"  # noqa: E731
+    wait_until(sent, RECOVERY_SECONDS, "the worker settles the dispatch")
+    replay = setup.dave.run(job_id)
     assert (replay.status_code, replay.json()["replayed"]) == (200, True)
     assert len(orchestrator.requests_for(job_id)) == 1
 
 
 def test_with_a_separate_broker_a_second_run_is_a_replay(
-    broker_house: House, orchestrator: StubOrchestrator
+    own_broker: Setup, orchestrator: StubOrchestrator
 ) -> None:
-    job_id = broker_house.dave.uploaded_job()["id"]
-    first, second = broker_house.dave.run(job_id), broker_house.dave.run(job_id)
+    job_id = own_broker.dave.uploaded_job()["id"]
+    first, second = own_broker.dave.run(job_id), own_broker.dave.run(job_id)
     assert (first.status_code, second.status_code) == (202, 200)
     assert first.json()["status"] == second.json()["status"] == "AUDIO_EXTRACTING"
     (request,) = orchestrator.requests_for(job_id)
@@ -160,19 +162,19 @@ def test_with_a_separate_broker_a_second_run_is_a_replay(
 
 @pytest.mark.parametrize("fault", STOP_AND_GO)
 def test_without_the_broker_a_run_fails_at_once_and_claims_nothing(
-    fault: str, broker_house: House, orchestrator: StubOrchestrator
+    fault: str, own_broker: Setup, orchestrator: StubOrchestrator
 ) -> None:
-    house, (stop, go) = broker_house, STOP_AND_GO[fault]
-    jobs = [house.dave.uploaded_job()["id"] for _ in range(CALLERS)]
-    stop(house.harmed)
+    setup, (stop, go) = own_broker, STOP_AND_GO[fault]
+    jobs = [setup.dave.uploaded_job()["id"] for _ in range(CALLERS)]
+    stop(setup.faulty)
     try:
         with ThreadPoolExecutor(CALLERS) as callers:
-            runs = list(callers.map(house.dave.run, jobs))
-        claims = [stored.claim(house.stack.redis, job_id) for job_id in jobs]
-        readiness = house.dave.call("GET", "/readyz")
-        others = [house.dave.job(jobs[0]), house.dave.create_project(), house.dave.get("/projects")]
+            runs = list(callers.map(setup.dave.run, jobs))
+        claims = [stored.claim(setup.stack.redis, job_id) for job_id in jobs]
+        readiness = setup.dave.call("GET", "/readyz")
+        others = [setup.dave.job(jobs[0]), setup.dave.create_project(), setup.dave.get("/projects")]
     finally:
-        go(house.harmed)
+        go(setup.faulty)
     for answer in runs:
         assert_unavailable(answer, 502)
     assert claims == [None] * CALLERS
@@ -180,40 +182,40 @@ def test_without_the_broker_a_run_fails_at_once_and_claims_nothing(
     assert "broker" in readiness.json()["message"]
     assert [answer.status_code for answer in others] == [200, 201, 200]
     for job_id in jobs:
-        assert_heals(house, job_id, orchestrator)
+        assert_recovers(setup, job_id, orchestrator)
 
 
 def test_concurrent_callers_of_one_job_all_fail_without_the_broker(
-    broker_house: House, orchestrator: StubOrchestrator
+    own_broker: Setup, orchestrator: StubOrchestrator
 ) -> None:
-    job_id = broker_house.dave.uploaded_job()["id"]
-    broker_house.harmed.pause()
+    job_id = own_broker.dave.uploaded_job()["id"]
+    own_broker.faulty.pause()
     try:
         with ThreadPoolExecutor(4) as callers:
-            runs = list(callers.map(broker_house.dave.run, [job_id] * 4))
+            runs = list(callers.map(own_broker.dave.run, [job_id] * 4))
     finally:
-        broker_house.harmed.resume()
+        own_broker.faulty.resume()
     for answer in runs:
         assert_unavailable(answer, 502)
         reason = answer.json().get("details", {}).get("reason", "not_started")
         assert reason == "not_started"
-    assert_heals(broker_house, job_id, orchestrator)
+    assert_recovers(own_broker, job_id, orchestrator)
 
 
 def test_without_the_broker_a_bulk_retry_is_refused_at_once(
-    broker_house: House, callback_secret: str
+    own_broker: Setup, callback_secret: str
 ) -> None:
-    house, since = broker_house, now()
-    jobs = [JobHandle.uploaded(house.dave, callback_secret) for _ in range(FAILED)]
+    setup, since = own_broker, now()
+    jobs = [JobHandle.uploaded(setup.dave, callback_secret) for _ in range(FAILED)]
     for job in jobs:
         job.lead_to("AUDIO_EXTRACTING").reported("FAILED")
-    olga = ApiClient(house.stack.api_url, "olga", "operator", timeout_seconds=60)
+    olga = ApiClient(setup.stack.api_url, "olga", "operator", timeout_seconds=60)
     body = {"failed_since": since, "model_profile": "standard", "reason": "the broker was away"}
-    house.harmed.pause()
+    setup.faulty.pause()
     try:
         refused = olga.post("/operations/retries", body)
     finally:
-        house.harmed.resume()
+        setup.faulty.resume()
     assert refused.elapsed.total_seconds() < MOST_SECONDS
     started = olga.post("/operations/retries", body)
     for answer, outcome in (

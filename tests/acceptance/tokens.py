@@ -4,16 +4,16 @@ import base64
 import hashlib
 import hmac
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from devstack.ports import HOST, free_port
+from devstack.ports import HOST
+from tests.support.behaviours import answer
+from tests.support.orchestrator import StubOrchestrator
 
 ISSUER = "https://issuer.example/"
 AUDIENCE = "take-one"
@@ -61,48 +61,15 @@ def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-class Issuer:
-    """Publishes its keys at `url` while it runs; `answer` is (status, body)."""
+class Issuer(StubOrchestrator):
+    """An HTTP server that publishes the keys while it runs; `default` is how it answers."""
 
     def __init__(self) -> None:
-        self.port = free_port()
         jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY.public_key()))
         keys = {"keys": [{**jwk, "kid": KEY_ID, "use": "sig", "alg": "RS256"}]}
-        self.answer = (200, json.dumps(keys).encode())
-        self._server: ThreadingHTTPServer | None = None
+        super().__init__(answer(200, json.dumps(keys).encode()))
 
     @property
     def url(self) -> str:
         """The address of the key set."""
         return f"http://{HOST}:{self.port}/jwks.json"
-
-    def start(self) -> None:
-        """Serve the keys."""
-        issuer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, body = issuer.answer
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """Keep the test output clean."""
-
-        self._server = ThreadingHTTPServer((HOST, self.port), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def stop(self) -> None:
-        """Refuse connections."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
