@@ -198,15 +198,18 @@ def test_an_invalid_query_is_a_400_that_names_the_parameter(
     assert json.loads(answer.body)["details"].keys() == {query.partition("=")[0]}
 
 
-@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "DELETE"])
 @pytest.mark.parametrize(
-    "route", [route for route in ROUTES if route not in ("/docs", "/openapi.json")]
+    ("method", "route"),
+    [
+        (method, route)
+        for route, methods in ROUTES.items()
+        for method in sorted(methods - {"HEAD"})
+        if route not in ("/docs", "/openapi.json")
+    ],
 )
 def test_an_unknown_query_parameter_is_a_400_that_names_it(
     method: str, route: str, stack: Stack, job_id: str, callback_secret: str
 ) -> None:
-    if method not in ROUTES[route]:
-        pytest.skip("the route does not have this method")
     alice = ApiClient(stack.api_url)
     target = route.format(job=job_id, project=alice.job(job_id).json()["project_id"])
     headers = {**EDITOR, "X-Callback-Secret": callback_secret}

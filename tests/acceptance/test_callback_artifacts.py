@@ -68,18 +68,14 @@ def test_a_failure_is_shown_as_the_orchestrator_reported_it(handle: JobHandle) -
     assert handle.shown()["failure"] == expected
 
 
-def test_failure_fields_are_optional(handle: JobHandle) -> None:
-    handle.reported("FAILED")
-    assert handle.shown()["failure"] == {"code": None, "message": None, "stage": None}
-
-
 def test_failure_fields_of_a_step_that_did_not_fail_are_ignored(handle: JobHandle) -> None:
     handle.reported("AUDIO_READY", failure_code="ASR", failure_message="x", failed_stage="y")
     assert handle.shown()["failure"] is None
 
 
-def test_artifacts_of_a_failure_are_kept(handle: JobHandle) -> None:
+def test_a_failure_needs_no_details_and_its_artifacts_are_kept(handle: JobHandle) -> None:
     handle.reported("FAILED", artifact_updates={"audio_uri": "s3://a"})
+    assert handle.shown()["failure"] == {"code": None, "message": None, "stage": None}
     assert handle.shown()["manifest"]["audio_uri"] == "s3://a"
 
 
@@ -103,15 +99,11 @@ def test_values_at_the_limits_are_accepted(handle: JobHandle, fields: dict[str, 
     ("fields", "wrong"),
     [
         ({"event_id": "e" * 129}, "event_id"),
-        ({"event_id": ""}, "event_id"),
-        ({"event_id": 7}, "event_id"),
         ({"correlation_id": "c" * 129}, "correlation_id"),
-        ({"correlation_id": ""}, "correlation_id"),
         ({"execution_id": "x" * 129}, "execution_id"),
         ({"execution_id": ""}, "execution_id"),
         ({"actor_type": "editor"}, "actor_type"),
         ({"status": "READY"}, "status"),
-        ({"status": None}, "status"),
         ({"occurred_at": "2026-05-04T10:00:00"}, "occurred_at"),
         ({"occurred_at": "2026-05-04"}, "occurred_at"),
         ({"occurred_at": "9999-05-04T10:00:00Z"}, "occurred_at"),
@@ -129,7 +121,6 @@ def test_values_at_the_limits_are_accepted(handle: JobHandle, fields: dict[str, 
         ({"artifact_updates": {"exports": ["s3://e"] * 65}}, "artifact_updates"),
         ({"artifact_updates": {"deep": {"er": 1}}}, "artifact_updates"),
         ({"artifact_updates": {f"key{n}": "u" for n in range(65)}}, "artifact_updates"),
-        ({"surprise": 1}, "surprise"),
     ],
 )
 def test_an_invalid_field_is_named_and_nothing_is_written(

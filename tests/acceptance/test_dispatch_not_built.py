@@ -24,7 +24,7 @@ def test_a_dispatch_that_cannot_be_built_is_not_started_and_can_be_run_again(
         assert run.json()["details"] == {"reason": "not_started"}
         assert editor.job(job_id).json()["status"] == "UPLOADED"
         worker.environment = valid
-        worker.kill()  # it has nothing in hand
+        worker.kill()  # it is idle
         stack.restart(worker)
         assert editor.run(job_id).status_code == 202
     assert len(orchestrator.requests_for(job_id)) == 1

@@ -6,7 +6,7 @@ import pytest
 
 from devstack.stack import Stack
 from tests.support.behaviours import refuse
-from tests.support.client import ApiClient, status_report
+from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, at_once, forbidden_step, refusal
 from tests.support.log_lines import lines_with, wait_for_line
 from tests.support.orchestrator import StubOrchestrator
@@ -88,11 +88,6 @@ def test_one_of_several_concurrent_executions_is_kept(handle: JobHandle) -> None
     assert all(
         refusal(answer) == superseded_by(kept) for answer in answers if answer.status_code == 409
     )
-
-
-def test_a_replay_of_the_kept_execution_stays_a_replay(handle: JobHandle) -> None:
-    body = status_report("AUDIO_EXTRACTING", execution_id="first")
-    assert [handle.send(body).status_code for _ in range(2)] == [204, 200]
 
 
 def test_an_execution_of_a_cancelled_job_gets_the_terminal_state(handle: JobHandle) -> None:

@@ -4,7 +4,6 @@ import os
 import subprocess
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -26,36 +25,29 @@ from tests.support.paused import paused
 _SMALL_DISK_BYTES = 256 * 1024
 
 
-class Sink(ABC):
-    """Where the processes' stdout and stderr go."""
+class Sink:
+    """Where the output of processes goes; `fail` makes it accept no more lines until `mend`."""
 
     drops = True
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    @abstractmethod
     def attach(self, process: Process) -> None:
-        """Redirect the output of a process that is not started yet to the sink."""
+        """Redirect the output of a process that is not started yet."""
+        raise NotImplementedError
 
-    @abstractmethod
     def fail(self) -> None:
-        """Accept no more lines."""
+        raise NotImplementedError
 
-    @abstractmethod
     def mend(self) -> None:
-        """Accept lines again."""
+        raise NotImplementedError
 
-    @abstractmethod
     def close(self) -> None:
-        """Remove the sink."""
+        raise NotImplementedError
 
 
 class FullDisk(Sink):
     """A small tmpfs that a file fills up."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
         self.mount = directory / "disk"
         self.mount.mkdir()
         options = ["-t", "tmpfs", "-o", f"size={_SMALL_DISK_BYTES}", "tmpfs", str(self.mount)]
@@ -82,7 +74,7 @@ class Pipes(Sink):
     """A named pipe for each process, which a thread copies to the process's log file."""
 
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
+        self.directory = directory
         self.paths: dict[Path, Path] = {}
         self.readers: dict[Path, int] = {}
         self.lock = threading.Lock()  # no reader is closed while select waits for it

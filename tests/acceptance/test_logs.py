@@ -9,13 +9,20 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from requests import Response
 
 from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance.raw_http import ask, send_bytes
 from tests.conftest import NewStack
-from tests.support import behaviours
+from tests.support.behaviours import (
+    accept,
+    answer,
+    refuse,
+    reset_after_read,
+    truncated_body,
+)
 from tests.support.client import ApiClient, status_report
 from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
@@ -85,38 +92,30 @@ def message_in_queue(stack: Stack, dave: ApiClient, job_ids: list[str]) -> str:
     return str(message)
 
 
-def run_scenario(
-    stack: Stack, orchestrator: StubOrchestrator, planted: Planted
-) -> tuple[list[str], int]:
-    """Make successful and failed dispatches and bad requests, with a planted string in every input."""
-    url, count = stack.api_url, 0
-    dave = ApiClient(url, planted("user"))
-    request_id = {"X-Request-Id": planted("request-id")}
+def dispatch_jobs(dave: ApiClient, orchestrator: StubOrchestrator, planted: Planted) -> list[str]:
+    """Run a job for each kind of answer, each twice; return their ids."""
     project = dave.create_project(planted("project")).json()
-    count += 1
+    request_id = {"X-Request-Id": planted("request-id")}
+    text = planted("answer").encode()
     jobs = []
-    answer = planted("answer").encode()
     for behaviour in (
-        behaviours.accept(202, answer, after=ACCEPTED_AFTER_MILLISECONDS / 1000),
-        behaviours.refuse(500, answer),
-        behaviours.refuse(504, answer),
-        behaviours.answer(302, answer, {"Location": f"http://127.0.0.1:9/{planted('location')}"}),
-        behaviours.truncated_body(500),
-        behaviours.reset_after_read(),
+        accept(202, text, after=ACCEPTED_AFTER_MILLISECONDS / 1000),
+        refuse(500, text),
+        refuse(504, text),
+        answer(302, text, {"Location": f"http://127.0.0.1:9/{planted('location')}"}),
+        truncated_body(500),
+        reset_after_read(),
     ):
         job = dave.uploaded_job(f"s3://studio/{planted('video')}.mp4", project=project)
         orchestrator.behaviours[job["id"]] = behaviour
         dave.run(job["id"], headers=request_id)
         dave.run(job["id"], headers={**request_id, "Prefer": planted("prefer")})
         jobs.append(job["id"])
-        count += 4
-    count += send_callbacks(dave, jobs[0], planted)
-    count += send_bad_requests(url, jobs[0], planted)
-    return jobs, count
+    return jobs
 
 
-def send_callbacks(dave: ApiClient, job_id: str, planted: Planted) -> int:
-    """Send good, repeated, refused and unauthorised callbacks and two retries; return the number of calls."""
+def send_callbacks(dave: ApiClient, job_id: str, planted: Planted) -> None:
+    """Send good, repeated, refused and unauthorised callbacks, and two retries."""
     report = status_report(
         "FAILED",
         event_id=planted("event-id"),
@@ -127,77 +126,62 @@ def send_callbacks(dave: ApiClient, job_id: str, planted: Planted) -> int:
         failure_message=planted("failure-message"),
         failed_stage=planted("failed-stage"),
     )
-    other = {
-        **report,
-        "event_id": planted("event-id") + "2",
-        "execution_id": planted("execution-2"),
-    }
-    wrong = {**report, planted("field"): planted("field-value"), "status": planted("status")}
-    for secret, body in (
-        (SECRET, report),
-        (SECRET, report),
-        (SECRET, {**report, "failure_message": planted("failure-message") + "x"}),
-        (SECRET, other),
-        (SECRET, wrong),
-        (planted("wrong-secret"), report),
+    new_event = {"event_id": planted("event-id") + "2", "execution_id": planted("execution-2")}
+    for secret, changes in (
+        (SECRET, {}),
+        (SECRET, {}),
+        (SECRET, {"failure_message": planted("failure-message") + "x"}),
+        (SECRET, new_event),
+        (SECRET, {planted("field"): planted("field-value"), "status": planted("status")}),
+        (planted("wrong-secret"), {}),
     ):
-        dave.callback(job_id, secret, body)
+        dave.callback(job_id, secret, {**report, **changes})
     dave.retry(job_id, planted("client-request-id"), planted("profile"))
     dave.retry(job_id, planted("client-request-id"), "fast")
-    return 8
 
 
 def send_bad_requests(url: str, job_id: str, planted: Planted) -> int:
     """Send requests that are refused at various stages; return how many reached the application."""
+    projects, job = "/api/v1/projects", f"/api/v1/jobs/{job_id}"
     editor: dict[str, str | bytes] = {"Authorization": f"Bearer test:{planted('user')}:editor"}
-    as_json = {**editor, "Content-Type": "application/json"}
-    requests: list[tuple[str, str, dict[str, str | bytes], bytes | None]] = [
-        ("GET", f"/{planted('path')}", editor, None),
-        (
-            "GET",
-            f"/api/v1/jobs/{planted('job-id')}?{planted('query')}={planted('q')}",
-            editor,
-            None,
-        ),
-        ("GET", f"/api/v1/jobs/{job_id}?wait={planted('wait')}", editor, None),
-        ("GET", "/api/v1/projects", {"Authorization": f"Bearer {planted('token')}"}, None),
-        ("GET", "/api/v1/projects", {"Authorization": f"Basic {planted('basic')}"}, None),
-        ("GET", "/api/v1/projects", {**editor, "Cookie": planted("cookie")}, None),
-        ("GET", "/api/v1/projects", {**editor, "User-Agent": planted("agent")}, None),
-        ("GET", "/api/v1/projects", {**editor, "Referer": planted("referer")}, None),
-        ("GET", "/api/v1/projects", {**editor, "X-Request-Id": planted("odd id") + " x"}, None),
-        ("PUT", f"/api/v1/jobs/{job_id}/run", editor, planted("put").encode()),
-        (planted("method").upper().replace("-", ""), "/api/v1/projects", editor, None),
-        ("POST", "/api/v1/projects", as_json, f'{{"{planted("no-json")}'.encode()),
-        ("POST", "/api/v1/projects", as_json, json.dumps({"x": planted("unknown")}).encode()),
-        (
-            "POST",
-            "/api/v1/projects",
-            {**editor, "Content-Type": planted("type")},
-            planted("body").encode(),
-        ),
-        ("POST", "/api/v1/projects", as_json, planted("large").encode() * 5_000),
-        (
-            "POST",
-            "/api/v1/projects",
-            {**as_json, "Idempotency-Key": planted("key")},
-            json.dumps({"name": planted("project-name")}).encode(),
-        ),
-        (
-            "PATCH",
-            f"/api/v1/jobs/{job_id}",
-            as_json,
-            json.dumps({"metadata": {planted("note"): planted("note-text")}}).encode(),
-        ),
-        ("GET", f"/api/v1/jobs?project_id={planted('project-id')}", editor, None),
-        (
-            "POST",
-            f"/api/v1/jobs/{job_id}/confirm-upload",
-            as_json,
-            json.dumps({"video_uri": f"s3://x/{planted('other-video')}"}).encode(),
-        ),
+    answers = [
+        ask(url, "GET", projects, headers)
+        for headers in (
+            {"Authorization": f"Bearer {planted('token')}"},
+            {"Authorization": f"Basic {planted('basic')}"},
+            {**editor, "Cookie": planted("cookie")},
+            {**editor, "User-Agent": planted("agent")},
+            {**editor, "Referer": planted("referer")},
+            {**editor, "X-Request-Id": planted("odd id") + " x"},
+        )
     ]
-    answers = [ask(url, *request) for request in requests]
+    answers += [
+        ask(url, method, target, editor, body)
+        for method, target, body in (
+            ("GET", f"/{planted('path')}", None),
+            ("GET", f"/api/v1/jobs/{planted('job-id')}?{planted('query')}={planted('q')}", None),
+            ("GET", f"/api/v1/jobs?project_id={planted('project-id')}", None),
+            ("GET", f"{job}?wait={planted('wait')}", None),
+            ("PUT", f"{job}/run", planted("put").encode()),
+            (planted("method").upper().replace("-", ""), projects, None),
+        )
+    ]
+    as_json = {**editor, "Content-Type": "application/json"}
+    key = {"Idempotency-Key": planted("key")}
+    note = {"metadata": {planted("note"): planted("note-text")}}
+    other_video = {"video_uri": f"s3://x/{planted('other-video')}"}
+    answers += [
+        ask(url, method, target, {**as_json, **headers}, body.encode())
+        for method, target, headers, body in (
+            ("POST", projects, {}, f'{{"{planted("no-json")}'),
+            ("POST", projects, {}, json.dumps({"x": planted("unknown")})),
+            ("POST", projects, {"Content-Type": planted("type")}, planted("body")),
+            ("POST", projects, {}, planted("large") * 5_000),
+            ("POST", projects, key, json.dumps({"name": planted("project-name")})),
+            ("PATCH", job, {}, json.dumps(note)),
+            ("POST", f"{job}/confirm-upload", {}, json.dumps(other_video)),
+        )
+    ]
     for line in (
         f"GET /{planted('raw')} HTTP/9.9",
         f"{planted('raw-line')}",
@@ -217,9 +201,13 @@ def scenario(new_stack: NewStack, orchestrator: StubOrchestrator) -> Scenario:
     with new_stack(
         TAKEONE_CALLBACK_SECRET=SECRET, TAKEONE_ORCHESTRATOR_URL=f"{host}?key={HOST_QUERY}"
     ) as stack:
+        answers: list[Response] = []
+        dave = ApiClient(stack.api_url, planted("user"))
+        dave.session.hooks["response"].append(lambda answer, **_: answers.append(answer))
         with listening_to_events(stack.redis) as events:
-            job_ids, requests = run_scenario(stack, orchestrator, planted)
-            dave = ApiClient(stack.api_url, planted("user"))
+            job_ids = dispatch_jobs(dave, orchestrator, planted)
+            send_callbacks(dave, job_ids[0], planted)
+            bad_requests = send_bad_requests(stack.api_url, job_ids[0], planted)
             video = f"s3://studio/{planted('video')}.mp4"
             last = [dave.uploaded_job(video)["id"] for _ in range(2)]
             message = message_in_queue(stack, dave, last)
@@ -227,8 +215,8 @@ def scenario(new_stack: NewStack, orchestrator: StubOrchestrator) -> Scenario:
             for job_id in last:
                 wait_for_line(worker, "dispatch.accepted", job_id)
                 wait_until(lambda job_id=job_id: job_id in "".join(events), 10, "the last events")
-        everything = (web.log().splitlines(), worker.log().splitlines())
-    return Scenario(job_ids, planted, *everything, events, message, requests + 8)
+        logs = (web.log().splitlines(), worker.log().splitlines())
+    return Scenario(job_ids, planted, *logs, events, message, len(answers) + bad_requests)
 
 
 def of_job(lines: list[str], job_id: str) -> list[dict[str, Any]]:

@@ -191,6 +191,7 @@ def test_metrics_are_served_while_the_store_is_down(service: Stack) -> None:
 def test_a_killed_process_keeps_its_counters_but_not_its_waiting_callers(
     service: Stack, editor: ApiClient, orchestrator: StubOrchestrator, in_thread: InThread
 ) -> None:
+    assert editor.run(editor.uploaded_job()["id"]).status_code == 202
     counted = Scrape(service.api_url)("runs_total", outcome="started")
     assert counted > 0
     job_id = editor.uploaded_job()["id"]

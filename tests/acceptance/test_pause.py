@@ -104,7 +104,7 @@ def messages_enqueued(service: Stack) -> int:
 
 
 def claim_of(service: Stack, handle: JobHandle) -> dict[str, Any]:
-    """The job's claim, which must stand."""
+    """The job's claim, which must exist."""
     claim = stored.claim(service.redis, handle.id)
     assert claim is not None
     return claim

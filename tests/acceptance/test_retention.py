@@ -26,9 +26,8 @@ def ttl(stack: Stack, job_id: str) -> int:
         return int(client.ttl(keys.job(job_id)))
 
 
-def test_a_job_at_rest_expires_and_a_retry_keeps_it(service: Stack, callback_secret: str) -> None:
-    editor = ApiClient(service.api_url, "editor")
-    job = JobHandle.uploaded(editor, callback_secret)
+def test_a_job_at_rest_expires_and_a_retry_keeps_it(service: Stack, handle: JobHandle) -> None:
+    job, editor = handle, handle.client
     assert editor.run(job.id).status_code == 202
     assert ttl(service, job.id) == -1
     job.reported("FAILED")

@@ -1,4 +1,4 @@
-"""Who may wait: long polls never take what a run needs, and no user takes what another one needs."""
+"""Wait slots: long polls leave slots for runs, and each user leaves slots for the others."""
 
 import socket
 import time
@@ -24,7 +24,7 @@ ANSWER_SECONDS = 3.0
 
 @pytest.fixture(scope="module")
 def slow() -> Iterator[StubOrchestrator]:
-    """An orchestrator that takes its time."""
+    """An orchestrator that answers slowly."""
     with StubOrchestrator(accept(after=ANSWER_SECONDS)) as stub:
         yield stub
 
@@ -36,10 +36,10 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture(scope="module")
-def whole_small(
+def small_stack(
     new_stack: NewStack,
     slow: StubOrchestrator,
-    pool: ThreadPoolExecutor,  # it ends after the stack, whose end ends what still waits
+    pool: ThreadPoolExecutor,  # it ends after the stack, whose end answers all waiting calls
 ) -> Iterator[Stack]:
     with new_stack(
         TAKEONE_ORCHESTRATOR_URL=slow.url,
@@ -52,20 +52,20 @@ def whole_small(
 
 
 @pytest.fixture
-def small(whole_small: Stack) -> Iterator[Stack]:
-    """The stack with a web process in which no call waits."""
-    (web,) = whole_small.webs
+def small(small_stack: Stack) -> Iterator[Stack]:
+    """The stack with a web process in which no call is waiting."""
+    (web,) = small_stack.webs
     if not web.is_running:
-        whole_small.restart(web)
-    yield whole_small
-    web.terminate()  # ends what waits: SIGINT, as of a whole stack's stop, leaves long polls waiting
+        small_stack.restart(web)
+    yield small_stack
+    web.terminate()  # ends all waiting calls, unlike the SIGINT of the stack's stop
 
 
 Calls = list[Future[requests.Response]]
 
 
 class User:
-    """An editor of the stack, and the calls that wait for an answer."""
+    """An editor, whose calls are made in threads of the pool."""
 
     def __init__(self, stack: Stack, pool: ThreadPoolExecutor, name: str) -> None:
         self.client = ApiClient(stack.api_url, name, timeout_seconds=2 * SECONDS)
@@ -76,17 +76,17 @@ class User:
         return [self._pool.submit(call, job_id) for job_id in jobs]
 
     def polls(self, number: int) -> Calls:
-        """Long polls of jobs to which nothing happens."""
+        """Start long polls of new jobs that do not change."""
         query = {"wait": SECONDS, "status_not": "UPLOADED"}
         return self._all(number, lambda job_id: self.client.job(job_id, params=query))
 
     def runs(self, number: int) -> Calls:
-        """Runs of new jobs."""
+        """Start runs of new jobs."""
         return self._all(number, self.client.run)
 
 
 def waiting(stack: Stack) -> float:
-    """How many callers wait, as the process says."""
+    """The number of waiting callers, from the metrics of the web process."""
     metrics = ApiClient(stack.api_url).call("GET", "/metrics").text.splitlines()
     (line,) = (line for line in metrics if line.startswith("takeone_callers_waiting "))
     return float(line.split()[1])
@@ -97,7 +97,7 @@ def wait_for(stack: Stack, number: int) -> None:
 
 
 def answered(calls: Calls, number: int) -> Calls:
-    """The first `number` calls that are answered, long before a wait ends; the others go on waiting."""
+    """The first `number` calls that are answered, long before a wait times out; the others still wait."""
     ended = time.monotonic() + SECONDS / 4
     while (missing := number - sum(call.done() for call in calls)) > 0:
         left = ended - time.monotonic()
@@ -116,11 +116,11 @@ def test_long_polls_leave_half_of_the_slots_to_runs(small: Stack, pool: ThreadPo
     alice, bob, carol = (User(small, pool, name) for name in ("alice", "bob", "carol"))
     polls = alice.polls(SLOTS) + bob.polls(SLOTS)
     wait_for(small, LONG_POLLS)
-    # Those without a slot are answered at once, with the job as it is.
+    # Calls without a slot are answered at once with the current job.
     early = answered(polls, 2 * SLOTS - LONG_POLLS)
     assert {call.result().json()["status"] for call in early} == {"UPLOADED"}
     assert codes(early) == [200] * len(early)
-    # One who polls is not kept from running by it, nor is anyone else.
+    # Polling does not prevent anyone from running jobs.
     runs = alice.runs(SLOTS // 2)
     assert codes(runs) == [202] * (SLOTS // 2)
     assert codes(carol.runs(1)) == [202]
@@ -157,7 +157,7 @@ def test_one_users_runs_leave_slots_for_another_users(
             assert slow.requests_for(job_id) == []
     assert bob.client.run(of_bob).status_code == 202
     assert codes(list(runs.values())) == [202] * (SLOTS // 2) + [503] * (SLOTS // 2)
-    # A slot comes back with its answer.
+    # An answer frees its slot.
     assert waiting(small) == 0
     assert codes(alice.runs(SLOTS // 2)) == [202] * (SLOTS // 2)
 
@@ -179,6 +179,6 @@ def test_abandoned_long_polls_count_against_their_own_user_only(
     bobs = bob.polls(1)
     wait_for(small, LONG_POLLS // 2 + 1)
     assert codes(alice.runs(1) + bob.runs(1)) == [202] * 2
-    # Her own next one is answered at once, not refused.
+    # Alice's next poll is answered at once, not refused.
     assert codes(answered(alice.polls(1), 1)) == [200]
     assert not bobs[0].done()

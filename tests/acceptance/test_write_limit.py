@@ -1,4 +1,4 @@
-"""The limit of changes per user: off unless set, kept in the store, told with Retry-After."""
+"""TAKEONE_WRITE_LIMIT: writes per user, counted in the store, refused with Retry-After; off by default."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ REFUSED = {"code": "RATE_LIMITED", "message": "Too many requests."}
 VIDEO = "s3://studio/interview.mp4"
 
 Call = Callable[[ApiClient, dict[str, str]], requests.Response]
-# Each is a change that none of the others makes impossible.
+# No write makes another one impossible.
 WRITES: dict[str, tuple[int, Call]] = {
     "create a project": (201, lambda client, _: client.create_project()),
     "create a job": (201, lambda client, ids: client.create_job(ids["project"])),
@@ -41,14 +41,14 @@ def limited(new_stack: NewStack) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def patient(new_stack: NewStack) -> Iterator[Stack]:
-    """One more change than the preparation takes, and a window that does not end within a test."""
+def one_write_left(new_stack: NewStack) -> Iterator[Stack]:
+    """A service that allows one write after `prepared`, in a window that outlasts the tests."""
     with new_stack(TAKEONE_WRITE_LIMIT=f"{PREPARATION + 1}/hour") as running:
         yield running
 
 
 def prepared(client: ApiClient, secret: str) -> dict[str, str]:
-    """A project, and a job in it for each of the changes."""
+    """A project, and a job in it for each kind of write; takes PREPARATION writes."""
     project = client.create_project().json()["id"]
     uses = [f"to {use}" for use in ("confirm", "run", "retry", "cancel", "delete")]
     jobs = {use: client.create_job(project).json()["id"] for use in uses}
@@ -62,7 +62,7 @@ def prepared(client: ApiClient, secret: str) -> dict[str, str]:
 
 
 def everything(client: ApiClient, ids: dict[str, str]) -> list[dict[str, Any]]:
-    """All that the user can see."""
+    """Everything that the user can see."""
     jobs = [use for use in ids if use != "project"]
     answers = [client.get("/projects"), client.get(f"/projects/{ids['project']}/jobs")]
     answers += [client.events(ids[use]) for use in jobs]
@@ -76,9 +76,9 @@ def assert_refused(answer: requests.Response, window_seconds: int) -> None:
 
 @pytest.mark.parametrize("write", WRITES)
 def test_each_write_counts_once_and_none_is_made_past_the_limit(
-    patient: Stack, callback_secret: str, write: str
+    one_write_left: Stack, callback_secret: str, write: str
 ) -> None:
-    client = ApiClient(patient.api_url, f"wants to {write}")
+    client = ApiClient(one_write_left.api_url, f"wants to {write}")
     ids = prepared(client, callback_secret)
     status, call = WRITES[write]
     assert call(client, ids).status_code == status
@@ -90,9 +90,9 @@ def test_each_write_counts_once_and_none_is_made_past_the_limit(
 
 @pytest.mark.parametrize("last", ["run", "retry"])
 def test_replays_are_answered_past_the_limit_and_not_counted(
-    patient: Stack, callback_secret: str, last: str
+    one_write_left: Stack, callback_secret: str, last: str
 ) -> None:
-    client = ApiClient(patient.api_url, f"repeats {last}")
+    client = ApiClient(one_write_left.api_url, f"repeats {last}")
     ids = prepared(client, callback_secret)
     for _ in range(10):
         assert client.confirm_upload(ids["to run"], VIDEO).json()["replayed"] is True
@@ -107,9 +107,9 @@ def test_replays_are_answered_past_the_limit_and_not_counted(
 
 @pytest.mark.parametrize("what", ["project", "job"])
 def test_a_create_with_a_known_key_is_not_counted_and_a_refused_one_stores_no_key(
-    patient: Stack, callback_secret: str, what: str
+    one_write_left: Stack, callback_secret: str, what: str
 ) -> None:
-    client = ApiClient(patient.api_url, f"repeats the create of a {what}")
+    client = ApiClient(one_write_left.api_url, f"repeats the create of a {what}")
     ids = prepared(client, callback_secret)
     path = "/projects" if what == "project" else f"/projects/{ids['project']}/jobs"
 
@@ -120,14 +120,14 @@ def test_a_create_with_a_known_key_is_not_counted_and_a_refused_one_stores_no_ke
     for _ in range(3):
         assert create("first", "a").status_code == 200
         assert create("first", "another").status_code == 409
-        for name in "bc":  # it stood for the first body if it were kept
+        for name in "bc":  # a stored key would refuse the second body with 409
             assert_refused(create("second", name), 3600)
 
 
 def test_an_edit_without_a_change_and_a_refused_delete_are_not_counted(
-    patient: Stack, callback_secret: str
+    one_write_left: Stack, callback_secret: str
 ) -> None:
-    client = ApiClient(patient.api_url, "changes nothing")
+    client = ApiClient(one_write_left.api_url, "changes nothing")
     ids = prepared(client, callback_secret)
     for _ in range(10):
         assert client.edit_job(ids["to run"], name=None).status_code == 200
@@ -136,8 +136,8 @@ def test_an_edit_without_a_change_and_a_refused_delete_are_not_counted(
     assert client.delete_job(ids["to delete"]).status_code == 404
 
 
-def test_refused_writes_are_not_counted(patient: Stack, callback_secret: str) -> None:
-    client = ApiClient(patient.api_url, "mistaken")
+def test_refused_writes_are_not_counted(one_write_left: Stack, callback_secret: str) -> None:
+    client = ApiClient(one_write_left.api_url, "mistaken")
     ids = prepared(client, callback_secret)
     for _ in range(10):
         assert client.run(ids["to confirm"]).status_code == 409
@@ -163,7 +163,7 @@ def test_a_call_succeeds_after_the_time_in_retry_after(limited: Stack) -> None:
     erin = ApiClient(limited.api_url, "erin")
     answers = [erin.create_project() for _ in range(LIMIT + 1)]
     assert [answer.status_code for answer in answers] == [201] * LIMIT + [429]
-    time.sleep(int(answers[-1].headers["Retry-After"]))  # what a client that was told so does
+    time.sleep(int(answers[-1].headers["Retry-After"]))  # as a client does
     assert erin.create_project().status_code == 201
 
 
