@@ -15,6 +15,7 @@ from tests.conftest import NewStack
 from tests.support.behaviours import JSON, Exchange
 from tests.support.client import ApiClient, status_report
 from tests.support.job_handle import JobHandle, at_once, refusal
+from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 
 TOKEN = "a-bearer-token-that-no-log-shows"
@@ -324,7 +325,12 @@ def test_a_run_that_failed_at_the_engine_fails_the_job_and_its_last_report_is_st
     assert refusal(handle.send(late))[1] == "EXECUTION_SUPERSEDED"
 
 
-def test_logs_hold_no_credential_and_no_text_of_the_engine(asking: Stack) -> None:
+def test_logs_hold_no_credential_and_no_text_of_the_engine(
+    asking: Stack, handle: JobHandle, engine: Restate
+) -> None:
+    engine.on_start[handle.run_id] = "refused"
+    assert handle.client.run(handle.id).status_code == 502
+    wait_for_line(asking.workers[0], "dispatch.refused", handle.id)
     for process in asking.processes:
         log = process.log()
         assert log

@@ -14,16 +14,13 @@ from tests.conftest import NewStack
 from tests.support.behaviours import refuse
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, at_once, forbidden_step, refusal
+from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 
 WHY = "<script>the engine's log</script> \u202e says so"
 REASON = {"reason": WHY}
-ACTS = ("settle", "cancel", "fail", "ask")
-JOB_ACTS: dict[str, dict[str, Any]] = {
-    "settle": {"as": "sent", **REASON},
-    "cancel": REASON,
-    "fail": REASON,
-}
+JOB_ACTS = {"settle": {"as": "sent", **REASON}, "cancel": REASON, "fail": REASON}
+ACTS: dict[str, dict[str, Any]] = {**JOB_ACTS, "ask": {}}
 SERVICE_ACTS: dict[str, dict[str, Any]] = {
     "retries": {"failed_since": "2026-01-01T00:00:00Z", "model_profile": "standard"},
     "pause": REASON,
@@ -50,15 +47,13 @@ def act_on(client: ApiClient, job_id: str, act: str, body: Any) -> requests.Resp
 
 def history(olga: ApiClient, handle: JobHandle) -> dict[str, Any]:
     """The job as shown to operators."""
-    shown: dict[str, Any] = olga.get(f"/operations/jobs/{handle.id}").json()
-    return shown
+    return olga.get(f"/operations/jobs/{handle.id}").json()
 
 
 def operator_events(olga: ApiClient, handle: JobHandle) -> list[tuple[str, str, str]]:
     """The operators' events of a job; its owner must see the same without the operator."""
-    events = [
-        event for event in history(olga, handle)["events"] if event["actor_type"] == "operator"
-    ]
+    shown = history(olga, handle)["events"]
+    events = [event for event in shown if event["actor_type"] == "operator"]
     own = [event for event in handle.trail() if event["actor_type"] == "operator"]
     assert own == [{key: event[key] for key in event if key != "operator"} for event in events]
     return [(event["event_type"], event["operator"], event["reason"]) for event in events]
@@ -70,9 +65,8 @@ def test_only_operators_may_act_on_a_job_not_even_its_owner(
 ) -> None:
     before = unknown.everything()
     anonymous = ApiClient(service.api_url, token="")
-    body = JOB_ACTS.get(act, {})
-    assert act_on(anonymous, unknown.id, act, body).status_code == 401
-    answer = act_on(unknown.client, unknown.id, act, body)
+    assert act_on(anonymous, unknown.id, act, ACTS[act]).status_code == 401
+    answer = act_on(unknown.client, unknown.id, act, ACTS[act])
     assert refusal(answer) == (403, "FORBIDDEN", None)
     assert unknown.everything() == before
 
@@ -93,9 +87,8 @@ def test_an_act_needs_a_valid_reason(
     olga: ApiClient, unknown: JobHandle, act: str, reason: object
 ) -> None:
     before = unknown.everything()
-    bodies: list[Any] = [{**JOB_ACTS[act], "reason": reason}]
-    bodies.append({name: value for name, value in JOB_ACTS[act].items() if name != "reason"})
-    for body in bodies:
+    without = {name: value for name, value in JOB_ACTS[act].items() if name != "reason"}
+    for body in (without, {**without, "reason": reason}):
         answer = act_on(olga, unknown.id, act, body)
         assert refusal(answer)[:2] == (400, "VALIDATION_ERROR")
         assert "reason" in answer.json()["details"]
@@ -106,9 +99,9 @@ def test_an_act_needs_a_valid_reason(
 @pytest.mark.parametrize("act", ACTS)
 def test_acts_on_a_job_are_validated(olga: ApiClient, act: str) -> None:
     path = f"/operations/jobs/{uuid4()}/{act}"
-    assert refusal(olga.post(path, JOB_ACTS.get(act, {})))[:2] == (404, "RESOURCE_NOT_FOUND")
+    assert refusal(olga.post(path, ACTS[act]))[:2] == (404, "RESOURCE_NOT_FOUND")
     assert olga.post(path, data="reason").status_code == 415
-    assert olga.post(f"{path}?x=1", JOB_ACTS.get(act, {})).status_code == 400
+    assert olga.post(f"{path}?x=1", ACTS[act]).status_code == 400
 
 
 @pytest.mark.parametrize("act", SERVICE_ACTS)
@@ -123,10 +116,8 @@ def test_settling_as_sent_advances_the_job_and_records_operator_and_reason(
 ) -> None:
     answer = act_on(olga, unknown.id, "settle", {"as": "sent", **REASON})
     assert answer.status_code == 200
-    assert (answer.json()["status"], answer.json()["dispatch"]["phase"]) == (
-        "AUDIO_EXTRACTING",
-        "SENT",
-    )
+    job = answer.json()
+    assert (job["status"], job["dispatch"]["phase"]) == ("AUDIO_EXTRACTING", "SENT")
     assert operator_events(olga, unknown) == [
         ("dispatch.settled", "olga", WHY),
         ("job.status_changed", "olga", WHY),
@@ -162,10 +153,8 @@ def test_an_operator_cancels_as_the_owner_does(olga: ApiClient, handle: JobHandl
     answer = act_on(olga, handle.id, "cancel", REASON)
     assert (answer.status_code, answer.json()["status"]) == (200, "CANCELLED")
     assert operator_events(olga, handle) == [("job.cancelled", "olga", WHY)]
-    before = handle.everything()[0]["updated_at"]
     again = act_on(olga, handle.id, "cancel", REASON)
     assert refusal(again) == forbidden_step("CANCELLED", "CANCELLED")
-    assert handle.shown()["updated_at"] >= before
     assert operator_events(olga, handle) == [("job.cancelled", "olga", WHY)]
 
 
@@ -176,20 +165,16 @@ def test_failing_a_job_stops_its_run_before_it_can_be_retried(
     orchestrator.behaviours[handle.id] = refuse(503)  # no answer to a cancel
     answer = act_on(olga, handle.id, "fail", REASON)
     assert (answer.status_code, answer.json()["status"]) == (200, "FAILED")
-    assert answer.json()["failure"] == {
-        "code": "FAILED_BY_OPERATOR",
-        "message": WHY,
-        "stage": None,
-    }
+    failure = {"code": "FAILED_BY_OPERATOR", "message": WHY, "stage": None}
+    assert answer.json()["failure"] == failure
     assert operator_events(olga, handle) == [("job.status_changed", "olga", WHY)]
     assert refusal(act_on(olga, handle.id, "fail", REASON)) == forbidden_step("FAILED", "FAILED")
     assert refusal(handle.retry("one"))[1] == "JOB_ALREADY_RUNNING", "the run may still be active"
     late = handle.report("TRANSCRIPT_READY")
     assert refusal(late)[1] == "FSM_TERMINAL_IMMUTABLE", "this answer stops the run"
     del orchestrator.behaviours[handle.id]
-    wait_until(
-        lambda: not history(olga, handle)["dispatch"]["cancel_due"], 60, "the cancel is answered"
-    )
+    is_due = lambda: history(olga, handle)["dispatch"]["cancel_due"]  # noqa: E731
+    wait_until(lambda: not is_due(), 60, "the cancel is answered")
     assert [request.path for request in orchestrator.requests_for(handle.id)][-1] == "/cancels"
     assert handle.retry("one").status_code == 202
     handle.reported("AUDIO_EXTRACTING")
@@ -254,12 +239,15 @@ def retries(olga: ApiClient, since: str, **body: Any) -> dict[str, Any]:
     given = {"failed_since": since, "model_profile": "standard", **body}
     answer = olga.post("/operations/retries", given)
     assert answer.status_code == 200, answer.text
-    found: dict[str, Any] = answer.json()
-    return found
+    return answer.json()
 
 
 def outcomes(answer: dict[str, Any]) -> list[tuple[str, str]]:
     return [(item["job_id"], item["outcome"]) for item in answer["items"]]
+
+
+def dispatch_ids(answer: dict[str, Any]) -> list[str]:
+    return [item["dispatch_id"] for item in answer["items"]]
 
 
 def test_a_repeated_bulk_retry_starts_each_failed_job_once(
@@ -276,16 +264,12 @@ def test_a_repeated_bulk_retry_starts_each_failed_job_once(
     assert [job.everything() for job in jobs] == before, "a dry run writes nothing"
     done = retries(olga, since, **only)
     assert outcomes(done) == outcomes(dry)
-    assert [item["dispatch_id"] for item in done["items"]] == [
-        item["dispatch_id"] for item in dry["items"]
-    ]
+    assert dispatch_ids(done) == dispatch_ids(dry)
     for job in (first, last):
         wait_until(lambda job=job: job.dispatch["phase"] == "SENT", 10, "it is sent")
     again = retries(olga, since, **only)
     assert outcomes(again) == [(first.id, "replayed"), (last.id, "replayed")]
-    assert [item["dispatch_id"] for item in again["items"]] == [
-        item["dispatch_id"] for item in done["items"]
-    ]
+    assert dispatch_ids(again) == dispatch_ids(done)
     assert operator_events(olga, first) == [("dispatch.claimed", "olga", WHY)]
     assert len(orchestrator.requests_for(first.id)) == 2
     assert other.everything() == before[1]
@@ -295,7 +279,7 @@ def test_a_repeated_bulk_retry_starts_each_failed_job_once(
     first.reported("FAILED", failure_code="ASR_TIMEOUT")
     once_more = retries(olga, since, **only)
     assert outcomes(once_more) == [(last.id, "replayed"), (first.id, "started")]
-    assert once_more["items"][1]["dispatch_id"] != done["items"][0]["dispatch_id"]
+    assert dispatch_ids(once_more)[1] != dispatch_ids(done)[0]
 
 
 def test_a_bulk_retry_pages_past_a_refused_job(
@@ -346,11 +330,11 @@ def test_concurrent_bulk_retries_start_each_failed_job_once(
 
 
 @pytest.mark.parametrize(
-    "body",
+    "change",
     [
-        {},
-        {"failed_since": "yesterday", "model_profile": "standard"},
-        {"failed_since": "2026-01-01T00:00:00Z"},
+        {"failed_since": None},
+        {"failed_since": "yesterday"},
+        {"model_profile": None},
         {"model_profile": "turbo"},
         {"limit": 101},
         {"limit": "7"},
@@ -361,11 +345,12 @@ def test_concurrent_bulk_retries_start_each_failed_job_once(
         {"reason": " "},
     ],
 )
-def test_a_bulk_retry_is_validated(olga: ApiClient, body: dict[str, Any]) -> None:
-    good = {"failed_since": "2026-01-01T00:00:00Z", "model_profile": "standard"}
-    is_whole = not body or "failed_since" in body
-    answer = olga.post("/operations/retries", body if is_whole else {**good, **body})
+def test_a_bulk_retry_is_validated(olga: ApiClient, change: dict[str, Any]) -> None:
+    changed = {**SERVICE_ACTS["retries"], **change}
+    body = {name: value for name, value in changed.items() if value is not None}
+    answer = olga.post("/operations/retries", body)
     assert refusal(answer)[:2] == (400, "VALIDATION_ERROR")
+    assert answer.json()["details"].keys() == change.keys()
 
 
 def test_a_pause_lasts_until_it_is_resumed_and_repeating_it_changes_nothing(
@@ -383,16 +368,17 @@ def test_a_pause_lasts_until_it_is_resumed_and_repeating_it_changes_nothing(
         assert orchestrator.requests_for(handle.id) == []
     finally:
         resumed = olaf.post("/operations/resume", {"reason": "it is back"})
-    assert (resumed.status_code, resumed.json()["paused"], resumed.json()["pause"]) == (
-        200,
-        False,
-        None,
-    )
+    assert resumed.status_code == 200
+    assert (resumed.json()["paused"], resumed.json()["pause"]) == (False, None)
     assert olaf.post("/operations/resume").status_code == 200
     orchestrator.wait_for_requests(handle.id)
 
 
-def test_logs_hold_neither_an_operators_name_nor_a_reason(service: Stack) -> None:
+def test_logs_hold_neither_an_operators_name_nor_a_reason(
+    service: Stack, olga: ApiClient, handle: JobHandle
+) -> None:
+    assert act_on(olga, handle.id, "cancel", REASON).status_code == 200
+    wait_for_line(service.webs[0], "/operations/jobs/<job_id>/cancel", handle.id)
     for process in service.processes:
         log = process.log()
         assert "olga" not in log
