@@ -48,10 +48,7 @@ def urls(
 ) -> Iterator[dict[str, str]]:
     """The addresses of three services that trust the same issuer, each by another setting."""
     ways = {
-        "shared key": {
-            "TAKEONE_JWT_KEY": SHARED_KEY,
-            "TAKEONE_JWT_ALGORITHMS": "HS256",
-        },
+        "shared key": {"TAKEONE_JWT_KEY": SHARED_KEY, "TAKEONE_JWT_ALGORITHMS": "HS256"},
         "public key": {"TAKEONE_JWT_KEY": public_pem(RSA_KEY)},
         "JWKS": {"TAKEONE_JWT_JWKS_URL": issuer.url},
     }

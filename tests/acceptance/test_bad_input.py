@@ -17,10 +17,7 @@ JSON = {"Content-Type": "application/json"}
 # Every route with a body: its target, and a body that it accepts.
 BODY_ROUTES = {
     "project": ("/api/v1/projects", {"name": "Interviews"}),
-    "confirm": (
-        "/api/v1/jobs/{job_id}/confirm-upload",
-        {"video_uri": "s3://studio/interview.mp4"},
-    ),
+    "confirm": ("/api/v1/jobs/{job_id}/confirm-upload", {"video_uri": "s3://studio/interview.mp4"}),
     "retry": (
         "/api/v1/jobs/{job_id}/retry",
         {"model_profile": "standard", "client_request_id": "once"},

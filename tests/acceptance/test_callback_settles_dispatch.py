@@ -6,12 +6,7 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance import stored
 from tests.acceptance.conftest import InThread
-from tests.support.behaviours import (
-    Behaviour,
-    accept,
-    hang,
-    refuse,
-)
+from tests.support.behaviours import Behaviour, accept, hang, refuse
 from tests.support.job_handle import JobHandle, forbidden_step, refusal
 from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator

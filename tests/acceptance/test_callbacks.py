@@ -145,9 +145,7 @@ def test_the_same_event_id_with_another_payload_is_refused(
     handle: JobHandle, other: dict[str, Any]
 ) -> None:
     body = status_report(
-        "AUDIO_READY",
-        occurred_at="2026-05-04T10:00:00Z",
-        artifact_updates={"audio_uri": "s3://a"},
+        "AUDIO_READY", occurred_at="2026-05-04T10:00:00Z", artifact_updates={"audio_uri": "s3://a"}
     )
     assert handle.send(body).status_code == 204
     before = handle.everything()
@@ -206,9 +204,7 @@ def test_twelve_identical_callbacks_at_once_are_applied_once(handle: JobHandle) 
     assert [line["new_status"] for line in handle.trail()].count("AUDIO_READY") == 1
 
 
-def test_concurrent_steps_are_applied_one_after_the_other(
-    handle: JobHandle,
-) -> None:
+def test_concurrent_steps_are_applied_one_after_the_other(handle: JobHandle) -> None:
     same_time = now()
     statuses = ("AUDIO_READY", "FAILED")
     answers = at_once(2, lambda n: handle.report(statuses[n], occurred_at=same_time))

@@ -64,9 +64,7 @@ def test_the_doctor_passes_a_running_stack_and_dispatches_nothing(
         assert not set(client.scan_iter("*doctor*")), "the doctor left its queue behind"
 
 
-def test_the_doctor_reports_each_problem_with_advice(
-    unsafe_redis: RedisServer,
-) -> None:
+def test_the_doctor_reports_each_problem_with_advice(unsafe_redis: RedisServer) -> None:
     settings = {
         **DEVELOPMENT_SETTINGS,
         **PRODUCTION,

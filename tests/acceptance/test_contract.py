@@ -110,9 +110,7 @@ def decoded(raw: Document) -> Any:
         return connection.default_channel.message_to_python(raw)
 
 
-def test_our_message_has_the_parts_and_headers_of_celerys_own(
-    celerys_own: Document,
-) -> None:
+def test_our_message_has_the_parts_and_headers_of_celerys_own(celerys_own: Document) -> None:
     ours = our_message()
     assert ours.keys() == celerys_own.keys()
     assert ours["properties"].keys() - {"body_encoding"} == (

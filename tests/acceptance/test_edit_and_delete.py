@@ -175,9 +175,7 @@ def test_a_job_cannot_be_deleted_before_its_retry_has_reported(handle: JobHandle
     delete(handle)
 
 
-def test_a_job_with_an_unknown_outcome_cannot_be_deleted(
-    unknown: JobHandle,
-) -> None:
+def test_a_job_with_an_unknown_outcome_cannot_be_deleted(unknown: JobHandle) -> None:
     unknown.client.cancel(unknown.id)
     assert refusal(unknown.client.delete_job(unknown.id)) == already_running("CANCELLED")
     assert unknown.status == "CANCELLED"

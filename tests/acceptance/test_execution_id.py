@@ -97,9 +97,7 @@ def test_an_execution_of_a_cancelled_job_gets_the_terminal_state(handle: JobHand
     assert refusal(answer) == forbidden_step("CANCELLED", "AUDIO_READY")
 
 
-def test_a_retry_has_its_own_execution_and_supersedes_the_one_before(
-    handle: JobHandle,
-) -> None:
+def test_a_retry_has_its_own_execution_and_supersedes_the_one_before(handle: JobHandle) -> None:
     handle.reported("AUDIO_READY", execution_id="run", artifact_updates={"audio_uri": "s3://a"})
     handle.reported("FAILED", execution_id="run")
     assert handle.retry("r1").status_code == 202

@@ -46,9 +46,7 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]
         process.terminate(20)
 
 
-def test_it_serves_this_machine_only_and_its_printed_addresses_work(
-    running: Process,
-) -> None:
+def test_it_serves_this_machine_only_and_its_printed_addresses_work(running: Process) -> None:
     assert {host for host, _ in listening(running)} == {"127.0.0.1"}
     addresses = re.findall(r"http://\S+", running.log())
     assert addresses[0] == f"{running.url}/console"

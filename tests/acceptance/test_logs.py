@@ -16,13 +16,7 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance.raw_http import ask, send_bytes
 from tests.conftest import NewStack
-from tests.support.behaviours import (
-    accept,
-    answer,
-    refuse,
-    reset_after_read,
-    truncated_body,
-)
+from tests.support.behaviours import accept, answer, refuse, reset_after_read, truncated_body
 from tests.support.client import ApiClient, status_report
 from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
@@ -225,9 +219,7 @@ def of_job(lines: list[str], job_id: str) -> list[dict[str, Any]]:
     return [record for record in records if record.get("job_id") == job_id]
 
 
-def test_no_user_input_and_no_secret_is_in_any_log_or_message(
-    scenario: Scenario,
-) -> None:
+def test_no_user_input_and_no_secret_is_in_any_log_or_message(scenario: Scenario) -> None:
     leaked = [
         name for name, value in scenario.planted.strings.items() if value in scenario.everything
     ]

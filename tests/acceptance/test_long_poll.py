@@ -79,9 +79,7 @@ def test_a_change_that_keeps_the_state_does_not_end_the_wait(handle: JobHandle) 
     assert answer.json()["status"] == "FAILED"
 
 
-def test_it_waits_the_requested_time_and_then_shows_the_job(
-    handle: JobHandle,
-) -> None:
+def test_it_waits_the_requested_time_and_then_shows_the_job(handle: JobHandle) -> None:
     answer, seconds = timed(lambda: watch(handle, 1, "AUDIO_EXTRACTING"))
     assert answer.status_code == 200
     assert answer.json() == handle.shown()

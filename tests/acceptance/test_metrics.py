@@ -210,9 +210,7 @@ def test_a_killed_process_keeps_its_counters_but_not_its_waiting_callers(
     assert scrape("runs_total", outcome="started") == counted
 
 
-def test_the_metric_files_are_removed_when_the_server_stops(
-    service: Stack,
-) -> None:
+def test_the_metric_files_are_removed_when_the_server_stops(service: Stack) -> None:
     pid = service.webs[0].pid
     places = [Path("/dev/shm"), Path("/tmp")]
 

@@ -131,9 +131,7 @@ def test_a_job_that_was_never_uploaded_cannot_be_retried(
     assert refusal(handle.retry("r1")) == not_allowed("UPLOADING")
 
 
-def test_a_job_with_a_run_in_flight_is_already_running(
-    unknown: JobHandle,
-) -> None:
+def test_a_job_with_a_run_in_flight_is_already_running(unknown: JobHandle) -> None:
     assert refusal(unknown.retry("r1")) == already_running("UPLOADED")
 
 

@@ -25,10 +25,7 @@ def assert_refused(
     error = answer.json()
     allowed_next = error["details"].pop("allowed_next_statuses")
     assert (error["code"], set(allowed_next)) == (code, allowed)
-    assert error["details"] == {
-        "current_status": current,
-        "attempted_status": "AUDIO_EXTRACTING",
-    }
+    assert error["details"] == {"current_status": current, "attempted_status": "AUDIO_EXTRACTING"}
     assert alice.job(job_id).json()["status"] == current
 
 
@@ -75,11 +72,7 @@ def test_ac2_a_run_of_a_job_without_upload_is_refused_and_dispatches_nothing(
 
 @pytest.mark.parametrize("state", ["DONE", "FAILED"])
 def test_ac2_a_run_of_a_job_that_has_ended_is_refused_and_dispatches_nothing(
-    state: str,
-    alice: ApiClient,
-    job_id: str,
-    callback_secret: str,
-    orchestrator: StubOrchestrator,
+    state: str, alice: ApiClient, job_id: str, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     JobHandle(alice, job_id, callback_secret).lead_to(state)
     assert_refused(alice, job_id, "FSM_TERMINAL_IMMUTABLE", state, set())
@@ -97,11 +90,7 @@ def test_ac2_a_run_of_a_cancelled_job_is_refused_and_dispatches_nothing(
 
 @pytest.mark.parametrize("state", LATER_STATES)
 def test_ac3_a_run_in_any_later_state_replays_the_dispatch(
-    state: str,
-    alice: ApiClient,
-    job_id: str,
-    callback_secret: str,
-    orchestrator: StubOrchestrator,
+    state: str, alice: ApiClient, job_id: str, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     JobHandle(alice, job_id, callback_secret).lead_to(state)
     for _ in range(3):

@@ -57,11 +57,7 @@ def test_after_the_hold_the_next_run_but_not_the_sweep_sends_again_under_the_sam
 
 @pytest.mark.parametrize("case", AFTER_THE_CALLBACK)
 def test_a_callback_before_the_answer_settles_the_dispatch_whatever_the_answer(
-    case: str,
-    alice: ApiClient,
-    job_id: str,
-    orchestrator: StubOrchestrator,
-    callback_secret: str,
+    case: str, alice: ApiClient, job_id: str, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
     behaviour = AFTER_THE_CALLBACK[case]
     report = status_report("AUDIO_EXTRACTING")
