@@ -1,10 +1,12 @@
-"""What the answer to a run and the job look like after each outcome of a dispatch."""
+"""Checks of answers, of jobs and of dispatches, and readers of lists."""
 
+from collections.abc import Collection
 from typing import Any
 
 import requests
 
 from tests.support.client import ApiClient
+from tests.support.orchestrator import StubOrchestrator
 
 HOLD_SECONDS = 2
 
@@ -33,6 +35,31 @@ def assert_accepted(answer: requests.Response, code: int = 202) -> None:
     assert answer.json()["status"] == "AUDIO_EXTRACTING"
     assert answer.json()["replayed"] is (code == 200)
     assert answer.headers["Location"] == f"/api/v1/jobs/{answer.json()['job_id']}"
+
+
+def assert_invalid(answer: requests.Response, fields: Collection[str]) -> None:
+    """A 400 that names exactly these fields."""
+    assert (answer.status_code, answer.json()["code"]) == (400, "VALIDATION_ERROR")
+    assert answer.json()["details"].keys() == set(fields)
+
+
+def assert_dispatched(orchestrator: StubOrchestrator, job_id: str, times: int) -> None:
+    """The orchestrator received this many dispatches of the job's run, all under the run's id."""
+    ids = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
+    assert ids == [f"run-{job_id}"] * times
+
+
+def every_page(client: ApiClient, path: str, **query: Any) -> list[list[dict[str, Any]]]:
+    """All pages of a list, each with its items."""
+    pages, cursor = [], {}
+    while len(pages) < 50:
+        answer = client.get(path, params={**query, **cursor})
+        assert answer.status_code == 200, answer.text
+        pages.append(answer.json()["items"])
+        if answer.json()["next_cursor"] is None:
+            return pages
+        cursor = {"cursor": answer.json()["next_cursor"]}
+    raise AssertionError("more than 50 pages")
 
 
 def shown(client: ApiClient, job_id: str) -> tuple[str, str, str | None]:

@@ -94,7 +94,8 @@ def test_a_callback_settles_an_unknown_outcome(
     assert handle.dispatch["phase"] == "UNKNOWN"
     handle.reported(status)
     assert (handle.status, handle.dispatch["phase"]) == (status, "SENT")
-    assert "dispatch.proved" in handle.event_types()
+    events = handle.event_types()
+    assert set(events[events.index("dispatch.proved") + 1 :]) == {"job.status_changed"}
     again = handle.client.run(handle.id)
     if status == "FAILED":
         assert refusal(again) == forbidden_step("FAILED", "AUDIO_EXTRACTING")
@@ -123,9 +124,11 @@ def test_a_callback_after_a_refusal_restores_the_claim(
     assert stored.claim(stack.redis, handle.id) is None
     handle.reported("AUDIO_EXTRACTING", "AUDIO_READY", execution_id="e1")
     claim = stored.claim(stack.redis, handle.id)
-    assert claim is not None
     assert (claim["dispatch_id"], claim["phase"]) == (handle.run_id, "SENT")
     assert handle.dispatch["execution_id"] == "e1"
+    assert handle.event_types()[-3:-1] == ["dispatch.proved", "job.status_changed"]
+    other = handle.report("AUDIO_READY", execution_id="e2")
+    assert refusal(other) == (409, "EXECUTION_SUPERSEDED", {"execution_id": "e1"})
     again = handle.client.run(handle.id)
     assert (again.status_code, again.json()) == (
         200,
@@ -137,7 +140,6 @@ def test_a_callback_after_a_refusal_restores_the_claim(
         },
     )
     assert len(orchestrator.requests_for(handle.id)) == 1
-    assert handle.event_types()[-3:-1] == ["dispatch.proved", "job.status_changed"]
 
 
 def test_a_workflow_started_outside_the_service_is_not_started_again(

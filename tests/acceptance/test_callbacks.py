@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from devstack.stack import Stack
+from tests.acceptance.outcomes import assert_invalid
 from tests.conftest import CALLBACK_SECRETS
 from tests.support.client import ApiClient, now, status_report
 from tests.support.job_handle import WAY, JobHandle, at_once, forbidden_step, refusal
@@ -58,11 +59,10 @@ def test_without_a_valid_secret_every_callback_gets_the_same_401(
         for job_id in (handle.id, str(uuid4()), "no-id")
         for body in bodies
     ]
-    assert {(answer.status_code, answer.json()["code"]) for answer in answers} == {
-        (401, "UNAUTHORIZED")
-    }
     assert len({answer.content for answer in answers}) == 1
-    assert all(answer.headers["WWW-Authenticate"] for answer in answers)
+    for answer in answers:
+        assert refusal(answer) == (401, "UNAUTHORIZED", None)
+        assert answer.headers["WWW-Authenticate"]
     assert handle.everything() == before
 
 
@@ -76,10 +76,7 @@ def test_the_body_is_checked_before_the_job_is_looked_up(
     alice: ApiClient, callback_secret: str
 ) -> None:
     answer = alice.callback(str(uuid4()), callback_secret, {"status": "AUDIO_READY"})
-    status, code, details = refusal(answer)
-    assert (status, code) == (400, "VALIDATION_ERROR")
-    assert details is not None
-    assert details.keys() == {"event_id", "occurred_at", "correlation_id"}
+    assert_invalid(answer, {"event_id", "occurred_at", "correlation_id"})
 
 
 def test_a_repeated_callback_is_a_replay_that_writes_nothing(handle: JobHandle) -> None:
@@ -175,7 +172,7 @@ def test_a_report_of_another_dispatch_is_superseded_and_changes_nothing(handle: 
 def test_a_report_dated_more_than_five_minutes_ahead_is_a_400(handle: JobHandle) -> None:
     ahead = datetime.now(UTC) + timedelta(minutes=6)
     answer = handle.report("AUDIO_READY", occurred_at=ahead.isoformat())
-    assert (answer.status_code, answer.json()["details"].keys()) == (400, {"occurred_at"})
+    assert_invalid(answer, {"occurred_at"})
     soon = datetime.now(UTC) + timedelta(minutes=4)
     assert handle.report("AUDIO_READY", occurred_at=soon.isoformat()).status_code == 204
 
@@ -201,7 +198,7 @@ def test_twelve_identical_callbacks_at_once_are_applied_once(handle: JobHandle) 
     answers = at_once(12, lambda _: handle.send(body).status_code)
     assert sorted(answers) == [200] * 11 + [204]
     assert handle.shown()["manifest"]["exports"] == ["s3://e"]
-    assert [line["new_status"] for line in handle.trail()].count("AUDIO_READY") == 1
+    assert [event["new_status"] for event in handle.trail()].count("AUDIO_READY") == 1
 
 
 def test_concurrent_steps_are_applied_one_after_the_other(handle: JobHandle) -> None:
@@ -210,7 +207,7 @@ def test_concurrent_steps_are_applied_one_after_the_other(handle: JobHandle) -> 
     answers = at_once(2, lambda n: handle.report(statuses[n], occurred_at=same_time))
     codes = [answer.status_code for answer in answers]
     if handle.status == "FAILED" and codes == [204, 204]:
-        assert [line["new_status"] for line in handle.trail()][-2:] == ["AUDIO_READY", "FAILED"]
+        assert [event["new_status"] for event in handle.trail()][-2:] == ["AUDIO_READY", "FAILED"]
     else:
         assert codes == [409, 204]
         assert refusal(answers[0]) == forbidden_step("FAILED", "AUDIO_READY")
@@ -224,10 +221,8 @@ def test_of_two_mutually_exclusive_steps_one_is_applied(handle: JobHandle) -> No
     assert sorted(answer.status_code for answer in answers) == [204, 409]
     winner, loser = sorted((0, 1), key=lambda n: answers[n].status_code)
     assert handle.status == statuses[winner]
-    _, code, details = refusal(answers[loser])
-    assert code == "FSM_TRANSITION_INVALID"
-    assert details is not None
-    assert details["current_status"] == statuses[winner]
+    assert answers[loser].json()["code"] == "FSM_TRANSITION_INVALID"
+    assert answers[loser].json()["details"]["current_status"] == statuses[winner]
 
 
 def test_a_report_older_than_the_latest_one_is_out_of_order(handle: JobHandle) -> None:

@@ -64,6 +64,7 @@ def test_a_job_can_be_cancelled_in_every_state_that_is_not_terminal(
     last = [line for line in handle.trail() if line["event_type"] == "job.cancelled"]
     assert [(line["actor_type"], line["prev_status"]) for line in last] == [("editor", status)]
     assert refusal(handle.client.run(handle.id)) == RUN_AFTER_CANCEL
+    assert refusal(handle.retry("r1"))[:2] == (409, "RETRY_NOT_ALLOWED_STATE")
 
 
 @pytest.mark.parametrize("status", ["CREATED", "UPLOADING"])

@@ -11,6 +11,7 @@ from devstack.waiting import wait_until
 from domain.claim import FencingToken
 from store import keys
 from tasks import message
+from tests.acceptance.outcomes import assert_invalid
 from tests.conftest import NewStack
 from tests.support.behaviours import accept, hang, in_turn, refuse
 from tests.support.client import ApiClient, status_report
@@ -107,10 +108,7 @@ def test_an_invalid_value_is_a_400_that_names_the_field(
     answers = [client.edit_job(handle.id, **body)]
     answers.append(client.create_job(handle.shown()["project_id"], body))
     for answer in answers:
-        status, code, details = refusal(answer)
-        assert (status, code) == (400, "VALIDATION_ERROR")
-        assert details is not None
-        assert details.keys() == body.keys()
+        assert_invalid(answer, body)
     assert handle.everything() == before
 
 

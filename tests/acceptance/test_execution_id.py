@@ -5,11 +5,8 @@ import json
 import pytest
 
 from devstack.stack import Stack
-from tests.support.behaviours import refuse
-from tests.support.client import ApiClient
-from tests.support.job_handle import JobHandle, at_once, forbidden_step, refusal
+from tests.support.job_handle import JobHandle, at_once, refusal
 from tests.support.log_lines import lines_with, wait_for_line
-from tests.support.orchestrator import StubOrchestrator
 
 
 @pytest.fixture
@@ -90,13 +87,6 @@ def test_one_of_several_concurrent_executions_is_kept(handle: JobHandle) -> None
     )
 
 
-def test_an_execution_of_a_cancelled_job_gets_the_terminal_state(handle: JobHandle) -> None:
-    handle.reported("AUDIO_EXTRACTING", execution_id="first")
-    handle.client.cancel(handle.id)
-    answer = handle.report("AUDIO_READY", execution_id="first")
-    assert refusal(answer) == forbidden_step("CANCELLED", "AUDIO_READY")
-
-
 def test_a_retry_has_its_own_execution_and_supersedes_the_one_before(handle: JobHandle) -> None:
     handle.reported("AUDIO_READY", execution_id="run", artifact_updates={"audio_uri": "s3://a"})
     handle.reported("FAILED", execution_id="run")
@@ -107,15 +97,3 @@ def test_a_retry_has_its_own_execution_and_supersedes_the_one_before(handle: Job
     assert handle.dispatch["execution_id"] == "retry"
     assert refusal(handle.report("TRANSCRIPT_READY", execution_id="run")) == superseded_by("retry")
     handle.reported("TRANSCRIPT_READY", execution_id="retry")
-
-
-def test_an_execution_of_a_refused_dispatch_is_kept_when_it_reports(
-    alice: ApiClient, callback_secret: str, orchestrator: StubOrchestrator
-) -> None:
-    handle = JobHandle.uploaded(alice, callback_secret)
-    orchestrator.behaviours[handle.id] = refuse(500)
-    assert alice.run(handle.id).status_code == 502
-    handle.reported("AUDIO_EXTRACTING", execution_id="ghost")
-    assert handle.dispatch["execution_id"] == "ghost"
-    answer = handle.report("AUDIO_EXTRACTING", execution_id="other")
-    assert refusal(answer) == superseded_by("ghost")

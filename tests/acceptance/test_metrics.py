@@ -62,6 +62,11 @@ class Scrape:
         )
 
 
+def growth(before: Scrape, after: Scrape, name: str, **labels: str) -> float:
+    """How much the sum of these samples has grown."""
+    return after(name, **labels) - before(name, **labels)
+
+
 def worker_scrape() -> Scrape:
     return Scrape(f"http://{HOST}:{WORKER_PORT}")
 
@@ -76,10 +81,8 @@ def test_requests_are_counted_over_all_processes(service: Stack, editor: ApiClie
     for _ in range(6):
         after = Scrape(service.api_url)
         for code, number in (("200", 40), ("404", 1)):
-            grown = after("http_requests_total", code=code, **labels)
-            assert grown - before("http_requests_total", code=code, **labels) == number
-        seconds = "http_request_seconds_count"
-        assert after(seconds, **labels) - before(seconds, **labels) == 41
+            assert growth(before, after, "http_requests_total", code=code, **labels) == number
+        assert growth(before, after, "http_request_seconds_count", **labels) == 41
 
 
 def test_metrics_hold_no_user_input(service: Stack, editor: ApiClient) -> None:
@@ -117,13 +120,11 @@ def test_runs_are_counted_by_outcome(
         ("run", "RESOURCE_NOT_FOUND", 1),
         ("retry", "JOB_ALREADY_RUNNING", 1),
     ):
-        labels = {"kind": kind, "outcome": outcome}
-        grown = after("runs_total", **labels) - before("runs_total", **labels)
-        assert grown == number, labels
+        grown = growth(before, after, "runs_total", kind=kind, outcome=outcome)
+        assert (kind, outcome, grown) == (kind, outcome, number)
     for outcome in ("accepted", "refused"):
-        posts = "dispatch_seconds_count"
-        grown = worker_after(posts, outcome=outcome) - worker_before(posts, outcome=outcome)
-        assert grown == 1, outcome
+        posts = growth(worker_before, worker_after, "dispatch_seconds_count", outcome=outcome)
+        assert (outcome, posts) == (outcome, 1)
     assert worker_after("dispatch_seconds_sum", outcome="accepted") >= 0.5
 
 
@@ -138,10 +139,8 @@ def test_callbacks_are_counted_by_answer_and_superseded_executions_separately(
         editor.callback(job_id, callback_secret, body)
     after = Scrape(service.api_url)
     for answer in ("applied", "replayed", "EXECUTION_SUPERSEDED"):
-        grown = after("callbacks_total", answer=answer) - before("callbacks_total", answer=answer)
-        assert grown == 1, answer
-    superseded = "superseded_executions_total"
-    assert after(superseded) - before(superseded) == 1
+        assert (answer, growth(before, after, "callbacks_total", answer=answer)) == (answer, 1)
+    assert growth(before, after, "superseded_executions_total") == 1
 
 
 @pytest.mark.redis_broker

@@ -1,14 +1,15 @@
 """The read side of the operator API: roles, the overview, the views and a job's history."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
-from urllib.parse import urlencode
 from uuid import uuid4
 
 import pytest
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from tests.acceptance.outcomes import every_page
 from tests.conftest import NewStack
 from tests.support.behaviours import reset_after_read
 from tests.support.client import ApiClient
@@ -30,15 +31,7 @@ def service(new_stack: NewStack) -> Iterator[Stack]:
 
 def listed(olga: ApiClient, view: str, **query: Any) -> list[dict[str, Any]]:
     """All jobs of a view, from all pages."""
-    items: list[dict[str, Any]] = []
-    cursor: dict[str, str] = {}
-    while True:
-        found = olga.get(f"/operations/jobs?{urlencode({'view': view, **query, **cursor})}")
-        assert found.status_code == 200, found.text
-        items += found.json()["items"]
-        if found.json()["next_cursor"] is None:
-            return items
-        cursor = {"cursor": found.json()["next_cursor"]}
+    return [*chain(*every_page(olga, "/operations/jobs", view=view, **query))]
 
 
 @pytest.mark.parametrize("path", READS)
@@ -75,18 +68,12 @@ def test_an_operator_is_an_editor_only_with_both_roles(
 @pytest.mark.parametrize(
     "path",
     [
-        "/overview?x=1",
-        "/jobs",
-        "/jobs?view=all",
-        "/jobs?view=unknown&limit=0",
-        "/jobs?view=unknown&older_than=-1",
-        "/jobs?view=unknown&project_id=x",
-        "/jobs?view=unknown&cursor=x",
-        "/jobs?view=unknown&status=FAILED",
-        "/jobs?view=unknown&view=failed",
-        f"/jobs/{SOME_ID}?x=1",
+        "/overview?x=1", "/jobs", "/jobs?view=all", "/jobs?view=unknown&limit=0",
+        "/jobs?view=unknown&older_than=-1", "/jobs?view=unknown&project_id=x",
+        "/jobs?view=unknown&cursor=x", "/jobs?view=unknown&status=FAILED",
+        "/jobs?view=unknown&view=failed", f"/jobs/{SOME_ID}?x=1",
     ],
-)
+)  # fmt: skip
 def test_an_invalid_query_is_a_400(olga: ApiClient, path: str) -> None:
     assert refusal(olga.get(f"/operations{path}"))[:2] == (400, "VALIDATION_ERROR")
 

@@ -10,6 +10,7 @@ import requests
 from devstack.client import now
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from tests.acceptance.outcomes import assert_invalid
 from tests.conftest import NewStack
 from tests.support.behaviours import refuse
 from tests.support.client import ApiClient
@@ -349,8 +350,7 @@ def test_a_bulk_retry_is_validated(olga: ApiClient, change: dict[str, Any]) -> N
     changed = {**SERVICE_ACTS["retries"], **change}
     body = {name: value for name, value in changed.items() if value is not None}
     answer = olga.post("/operations/retries", body)
-    assert refusal(answer)[:2] == (400, "VALIDATION_ERROR")
-    assert answer.json()["details"].keys() == change.keys()
+    assert_invalid(answer, change)
 
 
 def test_a_pause_lasts_until_it_is_resumed_and_repeating_it_changes_nothing(

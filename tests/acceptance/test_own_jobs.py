@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from devstack.stack import Stack
+from tests.acceptance.outcomes import every_page
 from tests.support.client import ApiClient
 
 Ids = list[str]
@@ -23,21 +24,14 @@ def page(client: ApiClient, path: str, **query: Any) -> dict[str, Any]:
     return body
 
 
-def every_page(client: ApiClient, path: str, **query: Any) -> list[Ids]:
-    """The ids on all pages of a list."""
-    pages, cursor = [], {}
-    while len(pages) < 50:
-        found = page(client, path, **query, **cursor)
-        pages.append([job["id"] for job in found["items"]])
-        if found["next_cursor"] is None:
-            return pages
-        cursor = {"cursor": found["next_cursor"]}
-    raise AssertionError("more than 50 pages")
+def id_pages(client: ApiClient, path: str, **query: Any) -> list[Ids]:
+    """The ids on each page of a list."""
+    return [[item["id"] for item in items] for items in every_page(client, path, **query)]
 
 
 def ids(client: ApiClient, **query: Any) -> Ids:
     """The ids of the caller's jobs on all pages."""
-    return [*chain(*every_page(client, "/jobs", **query))]
+    return [*chain(*id_pages(client, "/jobs", **query))]
 
 
 def made(client: ApiClient, number: int) -> tuple[list[str], list[str]]:
@@ -63,7 +57,7 @@ def test_jobs_lists_the_callers_jobs_of_all_projects_newest_first(
 def test_pages_show_every_job_once(editor: ApiClient, limit: int) -> None:
     _, jobs = made(editor, 5)
     for order, expected in (("asc", jobs), ("desc", jobs[::-1])):
-        pages = every_page(editor, "/jobs", limit=limit, order=order)
+        pages = id_pages(editor, "/jobs", limit=limit, order=order)
         assert [*chain(*pages)] == expected
         assert len(pages) == -(-5 // limit)
 
@@ -72,7 +66,7 @@ def test_a_page_has_50_jobs_by_default(editor: ApiClient) -> None:
     project = editor.create_project().json()["id"]
     jobs = [editor.create_job(project).json()["id"] for _ in range(53)]
     for path in ("/jobs", f"/projects/{project}/jobs"):
-        assert [len(found) for found in every_page(editor, path)] == [50, 3]
+        assert [len(found) for found in id_pages(editor, path)] == [50, 3]
     assert ids(editor, limit=200) == jobs[::-1]
 
 
@@ -128,7 +122,7 @@ def test_deleted_jobs_leave_the_lists_without_shifting_pages(editor: ApiClient) 
     assert [job["id"] for job in rest["items"]] == jobs[4:]
     assert ids(editor) == [jobs[5], jobs[4], jobs[0]]
     assert ids(editor, updated_after="2020-01-01T00:00:00Z", order="asc") == [jobs[0], *jobs[4:]]
-    pages = every_page(editor, f"/projects/{projects[0]}/jobs")
+    pages = id_pages(editor, f"/projects/{projects[0]}/jobs")
     assert pages == [[jobs[0], jobs[4]]]
 
 
@@ -136,7 +130,7 @@ def test_deleted_jobs_leave_the_lists_without_shifting_pages(editor: ApiClient) 
 def test_projects_are_paged_oldest_first(editor: ApiClient, limit: int) -> None:
     assert page(editor, "/projects") == {"items": [], "next_cursor": None}
     projects = [editor.create_project(f"P{number}").json() for number in range(4)]
-    pages = every_page(editor, "/projects", limit=limit)
+    pages = id_pages(editor, "/projects", limit=limit)
     assert [*chain(*pages)] == [project["id"] for project in projects]
     assert len(pages) == -(-4 // limit)
     assert page(editor, "/projects")["items"] == projects

@@ -12,18 +12,9 @@ MOST_SECONDS = "6"  # TAKEONE_RUN_WAIT_SECONDS of the shared stack
 SENT = ("AUDIO_EXTRACTING", "SENT", None)
 
 INVALID = [
-    "",
-    "wait",
-    "wait=",
-    "wait=soon",
-    "wait=-1",
-    "wait=1.5",
-    "wait=٣",
-    "handling=strict",
-    "return=minimal; wait=1",
-    ",;=,;=",
-    "x" * 4000,
-]
+    "", "wait", "wait=", "wait=soon", "wait=-1", "wait=1.5", "wait=٣", "handling=strict",
+    "return=minimal; wait=1", ",;=,;=", "x" * 4000,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("prefer", ["respond-async", "RESPOND-ASYNC", "wait=0", "return=x, wait=0"])

@@ -31,7 +31,16 @@ from tasks.outbox import TransactionalOutbox
 from tests.acceptance.conftest import InThread
 from tests.conftest import NewStack
 from tests.support import behaviours, openapi
-from tests.support.behaviours import Behaviour, accept, in_turn, refuse, reset_after_read
+from tests.support.behaviours import (
+    Behaviour,
+    accept,
+    in_turn,
+    not_http,
+    refuse,
+    reset_after_read,
+    truncated_body,
+    truncated_head,
+)  # fmt: skip
 from tests.support.certificates import Authority
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
@@ -103,10 +112,9 @@ def test_a_repeated_change_after_a_lost_answer_succeeds(
 
     def is_done() -> bool:
         job = alice.get(f"/jobs/{job_id}").json()
-        return job.get("code" if call == "delete_job" else "status") in (
-            "CANCELLED",
-            "RESOURCE_NOT_FOUND",
-        )
+        if call == "delete_job":
+            return job.get("code") == "RESOURCE_NOT_FOUND"
+        return job["status"] == "CANCELLED"
 
     proxy.stall_answers()
     changing = in_thread(getattr(remote, call), job_id)
@@ -133,9 +141,8 @@ def test_a_refused_dispatch_is_retried_until_it_is_accepted(
     client: TakeOne, job_id: str, orchestrator: StubOrchestrator, alice: ApiClient,
     callback_secret: str,
 ) -> None:  # fmt: skip
-    orchestrator.behaviours[job_id] = in_turn(
-        refuse(503), refuse(500), accept(), refuse(500), accept()
-    )
+    answers = (refuse(503), refuse(500), accept(), refuse(500), accept())
+    orchestrator.behaviours[job_id] = in_turn(*answers)
     assert client.run(job_id)["status"] == "AUDIO_EXTRACTING"
     JobHandle(alice, job_id, callback_secret).reported("FAILED")
     assert client.retry(job_id, "fast")["replayed"] is False
@@ -415,20 +422,13 @@ def test_no_call_hangs(
 
 def test_a_truncated_answer_is_retried_with_the_same_key_and_a_fresh_token() -> None:
     created = behaviours.answer(201, b'{"id": "one"}')
-    behaviour = in_turn(
-        behaviours.truncated_head(),
-        behaviours.truncated_body(),
-        behaviours.not_http(),
-        refuse(504),
-        created,
-    )
+    behaviour = in_turn(truncated_head(), truncated_body(), not_http(), refuse(504), created)
     tokens = iter("abcdefgh")
     with StubOrchestrator(behaviour) as service:
         client = TakeOne(f"http://{HOST}:{service.port}/base/", lambda: next(tokens), timeout=30)
         assert client.create_job("a/b", name="Interview 7") == {"id": "one"}
-    assert {request.path.rstrip("?") for request in service.requests} == {
-        "/base/api/v1/projects/a%2Fb/jobs"
-    }
+    paths = {request.path.rstrip("?") for request in service.requests}
+    assert paths == {"/base/api/v1/projects/a%2Fb/jobs"}
     assert len({request.dispatch_id for request in service.requests}) == 1
     sent = [request.headers["authorization"] for request in service.requests]
     assert sent == [f"Bearer {letter}" for letter in "abcde"]
@@ -460,9 +460,7 @@ def properties(schema: dict[str, Any]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for base in schema.get("allOf", []):
         found |= properties(openapi.resolved(base))
-    own = {name: name in schema.get("required", ()) for name in schema["properties"]} if (
-        "properties" in schema
-    ) else {}  # fmt: skip
+    own = {name: name in schema.get("required", ()) for name in schema.get("properties", ())}
     return found | own
 
 

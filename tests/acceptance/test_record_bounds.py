@@ -25,6 +25,13 @@ def full(bound: str, most: int) -> tuple[int, str, dict[str, Any]]:
     return 409, "MANIFEST_FULL", {"bound": bound, "most": most}
 
 
+def almost_fill_manifest(handle: JobHandle) -> None:
+    """Report 60,000 bytes of artifacts."""
+    for number in range(3):
+        artifacts = {f"key{number}.{n}": "x" * 2000 for n in range(10)}
+        handle.reported("AUDIO_EXTRACTING", artifact_updates=artifacts)
+
+
 def fill_trail(stack: Stack, handle: JobHandle) -> str:
     """Repeat the last event until the trail has MOST_EVENTS; return the trail's key."""
     trail = keys.trail(handle.id)
@@ -70,9 +77,7 @@ def test_the_number_of_additional_keys_is_bounded(extracting: JobHandle) -> None
 
 
 def test_the_size_of_the_manifest_is_bounded(extracting: JobHandle) -> None:
-    for number in range(3):
-        long = {f"key{number}.{n}": "x" * 2000 for n in range(10)}
-        extracting.reported("AUDIO_EXTRACTING", artifact_updates=long)
+    almost_fill_manifest(extracting)
     too_long = {f"more{n}": "é" * 1000 for n in range(3)}
     assert_refused_until_smaller(extracting, too_long, full("bytes", MOST_BYTES))
     # An update that makes the manifest smaller is always accepted.
@@ -82,9 +87,7 @@ def test_the_size_of_the_manifest_is_bounded(extracting: JobHandle) -> None:
 def test_a_failure_with_too_large_artifacts_can_be_reported_without_them(
     extracting: JobHandle,
 ) -> None:
-    for number in range(3):
-        long = {f"key{number}.{n}": "x" * 2000 for n in range(10)}
-        extracting.reported("AUDIO_EXTRACTING", artifact_updates=long)
+    almost_fill_manifest(extracting)
     answer = extracting.report(
         "FAILED", artifact_updates={f"more{n}": "x" * 2000 for n in range(3)}
     )

@@ -23,18 +23,10 @@ OLD, NEW, FOREIGN = (f"whsec_{letter * 40}" for letter in "bcd")
 
 
 @pytest.fixture(scope="module")
-def receiver() -> Iterator[StubOrchestrator]:
-    """The orchestrator of `service`."""
-    with StubOrchestrator() as stub:
-        yield stub
-
-
-@pytest.fixture(scope="module")
-def service(new_stack: NewStack, receiver: StubOrchestrator) -> Iterator[Stack]:
+def service(new_stack: NewStack, orchestrator: StubOrchestrator) -> Iterator[Stack]:
     """A service during a rotation: the new secret signs, the old one is still accepted."""
     with new_stack(
-        TAKEONE_ORCHESTRATOR_URL=receiver.url,
-        TAKEONE_ORCHESTRATOR_CANCEL_URL=f"{receiver.url}/cancelled",
+        TAKEONE_ORCHESTRATOR_CANCEL_URL=f"{orchestrator.url}/cancelled",
         TAKEONE_SIGNING_SECRET=f"{NEW},{OLD}",
     ) as running:
         yield running
@@ -69,30 +61,30 @@ def verified(request: Any) -> str:
 
 
 def test_a_dispatch_is_signed_with_the_first_secret_under_its_id(
-    handle: JobHandle, receiver: StubOrchestrator
+    handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
-    (request,) = receiver.requests_for(handle.id)
+    (request,) = orchestrator.requests_for(handle.id)
     assert verified(request) == request.dispatch_id == handle.run_id
     openapi.check_webhook("run", request.json, request.headers)
 
 
 def test_a_resent_dispatch_is_signed_again_under_the_same_id(
-    handle: JobHandle, receiver: StubOrchestrator
+    handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
-    receiver.behaviours[handle.id] = in_turn(refuse(500), accept())
+    orchestrator.behaviours[handle.id] = in_turn(refuse(500), accept())
     assert handle.client.run(handle.id).status_code == 502
     assert handle.client.run(handle.id).status_code == 202
-    assert [verified(request) for request in receiver.requests_for(handle.id)] == [
+    assert [verified(request) for request in orchestrator.requests_for(handle.id)] == [
         handle.run_id
     ] * 2
 
 
-def test_a_cancel_notification_is_signed(handle: JobHandle, receiver: StubOrchestrator) -> None:
+def test_a_cancel_notification_is_signed(handle: JobHandle, orchestrator: StubOrchestrator) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     assert handle.client.cancel(handle.id).status_code == 200
-    receiver.wait_for_requests(handle.id, 2)
-    notification = receiver.requests_for(handle.id)[1]
+    orchestrator.wait_for_requests(handle.id, 2)
+    notification = orchestrator.requests_for(handle.id)[1]
     assert verified(notification) == notification.dispatch_id
     assert notification.path.endswith("/cancelled")
     openapi.check_webhook("cancel", notification.json, notification.headers)
@@ -160,10 +152,10 @@ def test_without_a_signing_secret_nothing_is_signed_and_signatures_are_not_accep
 
 
 def test_logs_hold_no_signing_secret_and_no_signature(
-    handle: JobHandle, service: Stack, receiver: StubOrchestrator
+    handle: JobHandle, service: Stack, orchestrator: StubOrchestrator
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
-    (request,) = receiver.requests_for(handle.id)
+    (request,) = orchestrator.requests_for(handle.id)
     worker = service.workers[0]
     wait_until(lambda: handle.run_id in worker.log(), 30, "the worker logs the dispatch")
     for process in service.processes:

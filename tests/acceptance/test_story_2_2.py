@@ -8,6 +8,7 @@ import pytest
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance import stored
+from tests.acceptance.outcomes import assert_dispatched
 from tests.support.behaviours import refuse
 from tests.support.client import ApiClient, status_report
 from tests.support.job_handle import WAY, JobHandle
@@ -136,8 +137,7 @@ def test_ac5_a_failed_dispatch_is_a_502_and_the_job_can_be_run_again(
     assert stored.claim(stack.redis, job_id) is None
     del orchestrator.behaviours[job_id]
     assert alice.run(job_id).status_code == 202
-    keys = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
-    assert keys == [f"run-{job_id}"] * 2
+    assert_dispatched(orchestrator, job_id, times=2)
 
 
 def test_ac6_logs_hold_no_secret_and_no_user_input(

@@ -74,19 +74,12 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def receiver() -> Iterator[StubOrchestrator]:
-    """The orchestrator of `service`."""
-    with StubOrchestrator() as stub:
-        yield stub
-
-
-@pytest.fixture(scope="module")
 def service(
-    new_stack: NewStack, collector: Collector, receiver: StubOrchestrator
+    new_stack: NewStack, collector: Collector, orchestrator: StubOrchestrator
 ) -> Iterator[Stack]:
     """A service that sends its spans to the collector."""
     with new_stack(
-        TAKEONE_ORCHESTRATOR_URL=f"{receiver.url}?key={PLANTED}",
+        TAKEONE_ORCHESTRATOR_URL=f"{orchestrator.url}?key={PLANTED}",
         TAKEONE_OTEL="true",
         OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{HOST}:{collector.port}",
         OTEL_BSP_SCHEDULE_DELAY="100",
@@ -103,11 +96,11 @@ def handle(service: Stack, callback_secret: str) -> JobHandle:
 
 
 def test_one_trace_spans_the_editors_call_the_dispatch_and_the_callback(
-    handle: JobHandle, receiver: StubOrchestrator, collector: Collector
+    handle: JobHandle, orchestrator: StubOrchestrator, collector: Collector
 ) -> None:
     editors_call = {"traceparent": f"00-{TRACE_ID}-{EDITORS_SPAN}-01"}
     assert handle.client.run(handle.id, headers=editors_call).status_code == 202
-    (posted,) = receiver.requests_for(handle.id)
+    (posted,) = orchestrator.requests_for(handle.id)
     assert not {"tracestate", "baggage"} & posted.headers.keys()
     passed_on = {"X-Callback-Secret": handle.secret, "traceparent": posted.headers["traceparent"]}
     path = f"/internal/jobs/{handle.id}/status"
@@ -128,11 +121,11 @@ def test_one_trace_spans_the_editors_call_the_dispatch_and_the_callback(
 
 
 def test_a_failed_dispatch_is_a_failed_span(
-    handle: JobHandle, receiver: StubOrchestrator, collector: Collector
+    handle: JobHandle, orchestrator: StubOrchestrator, collector: Collector
 ) -> None:
-    receiver.behaviours[handle.id] = refuse(500)
+    orchestrator.behaviours[handle.id] = refuse(500)
     assert handle.client.run(handle.id).status_code == 502
-    (posted,) = receiver.requests_for(handle.id)
+    (posted,) = orchestrator.requests_for(handle.id)
     spans = collector.wait_for(posted.headers["traceparent"].split("-")[1], "dispatch", RUN)
     assert spans["dispatch"]["failed"]
     assert "exception" not in spans["dispatch"]["whole"], "an exception's text may hold user input"

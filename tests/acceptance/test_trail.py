@@ -2,9 +2,11 @@
 
 import json
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from devstack.waiting import wait_until
+from tests.acceptance.outcomes import every_page
 from tests.support.behaviours import accept, in_turn, refuse, reset_after_read
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
@@ -132,14 +134,9 @@ def test_pages_have_no_gaps_and_no_duplicates(handle: JobHandle) -> None:
     whole = handle.trail()
     assert len(whole) > 7
     for limit in (1, 3, len(whole)):
-        read: list[Any] = []
-        page: dict[str, Any] = {"next_cursor": "0"}
-        while page["next_cursor"] is not None:
-            query = {"limit": limit, "cursor": page["next_cursor"]}
-            page = handle.client.events(handle.id, params=query).json()
-            assert 1 <= len(page["items"]) <= limit
-            read += page["items"]
-        assert read == whole
+        pages = every_page(handle.client, f"/jobs/{handle.id}/events", limit=limit)
+        assert [*chain(*pages)] == whole
+        assert all(1 <= len(page) <= limit for page in pages)
     recorded = [event["recorded_at"] for event in whole]
     assert recorded == sorted(recorded)
 

@@ -8,7 +8,13 @@ from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from store import keys
-from tests.acceptance.outcomes import HOLD_SECONDS, assert_accepted, assert_unknown, shown
+from tests.acceptance.outcomes import (
+    HOLD_SECONDS,
+    assert_accepted,
+    assert_dispatched,
+    assert_unknown,
+    shown,
+)
 from tests.support.behaviours import (
     Behaviour,
     accept,
@@ -50,8 +56,7 @@ def test_after_the_hold_the_next_run_but_not_the_sweep_sends_again_under_the_sam
     assert len(orchestrator.requests_for(job_id)) == 1
     assert shown(alice, job_id) == ("UPLOADED", "UNKNOWN", "outcome_unknown")
     assert_accepted(alice.run(job_id))
-    ids = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
-    assert ids == [f"run-{job_id}"] * 2
+    assert_dispatched(orchestrator, job_id, times=2)
     assert shown(alice, job_id) == ("AUDIO_EXTRACTING", "SENT", None)
 
 

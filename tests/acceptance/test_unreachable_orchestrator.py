@@ -6,11 +6,11 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from devstack.ports import HOST
+from devstack.ports import HOST, free_port
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance import stored
-from tests.acceptance.outcomes import assert_accepted, assert_failed, shown
+from tests.acceptance.outcomes import assert_accepted, assert_dispatched, assert_failed, shown
 from tests.conftest import NewStack
 from tests.support.behaviours import accept, hang, in_turn, refuse
 from tests.support.client import ApiClient
@@ -57,6 +57,7 @@ def test_a_failure_before_sending_is_not_started_and_can_be_run_again(
     jobs = {}
     with port_that_takes_no_connection() as full:
         for what, url in {
+            "nothing listens": f"http://{HOST}:{free_port()}/dispatches",
             "unknown host": "http://orchestrator.invalid/dispatches",
             "connect timeout": f"http://{HOST}:{full}/dispatches",
             "no TLS at the server": orchestrator.url.replace("http:", "https:"),
@@ -83,11 +84,9 @@ def test_within_the_idempotency_window_the_sweep_sends_an_unknown_outcome_again(
     assert_failed(editor.run(job_id), "outcome_unknown", most_retry_after=3)
     sent = ("AUDIO_EXTRACTING", "SENT", None)
     wait_until(lambda: shown(editor, job_id) == sent, 30, "it is sent again and accepted")
-    ids = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
-    assert ids == [f"run-{job_id}"] * 2
+    assert_dispatched(orchestrator, job_id, times=2)
     assert_accepted(editor.run(job_id), code=200)
     claim = stored.claim(service.redis, job_id)
-    assert claim is not None
     assert claim["epoch"] == 2
 
 
@@ -98,8 +97,7 @@ def test_within_the_idempotency_window_a_run_sends_an_unknown_outcome_again_at_o
     orchestrator.behaviours[job_id] = in_turn(refuse(504), accept())
     assert_failed(editor.run(job_id), "outcome_unknown", most_retry_after=3)
     assert_accepted(editor.run(job_id))
-    ids = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
-    assert ids == [f"run-{job_id}"] * 2
+    assert_dispatched(orchestrator, job_id, times=2)
 
 
 def test_a_worker_killed_while_sending_leaves_an_unknown_outcome(
@@ -120,5 +118,4 @@ def test_a_worker_killed_while_sending_leaves_an_unknown_outcome(
     wait_until(lambda: shown(editor, job_id) == sent, 20, "it is sent again and accepted")
     trail = [event["event_type"] for event in editor.events(job_id).json()["items"]]
     assert trail.count("dispatch.unknown") == 1
-    ids = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
-    assert ids == [f"run-{job_id}"] * 2
+    assert_dispatched(orchestrator, job_id, times=2)

@@ -85,6 +85,18 @@ class User:
         return self._all(number, self.client.run)
 
 
+@pytest.fixture
+def alice(small: Stack, pool: ThreadPoolExecutor) -> User:
+    """An editor of the small stack."""
+    return User(small, pool, "alice")
+
+
+@pytest.fixture
+def bob(small: Stack, pool: ThreadPoolExecutor) -> User:
+    """Another editor of the small stack."""
+    return User(small, pool, "bob")
+
+
 def waiting(stack: Stack) -> float:
     """The number of waiting callers, from the metrics of the web process."""
     metrics = ApiClient(stack.api_url).call("GET", "/metrics").text.splitlines()
@@ -112,8 +124,10 @@ def codes(calls: Calls) -> list[int]:
     return sorted(call.result(2 * SECONDS).status_code for call in calls)
 
 
-def test_long_polls_leave_half_of_the_slots_to_runs(small: Stack, pool: ThreadPoolExecutor) -> None:
-    alice, bob, carol = (User(small, pool, name) for name in ("alice", "bob", "carol"))
+def test_long_polls_leave_half_of_the_slots_to_runs(
+    small: Stack, pool: ThreadPoolExecutor, alice: User, bob: User
+) -> None:
+    carol = User(small, pool, "carol")
     polls = alice.polls(SLOTS) + bob.polls(SLOTS)
     wait_for(small, LONG_POLLS)
     # Calls without a slot are answered at once with the current job.
@@ -128,9 +142,8 @@ def test_long_polls_leave_half_of_the_slots_to_runs(small: Stack, pool: ThreadPo
 
 
 def test_one_users_long_polls_leave_slots_for_another_users(
-    small: Stack, pool: ThreadPoolExecutor
+    small: Stack, alice: User, bob: User
 ) -> None:
-    alice, bob = User(small, pool, "alice"), User(small, pool, "bob")
     alices = alice.polls(SLOTS)
     wait_for(small, LONG_POLLS // 2)
     answered(alices, SLOTS - LONG_POLLS // 2)
@@ -140,9 +153,8 @@ def test_one_users_long_polls_leave_slots_for_another_users(
 
 
 def test_one_users_runs_leave_slots_for_another_users(
-    small: Stack, pool: ThreadPoolExecutor, slow: StubOrchestrator
+    small: Stack, pool: ThreadPoolExecutor, slow: StubOrchestrator, alice: User, bob: User
 ) -> None:
-    alice, bob = User(small, pool, "alice"), User(small, pool, "bob")
     jobs = [alice.client.uploaded_job()["id"] for _ in range(SLOTS)]
     of_bob = bob.client.uploaded_job()["id"]
     runs = {job_id: pool.submit(alice.client.run, job_id) for job_id in jobs}
@@ -163,9 +175,8 @@ def test_one_users_runs_leave_slots_for_another_users(
 
 
 def test_abandoned_long_polls_count_against_their_own_user_only(
-    small: Stack, pool: ThreadPoolExecutor
+    small: Stack, alice: User, bob: User
 ) -> None:
-    alice, bob = User(small, pool, "alice"), User(small, pool, "bob")
     job_id = alice.client.uploaded_job()["id"]
     head = (
         f"GET /api/v1/jobs/{job_id}?wait={SECONDS}&status_not=UPLOADED HTTP/1.1\r\nHost: x\r\n"

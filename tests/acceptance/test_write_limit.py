@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
@@ -42,13 +43,20 @@ def limited(new_stack: NewStack) -> Iterator[Stack]:
 
 @pytest.fixture(scope="module")
 def one_write_left(new_stack: NewStack) -> Iterator[Stack]:
-    """A service that allows one write after `prepared`, in a window that outlasts the tests."""
+    """A service that allows one write after the fixture `ids`, in a window that outlasts the tests."""
     with new_stack(TAKEONE_WRITE_LIMIT=f"{PREPARATION + 1}/hour") as running:
         yield running
 
 
-def prepared(client: ApiClient, secret: str) -> dict[str, str]:
-    """A project, and a job in it for each kind of write; takes PREPARATION writes."""
+@pytest.fixture
+def client(one_write_left: Stack) -> ApiClient:
+    """A user that no other test uses."""
+    return ApiClient(one_write_left.api_url, f"user-{uuid4()}")
+
+
+@pytest.fixture
+def ids(client: ApiClient, callback_secret: str) -> dict[str, str]:
+    """The ids of a project, and of a job in it for each kind of write; takes PREPARATION writes."""
     project = client.create_project().json()["id"]
     uses = [f"to {use}" for use in ("confirm", "run", "retry", "cancel", "delete")]
     jobs = {use: client.create_job(project).json()["id"] for use in uses}
@@ -56,7 +64,7 @@ def prepared(client: ApiClient, secret: str) -> dict[str, str]:
         assert client.confirm_upload(jobs[use], VIDEO).status_code == 200
     assert client.run(jobs["to retry"]).status_code == 202
     report = status_report("FAILED")
-    assert client.callback(jobs["to retry"], secret, report).status_code == 204
+    assert client.callback(jobs["to retry"], callback_secret, report).status_code == 204
     assert client.cancel(jobs["to delete"]).status_code == 200
     return {"project": project, **jobs}
 
@@ -76,10 +84,8 @@ def assert_refused(answer: requests.Response, window_seconds: int) -> None:
 
 @pytest.mark.parametrize("write", WRITES)
 def test_each_write_counts_once_and_none_is_made_past_the_limit(
-    one_write_left: Stack, callback_secret: str, write: str
+    client: ApiClient, ids: dict[str, str], write: str
 ) -> None:
-    client = ApiClient(one_write_left.api_url, f"wants to {write}")
-    ids = prepared(client, callback_secret)
     status, call = WRITES[write]
     assert call(client, ids).status_code == status
     before = everything(client, ids)
@@ -90,10 +96,8 @@ def test_each_write_counts_once_and_none_is_made_past_the_limit(
 
 @pytest.mark.parametrize("last", ["run", "retry"])
 def test_replays_are_answered_past_the_limit_and_not_counted(
-    one_write_left: Stack, callback_secret: str, last: str
+    client: ApiClient, ids: dict[str, str], last: str
 ) -> None:
-    client = ApiClient(one_write_left.api_url, f"repeats {last}")
-    ids = prepared(client, callback_secret)
     for _ in range(10):
         assert client.confirm_upload(ids["to run"], VIDEO).json()["replayed"] is True
     status, call = WRITES[last]
@@ -107,10 +111,8 @@ def test_replays_are_answered_past_the_limit_and_not_counted(
 
 @pytest.mark.parametrize("what", ["project", "job"])
 def test_a_create_with_a_known_key_is_not_counted_and_a_refused_one_stores_no_key(
-    one_write_left: Stack, callback_secret: str, what: str
+    client: ApiClient, ids: dict[str, str], what: str
 ) -> None:
-    client = ApiClient(one_write_left.api_url, f"repeats the create of a {what}")
-    ids = prepared(client, callback_secret)
     path = "/projects" if what == "project" else f"/projects/{ids['project']}/jobs"
 
     def create(key: str, name: str) -> requests.Response:
@@ -125,10 +127,8 @@ def test_a_create_with_a_known_key_is_not_counted_and_a_refused_one_stores_no_ke
 
 
 def test_an_edit_without_a_change_and_a_refused_delete_are_not_counted(
-    one_write_left: Stack, callback_secret: str
+    client: ApiClient, ids: dict[str, str]
 ) -> None:
-    client = ApiClient(one_write_left.api_url, "changes nothing")
-    ids = prepared(client, callback_secret)
     for _ in range(10):
         assert client.edit_job(ids["to run"], name=None).status_code == 200
         assert client.delete_job(ids["to run"]).status_code == 409
@@ -136,9 +136,7 @@ def test_an_edit_without_a_change_and_a_refused_delete_are_not_counted(
     assert client.delete_job(ids["to delete"]).status_code == 404
 
 
-def test_refused_writes_are_not_counted(one_write_left: Stack, callback_secret: str) -> None:
-    client = ApiClient(one_write_left.api_url, "mistaken")
-    ids = prepared(client, callback_secret)
+def test_refused_writes_are_not_counted(client: ApiClient, ids: dict[str, str]) -> None:
     for _ in range(10):
         assert client.run(ids["to confirm"]).status_code == 409
         assert client.confirm_upload(ids["to run"], "s3://another").status_code == 409
