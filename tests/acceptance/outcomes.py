@@ -43,6 +43,16 @@ def assert_invalid(answer: requests.Response, fields: Collection[str]) -> None:
     assert answer.json()["details"].keys() == set(fields)
 
 
+def already_running(current: str) -> tuple[int, str, dict[str, str]]:
+    """The refusal of a call while a dispatch of the job is in flight or running."""
+    return 409, "JOB_ALREADY_RUNNING", {"current_status": current}
+
+
+def not_dispatched(reason: str) -> tuple[int, str, dict[str, str]]:
+    """The refusal of a run or retry whose dispatch failed."""
+    return 502, "ORCHESTRATOR_DISPATCH_FAILED", {"reason": reason}
+
+
 def assert_dispatched(orchestrator: StubOrchestrator, job_id: str, times: int) -> None:
     """The orchestrator received this many dispatches of the job's run, all under the run's id."""
     ids = [request.dispatch_id for request in orchestrator.requests_for(job_id)]

@@ -8,7 +8,7 @@ import pytest
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
-from tests.acceptance.outcomes import assert_accepted
+from tests.acceptance.outcomes import assert_accepted, not_dispatched
 from tests.acceptance.programs import takeone
 from tests.conftest import NewStack
 from tests.support.behaviours import JSON, Exchange
@@ -142,10 +142,6 @@ def of(handle: JobHandle, dispatch_ids: list[str]) -> list[str]:
 
 def is_sent(handle: JobHandle) -> bool:
     return bool(handle.dispatch.get("phase") == "SENT")
-
-
-def not_dispatched(reason: str) -> tuple[int, str, dict[str, str]]:
-    return 502, "ORCHESTRATOR_DISPATCH_FAILED", {"reason": reason}
 
 
 def lose_answer(handle: JobHandle, engine: Restate) -> None:

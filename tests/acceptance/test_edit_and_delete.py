@@ -11,7 +11,7 @@ from devstack.waiting import wait_until
 from domain.claim import FencingToken
 from store import keys
 from tasks import message
-from tests.acceptance.outcomes import assert_invalid
+from tests.acceptance.outcomes import already_running, assert_invalid
 from tests.conftest import NewStack
 from tests.support.behaviours import accept, hang, in_turn, refuse
 from tests.support.client import ApiClient, status_report
@@ -40,24 +40,20 @@ BAD: list[dict[str, Any]] = [
 ]
 
 
-def test_another_media_type_is_a_415(alice: ApiClient, handle: JobHandle) -> None:
-    project = alice.create_project().json()["id"]
-    before = handle.everything()
+def test_another_media_type_is_a_415(handle: JobHandle) -> None:
+    client, before = handle.client, handle.everything()
+    project = client.create_project().json()["id"]
     for method, path in (("POST", f"projects/{project}/jobs"), ("PATCH", f"jobs/{handle.id}")):
         text = {"data": json.dumps(NOTED), "headers": {"Content-Type": "text/plain"}}
-        answer = alice.call(method, f"/api/v1/{path}", **text)
+        answer = client.call(method, f"/api/v1/{path}", **text)
         assert refusal(answer)[:2] == (415, "VALIDATION_ERROR")
     assert handle.everything() == before
-    assert alice.get(f"/projects/{project}/jobs").json()["items"] == []
+    assert client.get(f"/projects/{project}/jobs").json()["items"] == []
 
 
 def delete(handle: JobHandle) -> None:
     """Delete the job as soon as no notification to the orchestrator is pending."""
     wait_until(lambda: handle.client.delete_job(handle.id).status_code == 204, 30, "it is deleted")
-
-
-def already_running(current: str) -> tuple[int, str, dict[str, str]]:
-    return 409, "JOB_ALREADY_RUNNING", {"current_status": current}
 
 
 def traces(stack: Stack, job_id: str) -> list[str]:

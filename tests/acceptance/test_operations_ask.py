@@ -5,6 +5,7 @@ import requests
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from tests.acceptance.outcomes import not_dispatched
 from tests.acceptance.test_asking import (
     SOON,
     Restate,
@@ -13,10 +14,9 @@ from tests.acceptance.test_asking import (
     handle,
     is_sent,
     lose_answer,
-    not_dispatched,
     of,
     stub,
-)  # fmt: skip
+)
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, at_once, refusal
 

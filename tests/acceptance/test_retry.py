@@ -7,7 +7,7 @@ import pytest
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance.conftest import InThread
-from tests.acceptance.outcomes import assert_invalid
+from tests.acceptance.outcomes import already_running, assert_invalid, not_dispatched
 from tests.support import openapi
 from tests.support.behaviours import accept, hang, in_turn, refuse, reset_after_read
 from tests.support.client import ApiClient
@@ -37,17 +37,9 @@ def failed(handle: JobHandle) -> JobHandle:
     return handle
 
 
-def already_running(current: str) -> tuple[int, str, dict[str, str]]:
-    return 409, "JOB_ALREADY_RUNNING", {"current_status": current}
-
-
 def not_allowed(current: str) -> tuple[int, str, dict[str, str]]:
     details = {"current_status": current, "attempted_status": "REGENERATING"}
     return 409, "RETRY_NOT_ALLOWED_STATE", details
-
-
-def not_dispatched(reason: str) -> tuple[int, str, dict[str, str]]:
-    return 502, "ORCHESTRATOR_DISPATCH_FAILED", {"reason": reason}
 
 
 def test_a_retry_is_dispatched_once_with_where_to_resume(
