@@ -27,8 +27,8 @@ def service(stack: Stack) -> Stack:
 
 @pytest.fixture
 def editor(service: Stack) -> ApiClient:
-    """An editor that no other test uses."""
-    return ApiClient(service.api_url, f"editor-{uuid4()}")
+    """An editor that no other test uses, with time for long polls."""
+    return ApiClient(service.api_url, f"editor-{uuid4()}", timeout_seconds=30)
 
 
 @pytest.fixture

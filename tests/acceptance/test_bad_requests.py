@@ -15,7 +15,7 @@ from tests.acceptance.raw_http import (
     of,
     send_bytes,
 )
-from tests.support.client import ApiClient
+from tests.support.client import ApiClient, status_report
 
 EDITOR: dict[str, str | bytes] = {"Authorization": "Bearer test:alice:editor"}
 ODD_IDS = [
@@ -74,10 +74,7 @@ def test_a_malformed_id_is_a_404_on_every_route(
         "X-Callback-Secret": callback_secret,
         "Content-Type": "application/json",
     }
-    body = (
-        b'{"event_id": "e", "status": "AUDIO_EXTRACTING", "correlation_id": "c",'
-        b' "occurred_at": "2026-03-02T09:22:41Z"}'
-    )
+    body = json.dumps(status_report("AUDIO_EXTRACTING")).encode()
     path = f"/api/v1/internal/jobs/{target}/status"
     answers.append(ask(stack.api_url, "POST", path, secret, body))
     for answer in answers:

@@ -71,7 +71,7 @@ def test_a_first_callback_of_a_later_state_takes_both_steps(
     orchestrator.wait_for_requests(handle.id)
     handle.reported("AUDIO_READY")
     assert run.result(WOKEN_SECONDS).json()["status"] == "AUDIO_READY"
-    steps = [(line["prev_status"], line["new_status"]) for line in handle.trail()[-2:]]
+    steps = [(event["prev_status"], event["new_status"]) for event in handle.trail()[-2:]]
     assert steps == [("UPLOADED", "AUDIO_EXTRACTING"), ("AUDIO_EXTRACTING", "AUDIO_READY")]
 
 

@@ -250,12 +250,10 @@ def test_times_are_compared_across_utc_offsets(handle: JobHandle) -> None:
     handle.reported("AUDIO_READY", occurred_at=base.astimezone(east).isoformat())
     earlier = (base - timedelta(seconds=1)).astimezone(east).isoformat()
     assert earlier > base.isoformat(), "later if compared as text"
-    assert handle.report("TRANSCRIBING", occurred_at=earlier).json()["code"] == (
-        "CALLBACK_OUT_OF_ORDER"
-    )
-    handle.reported(
-        "TRANSCRIBING", occurred_at=(base + timedelta(seconds=1)).astimezone(west).isoformat()
-    )
+    late = handle.report("TRANSCRIBING", occurred_at=earlier)
+    assert late.json()["code"] == "CALLBACK_OUT_OF_ORDER"
+    later = (base + timedelta(seconds=1)).astimezone(west).isoformat()
+    handle.reported("TRANSCRIBING", occurred_at=later)
 
 
 def test_a_step_that_the_states_forbid_is_refused_and_writes_nothing(handle: JobHandle) -> None:

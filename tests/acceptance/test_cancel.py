@@ -61,8 +61,8 @@ def test_a_job_can_be_cancelled_in_every_state_that_is_not_terminal(
     if status != "UPLOADED":
         handle.lead_to(status)
     cancel(handle)
-    last = [line for line in handle.trail() if line["event_type"] == "job.cancelled"]
-    assert [(line["actor_type"], line["prev_status"]) for line in last] == [("editor", status)]
+    last = [event for event in handle.trail() if event["event_type"] == "job.cancelled"]
+    assert [(event["actor_type"], event["prev_status"]) for event in last] == [("editor", status)]
     assert refusal(handle.client.run(handle.id)) == RUN_AFTER_CANCEL
     assert refusal(handle.retry("r1"))[:2] == (409, "RETRY_NOT_ALLOWED_STATE")
 

@@ -41,12 +41,11 @@ def notifications(orchestrator: StubOrchestrator, handle: JobHandle) -> list[dic
 
 def results(handle: JobHandle) -> list[str]:
     """The results of notifications on the job's trail."""
-    lines = [
-        line for line in handle.trail() if line["event_type"] == "orchestrator.cancel_notified"
-    ]
-    assert all(line["actor_type"] == "system" for line in lines)
-    assert all(line["dispatch_id"] == handle.run_id for line in lines)
-    return [line["reason"] for line in lines]
+    kind = "orchestrator.cancel_notified"
+    events = [event for event in handle.trail() if event["event_type"] == kind]
+    for event in events:
+        assert (event["actor_type"], event["dispatch_id"]) == ("system", handle.run_id)
+    return [event["reason"] for event in events]
 
 
 def wait_for_results(handle: JobHandle) -> list[str]:
@@ -69,9 +68,8 @@ def test_the_notification_names_the_dispatch_and_the_execution(
     handle.reported("AUDIO_READY", execution_id="execution-7")
     assert handle.client.cancel(handle.id).status_code == 200
     assert wait_for_results(handle) == ["accepted"]
-    assert notifications(orchestrator, handle) == [
-        {"job_id": handle.id, "dispatch_id": handle.run_id, "execution_id": "execution-7"}
-    ]
+    ids = {"job_id": handle.id, "dispatch_id": handle.run_id, "execution_id": "execution-7"}
+    assert notifications(orchestrator, handle) == [ids]
     assert handle.status == "CANCELLED"
 
 
@@ -83,9 +81,8 @@ def test_an_unknown_execution_is_not_named(
     orchestrator.behaviours[handle.id] = accept()
     handle.client.cancel(handle.id)
     assert wait_for_results(handle) == ["accepted"]
-    assert notifications(orchestrator, handle) == [
-        {"job_id": handle.id, "dispatch_id": handle.run_id}
-    ]
+    ids = {"job_id": handle.id, "dispatch_id": handle.run_id}
+    assert notifications(orchestrator, handle) == [ids]
 
 
 @pytest.mark.parametrize(

@@ -24,15 +24,9 @@ Erasing = Callable[[str], AbstractContextManager[Command]]
 
 
 @pytest.fixture
-def user() -> str:
-    """The name of an editor that no other test uses."""
-    return f"editor-{uuid4()}"
-
-
-@pytest.fixture
-def editor(stack: Stack, user: str) -> ApiClient:
-    """The client of that editor."""
-    return ApiClient(stack.api_url, user)
+def user(editor: ApiClient) -> str:
+    """The name of the editor."""
+    return str(editor.session.headers["Authorization"]).split(":")[1]
 
 
 @pytest.fixture

@@ -25,12 +25,6 @@ WOKEN_SECONDS = 0.6
 WAITING_SECONDS = 1.1
 
 
-@pytest.fixture
-def editor(stack: Stack) -> ApiClient:
-    """An editor that no other test uses, with time for long polls."""
-    return ApiClient(stack.api_url, f"editor-{uuid4()}", timeout_seconds=30)
-
-
 @contextmanager
 def waiting(client: ApiClient, path: str) -> Iterator[Future[requests.Response]]:
     """A call that is waiting for its answer."""
@@ -47,24 +41,20 @@ def answered_soon(answer: Future[requests.Response]) -> dict[str, Any]:
     found = answer.result(20)
     assert time.monotonic() - began < WOKEN_SECONDS
     assert found.status_code == 200
-    body: dict[str, Any] = found.json()
-    return body
+    return found.json()
 
 
 def events(client: ApiClient, job_id: str, after: str, wait: int = 0) -> dict[str, Any]:
     answer = client.get(f"/jobs/{job_id}/events?after={after}&wait={wait}")
     assert answer.status_code == 200
-    body: dict[str, Any] = answer.json()
-    return body
+    return answer.json()
 
 
 def test_a_trail_is_followed_without_gaps_or_repeats(handle: JobHandle) -> None:
     seen, after = [], "0"
-    for step in ("AUDIO_EXTRACTING", "AUDIO_READY", "TRANSCRIBING", "TRANSCRIPT_READY"):
-        if step == "AUDIO_EXTRACTING":
-            handle.lead_to(step)
-        else:
-            handle.reported(step)
+    handle.lead_to("AUDIO_EXTRACTING")
+    for steps in ((), ("AUDIO_READY",), ("TRANSCRIBING", "TRANSCRIPT_READY")):
+        handle.reported(*steps)
         found = events(handle.client, handle.id, after, wait=10)
         assert found["items"]
         seen, after = seen + found["items"], found["next_cursor"]
@@ -79,8 +69,8 @@ def test_a_waiting_caller_gets_a_new_event_at_once(handle: JobHandle) -> None:
     after = events(handle.client, handle.id, "0")["next_cursor"]
     with waiting(handle.client, f"/jobs/{handle.id}/events?after={after}&wait=20") as answer:
         handle.reported("AUDIO_READY")
-        (line,) = answered_soon(answer)["items"]
-    assert line["new_status"] == "AUDIO_READY"
+        (event,) = answered_soon(answer)["items"]
+    assert event["new_status"] == "AUDIO_READY"
 
 
 def test_a_wait_times_out_empty_and_a_deletion_ends_it(handle: JobHandle) -> None:
@@ -115,7 +105,7 @@ def test_one_request_waits_for_all_of_the_callers_jobs(handle: JobHandle) -> Non
             else:
                 assert job.client.edit_job(job.id, name="New").status_code == 200
             items = answered_soon(answer)["items"]
-        assert [job["id"] for job in items] == [job.id]
+        assert [item["id"] for item in items] == [job.id]
         seen = last_change(handle.client)
     assert handle.client.get(f"/jobs?updated_after={seen}&wait=1").json()["items"] == []
 

@@ -263,11 +263,8 @@ def test_a_run_can_be_traced_by_job_dispatch_and_request_through_web_and_worker(
 
 def test_a_failed_run_is_logged_with_its_outcome_and_http_status(scenario: Scenario) -> None:
     events = [of_job(scenario.worker, job_id)[-1] for job_id in scenario.job_ids]
-    assert [line["event"].removeprefix("dispatch.") for line in events[:3]] == [
-        "accepted",
-        "refused",
-        "lost",
-    ]
+    names = [line["event"].removeprefix("dispatch.") for line in events[:3]]
+    assert names == ["accepted", "refused", "lost"]
     assert [line["http_status"] for line in events[:3]] == [202, 500, 504]
 
 

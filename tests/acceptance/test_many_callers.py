@@ -64,8 +64,8 @@ def test_32_concurrent_runs_all_get_502_when_the_refusal_is_immediate(
         answers = run_at_once(alice, job_id)
         assert {answer.status_code for answer in answers} == {502}
         # A caller that comes after the failure may claim again; each claim is posted once.
-        lines = alice.events(job_id, params={"limit": 200}).json()["items"]
-        claims = [line for line in lines if line["event_type"] == "dispatch.claimed"]
+        events = alice.events(job_id, params={"limit": 200}).json()["items"]
+        claims = [event for event in events if event["event_type"] == "dispatch.claimed"]
         assert len(orchestrator.requests_for(job_id)) == len(claims) <= CALLERS
         assert alice.job(job_id).json()["status"] == "UPLOADED"
         del orchestrator.behaviours[job_id]

@@ -75,9 +75,8 @@ def test_a_resent_dispatch_is_signed_again_under_the_same_id(
     orchestrator.behaviours[handle.id] = in_turn(refuse(500), accept())
     assert handle.client.run(handle.id).status_code == 502
     assert handle.client.run(handle.id).status_code == 202
-    assert [verified(request) for request in orchestrator.requests_for(handle.id)] == [
-        handle.run_id
-    ] * 2
+    ids = [verified(request) for request in orchestrator.requests_for(handle.id)]
+    assert ids == [handle.run_id] * 2
 
 
 def test_a_cancel_notification_is_signed(handle: JobHandle, orchestrator: StubOrchestrator) -> None:

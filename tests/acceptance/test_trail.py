@@ -56,9 +56,7 @@ def test_a_whole_life_is_on_the_trail(handle: JobHandle) -> None:
         ("job.cancelled", "editor", going, "CANCELLED"),
     ]
     states = [new for _, new in transitions(handle)]
-    assert [old for old, _ in transitions(handle)] == [None, *states[:-1]], (
-        "each starts where the one before ended"
-    )
+    assert [old for old, _ in transitions(handle)] == [None, *states[:-1]], "no gaps"
 
 
 def test_an_event_has_the_fields_of_an_audit_event(handle: JobHandle) -> None:
