@@ -38,7 +38,9 @@ def test_the_page_has_a_strict_policy_and_is_not_cached(visitor: ApiClient) -> N
 
 def test_the_page_loads_only_its_own_files(visitor: ApiClient) -> None:
     page = visitor.call("GET", "/console").text
-    assert set(re.findall(r'(?:src|href)="/console/([^"]+)', page)) < set(FILES)
+    loaded = set(re.findall(r'(?:src|href)="/console/([^"]+)', page))
+    assert loaded
+    assert loaded < set(FILES)
     assert re.findall(r'(?:src|href)="(?!/console/|#)', page) == []
     for name in FILES:
         answer = visitor.call("GET", f"/console/{name}")
