@@ -124,6 +124,6 @@ def test_our_message_has_the_parts_and_headers_of_celerys_own(celerys_own: Docum
 def test_kombu_decodes_our_message_to_the_same_task_as_celerys_own(celerys_own: Document) -> None:
     ours, theirs = decoded(our_message()), decoded(celerys_own)
     assert ours.payload == theirs.payload
-    assert ours.payload[:2] == ([TOKEN.job_id, TOKEN.dispatch_id, TOKEN.epoch], {}), "ids only"
+    assert ours.payload[:2] == [[TOKEN.job_id, TOKEN.dispatch_id, TOKEN.epoch], {}], "ids only"
     assert ours.delivery_tag
     assert ours.delivery_info["routing_key"] == theirs.delivery_info["routing_key"]
