@@ -255,11 +255,16 @@ def comparable(answer: Answer) -> tuple[int, dict[str, str], bytes]:
     return answer.status, kept, answer.body
 
 
-@pytest.mark.parametrize(("method", "verb"), JOB_ROUTES)
-def test_without_a_token_every_route_is_a_401(
-    method: str, verb: str, stack: Stack, job_id: str
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.startswith("/api/v1/")])
+def test_without_credentials_every_route_is_a_401(
+    route: str, stack: Stack, job: dict[str, Any]
 ) -> None:
-    assert_refused(ask(stack.api_url, method, f"/api/v1/jobs/{job_id}{verb}"), 401)
+    target = route.format(job=job["id"], project=job["project_id"])
+    for method in ROUTES[route]:
+        answer = ask(stack.api_url, method, target)
+        assert answer.status == 401
+        if method != "HEAD":
+            assert_refused(answer)
 
 
 @pytest.mark.parametrize(("method", "verb"), JOB_ROUTES)
