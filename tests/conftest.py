@@ -1,4 +1,4 @@
-"""What the tests run against: a real Redis, the Procfile's processes, and a stub orchestrator."""
+"""Fixtures of all tests: a real Redis, the Procfile's processes, and a stub orchestrator."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,12 +13,12 @@ from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.specification_coverage import SpecificationCoverage
 
-# No caller is left to be let down when a test's stack stops; what SIGTERM does is tested in tests/load.
+# When a test's stack stops, no caller waits any more. Graceful stops are tested in tests/load.
 Stack.drains_on_stop = False
 
 CALLBACK_SECRETS = ("first-callback-secret-of-the-tests", "second-callback-secret-of-the-tests")
 
-# Short enough to see every limit pass within a test, long enough for a busy machine.
+# Short enough that a test can wait for every timeout, long enough for a busy machine.
 QUICK_SETTINGS = {
     "TAKEONE_CALLBACK_SECRET": ",".join(CALLBACK_SECRETS),
     "TAKEONE_RUN_WAIT_SECONDS": "6",
@@ -28,20 +28,20 @@ QUICK_SETTINGS = {
     "TAKEONE_CLAIM_LEASE_SECONDS": "2",
     "TAKEONE_SWEEP_INTERVAL_SECONDS": "0.2",
     "TAKEONE_LOG_FORMAT": "json",
-    # Tests that share a stack let posts fail, one after the other, without meaning a dead orchestrator.
+    # Tests that share a stack make many posts fail in a row, which must not open the circuit.
     "TAKEONE_BREAKER_FAILURES": "0",
 }
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What may be asked of a run of the tests."""
+    """Add the project's own command line options."""
     parser.addoption("--broker", choices=("redis", "amqp"), default="redis")
     parser.addoption("--install", action="store_true", help="install as the Dockerfile does")
-    parser.addoption("--thorough", action="store_true", help="as many random examples as CI takes")
+    parser.addoption("--thorough", action="store_true", help="as many random examples as in CI")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Let processes that run tests side by side (pytest-xdist) keep out of each other's way."""
+    """Give each process of pytest-xdist its own share of the ports."""
     config.pluginmanager.register(SpecificationCoverage())
     process = getattr(config, "workerinput", None)
     if process is not None:
@@ -50,19 +50,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Pass over what another broker than Redis does not let tests see."""
+    """With another broker than Redis, skip the tests that look into Redis's queues."""
     if config.getoption("--broker") == "redis":
         return
     for item in items:
         if item.get_closest_marker("redis_broker"):
-            item.add_marker(pytest.mark.skip(reason="it looks into Redis's own queues"))
+            item.add_marker(pytest.mark.skip(reason="looks into Redis's queues"))
 
 
 @pytest.fixture(scope="session")
 def broker_settings(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[], dict[str, str]]]:
-    """What puts one more stack on the broker that was asked for."""
+    """Returns the settings for one more stack on the broker of --broker."""
     if request.config.getoption("--broker") == "redis":
         yield dict
         return
@@ -74,7 +74,7 @@ def broker_settings(
 
 @pytest.fixture(scope="session")
 def callback_secret() -> str:
-    """A secret that the service accepts."""
+    """A callback secret that the service accepts."""
     return CALLBACK_SECRETS[0]
 
 
@@ -87,7 +87,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 
 @pytest.fixture(scope="session")
 def orchestrator() -> Iterator[StubOrchestrator]:
-    """The orchestrator of `stack`. Tell it how to behave per job: other tests share it."""
+    """The orchestrator of `stack`. Tests share it, so set its behaviour for a job only."""
     with StubOrchestrator() as stub:
         yield stub
 
@@ -103,7 +103,7 @@ def new_stack(
 ) -> NewStack:
     """Makes a stack that `with` starts and stops: `new_stack(web=2, TAKEONE_WRITE_LIMIT="5/second")`.
 
-    Its settings are QUICK_SETTINGS and the orchestrator of `stack`, unless the call says otherwise.
+    The settings of the call override QUICK_SETTINGS and the address of `orchestrator`.
     """
 
     def make(
@@ -129,7 +129,7 @@ def new_stack(
 
 @pytest.fixture(scope="session")
 def stack(new_stack: NewStack) -> Iterator[Stack]:
-    """The service that most tests share. A test that breaks a part of it starts a stack of its own."""
+    """The service that most tests share. A test that breaks a part of it makes its own stack."""
     with new_stack() as running:
         yield running
 

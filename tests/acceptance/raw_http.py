@@ -1,4 +1,4 @@
-"""Requests that no client library would send, and what every answer to them must look like."""
+"""Requests that no client library would send, and checks of the answers."""
 
 import http.client
 import json
@@ -14,21 +14,15 @@ from tests.support import openapi
 TIMEOUT_SECONDS = 10.0
 
 CODES_BY_STATUS = {
-    400: {"VALIDATION_ERROR"},
+    **{status: {"VALIDATION_ERROR"} for status in (400, 413, 414, 415, 417, 431)},
     401: {"UNAUTHORIZED"},
     403: {"FORBIDDEN"},
     404: {"RESOURCE_NOT_FOUND"},
     405: {"METHOD_NOT_ALLOWED"},
     409: {"FSM_TRANSITION_INVALID", "FSM_TERMINAL_IMMUTABLE", "CALLBACK_OUT_OF_ORDER"},
-    413: {"VALIDATION_ERROR"},
-    414: {"VALIDATION_ERROR"},
-    415: {"VALIDATION_ERROR"},
-    417: {"VALIDATION_ERROR"},
-    431: {"VALIDATION_ERROR"},
 }
 
-
-#: What never becomes a request may have the server's own empty answer.
+#: The web server answers bytes that are not a valid request by itself, with an empty body.
 SERVERS_OWN = (400, 414, 431)
 
 
@@ -48,7 +42,7 @@ def ask(
     headers: Mapping[str, str | bytes] | None = None,
     body: bytes | None = None,
 ) -> Answer:
-    """Send a request with `target` exactly as it is written; the answer is held to the specification."""
+    """Send a request with `target` unchanged; check the answer against the specification."""
     where = urlsplit(base_url)
     connection = http.client.HTTPConnection(where.netloc, timeout=TIMEOUT_SECONDS)
     try:
@@ -67,7 +61,7 @@ def ask(
 
 
 def send_bytes(base_url: str, data: bytes) -> Answer:
-    """Send bytes as they are, and read the answer."""
+    """Send raw bytes and read the answer."""
     where = urlsplit(base_url)
     with socket.create_connection(
         (where.hostname or "", where.port or 0), TIMEOUT_SECONDS
@@ -81,18 +75,18 @@ def send_bytes(base_url: str, data: bytes) -> Answer:
 def _read(response: http.client.HTTPResponse) -> Answer:
     pairs = [(name.lower(), value) for name, value in response.getheaders()]
     headers = dict(pairs)
-    assert len(headers) == len(pairs), f"a header comes twice: {pairs}"
+    assert len(headers) == len(pairs), f"duplicate header: {pairs}"
     return Answer(response.status, headers, response.read())
 
 
 def of(answer: requests.Response) -> Answer:
-    """The same of an answer that requests has read."""
+    """Convert an answer that requests has read."""
     headers = {name.lower(): value for name, value in answer.headers.items()}
     return Answer(answer.status_code, headers, answer.content)
 
 
 def assert_refused(answer: Answer, *statuses: int) -> None:
-    """A 4xx (one of `statuses`, if given) in the contract's one shape of an error."""
+    """A 4xx (one of `statuses`, if given) with the contract's error body."""
     assert answer.status in (statuses or CODES_BY_STATUS), (answer.status, answer.body[:500])
     assert answer.headers["content-type"] == "application/json"
     error = json.loads(answer.body)
@@ -108,7 +102,7 @@ def assert_refused(answer: Answer, *statuses: int) -> None:
 
 
 def assert_refused_by_server(answer: Answer, *statuses: int) -> None:
-    """What never becomes a request: the server's own empty 4xx, or one in the contract's shape."""
+    """Refused by the web server with an empty 4xx, or by the application as in `assert_refused`."""
     if answer.body:
         assert_refused(answer, *statuses)
         return

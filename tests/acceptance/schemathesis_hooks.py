@@ -1,4 +1,4 @@
-"""Loaded by Schemathesis (tests/acceptance/test_schemathesis.py): short long polls, and times of the past."""
+"""Loaded by Schemathesis (tests/acceptance/test_schemathesis.py): short long polls and times in the past."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -8,7 +8,7 @@ from hypothesis import strategies
 
 LONGEST_WAIT = 60
 
-# A callback from more than five minutes ahead is refused (contract), which no schema can say.
+# The contract refuses callbacks dated more than five minutes ahead, which no schema can express.
 schemathesis.openapi.format(
     "date-time",
     strategies.datetimes(
@@ -21,7 +21,7 @@ schemathesis.openapi.format(
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
-    """Let no long poll that the service would grant hold up the run for more than a second."""
+    """Shorten every long poll that the service would grant to one second."""
     wait = str((case.query or {}).get("wait"))
     if wait.isascii() and wait.isdigit() and 1 < int(wait) <= LONGEST_WAIT:
         case.query["wait"] = 1

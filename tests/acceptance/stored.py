@@ -1,4 +1,4 @@
-"""The store behind the service's back: to look, and to bring about what the API never would."""
+"""Direct access to the store: to inspect records, and to cause states that the API does not allow."""
 
 import json
 from collections.abc import Callable
@@ -9,14 +9,14 @@ from store import keys
 
 
 def claim(redis: RedisServer, job_id: str) -> dict[str, Any] | None:
-    """Return the claim that stands, as it is stored; None if none does."""
+    """Return the job's claim as it is stored; None if there is none."""
     with redis.client() as client:
         raw = client.get(keys.claim(job_id))
     return json.loads(raw) if raw else None
 
 
 def lose_claim(redis: RedisServer, job_id: str) -> None:
-    """Delete the record of the job's dispatch, as no part of the service ever does."""
+    """Delete the job's claim, which the service itself never does."""
     with redis.client() as client:
         assert client.delete(keys.claim(job_id)) == 1
 

@@ -1,7 +1,6 @@
-"""An engine that can be asked: lost answers settle themselves. Here it speaks Restate's protocol."""
+"""An engine that can be asked (here with Restate's protocol): lost answers are settled without help."""
 
 import json
-import shlex
 import threading
 from collections.abc import Iterator
 
@@ -9,12 +8,13 @@ import pytest
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
-from tests.acceptance.outcomes import assert_accepted
-from tests.acceptance.test_cli import call
+from tests.acceptance.outcomes import assert_accepted, not_dispatched
+from tests.acceptance.programs import takeone
 from tests.conftest import NewStack
 from tests.support.behaviours import JSON, Exchange
 from tests.support.client import ApiClient, status_report
 from tests.support.job_handle import JobHandle, at_once, refusal
+from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 
 TOKEN = "a-bearer-token-that-no-log-shows"
@@ -24,10 +24,12 @@ ENDED = {"failed": (500, "boom"), "cancelled": (409, "cancelled")}
 
 
 class Restate:
-    """Runs by idempotency key: `runs` has the state of each; `starts`, `asks` and `cancels` what came.
+    """A stub of Restate: `runs` has the state of each run, by idempotency key.
 
-    `on_start` says of a key what becomes of its next starts: accepted, or lost before it arrived or after.
-    While `is_deaf`, asks are answered 503; while `slow` is cleared, they are not answered.
+    `starts`, `asks` and `cancels` list the keys of the requests received, `executions` those of the runs begun.
+    `on_start` has the outcome of a key's next starts: "accepted", "refused", "lost" (before it arrived), or
+    any other text: it arrived and the answer was lost.
+    While `is_deaf`, asks are answered 503; while `slow` is cleared, they wait.
     """
 
     def __init__(self) -> None:
@@ -59,20 +61,20 @@ class Restate:
             exchange.answer(202, b"", {})
 
     def arrive(self, key: str) -> None:
-        """A start gets here: it is executed, unless its key is known."""
+        """Receive a start: execute it unless its key is known."""
         if key not in self.runs:
             self.runs[key] = "running"
             self.executions.append(key)
 
     def _start(self, exchange: Exchange, key: str) -> None:
         self.starts.append(key)
-        told = self.on_start.get(key, "accepted")
-        if told == "refused":
+        outcome = self.on_start.get(key, "accepted")
+        if outcome == "refused":
             self._say(exchange, 404, {"message": ENGINES_WORDS})
             return
-        if told != "lost":
+        if outcome != "lost":
             self.arrive(key)
-        if told == "accepted":
+        if outcome == "accepted":
             self._say(exchange, 200, {"invocationId": f"inv-{key}", "status": "Accepted"})
         else:
             exchange.close()
@@ -100,7 +102,7 @@ class Restate:
 
 @pytest.fixture(scope="module")
 def stub() -> Iterator[StubOrchestrator]:
-    """The server that the engine is behind."""
+    """The HTTP server of the engine."""
     with StubOrchestrator() as running:
         yield running
 
@@ -122,7 +124,7 @@ def asking(new_stack: NewStack, stub: StubOrchestrator) -> Iterator[Stack]:
 
 @pytest.fixture
 def engine(stub: StubOrchestrator) -> Restate:
-    """An engine without a run."""
+    """An engine without any run."""
     stub.default = engine = Restate()
     return engine
 
@@ -134,45 +136,44 @@ def handle(asking: Stack, callback_secret: str, engine: Restate) -> JobHandle:
 
 
 def of(handle: JobHandle, dispatch_ids: list[str]) -> list[str]:
-    """Those of this job: what an earlier test left is still under way."""
-    return [each for each in dispatch_ids if handle.id in each]
+    """The ids of this job only: requests of an earlier test may still arrive."""
+    return [dispatch_id for dispatch_id in dispatch_ids if handle.id in dispatch_id]
 
 
 def is_sent(handle: JobHandle) -> bool:
     return bool(handle.dispatch.get("phase") == "SENT")
 
 
-def report_failed(handle: JobHandle, dispatch_id: str) -> None:
-    handle.reported("FAILED", dispatch_id=dispatch_id)
+def lose_answer(handle: JobHandle, engine: Restate) -> None:
+    """Make the outcome of a run unknown: the engine has the run, and answers nothing from now on."""
+    engine.is_deaf = True
+    engine.on_start[handle.run_id] = "arrived, and the answer lost"
+    assert refusal(handle.client.run(handle.id)) == not_dispatched("outcome_unknown")
 
 
-def test_a_lost_answer_is_accepted_within_the_callers_wait(
+def test_a_lost_answer_is_settled_while_the_caller_waits(
     handle: JobHandle, engine: Restate
 ) -> None:
     engine.on_start[handle.run_id] = "arrived, and the answer lost"
     assert_accepted(handle.client.run(handle.id))
-    assert (of(handle, engine.starts), of(handle, engine.executions)) == (
-        [handle.run_id],
-        [handle.run_id],
-    )
+    assert of(handle, engine.starts) == of(handle, engine.executions) == [handle.run_id]
     assert handle.event_types()[-3:-1] == ["dispatch.sent", "dispatch.found"]
 
 
-def test_a_start_that_is_not_there_is_sent_again_under_its_id_and_never_freed(
+def test_a_start_that_did_not_arrive_is_sent_again_under_its_id_and_never_released(
     handle: JobHandle, engine: Restate
 ) -> None:
     engine.on_start[handle.run_id] = "lost"
-    answer = handle.client.run(handle.id)
-    assert refusal(answer)[::2] == (502, {"reason": "outcome_unknown"})
+    assert refusal(handle.client.run(handle.id)) == not_dispatched("outcome_unknown")
     wait_until(lambda: len(of(handle, engine.starts)) >= 2, SOON, "it is sent again")
-    engine.arrive(handle.run_id)  # the first one was on its way
+    engine.arrive(handle.run_id)  # the first request, delayed
     engine.on_start.clear()
     wait_until(lambda: is_sent(handle), SOON, "it is settled")
     assert of(handle, engine.executions) == [handle.run_id]
     assert "dispatch.released" not in handle.event_types()
 
 
-def test_a_refused_resend_does_not_free_what_the_first_send_may_have_started(
+def test_a_refused_resend_does_not_release_a_first_send_that_may_have_started(
     handle: JobHandle, engine: Restate
 ) -> None:
     engine.on_start[handle.run_id] = "lost"
@@ -180,7 +181,7 @@ def test_a_refused_resend_does_not_free_what_the_first_send_may_have_started(
     engine.on_start[handle.run_id] = "refused"
     resent = len(of(handle, engine.starts)) + 1
     wait_until(
-        lambda: len(of(handle, engine.starts)) > resent, SOON, "it is sent again and refused"
+        lambda: len(of(handle, engine.starts)) > resent, SOON, "it is sent and refused again"
     )
     wait_until(lambda: handle.dispatch["phase"] == "UNKNOWN", SOON, "it is unknown")
     engine.arrive(handle.run_id)
@@ -189,13 +190,10 @@ def test_a_refused_resend_does_not_free_what_the_first_send_may_have_started(
     assert "dispatch.released" not in handle.event_types()
 
 
-def test_while_the_engine_does_not_answer_nothing_is_sent_and_then_it_settles_itself(
+def test_nothing_is_sent_while_the_engine_is_silent_and_the_dispatch_settles_once_it_answers(
     handle: JobHandle, engine: Restate
 ) -> None:
-    engine.is_deaf = True
-    engine.on_start[handle.run_id] = "arrived, and the answer lost"
-    answer = handle.client.run(handle.id)
-    assert refusal(answer)[::2] == (502, {"reason": "outcome_unknown"})
+    lose_answer(handle, engine)
     asked = len(of(handle, engine.asks))
     wait_until(lambda: len(of(handle, engine.asks)) >= asked + 2, SOON, "it is asked about again")
     assert (of(handle, engine.starts), handle.dispatch["phase"]) == ([handle.run_id], "UNKNOWN")
@@ -205,12 +203,8 @@ def test_while_the_engine_does_not_answer_nothing_is_sent_and_then_it_settles_it
     assert of(handle, engine.starts) == [handle.run_id]
 
 
-def test_callers_who_come_while_it_is_unknown_wait_for_one_ask(
-    handle: JobHandle, engine: Restate
-) -> None:
-    engine.is_deaf = True
-    engine.on_start[handle.run_id] = "arrived, and the answer lost"
-    assert handle.client.run(handle.id).status_code == 502
+def test_runs_during_an_unknown_outcome_share_one_ask(handle: JobHandle, engine: Restate) -> None:
+    lose_answer(handle, engine)
     engine.is_deaf = False
     engine.slow.clear()
     asked = len(of(handle, engine.asks))
@@ -218,41 +212,38 @@ def test_callers_who_come_while_it_is_unknown_wait_for_one_ask(
     answers = at_once(6, lambda _: handle.client.run(handle.id))
     assert [answer.status_code for answer in answers] == [200] * 6
     assert {answer.json()["status"] for answer in answers} == {"AUDIO_EXTRACTING"}
-    assert len(of(handle, engine.asks)) <= asked + 2, (
-        "at most one that was under way, and one of theirs"
-    )
+    # One for all of them, and at most one that was already on its way.
+    assert len(of(handle, engine.asks)) <= asked + 2
     assert of(handle, engine.starts) == [handle.run_id]
 
 
-def test_who_waits_in_vain_for_an_ask_is_told_that_it_is_not_known(
+def test_a_run_whose_ask_is_not_answered_in_time_gets_outcome_unknown(
     handle: JobHandle, engine: Restate
 ) -> None:
-    engine.is_deaf = True
-    engine.on_start[handle.run_id] = "arrived, and the answer lost"
-    handle.client.run(handle.id)
+    lose_answer(handle, engine)
     engine.slow.clear()
     try:
         answer = handle.client.run(handle.id, headers={"Prefer": "wait=1"})
-        assert refusal(answer)[::2] == (502, {"reason": "outcome_unknown"})
+        assert refusal(answer) == not_dispatched("outcome_unknown")
     finally:
         engine.slow.set()
 
 
-def test_no_retry_while_the_run_before_it_works_there_and_none_is_released(
+def test_a_dispatch_that_still_runs_at_the_engine_bars_retry_and_release(
     handle: JobHandle, engine: Restate, asking: Stack
 ) -> None:
     assert handle.client.run(handle.id).status_code == 202
-    report_failed(handle, handle.run_id)
-    refused = handle.retry("one")
-    assert refusal(refused)[::2] == (502, {"reason": "previous_run_active"})
+    handle.reported("FAILED", dispatch_id=handle.run_id)
+    assert refusal(handle.retry("one")) == not_dispatched("previous_run_active")
     assert of(handle, engine.executions) == [handle.run_id]
     engine.runs[handle.run_id] = "failed"
     first = handle.retry("one")
     assert first.status_code == 202
-    # An operator may not release it as long as it runs, and after that the next retry is let in.
-    settle = f"dispatches settle {handle.id} --as release --reason {shlex.quote('it is dead')}"
-    ended = call(settle, asking.settings)
-    assert (ended.returncode, "JOB_ALREADY_RUNNING" in ended.stderr) == (1, True), ended.stderr
+    # An operator may not release it while it runs, and a release does not admit the next retry.
+    settle = f"dispatches settle {handle.id} --as release --reason dead"
+    ended = takeone(settle, asking.settings)
+    assert ended.returncode == 1
+    assert "JOB_ALREADY_RUNNING" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert is_sent(handle)
     unnamed = {
@@ -260,28 +251,26 @@ def test_no_retry_while_the_run_before_it_works_there_and_none_is_released(
         for name, value in asking.settings.items()
         if not name.startswith("TAKEONE_ORCHESTRATOR_")
     }
-    released = call(settle, unnamed)
-    assert released.returncode == 0, "without the engine's settings the operator's word counts"
-    again = handle.retry("two")
-    assert refusal(again)[::2] == (502, {"reason": "previous_run_active"}), "the released one works"
+    released = takeone(settle, unnamed)
+    assert released.returncode == 0, "without an engine to ask, the operator decides"
+    # The released run is still active.
+    assert refusal(handle.retry("two")) == not_dispatched("previous_run_active")
     engine.runs[first.json()["dispatch_id"]] = "cancelled"
     assert handle.retry("two").status_code == 202
     assert len(of(handle, engine.executions)) == 3
 
 
-def test_a_release_of_what_the_engine_has_settles_it_as_sent(
+def test_releasing_a_dispatch_that_the_engine_has_settles_it_as_sent(
     handle: JobHandle, engine: Restate, asking: Stack
 ) -> None:
-    engine.is_deaf = True
-    engine.on_start[handle.run_id] = "arrived, and the answer lost"
-    handle.client.run(handle.id)
+    lose_answer(handle, engine)
     engine.is_deaf, engine.runs[handle.run_id] = False, "succeeded"
-    ended = call(f"dispatches settle {handle.id} --as release --reason gone", asking.settings)
+    ended = takeone(f"dispatches settle {handle.id} --as release --reason gone", asking.settings)
     assert ended.returncode == 1
     assert is_sent(handle)
 
 
-def test_a_cancel_before_the_start_has_arrived_is_told_when_it_is_found(
+def test_a_cancel_before_the_start_arrived_is_sent_once_the_run_is_found(
     handle: JobHandle, engine: Restate
 ) -> None:
     engine.is_deaf = True
@@ -293,13 +282,12 @@ def test_a_cancel_before_the_start_has_arrived_is_told_when_it_is_found(
     wait_until(lambda: len(of(handle, engine.asks)) > asked, SOON, "it is asked about")
     assert of(handle, engine.cancels) == []
     engine.arrive(handle.run_id)
-    wait_until(
-        lambda: of(handle, engine.cancels) == [handle.run_id], 2 * SOON, "it is cancelled there"
-    )
+    wait_until(lambda: of(handle, engine.cancels), 2 * SOON, "it is cancelled there")
+    assert of(handle, engine.cancels) == [handle.run_id]
     assert (handle.status, of(handle, engine.starts)) == ("CANCELLED", [handle.run_id])
 
 
-def test_a_run_that_died_there_fails_the_job_and_its_last_words_still_count(
+def test_a_run_that_failed_at_the_engine_fails_the_job_and_its_last_report_is_still_applied(
     handle: JobHandle, engine: Restate
 ) -> None:
     assert handle.client.run(handle.id).status_code == 202
@@ -311,18 +299,20 @@ def test_a_run_that_died_there_fails_the_job_and_its_last_words_still_count(
         artifact_updates={"audio_uri": "s3://audio"},
     )  # fmt: skip
     assert handle.send(last).status_code == 204
-    shown = handle.shown()
-    assert (shown["failure"]["code"], shown["manifest"]["audio_uri"]) == (
-        "OUT_OF_MEMORY",
-        "s3://audio",
-    )
+    assert handle.shown()["failure"]["code"] == "OUT_OF_MEMORY"
+    assert handle.shown()["manifest"]["audio_uri"] == "s3://audio"
     retried = handle.retry("after")
     assert (retried.status_code, retried.json()["resume_from_status"]) == (202, "AUDIO_READY")
     late = status_report("FAILED", dispatch_id=handle.run_id)
     assert refusal(handle.send(late))[1] == "EXECUTION_SUPERSEDED"
 
 
-def test_no_log_has_a_credential_or_a_word_of_the_engine(asking: Stack) -> None:
+def test_logs_hold_no_credential_and_no_text_of_the_engine(
+    asking: Stack, handle: JobHandle, engine: Restate
+) -> None:
+    engine.on_start[handle.run_id] = "refused"
+    assert handle.client.run(handle.id).status_code == 502
+    wait_for_line(asking.workers[0], "dispatch.refused", handle.id)
     for process in asking.processes:
         log = process.log()
         assert log

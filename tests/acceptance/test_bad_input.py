@@ -1,4 +1,4 @@
-"""Bad input on every route: a 4xx in the contract's shape, never a 500 and never another shape."""
+"""Invalid bodies on every route that takes one: a 4xx with the contract's error body, never a 500."""
 
 import json
 from contextlib import closing
@@ -14,13 +14,10 @@ from tests.acceptance.raw_http import Answer, ask, assert_refused, send_bytes
 EDITOR = {"Authorization": "Bearer test:alice:editor"}
 JSON = {"Content-Type": "application/json"}
 
-# Every route with a body: its target, a body that it accepts, and the fields that may not be null.
+# Every route with a body: its target, and a body that it accepts.
 BODY_ROUTES = {
     "project": ("/api/v1/projects", {"name": "Interviews"}),
-    "confirm": (
-        "/api/v1/jobs/{job_id}/confirm-upload",
-        {"video_uri": "s3://studio/interview.mp4"},
-    ),
+    "confirm": ("/api/v1/jobs/{job_id}/confirm-upload", {"video_uri": "s3://studio/interview.mp4"}),
     "retry": (
         "/api/v1/jobs/{job_id}/retry",
         {"model_profile": "standard", "client_request_id": "once"},
@@ -43,8 +40,8 @@ NOT_AN_OBJECT = {
     "a number": b"1",
     "a text": b'"name"',
     "two objects": b"{} {}",
-    "a comment": b"{} // so",
-    "bytes that are no UTF-8": b'{"name": "\xff\xfe"}',
+    "a trailing comment": b"{} // so",
+    "bytes that are not UTF-8": b'{"name": "\xff\xfe"}',
     "overlong UTF-8": b'{"name": "\xc0\xae"}',
     "UTF-16": '{"name": "x"}'.encode("utf-16"),
     "a byte order mark": b"\xef\xbb\xbf{}",
@@ -52,7 +49,7 @@ NOT_AN_OBJECT = {
     "a lone surrogate": b'{"name": "\\ud800"}',
     "a lone surrogate as a key": b'{"\\udfff": 1}',
     "a raw control character": b'{"name": "a\nb"}',
-    "a number beyond all measure": b'{"name": 1' + b"0" * 400 + b"}",
+    "a number of 401 digits": b'{"name": 1' + b"0" * 400 + b"}",
     "NaN": b'{"name": NaN}',
     "Infinity": b'{"name": -Infinity}',
     "single quotes": b"{'name': 'x'}",
@@ -73,7 +70,7 @@ WRONG_VALUES = {
     "a long text": "x" * 20_000,
     "control characters": "\x00\x01\x7f",
 }
-# Some fields are free text: what is wrong for others is only odd for these.
+# Free text may be blank and hold control characters.
 FREE_TEXT = {"client_request_id", "event_id", "correlation_id"}
 ODD_BUT_TEXT = {"a blank text", "control characters"}
 
@@ -91,7 +88,7 @@ def route(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def send(route: str, stack: Stack, job_id: str, callback_secret: str) -> Any:
-    """Send a body to the route, with its credentials; `headers` go over them, a None takes away."""
+    """Send a body to the route with its credentials; `headers` replace them, a None removes one."""
     target = BODY_ROUTES[route][0].format(job_id=job_id)
 
     def to_route(body: bytes | None, **headers: str | None) -> Answer:
@@ -103,14 +100,14 @@ def send(route: str, stack: Stack, job_id: str, callback_secret: str) -> Any:
     return to_route
 
 
-def test_a_body_that_is_no_json_object_is_a_400(send: Any) -> None:
+def test_a_body_that_is_not_a_json_object_is_a_400(send: Any) -> None:
     for what, body in NOT_AN_OBJECT.items():
         answer = send(body)
         assert (what, answer.status) == (what, 400)
         assert_refused(answer)
 
 
-def test_a_value_of_a_wrong_kind_is_a_400_that_names_the_field(route: str, send: Any) -> None:
+def test_a_value_of_a_wrong_type_is_a_400_that_names_the_field(route: str, send: Any) -> None:
     good = BODY_ROUTES[route][1]
     for field in good:
         for what, value in WRONG_VALUES.items():
@@ -134,14 +131,14 @@ def test_a_missing_or_an_unknown_field_is_a_400_that_names_it(route: str, send: 
         assert json.loads(answer.body)["details"].keys() == {unknown}
 
 
-def test_a_key_that_comes_twice_is_never_a_500(route: str, send: Any) -> None:
+def test_a_duplicate_key_is_never_a_500(route: str, send: Any) -> None:
     name, value = next(iter(BODY_ROUTES[route][1].items()))
     rest = json.dumps(BODY_ROUTES[route][1])[1:]
     answer = send(f'{{"{name}": {json.dumps(value)}, {rest}'.encode())
     assert answer.status < 500
 
 
-def test_a_body_that_is_too_large_is_a_413_however_it_is_sent(
+def test_a_body_that_is_too_large_is_a_413_with_any_framing(
     route: str, send: Any, stack: Stack, job_id: str, callback_secret: str
 ) -> None:
     large = json.dumps({"name": "x" * 100_000}).encode()
@@ -155,7 +152,7 @@ def test_a_body_that_is_too_large_is_a_413_however_it_is_sent(
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-def test_a_body_that_is_too_large_does_not_cost_the_next_call_its_connection(
+def test_a_connection_is_usable_after_a_body_that_was_too_large(
     stack: Stack, is_chunked: bool
 ) -> None:
     large = b"x" * 100_000
@@ -165,14 +162,14 @@ def test_a_body_that_is_too_large_does_not_cost_the_next_call_its_connection(
             connection.request("POST", "/api/v1/projects", body, EDITOR | JSON)
             answer = connection.getresponse()
             assert (answer.status, answer.read()[:1]) == (413, b"{")
-            assert connection.sock is not None  # not closed: it is used again
+            assert connection.sock is not None  # the connection stays open
 
 
 @pytest.mark.parametrize(
     "content_type",
     [None, "", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json/x"],
 )
-def test_a_body_that_does_not_say_it_is_json_is_a_415(
+def test_a_body_without_the_json_media_type_is_a_415(
     content_type: str | None, route: str, send: Any
 ) -> None:
     good = json.dumps(BODY_ROUTES[route][1]).encode()

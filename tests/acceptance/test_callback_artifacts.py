@@ -1,19 +1,19 @@
-"""What a status callback brings along: artifacts, failures, and how much of it."""
+"""The payload of a status callback: artifacts, failures, and the limits of each field."""
 
 from typing import Any
 
 import pytest
 
-from tests.support.client import ApiClient, status_report
-from tests.support.job_handle import JobHandle, refusal
+from tests.acceptance.outcomes import assert_invalid
+from tests.support.job_handle import JobHandle
 
 VIDEO = "s3://studio/interview.mp4"
 
 
 @pytest.fixture
-def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
+def handle(handle: JobHandle) -> JobHandle:
     """A job in AUDIO_EXTRACTING."""
-    return JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_EXTRACTING")
+    return handle.lead_to("AUDIO_EXTRACTING")
 
 
 def test_artifacts_are_added_and_updated_and_never_removed(handle: JobHandle) -> None:
@@ -43,7 +43,7 @@ def test_the_video_uri_never_changes(handle: JobHandle) -> None:
     assert handle.client.confirm_upload(handle.id, VIDEO).json()["replayed"] is True
 
 
-def test_exports_grow_and_hold_each_export_once(handle: JobHandle) -> None:
+def test_exports_are_appended_without_duplicates(handle: JobHandle) -> None:
     handle.reported("AUDIO_READY", artifact_updates={"exports": ["s3://1", "s3://2", "s3://1"]})
     handle.reported("TRANSCRIBING", artifact_updates={"exports": []})
     handle.reported("TRANSCRIBING", artifact_updates={"exports": ["s3://3", "s3://2"]})
@@ -53,13 +53,13 @@ def test_exports_grow_and_hold_each_export_once(handle: JobHandle) -> None:
 @pytest.mark.parametrize(
     "key", ["merged", "model_dump", "model_config", "__class__", "self", "é€𝄞", "a.b c"]
 )
-def test_any_name_of_an_artifact_is_only_a_name(handle: JobHandle, key: str) -> None:
+def test_any_string_is_a_valid_artifact_name(handle: JobHandle, key: str) -> None:
     handle.reported("AUDIO_READY", artifact_updates={key: "s3://x"})
     handle.reported("TRANSCRIBING", artifact_updates={"audio_uri": "s3://a"})
     assert handle.shown()["manifest"][key] == "s3://x"
 
 
-def test_a_failure_is_shown_in_the_words_of_the_orchestrator(handle: JobHandle) -> None:
+def test_a_failure_is_shown_as_the_orchestrator_reported_it(handle: JobHandle) -> None:
     assert handle.shown()["failure"] is None
     handle.reported(
         "FAILED", failure_code="ASR", failure_message="no speech", failed_stage="TRANSCRIBING"
@@ -68,18 +68,14 @@ def test_a_failure_is_shown_in_the_words_of_the_orchestrator(handle: JobHandle) 
     assert handle.shown()["failure"] == expected
 
 
-def test_a_failure_may_come_without_words(handle: JobHandle) -> None:
-    handle.reported("FAILED")
-    assert handle.shown()["failure"] == {"code": None, "message": None, "stage": None}
-
-
-def test_failure_fields_of_a_step_that_did_not_fail_are_not_kept(handle: JobHandle) -> None:
+def test_failure_fields_of_a_step_that_did_not_fail_are_ignored(handle: JobHandle) -> None:
     handle.reported("AUDIO_READY", failure_code="ASR", failure_message="x", failed_stage="y")
     assert handle.shown()["failure"] is None
 
 
-def test_a_failure_brings_its_artifacts_along(handle: JobHandle) -> None:
+def test_a_failure_needs_no_details_and_its_artifacts_are_kept(handle: JobHandle) -> None:
     handle.reported("FAILED", artifact_updates={"audio_uri": "s3://a"})
+    assert handle.shown()["failure"] == {"code": None, "message": None, "stage": None}
     assert handle.shown()["manifest"]["audio_uri"] == "s3://a"
 
 
@@ -95,9 +91,7 @@ def test_a_failure_brings_its_artifacts_along(handle: JobHandle) -> None:
         {"artifact_updates": {"exports": [f"s3://{n}" for n in range(64)]}},
     ],
 )
-def test_what_is_just_within_the_bounds_is_accepted(
-    handle: JobHandle, fields: dict[str, Any]
-) -> None:
+def test_values_at_the_limits_are_accepted(handle: JobHandle, fields: dict[str, Any]) -> None:
     handle.reported("FAILED", **fields)
 
 
@@ -105,15 +99,10 @@ def test_what_is_just_within_the_bounds_is_accepted(
     ("fields", "wrong"),
     [
         ({"event_id": "e" * 129}, "event_id"),
-        ({"event_id": ""}, "event_id"),
-        ({"event_id": 7}, "event_id"),
         ({"correlation_id": "c" * 129}, "correlation_id"),
-        ({"correlation_id": ""}, "correlation_id"),
         ({"execution_id": "x" * 129}, "execution_id"),
         ({"execution_id": ""}, "execution_id"),
         ({"actor_type": "editor"}, "actor_type"),
-        ({"status": "READY"}, "status"),
-        ({"status": None}, "status"),
         ({"occurred_at": "2026-05-04T10:00:00"}, "occurred_at"),
         ({"occurred_at": "2026-05-04"}, "occurred_at"),
         ({"occurred_at": "9999-05-04T10:00:00Z"}, "occurred_at"),
@@ -131,21 +120,11 @@ def test_what_is_just_within_the_bounds_is_accepted(
         ({"artifact_updates": {"exports": ["s3://e"] * 65}}, "artifact_updates"),
         ({"artifact_updates": {"deep": {"er": 1}}}, "artifact_updates"),
         ({"artifact_updates": {f"key{n}": "u" for n in range(65)}}, "artifact_updates"),
-        ({"surprise": 1}, "surprise"),
     ],
 )
-def test_what_is_beyond_the_bounds_is_named_and_nothing_is_written(
+def test_an_invalid_field_is_named_and_nothing_is_written(
     handle: JobHandle, fields: dict[str, Any], wrong: str
 ) -> None:
     before = handle.everything()
-    status, code, details = refusal(handle.send({**status_report("FAILED"), **fields}))
-    assert (status, code) == (400, "VALIDATION_ERROR")
-    assert details is not None
-    assert details.keys() == {wrong}
+    assert_invalid(handle.report("FAILED", **fields), {wrong})
     assert handle.everything() == before
-
-
-def test_a_body_that_is_too_large_is_refused_unread(handle: JobHandle) -> None:
-    answer = handle.report("FAILED", failure_message="x" * 70_000)
-    assert refusal(answer)[:2] == (413, "VALIDATION_ERROR")
-    assert handle.status == "AUDIO_EXTRACTING"

@@ -1,4 +1,4 @@
-"""The circuit breaker opens for an orchestrator that does not answer, and closes once it answers again."""
+"""The circuit breaker: opens for an unreachable orchestrator, and closes when it is back."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from devstack.waiting import wait_until
 from tests.acceptance import stored
 from tests.acceptance.outcomes import assert_accepted, assert_failed, shown
 from tests.conftest import NewStack
-from tests.support import behaviours
+from tests.support.behaviours import accept, in_turn, refuse, reset_after_read
 from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
 
@@ -19,15 +19,15 @@ FAILURES, OPEN_SECONDS = 3, 1.0
 
 
 @pytest.fixture(scope="module")
-def stub() -> StubOrchestrator:
-    """An orchestrator that is not started yet."""
+def target() -> StubOrchestrator:
+    """An orchestrator that is not running yet."""
     return StubOrchestrator()
 
 
 @pytest.fixture(scope="module")
-def breaker_stack(new_stack: NewStack, stub: StubOrchestrator) -> Iterator[Stack]:
+def service(new_stack: NewStack, target: StubOrchestrator) -> Iterator[Stack]:
     with new_stack(
-        TAKEONE_ORCHESTRATOR_URL=stub.url,
+        TAKEONE_ORCHESTRATOR_URL=target.url,
         TAKEONE_ORCHESTRATOR_CONNECT_TRIES="1",
         TAKEONE_BREAKER_FAILURES=str(FAILURES),
         TAKEONE_BREAKER_SECONDS=str(OPEN_SECONDS),
@@ -35,13 +35,8 @@ def breaker_stack(new_stack: NewStack, stub: StubOrchestrator) -> Iterator[Stack
         yield running
 
 
-@pytest.fixture(scope="module")
-def editor(breaker_stack: Stack) -> ApiClient:
-    return ApiClient(breaker_stack.api_url, "alice")
-
-
-def test_an_orchestrator_that_is_down_opens_the_circuit_and_closes_it_when_it_is_back(
-    editor: ApiClient, breaker_stack: Stack, stub: StubOrchestrator
+def test_an_unreachable_orchestrator_opens_the_circuit_and_its_return_closes_it(
+    editor: ApiClient, service: Stack, target: StubOrchestrator
 ) -> None:
     job_id = editor.uploaded_job()["id"]
     for _ in range(FAILURES):
@@ -50,16 +45,16 @@ def test_an_orchestrator_that_is_down_opens_the_circuit_and_closes_it_when_it_is
     assert_failed(editor.run(job_id), "circuit_open")
 
     assert shown(editor, job_id) == ("UPLOADED", "RELEASED", "circuit_open")
-    assert stored.claim(breaker_stack.redis, job_id) is None
+    assert stored.claim(service.redis, job_id) is None
     last = editor.events(job_id, params={"limit": 200}).json()["items"][-1]
     assert (last["event_type"], last["reason"]) == ("dispatch.not_started", "circuit_open")
 
-    with stub:
-        # It is up again, but there is no probe before the time is over.
+    with target:
+        # It is back, and gets no request before the circuit closes.
         answer = wait_until(lambda: _unless_open(editor, job_id), 10, "the circuit closes")
         assert time.monotonic() - opened >= OPEN_SECONDS * 0.9
         assert_accepted(answer)
-        assert len(stub.requests_for(job_id)) == 1
+        assert len(target.requests_for(job_id)) == 1
         assert_accepted(editor.run(editor.uploaded_job()["id"]))
 
 
@@ -71,21 +66,22 @@ def _unless_open(editor: ApiClient, job_id: str) -> requests.Response | None:
     return None
 
 
-def test_refusals_do_not_open_the_circuit(editor: ApiClient, stub: StubOrchestrator) -> None:
+def test_answers_of_500_do_not_open_the_circuit(
+    editor: ApiClient, target: StubOrchestrator
+) -> None:
     job_id = editor.uploaded_job()["id"]
-    refusals = [behaviours.refuse(500)] * 2 * FAILURES
-    stub.behaviours[job_id] = behaviours.in_turn(*refusals, behaviours.accept())
-    with stub:
+    target.behaviours[job_id] = in_turn(*[refuse(500)] * 2 * FAILURES, accept())
+    with target:
         for _ in range(2 * FAILURES):
             assert_failed(editor.run(job_id), "refused")
         assert_accepted(editor.run(job_id))
 
 
-def test_lost_posts_open_the_circuit(editor: ApiClient, stub: StubOrchestrator) -> None:
+def test_lost_answers_open_the_circuit(editor: ApiClient, target: StubOrchestrator) -> None:
     jobs = [editor.uploaded_job()["id"] for _ in range(FAILURES + 1)]
-    with stub:
+    with target:
         for job_id in jobs[:-1]:
-            stub.behaviours[job_id] = behaviours.reset_after_read()
+            target.behaviours[job_id] = reset_after_read()
             assert editor.run(job_id).json()["details"]["reason"] == "outcome_unknown"
         assert_failed(editor.run(jobs[-1]), "circuit_open")
-        assert stub.requests_for(jobs[-1]) == []
+        assert target.requests_for(jobs[-1]) == []

@@ -1,16 +1,15 @@
-"""The command line: the doctor and the showing of jobs, as an operator calls them."""
+"""The command line as an operator uses it: `doctor`, `jobs show`, `hash`, and usage errors."""
 
 import json
-import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import pytest
 
 from devstack.ports import free_port
-from devstack.processes import ROOT, clean_environment
 from devstack.redis_server import RedisServer
 from devstack.stack import DEVELOPMENT_SETTINGS, Stack
 from devstack.waiting import wait_until
+from tests.acceptance.programs import takeone
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
@@ -23,26 +22,10 @@ PRODUCTION = {
     "TAKEONE_JWT_ISSUER": "https://login.example",
     "TAKEONE_JWT_AUDIENCE": "takeone",
 }
-TAKEONE = "python -m cli.main"
-
-
-def call(
-    arguments: str, settings: Mapping[str, str], program: str = TAKEONE
-) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        ["/bin/sh", "-c", f"exec {program} {arguments}"],
-        check=False,
-        cwd=ROOT,
-        env=clean_environment(settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def states(output: str) -> dict[str, set[str]]:
-    """What the doctor says of each thing: its states."""
+    """The states in the doctor's output, by subject."""
     found: dict[str, set[str]] = {}
     for line in output.splitlines():
         about, _, rest = line.partition("  ")
@@ -52,8 +35,8 @@ def states(output: str) -> dict[str, set[str]]:
 
 
 @pytest.fixture(scope="module")
-def sick_redis(redis_server: RedisServer) -> Iterator[RedisServer]:
-    """A Redis that production must not trust: it evicts, and keeps nothing."""
+def unsafe_redis(redis_server: RedisServer) -> Iterator[RedisServer]:
+    """A Redis that is unsafe for production: it evicts keys, and persists nothing."""
     with redis_server.client() as client:
         client.config_set("maxmemory", "100mb")
         client.config_set("maxmemory-policy", "allkeys-lru")
@@ -62,11 +45,11 @@ def sick_redis(redis_server: RedisServer) -> Iterator[RedisServer]:
         client.config_set("maxmemory-policy", "noeviction")
 
 
-def test_the_doctor_finds_a_running_stack_well_and_dispatches_nothing(
+def test_the_doctor_passes_a_running_stack_and_dispatches_nothing(
     stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
     before = len(orchestrator.requests)
-    ended = call("doctor", {**stack.settings, "TAKEONE_LOG_LEVLE": "DEBUG"})
+    ended = takeone("doctor", {**stack.settings, "TAKEONE_LOG_LEVLE": "DEBUG"})
     assert ended.returncode == 0, ended.stdout + ended.stderr
     found = states(ended.stdout)
     assert found.keys() == {
@@ -78,90 +61,83 @@ def test_the_doctor_finds_a_running_stack_well_and_dispatches_nothing(
     assert "rename it to TAKEONE_LOG_LEVEL" in ended.stdout
     assert len(orchestrator.requests) == before
     with stack.redis.client() as client:
-        assert not set(client.scan_iter("*doctor*")), "it left its queue behind"
+        assert not set(client.scan_iter("*doctor*")), "the doctor left its queue behind"
 
 
-def test_the_doctor_says_of_each_thing_what_is_wrong_and_what_to_do(
-    sick_redis: RedisServer,
-) -> None:
+def test_the_doctor_reports_each_problem_with_advice(unsafe_redis: RedisServer) -> None:
     settings = {
         **DEVELOPMENT_SETTINGS,
         **PRODUCTION,
-        "TAKEONE_REDIS_URL": sick_redis.database_url(5),
+        "TAKEONE_REDIS_URL": unsafe_redis.database_url(5),
         "TAKEONE_ORCHESTRATOR_URL": f"http://caller:planted@127.0.0.1:{free_port()}/planted",
         "TAKEONE_PUBLIC_URL": "http://localhost:8000",
     }
-    ended = call("doctor", settings)
+    ended = takeone("doctor", settings)
     assert ended.returncode == 1
     found = states(ended.stdout)
     for about in ("store", "workers", "orchestrator", "callback URL"):
         assert "WRONG" in found[about], ended.stdout
-    for said in (
-        "evicts",
-        "set noeviction",
-        "keeps nothing on disk",
-        "appendonly yes",
-        "ConnectionRefusedError",
-        "only this machine's own",
-        "start the Procfile's",
-    ):
-        assert said in ended.stdout  # fmt: skip
+    for text in (
+        "evicts", "set noeviction", "keeps nothing on disk", "appendonly yes",
+        "ConnectionRefusedError", "only this machine's own", "start the Procfile's",
+    ):  # fmt: skip
+        assert text in ended.stdout
     assert "planted" not in ended.stdout + ended.stderr
 
 
-def test_the_doctor_names_a_store_that_is_away_and_goes_on() -> None:
+def test_the_doctor_continues_after_an_unreachable_store() -> None:
     settings = {
         **DEVELOPMENT_SETTINGS,
         "TAKEONE_REDIS_URL": f"redis://:planted@127.0.0.1:{free_port()}/0",
     }
-    ended = call("doctor", settings)
+    ended = takeone("doctor", settings)
     assert ended.returncode == 1
     found = states(ended.stdout)
     assert found["store"] == found["broker"] == found["workers"] == {"WRONG"}
     assert "planted" not in ended.stdout + ended.stderr
 
 
-def test_the_doctor_names_every_setting_that_is_wrong() -> None:
-    ended = call("doctor", {"TAKEONE_WEB_THREADS": "planted"})
+def test_the_doctor_names_every_invalid_setting() -> None:
+    ended = takeone("doctor", {"TAKEONE_WEB_THREADS": "planted"})
     assert ended.returncode == 1
     assert "TAKEONE_REDIS_URL is not set" in ended.stdout
     assert "TAKEONE_WEB_THREADS" in ended.stdout
     assert "planted" not in ended.stdout + ended.stderr
 
 
-def test_a_job_is_shown_with_its_trail_whoever_it_belongs_to(
+def test_jobs_show_prints_the_job_of_any_owner_with_its_trail(
     stack: Stack, alice: ApiClient, callback_secret: str
 ) -> None:
     handle = JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_READY")
-    shown = json.loads(call(f"jobs show {handle.id}", stack.settings).stdout)
+    shown = json.loads(takeone(f"jobs show {handle.id}", stack.settings).stdout)
     assert shown["owner"] == "alice"
     assert shown["events"] == handle.trail()
     operator = ApiClient(stack.api_url, "olga", "operator")
     assert shown == operator.get(f"/operations/jobs/{handle.id}").json()
-    ended = call("jobs show nothing", stack.settings)
+    ended = takeone("jobs show nothing", stack.settings)
     assert (ended.returncode, ended.stdout) == (1, "")
     assert "there is no job nothing" in ended.stderr
 
 
-def test_an_argument_of_other_bytes_than_utf_8_is_wrong_usage(stack: Stack) -> None:
-    ended = call("jobs show \udcff", stack.settings)
+def test_an_argument_that_is_not_utf_8_is_a_usage_error(stack: Stack) -> None:
+    ended = takeone("jobs show \udcff", stack.settings)
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "UTF-8" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_every_command_says_what_it_is_for() -> None:
-    said = call("--help", {}).stdout
+def test_help_lists_every_command() -> None:
+    output = takeone("--help", {}).stdout
     for name in ("doctor", "token", "jobs", "dispatches", "pause", "hash"):
-        assert f"  {name} " in said
+        assert f"  {name} " in output
 
 
 def test_a_request_is_found_in_the_logs_by_its_id(stack: Stack, alice: ApiClient) -> None:
     request_id = "a-request-to-be-found"
     alice.get("/projects", headers={"X-Request-Id": request_id})
-    hashed = call(f"hash {request_id}", stack.settings).stdout.strip()
-    wait_until(lambda: hashed in stack.webs[0].log(), 10, "the request's line")
-    without = call(
+    hashed = takeone(f"hash {request_id}", stack.settings).stdout.strip()
+    wait_until(lambda: hashed in stack.webs[0].log(), 10, "the request is logged")
+    without = takeone(
         "hash x", {"TAKEONE_REDIS_URL": "redis://127.0.0.1", "TAKEONE_ENV": "production"}
     )
     assert (without.returncode, without.stdout) == (1, "")

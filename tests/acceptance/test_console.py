@@ -1,4 +1,4 @@
-"""/console without a browser: what is served, under which policy, and what its files are made of."""
+"""/console without a browser: the files, their headers, and what the scripts must not use."""
 
 import re
 
@@ -19,26 +19,28 @@ POLICY = {
 
 @pytest.fixture
 def visitor(stack: Stack) -> ApiClient:
-    """A caller without a token: the page holds no data."""
+    """A caller without a token: the page itself holds no data."""
     return ApiClient(stack.api_url, token="")
 
 
-def test_the_page_has_a_strict_policy_and_is_kept_nowhere(visitor: ApiClient) -> None:
+def test_the_page_has_a_strict_policy_and_is_not_cached(visitor: ApiClient) -> None:
     page = visitor.call("GET", "/console")
     assert page.status_code == 200
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert page.headers["Cache-Control"] == "no-store"
     assert page.headers["X-Content-Type-Options"] == "nosniff"
     rules = (
-        each.strip().split(" ", 1) for each in page.headers["Content-Security-Policy"].split(";")
+        rule.strip().split(" ", 1) for rule in page.headers["Content-Security-Policy"].split(";")
     )
     assert dict(rules) == POLICY
     assert 'data-auth="dev"' in page.text
 
 
-def test_all_that_it_loads_is_its_own(visitor: ApiClient) -> None:
+def test_the_page_loads_only_its_own_files(visitor: ApiClient) -> None:
     page = visitor.call("GET", "/console").text
-    assert set(re.findall(r'(?:src|href)="/console/([^"]+)', page)) < set(FILES)
+    loaded = set(re.findall(r'(?:src|href)="/console/([^"]+)', page))
+    assert loaded
+    assert loaded < set(FILES)
     assert re.findall(r'(?:src|href)="(?!/console/|#)', page) == []
     for name in FILES:
         answer = visitor.call("GET", f"/console/{name}")
@@ -52,12 +54,12 @@ def test_all_that_it_loads_is_its_own(visitor: ApiClient) -> None:
 @pytest.mark.parametrize(
     "path", ["/console/", "/console/..%2fauth.py", "/console/x.js", "/console/a/b"]
 )
-def test_nothing_else_is_served(path: str, visitor: ApiClient) -> None:
+def test_no_other_path_is_served(path: str, visitor: ApiClient) -> None:
     answer = visitor.call("GET", path)
     assert (answer.status_code, answer.json()["code"]) == (404, "RESOURCE_NOT_FOUND")
 
 
-def test_no_script_makes_html_or_keeps_anything() -> None:
+def test_no_script_builds_html_or_stores_data() -> None:
     banned = re.compile(
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|localStorage"
         r"|sessionStorage|indexedDB|document\.cookie|https?://[^/?\\]"

@@ -1,4 +1,4 @@
-"""Idempotency-Key on what creates: the same caller, place and key make one project or job."""
+"""Idempotency-Key on POST /projects and POST /projects/{id}/jobs: one key creates one record."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,12 +17,6 @@ MISMATCH = (409, "IDEMPOTENCY_KEY_MISMATCH", None)
 Create = Callable[..., requests.Response]
 
 
-@pytest.fixture
-def editor(stack: Stack) -> ApiClient:
-    """An editor whom no other test knows."""
-    return ApiClient(stack.api_url, f"editor-{uuid4()}")
-
-
 @pytest.fixture(params=["project", "job"])
 def kind(request: pytest.FixtureRequest) -> str:
     """What is created."""
@@ -30,26 +24,31 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def create(kind: str, editor: ApiClient) -> Create:
-    """Create one: `create(key, body, client)`."""
-    path = (
-        f"/projects/{editor.create_project().json()['id']}/jobs" if kind == "job" else "/projects"
-    )
+def path(kind: str, editor: ApiClient) -> str:
+    """Where it is created."""
+    if kind == "project":
+        return "/projects"
+    return f"/projects/{editor.create_project().json()['id']}/jobs"
 
-    def send(key: str | None, body: Any = None, client: ApiClient = editor) -> requests.Response:
+
+@pytest.fixture
+def create(path: str, editor: ApiClient) -> Create:
+    """Create one: `create(key, body)`."""
+
+    def send(key: str | None, body: Any = None) -> requests.Response:
         headers = {} if key is None else {"Idempotency-Key": key}
-        return client.post(path, body or {"name": "One"}, headers=headers)
+        return editor.post(path, body or {"name": "One"}, headers=headers)
 
     return send
 
 
 def listed(editor: ApiClient, kind: str) -> list[str]:
-    """The ids of what the editor has by the name One, oldest first."""
+    """The ids of the editor's records that are named One, oldest first."""
     answer = editor.get("/projects" if kind == "project" else "/jobs?order=asc")
-    return [each["id"] for each in answer.json()["items"] if each["name"] == "One"]
+    return [record["id"] for record in answer.json()["items"] if record["name"] == "One"]
 
 
-def test_the_same_key_again_answers_200_with_the_first_one(
+def test_a_repeated_key_answers_200_with_the_first_result(
     create: Create, kind: str, editor: ApiClient
 ) -> None:
     first, again = create("key"), create("key")
@@ -60,7 +59,7 @@ def test_the_same_key_again_answers_200_with_the_first_one(
     assert listed(editor, kind) == [first.json()["id"]]
 
 
-def test_the_answer_is_the_record_as_it_is_now(editor: ApiClient) -> None:
+def test_a_replay_shows_the_current_record(editor: ApiClient) -> None:
     project = editor.create_project().json()["id"]
     key = {"Idempotency-Key": "key"}
     job_id = editor.create_job(project, headers=key).json()["id"]
@@ -71,7 +70,7 @@ def test_the_answer_is_the_record_as_it_is_now(editor: ApiClient) -> None:
     assert len(editor.events(job_id).json()["items"]) == 2
 
 
-def test_of_many_callers_with_one_key_one_creates(
+def test_one_of_many_concurrent_calls_with_the_same_key_creates(
     create: Create, kind: str, editor: ApiClient
 ) -> None:
     answers = at_once(CALLERS, lambda _: create("key"))
@@ -81,7 +80,7 @@ def test_of_many_callers_with_one_key_one_creates(
     assert listed(editor, kind) == [answers[0].json()["id"]]
 
 
-def test_of_many_callers_with_one_key_and_two_bodies_one_body_wins(
+def test_of_concurrent_calls_with_one_key_and_two_bodies_one_body_wins(
     create: Create, kind: str, editor: ApiClient
 ) -> None:
     answers = at_once(8, lambda number: create("key", {"name": ("One", "Two")[number % 2]}))
@@ -111,9 +110,7 @@ def test_a_key_whose_record_was_deleted_is_refused_and_creates_nothing(editor: A
     assert editor.create_job(project, headers={"Idempotency-Key": "new"}).status_code == 201
 
 
-def test_another_caller_or_another_place_has_keys_of_its_own(
-    stack: Stack, editor: ApiClient
-) -> None:
+def test_keys_are_scoped_to_the_caller_and_the_collection(stack: Stack, editor: ApiClient) -> None:
     other = ApiClient(stack.api_url, f"other-{uuid4()}")
     key = {"Idempotency-Key": "key"}
     projects = [caller.create_project(headers=key) for caller in (editor, other)]
@@ -131,24 +128,21 @@ def test_without_a_key_each_call_creates(create: Create, kind: str, editor: ApiC
     assert sorted(listed(editor, kind)) == sorted(set(made))
 
 
-def test_a_call_that_is_refused_uses_up_no_key(create: Create) -> None:
+def test_a_refused_call_does_not_use_up_its_key(create: Create) -> None:
     assert create("key", {"name": ""}).status_code == 400
     assert create("key", {"name": "x", "nonsense": 1}).status_code == 400
     assert create("key").status_code == 201
 
 
 @pytest.mark.parametrize("key", ["k", "a b", "!~", '"quoted"', "x" * 255])
-def test_a_key_of_printable_ascii_is_taken(create: Create, key: str) -> None:
+def test_printable_ascii_is_a_valid_key(create: Create, key: str) -> None:
     assert [create(key).status_code for _ in range(2)] == [201, 200]
 
 
 @pytest.mark.parametrize("key", [b"", b"x" * 256, "ä".encode(), "ключ".encode(), b"a\tb"])
-def test_any_other_key_is_a_400_that_names_the_header(
-    key: bytes, kind: str, stack: Stack, editor: ApiClient
+def test_an_invalid_key_is_a_400_that_names_the_header(
+    key: bytes, kind: str, path: str, stack: Stack, editor: ApiClient
 ) -> None:
-    path = (
-        f"/projects/{editor.create_project().json()['id']}/jobs" if kind == "job" else "/projects"
-    )
     headers: dict[str, str | bytes] = {
         "Authorization": editor.session.headers["Authorization"],
         "Content-Type": "application/json",

@@ -1,4 +1,4 @@
-"""/docs in a real browser: the examples are there, and a call that is tried out reaches the service."""
+"""/docs in Chromium: the examples are shown, and "Try it out" reaches the service."""
 
 import shutil
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class Docs:
-    """The page, and what a reader does on it."""
+    """The page, and actions on it."""
 
     def __init__(self, driver: "webdriver.Chrome", url: str) -> None:
         self.driver = driver
@@ -28,27 +28,27 @@ class Docs:
         self.find(".opblock")
 
     def find(self, selector: str) -> "webdriver.remote.webelement.WebElement":
-        """The first element that is shown there, awaited."""
+        """Wait for the first visible element of a selector."""
 
         def shown() -> object:
             found = self.driver.find_elements("css selector", selector)
-            return next((each for each in found if each.is_displayed()), None)
+            return next((element for element in found if element.is_displayed()), None)
 
         return wait_until(shown, LIMIT_SECONDS, f"{selector} is shown")
 
     def click(self, selector: str) -> None:
-        """Click without caring what scrolled where."""
+        """Click an element wherever the page is scrolled to."""
         self.driver.execute_script("arguments[0].click()", self.find(selector))
 
     def authorize(self, token: str) -> None:
-        """Sign in for the calls that are tried out."""
+        """Sign in for "Try it out"."""
         self.click(".btn.authorize")
         self.find(".auth-container input").send_keys(token)
         self.click(".auth-container .btn.modal-btn.auth.authorize")
         self.click(".btn.modal-btn.auth.btn-done")
 
     def try_out(self, operation: str) -> tuple[str, str]:
-        """Send a call as it is prepared; return the status that is shown, and the whole answer."""
+        """Send a call with its example values; return the status shown and the whole answer."""
         block = f"[id$='-{operation}']"
         self.click(f"{block} .opblock-summary-control")
         self.click(f"{block} .try-out__btn")
@@ -57,14 +57,18 @@ class Docs:
         return self.find(f"{answer} .response-col_status").text, self.find(answer).text
 
     def complaints(self) -> list[str]:
-        """What the browser refused to do."""
+        """The browser's messages about violations of the policy."""
         messages = [entry["message"] for entry in self.driver.get_log("browser")]
-        return [each for each in messages if "Content Security Policy" in each or "Refused" in each]
+        return [
+            message
+            for message in messages
+            if "Content Security Policy" in message or "Refused" in message
+        ]
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chrome"]:
-    """A headless Chromium that calls the service alone."""
+    """A headless Chromium without background requests."""
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in (
@@ -80,7 +84,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator["webdriver.Chro
     running.quit()
 
 
-def test_calls_that_are_tried_out_reach_the_service_under_the_pages_own_policy(
+def test_try_it_out_reaches_the_service_under_the_pages_policy(
     driver: "webdriver.Chrome", stack: Stack
 ) -> None:
     docs = Docs(driver, stack.api_url)

@@ -1,9 +1,10 @@
-"""`takeone doctor` on deployments that are ill, each in one way: what it finds, and what it says to do."""
+"""`takeone doctor` on deployments with one problem each: its findings and its advice."""
 
 import json
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from devstack.redis_server import RedisServer
 from devstack.stack import DEVELOPMENT_SETTINGS, Stack
 from store import keys
 from store.redis_checks import missing_permissions
-from tests.acceptance.test_cli import PRODUCTION, call
+from tests.acceptance.programs import TAKEONE, takeone
+from tests.acceptance.test_cli import PRODUCTION
 from tests.acceptance.tokens import Issuer
 from tests.conftest import NewStack
 from tests.support.behaviours import reset_after_read
@@ -24,7 +26,7 @@ from tests.support.client import ApiClient
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.stores import client_of
 
-# An address of this machine that does not look like one.
+# A loopback address that the settings do not recognise as one.
 MAPPED = f"http://[::ffff:{HOST}]"
 FIVE_SECONDS_AHEAD = (
     'python -c "import time; now = time.time; time.time = lambda: now() + 5; '
@@ -35,7 +37,7 @@ FEW_FILES = "/bin/sh -c 'ulimit -n 1024 && exec python -m cli.main \"$@\"' x"
 
 @pytest.fixture
 def settings(redis_server: RedisServer) -> dict[str, str]:
-    """A development deployment whose other parts are away."""
+    """A development deployment without worker and orchestrator."""
     nowhere = f"http://{HOST}:{free_port()}"
     return {
         **DEVELOPMENT_SETTINGS,
@@ -45,28 +47,24 @@ def settings(redis_server: RedisServer) -> dict[str, str]:
     }
 
 
-def findings(
-    settings: dict[str, str], about: str, program: str = "python -m cli.main"
-) -> list[dict[str, Any]]:
-    """What the doctor finds about one thing."""
+def findings(settings: dict[str, str], about: str, program: str = TAKEONE) -> list[dict[str, Any]]:
+    """What the doctor finds about one subject."""
     return of(all_findings(settings, program), about)
 
 
-def all_findings(
-    settings: dict[str, str], program: str = "python -m cli.main"
-) -> list[dict[str, Any]]:
-    """What the doctor finds, who takes seconds to look."""
-    found: list[dict[str, Any]] = json.loads(call("doctor --json", settings, program).stdout)
-    assert all(each["advice"] for each in found if each["state"] != "ok")
+def all_findings(settings: dict[str, str], program: str = TAKEONE) -> list[dict[str, Any]]:
+    """Everything the doctor finds; each problem must come with advice."""
+    found: list[dict[str, Any]] = json.loads(takeone("doctor --json", settings, program).stdout)
+    assert all(finding["advice"] for finding in found if finding["state"] != "ok")
     return found
 
 
 def of(found: list[dict[str, Any]], about: str) -> list[dict[str, Any]]:
-    """What was found about one thing."""
-    return [each for each in found if each["about"] == about]
+    """The findings about one subject."""
+    return [finding for finding in found if finding["about"] == about]
 
 
-def test_records_that_cannot_be_read_are_named_and_hide_no_other(
+def test_unreadable_records_are_named_and_hide_no_other(
     settings: dict[str, str], redis_server: RedisServer
 ) -> None:
     with redis_server.client(6) as client:
@@ -74,7 +72,7 @@ def test_records_that_cannot_be_read_are_named_and_hide_no_other(
             client.set(keys.job(job_id), b"planted")
             client.zadd(keys.DUE, {job_id: 1.0})
         (found,) = findings(settings, "unreadable records")
-        listed = call("dispatches list", settings)
+        listed = takeone("dispatches list", settings)
         client.flushdb()
     assert found["state"] == "WRONG"
     assert found["found"].endswith("broken, of-a-later-release")
@@ -82,7 +80,7 @@ def test_records_that_cannot_be_read_are_named_and_hide_no_other(
     assert listed.returncode == 0, listed.stderr
 
 
-def test_what_an_engine_says_of_the_workflow(settings: dict[str, str]) -> None:
+def test_problems_of_the_workflow_at_the_engine_are_reported(settings: dict[str, str]) -> None:
     with StubOrchestrator() as stub:
         engine = {
             "TAKEONE_ORCHESTRATOR_KIND": "temporal",
@@ -90,7 +88,7 @@ def test_what_an_engine_says_of_the_workflow(settings: dict[str, str]) -> None:
             "TAKEONE_ORCHESTRATOR_WORKFLOW": "Take@take",
         }
         found = findings({**settings, **engine}, "workflow")
-    assert [(each["state"], each["found"], each["advice"]) for each in found] == [
+    assert [(finding["state"], finding["found"], finding["advice"]) for finding in found] == [
         ("WRONG", "the namespace's retention is less than a day", "raise it"),
         ("WRONG", "no worker polls the task queue", "start one"),
     ]
@@ -101,13 +99,13 @@ def test_what_an_engine_says_of_the_workflow(settings: dict[str, str]) -> None:
     assert of(away, "workflow") == []
 
 
-def test_an_engine_whose_address_the_adapter_knows_is_asked_there(settings: dict[str, str]) -> None:
+def test_an_engine_with_a_known_address_needs_no_url(settings: dict[str, str]) -> None:
     engine = {
         "TAKEONE_ORCHESTRATOR_KIND": "step_functions",
         "TAKEONE_ORCHESTRATOR_URL": "",
         "TAKEONE_ORCHESTRATOR_WORKFLOW": "arn:aws:states:eu-west-1:123456789012:stateMachine:take",
         "TAKEONE_ORCHESTRATOR_CREDENTIALS": "key:secret",
-        # So that nothing leaves this machine.
+        # No request of the test may leave this machine.
         "TAKEONE_ORCHESTRATOR_USE_PROXIES": "true",
         "HTTPS_PROXY": f"http://{HOST}:{free_port()}",
     }
@@ -116,7 +114,7 @@ def test_an_engine_whose_address_the_adapter_knows_is_asked_there(settings: dict
     assert (found["state"], found["found"]) == ("WRONG", "the orchestrator: unavailable")
 
 
-def test_dispatches_that_another_engine_has_are_named(
+def test_dispatches_of_another_engine_are_named(
     new_stack: NewStack, orchestrator: StubOrchestrator
 ) -> None:
     with new_stack() as stack:
@@ -133,15 +131,14 @@ def test_dispatches_that_another_engine_has_are_named(
 
 
 @pytest.mark.parametrize("algorithms", ["", "RS256", "ES256"])
-def test_an_issuer_that_does_not_answer_and_keys_that_cannot_verify(
+def test_the_signing_keys_of_the_issuer_are_checked(
     algorithms: str, settings: dict[str, str]
 ) -> None:
     jwt = {**PRODUCTION, "TAKEONE_ENV": "development", "TAKEONE_JWT_KEY": ""}
-    with Issuer() as issuer:
-        if algorithms:
-            issuer.start()
-        jwt["TAKEONE_JWT_JWKS_URL"] = issuer.url
-        jwt["TAKEONE_JWT_ALGORITHMS"] = algorithms or "RS256"
+    issuer = Issuer()
+    jwt["TAKEONE_JWT_JWKS_URL"] = issuer.url
+    jwt["TAKEONE_JWT_ALGORITHMS"] = algorithms or "RS256"
+    with issuer if algorithms else nullcontext():
         (found,) = findings({**settings, **jwt}, "signing keys")
     assert found["state"] == ("ok" if algorithms == "RS256" else "WRONG")
     expected = {"": "ConnectionError", "RS256": "1 of 1", "ES256": "0 of 1"}
@@ -167,7 +164,7 @@ USERS = {
 
 
 @pytest.mark.parametrize("case", USERS)
-def test_a_redis_user_that_may_do_too_much_or_too_little(
+def test_the_permissions_of_the_redis_user_are_checked(
     case: str, settings: dict[str, str], redis_server: RedisServer
 ) -> None:
     rules, expected = USERS[case]
@@ -182,13 +179,13 @@ def test_a_redis_user_that_may_do_too_much_or_too_little(
         client.execute_command("ACL", "SETUSER", "service", "reset", "on", ">planted", *rules)
         found = findings(production, "Redis user")
         client.execute_command("ACL", "DELUSER", "service")
-        assert not set(client.scan_iter("*doctor*")), "it left something behind"
+        assert not set(client.scan_iter("*doctor*")), "the doctor left something behind"
     state = {"too little": "WRONG", "what it needs": "ok"}.get(case, "warning")
     assert (found[0]["state"], found[0]["found"].startswith(expected)) == (state, True), found
 
 
-def test_each_command_of_the_scripts_is_tried(redis_server: RedisServer) -> None:
-    scripts = "".join(each.read_text() for each in (ROOT / "store").glob("*.lua"))
+def test_each_command_of_the_scripts_is_checked(redis_server: RedisServer) -> None:
+    scripts = "".join(path.read_text() for path in (ROOT / "store").glob("*.lua"))
     with redis_server.client(6) as client:
         for command in sorted(set(re.findall(r"redis\.call\('([A-Z]+)'", scripts))):
             user = ("reset", "on", ">planted", *RIGHT, f"-{command}")
@@ -198,7 +195,7 @@ def test_each_command_of_the_scripts_is_tried(redis_server: RedisServer) -> None
         client.execute_command("ACL", "DELUSER", "service")
 
 
-def test_the_redis_user_of_the_documentation_is_enough_for_the_service(
+def test_the_documented_redis_user_is_sufficient_for_the_service(
     tmp_path: Path, orchestrator: StubOrchestrator
 ) -> None:
     page = (ROOT / "docs" / "production.md").read_text()
@@ -216,22 +213,24 @@ def test_the_redis_user_of_the_documentation_is_enough_for_the_service(
             assert alice.run(alice.uploaded_job()["id"]).status_code == 202
             found = all_findings(stack.settings)
             for about in ("broker", "workers", "Redis user"):
-                assert {each["state"] for each in of(found, about)} == {"ok"}
+                assert {finding["state"] for finding in of(found, about)} == {"ok"}
             for process in stack.processes:
                 assert "Permission" not in process.log()
 
 
-def test_clocks_that_are_apart(settings: dict[str, str]) -> None:
+def test_different_clocks_are_reported(settings: dict[str, str]) -> None:
     (found,) = findings(settings, "clocks", FIVE_SECONDS_AHEAD)
     assert (found["state"], found["found"]) == ("WRONG", "Redis's is 5.0 s behind")
 
 
-def test_a_limit_of_files_that_is_too_low(settings: dict[str, str]) -> None:
+def test_a_low_limit_of_open_files_is_reported(settings: dict[str, str]) -> None:
     (found,) = findings(settings, "open files", FEW_FILES)
     assert (found["state"], found["found"]) == ("warning", "up to 1,024")
 
 
-def test_a_redis_that_is_nearly_full(settings: dict[str, str], redis_server: RedisServer) -> None:
+def test_a_redis_that_is_nearly_full_is_reported(
+    settings: dict[str, str], redis_server: RedisServer
+) -> None:
     with redis_server.client(6) as client:
         client.config_set("maxmemory", int(client.info()["used_memory"] * 1.1))
         try:
@@ -243,7 +242,7 @@ def test_a_redis_that_is_nearly_full(settings: dict[str, str], redis_server: Red
 
 
 class Api(BaseHTTPRequestHandler):
-    """Says that it is well; waits for the body of a POST if it buffers."""
+    """Answers health checks; reads the body of a POST before it answers if `buffers`."""
 
     buffers = False
     protocol_version = "HTTP/1.1"
@@ -263,12 +262,12 @@ class Api(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Not needed."""
+        """Keep the test output clean."""
 
 
 @pytest.fixture(params=[True, False], ids=["buffering", "bare"])
 def api(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
-    """The address of an API, and whether a buffering proxy is before it."""
+    """The address of an API, and whether a buffering proxy is in front of it."""
     handler = type("Handler", (Api,), {"buffers": request.param})
     server = ThreadingHTTPServer((HOST, 0), handler)
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -277,7 +276,9 @@ def api(request: pytest.FixtureRequest) -> Iterator[tuple[str, bool]]:
     server.server_close()
 
 
-def test_a_buffering_proxy_that_is_missing(settings: dict[str, str], api: tuple[str, bool]) -> None:
+def test_a_missing_buffering_proxy_is_reported(
+    settings: dict[str, str], api: tuple[str, bool]
+) -> None:
     url, buffers = api
     secret = {"TAKEONE_CALLBACK_SECRET": "a-callback-secret-of-the-tests"}
     (found,) = findings({**settings, **PRODUCTION, **secret, "TAKEONE_PUBLIC_URL": url}, "proxy")

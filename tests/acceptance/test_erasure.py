@@ -1,4 +1,4 @@
-"""`takeone jobs erase` beside the service's own processes: what callers see meanwhile, and what is left."""
+"""`takeone jobs erase` on a running service: what callers see meanwhile, and what is left."""
 
 import subprocess
 import sys
@@ -12,13 +12,10 @@ from devstack.processes import ROOT, clean_environment
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from store import keys
-from tests.acceptance.outcomes import assert_unknown
-from tests.acceptance.test_cli import call
+from tests.acceptance.programs import takeone
 from tests.conftest import NewStack
-from tests.support import behaviours as told
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, refusal
-from tests.support.orchestrator import StubOrchestrator
 
 FORBIDDEN = (403, "FORBIDDEN", None)
 KEY = {"Idempotency-Key": "key"}
@@ -27,28 +24,14 @@ Erasing = Callable[[str], AbstractContextManager[Command]]
 
 
 @pytest.fixture
-def user() -> str:
-    """An editor whom no other test knows."""
-    return f"editor-{uuid4()}"
-
-
-@pytest.fixture
-def editor(stack: Stack, user: str) -> ApiClient:
-    return ApiClient(stack.api_url, user)
-
-
-@pytest.fixture
-def unknown(editor: ApiClient, orchestrator: StubOrchestrator, callback_secret: str) -> JobHandle:
-    """A job that does not come to rest: the outcome of its dispatch is unknown."""
-    job = JobHandle.uploaded(editor, callback_secret)
-    orchestrator.behaviours[job.id] = told.reset_after_read()
-    assert_unknown(editor.run(job.id))
-    return job
+def user(editor: ApiClient) -> str:
+    """The name of the editor."""
+    return str(editor.session.headers["Authorization"]).split(":")[1]
 
 
 @pytest.fixture
 def erasing(stack: Stack, unknown: JobHandle) -> Erasing:
-    """`with erasing("--user …")`: the command runs, and waits for the unknown outcome."""
+    """`with erasing("--user …")`: runs the command, which waits for the job with an unknown outcome."""
 
     @contextmanager
     def running(selection: str) -> Iterator[Command]:
@@ -59,7 +42,7 @@ def erasing(stack: Stack, unknown: JobHandle) -> Erasing:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         ) as process:  # fmt: skip
             try:
-                wait_until(lambda: unknown.status == "CANCELLED", 30, "it has begun")
+                wait_until(lambda: unknown.status == "CANCELLED", 30, "the erasure has begun")
                 yield process
             finally:
                 process.kill()
@@ -68,28 +51,28 @@ def erasing(stack: Stack, unknown: JobHandle) -> Erasing:
 
 
 def ended(process: Command, stack: Stack, unknown: JobHandle) -> str:
-    """Let the job come to rest; what the command says at its end."""
-    said = call(f"dispatches settle {unknown.id} --as sent --reason seen", stack.settings)
-    assert said.returncode == 0, said.stderr
+    """Settle the job; return the output of the command, which then ends."""
+    command = takeone(f"dispatches settle {unknown.id} --as sent --reason seen", stack.settings)
+    assert command.returncode == 0, command.stderr
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0
     return output
 
 
-def test_nothing_is_created_for_a_user_who_is_being_erased(
+def test_nothing_is_created_for_a_user_while_their_data_is_erased(
     stack: Stack, user: str, editor: ApiClient, unknown: JobHandle, erasing: Erasing
 ) -> None:
     project = unknown.shown()["project_id"]
     bob = ApiClient(stack.api_url, f"other-{uuid4()}")
     first = editor.create_job(project, headers={"Idempotency-Key": "first"}).json()["id"]
     with erasing(f"--user {user}") as process:
-        wait_until(lambda: editor.job(first).status_code == 404, 30, "what is at rest is erased")
+        wait_until(lambda: editor.job(first).status_code == 404, 30, "the job at rest is erased")
         for headers in ({}, KEY):
             assert refusal(editor.create_project(headers=headers)) == FORBIDDEN
             answer = editor.create_job(project, headers=headers)
             assert refusal(answer) == FORBIDDEN
             assert "erasure" in answer.json()["message"]
-        assert [each["id"] for each in editor.get("/jobs").json()["items"]] == [unknown.id]
+        assert [job["id"] for job in editor.get("/jobs").json()["items"]] == [unknown.id]
         assert bob.create_project(headers=KEY).status_code == 201
         output = ended(process, stack, unknown)
     assert "2 jobs, 1 projects; forgotten: 1 idempotency keys" in output
@@ -98,7 +81,7 @@ def test_nothing_is_created_for_a_user_who_is_being_erased(
     assert editor.create_project(headers=KEY).status_code == 201, "the refused calls used up no key"
 
 
-def test_no_job_is_created_in_a_project_that_is_being_erased(
+def test_no_job_is_created_in_a_project_while_it_is_erased(
     stack: Stack, editor: ApiClient, unknown: JobHandle, erasing: Erasing
 ) -> None:
     project = unknown.shown()["project_id"]
@@ -111,7 +94,7 @@ def test_no_job_is_created_in_a_project_that_is_being_erased(
     assert editor.create_job(other).status_code == 201
 
 
-def test_an_erasure_that_dies_bars_its_user_for_ten_minutes_at_most(
+def test_a_killed_erasure_blocks_its_user_for_ten_minutes_at_most(
     stack: Stack, user: str, editor: ApiClient, unknown: JobHandle, erasing: Erasing
 ) -> None:
     with erasing(f"--user {user}") as process:
@@ -122,22 +105,24 @@ def test_an_erasure_that_dies_bars_its_user_for_ten_minutes_at_most(
         assert 0 < client.ttl(name) <= 600
         assert refusal(editor.create_project()) == FORBIDDEN
         client.pexpire(name, 1)
-    wait_until(lambda: editor.create_project().status_code == 201, 10, "its time has ended")
+    wait_until(lambda: editor.create_project().status_code == 201, 10, "the block has expired")
 
 
-def test_by_force_a_job_that_does_not_come_to_rest_is_named_and_erased(
+def test_with_force_a_job_with_an_unknown_outcome_is_named_and_erased(
     stack: Stack, user: str, editor: ApiClient, unknown: JobHandle
 ) -> None:
-    said = call(f"jobs erase --user {user} --yes --wait 0 --force", stack.settings)
-    assert said.returncode == 0, said.stderr
+    command = takeone(f"jobs erase --user {user} --yes --wait 0 --force", stack.settings)
+    assert command.returncode == 0, command.stderr
     orphan = f"orphan: {unknown.id}  CANCELLED  {unknown.run_id}  UNKNOWN  at webhook\n"
-    assert orphan in said.stderr
-    assert "1 jobs, 1 projects" in said.stdout
+    assert orphan in command.stderr
+    assert "1 jobs, 1 projects" in command.stdout
     assert unknown.report("AUDIO_EXTRACTING").status_code == 404
     assert editor.get("/projects").json()["items"] == []
 
 
-def test_what_an_erasure_refuses_does_not_count_against_the_limit(new_stack: NewStack) -> None:
+def test_calls_refused_by_an_erasure_do_not_count_against_the_write_limit(
+    new_stack: NewStack,
+) -> None:
     with new_stack(TAKEONE_WRITE_LIMIT="1/hour") as limited, limited.redis.client() as client:
         editor = ApiClient(limited.api_url, "alice")
         client.set(keys.user_erasure("alice"), 1)

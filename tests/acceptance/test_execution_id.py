@@ -1,21 +1,18 @@
-"""One execution, even where the orchestrator forks: the first one that reports is the one that counts."""
+"""The first execution that reports is kept; any other gets 409 EXECUTION_SUPERSEDED."""
 
 import json
 
 import pytest
 
 from devstack.stack import Stack
-from tests.support.behaviours import refuse
-from tests.support.client import ApiClient, status_report
-from tests.support.job_handle import JobHandle, at_once, forbidden_step, refusal
+from tests.support.job_handle import JobHandle, at_once, refusal
 from tests.support.log_lines import lines_with, wait_for_line
-from tests.support.orchestrator import StubOrchestrator
 
 
 @pytest.fixture
-def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
+def handle(handle: JobHandle) -> JobHandle:
     """A job in AUDIO_EXTRACTING."""
-    return JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_EXTRACTING")
+    return handle.lead_to("AUDIO_EXTRACTING")
 
 
 def superseded_by(execution_id: str | None) -> tuple[int, str, dict[str, str | None]]:
@@ -30,7 +27,7 @@ def test_the_first_execution_that_reports_is_kept_and_shown(handle: JobHandle) -
     assert handle.dispatch["execution_id"] == "first"
 
 
-def test_any_other_execution_is_told_to_stop_and_which_one_counts(handle: JobHandle) -> None:
+def test_another_execution_gets_409_with_the_id_of_the_kept_one(handle: JobHandle) -> None:
     handle.reported("AUDIO_EXTRACTING", execution_id="first")
     shown = handle.shown()
     for status in ("AUDIO_EXTRACTING", "AUDIO_READY", "FAILED", "DONE"):
@@ -40,19 +37,18 @@ def test_any_other_execution_is_told_to_stop_and_which_one_counts(handle: JobHan
     handle.reported("AUDIO_READY", execution_id="first")
 
 
-def test_each_superseded_execution_leaves_one_line_on_the_trail(handle: JobHandle) -> None:
+def test_each_superseded_execution_is_on_the_trail_once(handle: JobHandle) -> None:
     handle.reported("AUDIO_EXTRACTING", execution_id="first")
     for execution_id in ("second", "third", "second"):
         handle.report("AUDIO_EXTRACTING", execution_id=execution_id)
-    lines = [line for line in handle.trail() if line["event_type"] == "dispatch.superseded"]
-    assert [line["execution_id"] for line in lines] == ["second", "third"]
-    assert {line["dispatch_id"] for line in lines} == {handle.run_id}
-    assert {(line["prev_status"], line["new_status"]) for line in lines} == {
-        ("AUDIO_EXTRACTING", "AUDIO_EXTRACTING")
-    }
+    events = [event for event in handle.trail() if event["event_type"] == "dispatch.superseded"]
+    assert [event["execution_id"] for event in events] == ["second", "third"]
+    for event in events:
+        assert event["dispatch_id"] == handle.run_id
+        assert event["prev_status"] == event["new_status"] == "AUDIO_EXTRACTING"
 
 
-def test_a_flood_of_executions_does_not_flood_the_trail(handle: JobHandle) -> None:
+def test_many_superseded_executions_do_not_fill_the_trail(handle: JobHandle) -> None:
     handle.reported("AUDIO_EXTRACTING", execution_id="first")
     for number in range(20):
         answer = handle.report("AUDIO_EXTRACTING", execution_id=f"other-{number}")
@@ -60,9 +56,7 @@ def test_a_flood_of_executions_does_not_flood_the_trail(handle: JobHandle) -> No
     assert 1 <= handle.event_types().count("dispatch.superseded") < 20
 
 
-def test_a_superseded_execution_is_logged_without_its_own_words(
-    handle: JobHandle, stack: Stack
-) -> None:
+def test_a_superseded_execution_is_logged_without_its_id(handle: JobHandle, stack: Stack) -> None:
     handle.reported("AUDIO_EXTRACTING", execution_id="first-name")
     handle.report("AUDIO_EXTRACTING", execution_id="second-name")
     wait_for_line(stack.webs[0], handle.id, "superseded")
@@ -72,13 +66,13 @@ def test_a_superseded_execution_is_logged_without_its_own_words(
     assert not any("-name" in line for line in lines)
 
 
-def test_a_report_without_an_execution_is_accepted_as_before(handle: JobHandle) -> None:
+def test_a_report_without_an_execution_id_is_accepted(handle: JobHandle) -> None:
     handle.reported("AUDIO_EXTRACTING", execution_id="first")
     handle.reported("AUDIO_READY")
     assert handle.dispatch["execution_id"] == "first"
 
 
-def test_of_two_executions_at_once_exactly_one_goes_on(handle: JobHandle) -> None:
+def test_one_of_several_concurrent_executions_is_kept(handle: JobHandle) -> None:
     names = [f"execution-{number}" for number in range(6)]
     answers = at_once(
         6, lambda number: handle.report("AUDIO_EXTRACTING", execution_id=names[number])
@@ -87,24 +81,12 @@ def test_of_two_executions_at_once_exactly_one_goes_on(handle: JobHandle) -> Non
     assert sorted(codes) == [204] + [409] * 5
     kept = names[codes.index(204)]
     assert handle.dispatch["execution_id"] == kept
-    assert all(refusal(each) == superseded_by(kept) for each in answers if each.status_code == 409)
+    assert all(
+        refusal(answer) == superseded_by(kept) for answer in answers if answer.status_code == 409
+    )
 
 
-def test_a_replay_of_the_kept_execution_stays_a_replay(handle: JobHandle) -> None:
-    body = status_report("AUDIO_EXTRACTING", execution_id="first")
-    assert [handle.send(body).status_code for _ in range(2)] == [204, 200]
-
-
-def test_an_execution_of_a_cancelled_job_learns_that_it_ended(handle: JobHandle) -> None:
-    handle.reported("AUDIO_EXTRACTING", execution_id="first")
-    handle.client.cancel(handle.id)
-    answer = handle.report("AUDIO_READY", execution_id="first")
-    assert refusal(answer) == forbidden_step("CANCELLED", "AUDIO_READY")
-
-
-def test_a_retry_has_an_execution_of_its_own_and_the_one_before_it_is_superseded(
-    handle: JobHandle,
-) -> None:
+def test_a_retry_has_its_own_execution_and_supersedes_the_one_before(handle: JobHandle) -> None:
     handle.reported("AUDIO_READY", execution_id="run", artifact_updates={"audio_uri": "s3://a"})
     handle.reported("FAILED", execution_id="run")
     assert handle.retry("r1").status_code == 202
@@ -114,15 +96,3 @@ def test_a_retry_has_an_execution_of_its_own_and_the_one_before_it_is_superseded
     assert handle.dispatch["execution_id"] == "retry"
     assert refusal(handle.report("TRANSCRIPT_READY", execution_id="run")) == superseded_by("retry")
     handle.reported("TRANSCRIPT_READY", execution_id="retry")
-
-
-def test_an_execution_of_a_refused_dispatch_is_kept_when_it_reports(
-    alice: ApiClient, callback_secret: str, orchestrator: StubOrchestrator
-) -> None:
-    handle = JobHandle.uploaded(alice, callback_secret)
-    orchestrator.behaviours[handle.id] = refuse(500)
-    assert alice.run(handle.id).status_code == 502
-    handle.reported("AUDIO_EXTRACTING", execution_id="ghost")
-    assert handle.dispatch["execution_id"] == "ghost"
-    answer = handle.report("AUDIO_EXTRACTING", execution_id="other")
-    assert refusal(answer) == superseded_by("ghost")

@@ -1,4 +1,4 @@
-"""docs/takeone.http: made from the specification, and every call in it is one that the service takes."""
+"""docs/takeone.http is generated from the specification, and the service accepts every call in it."""
 
 import re
 from typing import Any
@@ -15,11 +15,11 @@ REFUSES_THE_CALL = {400, 401, 403, 404, 405, 413, 415, 500}
 FILE = ROOT / "docs" / "takeone.http"
 
 
-def test_the_file_is_the_one_that_the_specification_makes() -> None:
+def test_the_file_is_up_to_date_with_the_specification() -> None:
     assert FILE.read_text() == http_file(), "run `make docs`"
 
 
-def test_every_call_of_the_file_is_taken_from_top_to_bottom(
+def test_every_call_of_the_file_succeeds_from_top_to_bottom(
     stack: Stack, callback_secret: str
 ) -> None:
     values = {
@@ -34,8 +34,8 @@ def test_every_call_of_the_file_is_taken_from_top_to_bottom(
         answers[name] = answer
         if name.startswith("create"):
             values[f"{name}.id"] = answer.json()["id"]
-    refused = {name: each.text for name, each in answers.items()
-               if each.status_code in REFUSES_THE_CALL}  # fmt: skip
+    refused = {name: answer.text for name, answer in answers.items()
+               if answer.status_code in REFUSES_THE_CALL}  # fmt: skip
     assert refused == {}
     assert answers["runJob"].status_code == 202
     assert answers["reportJobStatus"].status_code == 204
@@ -44,7 +44,7 @@ def test_every_call_of_the_file_is_taken_from_top_to_bottom(
 
 
 def send(stack: Stack, block: str, values: dict[str, str]) -> tuple[str, requests.Response]:
-    """Send one call of the file as an editor's plug-in would; return its name and its answer."""
+    """Send one call of the file as an editor's plug-in would; return its name and the answer."""
 
     def value(match: re.Match[str]) -> str:
         return values[match[1]]

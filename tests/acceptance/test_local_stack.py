@@ -1,4 +1,4 @@
-"""`make up` and `make dev`: on this machine alone, with the caller's settings, and what they print works."""
+"""`make up` and `make dev`: loopback only, with the caller's settings, and their printed examples work."""
 
 import os
 import re
@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 import requests
 
@@ -15,22 +14,16 @@ from devstack.client import ApiClient
 from devstack.ports import free_port
 from devstack.processes import ROOT, Process, clean_environment
 from devstack.waiting import wait_until
+from tests.acceptance.programs import listening
 from tests.support.client import status_report
 
 PAGE = "http://localhost:5173"
 ORIGIN = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
 
 
-def listening(process: Process) -> set[str]:
-    """The addresses that a process and its children listen on."""
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    sockets = [each for one in family for each in one.net_connections("tcp")]
-    return {each.laddr.ip for each in sockets if each.status == psutil.CONN_LISTEN}
-
-
 @pytest.fixture(params=["demo.up", "demo.dev"])
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
-    """The command on a directory and a port of its own, with a setting of the caller's."""
+    """The running command, with its own directory and port, and one setting of the caller."""
     port = free_port()
     program = (
         "import pathlib, sys, demo.up; demo.up.DIRECTORY = pathlib.Path(sys.argv[1]); "
@@ -46,17 +39,15 @@ def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]
     )
     process.start()
     try:
-        process.wait_until(lambda: "?fail=audio" in process.log(), 40, "it greets")
+        process.wait_until(lambda: "?fail=audio" in process.log(), 40, "it prints its examples")
         yield process
     finally:
         os.kill(process.pid, signal.SIGINT)
         process.terminate(20)
 
 
-def test_it_serves_this_machine_with_the_callers_settings_and_what_it_prints_works(
-    running: Process,
-) -> None:
-    assert listening(running) == {"127.0.0.1"}
+def test_it_serves_this_machine_only_and_its_printed_addresses_work(running: Process) -> None:
+    assert {host for host, _ in listening(running)} == {"127.0.0.1"}
     addresses = re.findall(r"http://\S+", running.log())
     assert addresses[0] == f"{running.url}/console"
     assert requests.get(addresses[0], timeout=5).status_code == 200
@@ -72,10 +63,10 @@ def test_it_serves_this_machine_with_the_callers_settings_and_what_it_prints_wor
     assert alice.retry(job["id"], "again", "standard").status_code == 400
     assert alice.retry(job["id"], "again", "only-this").status_code == 202
     if "worker1 " in running.log():  # `make dev`
-        wait_until(lambda: "dispatch.accepted" in running.log(), 10, "the logs are in front")
+        wait_until(lambda: "dispatch.accepted" in running.log(), 10, "it prints the logs")
 
 
-def test_a_change_of_the_code_is_seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_code_change_is_detected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from demo import dev
 
     monkeypatch.setattr(dev, "ROOT", tmp_path)

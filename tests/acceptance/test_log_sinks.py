@@ -1,13 +1,9 @@
-"""A stdout that cannot be written to, of real web and worker processes: the work goes on as if it could.
-
-Each kind begins well, goes wrong, and (for most) is put right again.
-"""
+"""Web and worker processes whose stdout cannot be written to: work continues, and lost lines are counted."""
 
 import os
 import subprocess
 import threading
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,44 +25,21 @@ from tests.support.paused import paused
 _SMALL_DISK_BYTES = 256 * 1024
 
 
-class Sink(ABC):
-    """Where the processes' stdout and stderr go."""
+class FullDisk:
+    """A small tmpfs for the log files, which another file fills up."""
 
     drops = True
 
     def __init__(self, directory: Path) -> None:
-        self.directory = directory
-
-    @abstractmethod
-    def attach(self, process: Process) -> None:
-        """Send what the process will print here."""
-
-    @abstractmethod
-    def fail(self) -> None:
-        """Take no more."""
-
-    @abstractmethod
-    def mend(self) -> None:
-        """Take lines again."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Remove what was made."""
-
-
-class FullDisk(Sink):
-    """A tmpfs of its own that a file fills up."""
-
-    def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
         self.mount = directory / "disk"
         self.mount.mkdir()
         options = ["-t", "tmpfs", "-o", f"size={_SMALL_DISK_BYTES}", "tmpfs", str(self.mount)]
         mounted = subprocess.run(["mount", *options], capture_output=True, check=False)
         if mounted.returncode != 0:
-            pytest.skip("a small disk can be mounted by root only")
+            pytest.skip("only root can mount a small disk")
 
     def attach(self, process: Process) -> None:
+        """Redirect the output of a process that is not started yet."""
         process.log_path = self.mount / process.log_path.name
 
     def fail(self) -> None:
@@ -81,14 +54,16 @@ class FullDisk(Sink):
         subprocess.run(["umount", "--lazy", str(self.mount)], check=True)
 
 
-class Pipes(Sink):
+class Pipes:
     """A named pipe for each process, which a thread copies to the process's log file."""
 
+    drops = True
+
     def __init__(self, directory: Path) -> None:
-        super().__init__(directory)
+        self.directory = directory
         self.paths: dict[Path, Path] = {}
         self.readers: dict[Path, int] = {}
-        self.lock = threading.Lock()  # of the readers: none is closed while it is waited for
+        self.lock = threading.Lock()  # no reader is closed while select waits for it
         self.reading = True
         self.ended = False
         self.thread = threading.Thread(target=self._copy, daemon=True)
@@ -96,7 +71,6 @@ class Pipes(Sink):
     def attach(self, process: Process) -> None:
         pipe = self.directory / f"{process.name}.pipe"
         os.mkfifo(pipe)
-        self.paths[pipe] = process.log_path
         self._open(pipe)
         shell, option, command = process.command
         process.command = [shell, option, f"{command} > {pipe} 2>&1"]
@@ -127,21 +101,19 @@ class Pipes(Sink):
 
 
 class SleepingReader(Pipes):
-    """Pipes that nothing is read from."""
+    """Pipes whose reader stops reading."""
 
-    # The queue in each process holds more lines than are written here.
+    # The queue in each process can hold all lines of this test.
     drops = False
 
     def fail(self) -> None:
         self.reading = False
         for pipe in self.paths:
             writer = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
-            with suppress(BlockingIOError):
-                while True:
-                    os.write(writer, b"\n" * 512)
-            with suppress(BlockingIOError):
-                while True:
-                    os.write(writer, b"\n")
+            for size in (512, 1):
+                with suppress(BlockingIOError):
+                    while True:
+                        os.write(writer, b"\n" * size)
             os.close(writer)
 
     def mend(self) -> None:
@@ -149,7 +121,7 @@ class SleepingReader(Pipes):
 
 
 class GoneReader(Pipes):
-    """Pipes whose reader went away."""
+    """Pipes whose reader has gone."""
 
     def fail(self) -> None:
         with self.lock:
@@ -164,16 +136,16 @@ class GoneReader(Pipes):
 
 
 class Case:
-    """A stack on a sink."""
+    """A stack that logs to a sink."""
 
-    def __init__(self, stack: Stack, sink: Sink, metrics_port: int) -> None:
+    def __init__(self, stack: Stack, sink: FullDisk | Pipes, metrics_port: int) -> None:
         self.stack, self.sink = stack, sink
         self.web, self.worker = stack.webs[0], stack.workers[0]
         self._metrics = {self.web: f"{stack.api_url}/metrics"}
         self._metrics[self.worker] = f"http://{HOST}:{metrics_port}/metrics"
 
     def counted(self, process: Process, name: str) -> float:
-        """A number of the process's /metrics."""
+        """The sum of a metric of the process."""
         text = requests.get(self._metrics[process], timeout=10).text
         found = [line for line in text.splitlines() if line.startswith(f"takeone_{name}")]
         return sum(float(line.split()[-1]) for line in found)
@@ -184,7 +156,7 @@ def case(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, new_stack: NewStack
 ) -> Iterator[Case]:
     port = free_port()
-    sink: Sink = request.param(tmp_path_factory.mktemp("sink"))
+    sink = request.param(tmp_path_factory.mktemp("sink"))
     try:
         stack = new_stack(TAKEONE_WORKER_METRICS_PORT=str(port))
         for process in stack.processes:
@@ -196,7 +168,7 @@ def case(
 
 
 def work(case: Case, orchestrator: StubOrchestrator, secret: str) -> str:
-    """One job, from its project to a callback, each answer as ever; returns its id."""
+    """Lead a new job from its project to a callback with the usual answers; return its id."""
     editor = ApiClient(case.stack.api_url, "erin")
     job_id = str(editor.uploaded_job()["id"])
     run = editor.run(job_id)
@@ -210,22 +182,18 @@ def work(case: Case, orchestrator: StubOrchestrator, secret: str) -> str:
     return job_id
 
 
-def test_the_work_goes_on_and_what_was_dropped_is_counted_and_said(
+def test_work_continues_and_dropped_lines_are_counted_and_logged(
     case: Case, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
     work(case, orchestrator, callback_secret)
     case.sink.fail()
-    # Enough to fill whatever still takes a line.
+    # Enough to fill every buffer that still accepts a line.
     lost = [work(case, orchestrator, callback_secret) for _ in range(40)]
-    with paused(case.stack.redis):  # the sweep has something to say
-        failed = wait_until(
-            lambda: case.counted(case.worker, 'sweeps_total{result="failed"'), 10, "it failed"
-        )
-    swept = case.counted(case.worker, 'sweeps_total{result="done"')
-    wait_until(
-        lambda: case.counted(case.worker, 'sweeps_total{result="done"') > swept, 10, "it sweeps on"
-    )
-    assert failed > 0
+    sweeps = lambda result: case.counted(case.worker, f'sweeps_total{{result="{result}"')  # noqa: E731
+    with paused(case.stack.redis):
+        wait_until(lambda: sweeps("failed"), 10, "a sweep fails, which is logged")
+    done = sweeps("done")
+    wait_until(lambda: sweeps("done") > done, 10, "the worker still sweeps")
     for process in (case.web, case.worker):
         assert (case.counted(process, "log_lines_dropped_total") > 0) == case.sink.drops
         assert not lines_with(process, lost[-1])
@@ -233,13 +201,10 @@ def test_the_work_goes_on_and_what_was_dropped_is_counted_and_said(
     last = work(case, orchestrator, callback_secret)
     for process in (case.web, case.worker):
         wait_for_line(process, last)
-        if case.sink.drops:
-            wait_for_line(process, "logs.dropped")
-        else:
-            wait_for_line(process, lost[-1])
+        wait_for_line(process, "logs.dropped" if case.sink.drops else lost[-1])
 
 
-def test_processes_stop_as_ever(
+def test_processes_stop_normally(
     case: Case, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
     case.sink.fail()
@@ -247,5 +212,5 @@ def test_processes_stop_as_ever(
     for process in (case.worker, case.web):
         process.ask_to_stop()
     for process in (case.worker, case.web):
-        wait_until(lambda each=process: not each.is_running, 20, f"{process.name} ends")
+        wait_until(lambda process=process: not process.is_running, 20, f"{process.name} ends")
         assert process.exit_code == 0

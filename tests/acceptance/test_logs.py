@@ -1,4 +1,4 @@
-"""Everything that was written: structured, one line a request and a step, and no caller's words in it."""
+"""The logs of web and worker: structured, one line for each request and step, without user input."""
 
 import json
 from base64 import b64decode
@@ -9,14 +9,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from requests import Response
 
 from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance.raw_http import ask, send_bytes
 from tests.conftest import NewStack
-from tests.support import behaviours as told
+from tests.support.behaviours import accept, answer, refuse, reset_after_read, truncated_body
 from tests.support.client import ApiClient, status_report
+from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.paused import paused_worker
 
@@ -29,18 +31,18 @@ HOST_PASSWORD, HOST_QUERY = f"password-{uuid4().hex}", f"query-{uuid4().hex}"
 
 @dataclass
 class Planted:
-    """Strings that may stand in no log: each is made once, and remembered under its name."""
+    """Unique strings that must not be in any log, by name."""
 
     strings: dict[str, str] = field(default_factory=dict)
 
     def __call__(self, name: str) -> str:
-        """Return the planted string of this name."""
+        """Return the string of this name, and create it if it is new."""
         return self.strings.setdefault(name, f"planted-{name}-{uuid4().hex}")
 
 
 @dataclass(frozen=True)
-class Played:
-    """What was done, and everything that was written meanwhile."""
+class Scenario:
+    """The jobs and requests of the scenario, and everything that was written meanwhile."""
 
     job_ids: list[str]
     planted: Planted
@@ -58,7 +60,7 @@ class Played:
 
 @contextmanager
 def listening_to_events(redis: RedisServer) -> Iterator[list[str]]:
-    """Collect what Celery tells monitors, such as Flower, of its tasks."""
+    """Collect the task events that Celery sends to monitors such as Flower."""
     heard: list[str] = []
 
     def hear(message: dict[str, str]) -> None:
@@ -75,45 +77,39 @@ def listening_to_events(redis: RedisServer) -> Iterator[list[str]]:
 
 
 def message_in_queue(stack: Stack, dave: ApiClient, job_ids: list[str]) -> str:
-    """Run jobs while the worker is paused, and return the first message that waits for it."""
+    """Run jobs while the worker is paused, and return the first message in its queue."""
     with paused_worker(stack.workers[0], stack.redis), stack.redis.client() as client:
         for job_id in job_ids:
             assert dave.run(job_id, headers={"Prefer": "respond-async"}).status_code == 202
         queues = [key for key in client.scan_iter("*dispatch*") if client.type(key) == "list"]
-        message, *_ = [each for key in queues for each in client.lrange(key, 0, -1)]
+        message, *_ = [message for key in queues for message in client.lrange(key, 0, -1)]
     return str(message)
 
 
-def play(stack: Stack, orchestrator: StubOrchestrator, planted: Planted) -> tuple[list[str], int]:
-    """Good and failed dispatches and bad requests, with a planted string wherever one can stand."""
-    url, count = stack.api_url, 0
-    dave = ApiClient(url, planted("user"))
-    request_id = {"X-Request-Id": planted("request-id")}
+def dispatch_jobs(dave: ApiClient, orchestrator: StubOrchestrator, planted: Planted) -> list[str]:
+    """Run a job for each kind of answer, each twice; return their ids."""
     project = dave.create_project(planted("project")).json()
-    count += 1
+    request_id = {"X-Request-Id": planted("request-id")}
+    text = planted("answer").encode()
     jobs = []
-    answer = planted("answer").encode()
     for behaviour in (
-        told.accept(202, answer, after=ACCEPTED_AFTER_MILLISECONDS / 1000),
-        told.refuse(500, answer),
-        told.refuse(504, answer),
-        told.answer(302, answer, {"Location": f"http://127.0.0.1:9/{planted('location')}"}),
-        told.truncated_body(500),
-        told.reset_after_read(),
+        accept(202, text, after=ACCEPTED_AFTER_MILLISECONDS / 1000),
+        refuse(500, text),
+        refuse(504, text),
+        answer(302, text, {"Location": f"http://127.0.0.1:9/{planted('location')}"}),
+        truncated_body(500),
+        reset_after_read(),
     ):
         job = dave.uploaded_job(f"s3://studio/{planted('video')}.mp4", project=project)
         orchestrator.behaviours[job["id"]] = behaviour
         dave.run(job["id"], headers=request_id)
         dave.run(job["id"], headers={**request_id, "Prefer": planted("prefer")})
         jobs.append(job["id"])
-        count += 4
-    count += play_callbacks(dave, jobs[0], planted)
-    count += play_bad_requests(url, jobs[0], planted)
-    return jobs, count
+    return jobs
 
 
-def play_callbacks(dave: ApiClient, job_id: str, planted: Planted) -> int:
-    """Good, repeated, refused and unauthorised callbacks; returns how many."""
+def send_callbacks(dave: ApiClient, job_id: str, planted: Planted) -> None:
+    """Send good, repeated, refused and unauthorised callbacks, and two retries."""
     report = status_report(
         "FAILED",
         event_id=planted("event-id"),
@@ -124,77 +120,62 @@ def play_callbacks(dave: ApiClient, job_id: str, planted: Planted) -> int:
         failure_message=planted("failure-message"),
         failed_stage=planted("failed-stage"),
     )
-    other = {
-        **report,
-        "event_id": planted("event-id") + "2",
-        "execution_id": planted("execution-2"),
-    }
-    wrong = {**report, planted("field"): planted("field-value"), "status": planted("status")}
-    for secret, body in (
-        (SECRET, report),
-        (SECRET, report),
-        (SECRET, {**report, "failure_message": planted("failure-message") + "x"}),
-        (SECRET, other),
-        (SECRET, wrong),
-        (planted("wrong-secret"), report),
+    new_event = {"event_id": planted("event-id") + "2", "execution_id": planted("execution-2")}
+    for secret, changes in (
+        (SECRET, {}),
+        (SECRET, {}),
+        (SECRET, {"failure_message": planted("failure-message") + "x"}),
+        (SECRET, new_event),
+        (SECRET, {planted("field"): planted("field-value"), "status": planted("status")}),
+        (planted("wrong-secret"), {}),
     ):
-        dave.callback(job_id, secret, body)
+        dave.callback(job_id, secret, {**report, **changes})
     dave.retry(job_id, planted("client-request-id"), planted("profile"))
     dave.retry(job_id, planted("client-request-id"), "fast")
-    return 8
 
 
-def play_bad_requests(url: str, job_id: str, planted: Planted) -> int:
-    """Requests that are refused at every stage; returns how many reached the application."""
+def send_bad_requests(url: str, job_id: str, planted: Planted) -> int:
+    """Send requests that are refused at various stages; return how many reached the application."""
+    projects, job = "/api/v1/projects", f"/api/v1/jobs/{job_id}"
     editor: dict[str, str | bytes] = {"Authorization": f"Bearer test:{planted('user')}:editor"}
-    as_json = {**editor, "Content-Type": "application/json"}
-    requests: list[tuple[str, str, dict[str, str | bytes], bytes | None]] = [
-        ("GET", f"/{planted('path')}", editor, None),
-        (
-            "GET",
-            f"/api/v1/jobs/{planted('job-id')}?{planted('query')}={planted('q')}",
-            editor,
-            None,
-        ),
-        ("GET", f"/api/v1/jobs/{job_id}?wait={planted('wait')}", editor, None),
-        ("GET", "/api/v1/projects", {"Authorization": f"Bearer {planted('token')}"}, None),
-        ("GET", "/api/v1/projects", {"Authorization": f"Basic {planted('basic')}"}, None),
-        ("GET", "/api/v1/projects", {**editor, "Cookie": planted("cookie")}, None),
-        ("GET", "/api/v1/projects", {**editor, "User-Agent": planted("agent")}, None),
-        ("GET", "/api/v1/projects", {**editor, "Referer": planted("referer")}, None),
-        ("GET", "/api/v1/projects", {**editor, "X-Request-Id": planted("odd id") + " x"}, None),
-        ("PUT", f"/api/v1/jobs/{job_id}/run", editor, planted("put").encode()),
-        (planted("method").upper().replace("-", ""), "/api/v1/projects", editor, None),
-        ("POST", "/api/v1/projects", as_json, f'{{"{planted("no-json")}'.encode()),
-        ("POST", "/api/v1/projects", as_json, json.dumps({"x": planted("unknown")}).encode()),
-        (
-            "POST",
-            "/api/v1/projects",
-            {**editor, "Content-Type": planted("type")},
-            planted("body").encode(),
-        ),
-        ("POST", "/api/v1/projects", as_json, planted("large").encode() * 5_000),
-        (
-            "POST",
-            "/api/v1/projects",
-            {**as_json, "Idempotency-Key": planted("key")},
-            json.dumps({"name": planted("project-name")}).encode(),
-        ),
-        (
-            "PATCH",
-            f"/api/v1/jobs/{job_id}",
-            as_json,
-            json.dumps({"metadata": {planted("note"): planted("note-text")}}).encode(),
-        ),
-        ("GET", f"/api/v1/jobs?project_id={planted('project-id')}", editor, None),
-        (
-            "POST",
-            f"/api/v1/jobs/{job_id}/confirm-upload",
-            as_json,
-            json.dumps({"video_uri": f"s3://x/{planted('other-video')}"}).encode(),
-        ),
+    answers = [
+        ask(url, "GET", projects, headers)
+        for headers in (
+            {"Authorization": f"Bearer {planted('token')}"},
+            {"Authorization": f"Basic {planted('basic')}"},
+            {**editor, "Cookie": planted("cookie")},
+            {**editor, "User-Agent": planted("agent")},
+            {**editor, "Referer": planted("referer")},
+            {**editor, "X-Request-Id": planted("odd id") + " x"},
+        )
     ]
-    answers = [ask(url, *request) for request in requests]
+    answers += [
+        ask(url, method, target, editor, body)
+        for method, target, body in (
+            ("GET", f"/{planted('path')}", None),
+            ("GET", f"/api/v1/jobs/{planted('job-id')}?{planted('query')}={planted('q')}", None),
+            ("GET", f"/api/v1/jobs?project_id={planted('project-id')}", None),
+            ("GET", f"{job}?wait={planted('wait')}", None),
+            ("PUT", f"{job}/run", planted("put").encode()),
+            (planted("method").upper().replace("-", ""), projects, None),
+        )
+    ]
+    as_json = {**editor, "Content-Type": "application/json"}
+    key = {"Idempotency-Key": planted("key")}
+    note = {"metadata": {planted("note"): planted("note-text")}}
+    other_video = {"video_uri": f"s3://x/{planted('other-video')}"}
+    answers += [
+        ask(url, method, target, {**as_json, **headers}, body.encode())
+        for method, target, headers, body in (
+            ("POST", projects, {}, f'{{"{planted("no-json")}'),
+            ("POST", projects, {}, json.dumps({"x": planted("unknown")})),
+            ("POST", projects, {"Content-Type": planted("type")}, planted("body")),
+            ("POST", projects, {}, planted("large") * 5_000),
+            ("POST", projects, key, json.dumps({"name": planted("project-name")})),
+            ("PATCH", job, {}, json.dumps(note)),
+            ("POST", f"{job}/confirm-upload", {}, json.dumps(other_video)),
+        )
+    ]
     for line in (
         f"GET /{planted('raw')} HTTP/9.9",
         f"{planted('raw-line')}",
@@ -206,27 +187,30 @@ def play_bad_requests(url: str, job_id: str, planted: Planted) -> int:
 
 
 @pytest.fixture(scope="module")
-def played(new_stack: NewStack, orchestrator: StubOrchestrator) -> Played:
-    """The whole play, once, on a stack whose secrets are planted too."""
+def scenario(new_stack: NewStack, orchestrator: StubOrchestrator) -> Scenario:
+    """The whole scenario, run once on a stack whose secrets are planted too."""
     planted = Planted()
     planted.strings |= {"secret": SECRET, "password": HOST_PASSWORD, "url-query": HOST_QUERY}
     host = orchestrator.url.replace("http://", f"http://operator:{HOST_PASSWORD}@")
     with new_stack(
         TAKEONE_CALLBACK_SECRET=SECRET, TAKEONE_ORCHESTRATOR_URL=f"{host}?key={HOST_QUERY}"
     ) as stack:
+        answers: list[Response] = []
+        dave = ApiClient(stack.api_url, planted("user"))
+        dave.session.hooks["response"].append(lambda answer, **_: answers.append(answer))
         with listening_to_events(stack.redis) as events:
-            job_ids, requests = play(stack, orchestrator, planted)
-            dave = ApiClient(stack.api_url, planted("user"))
+            job_ids = dispatch_jobs(dave, orchestrator, planted)
+            send_callbacks(dave, job_ids[0], planted)
+            bad_requests = send_bad_requests(stack.api_url, job_ids[0], planted)
             video = f"s3://studio/{planted('video')}.mp4"
             last = [dave.uploaded_job(video)["id"] for _ in range(2)]
             message = message_in_queue(stack, dave, last)
             (web,), (worker,) = stack.webs, stack.workers
             for job_id in last:
-                about_it = lambda each=job_id: of_job(worker.log().splitlines(), each)  # noqa: E731
-                wait_until(lambda lines=about_it: lines()[1:], 10, "the last log lines")
-                wait_until(lambda each=job_id: each in "".join(events), 10, "the last events")
-        everything = (web.log().splitlines(), worker.log().splitlines())
-    return Played(job_ids, planted, *everything, events, message, requests + 8)
+                wait_for_line(worker, "dispatch.accepted", job_id)
+                wait_until(lambda job_id=job_id: job_id in "".join(events), 10, "the last events")
+        logs = (web.log().splitlines(), worker.log().splitlines())
+    return Scenario(job_ids, planted, *logs, events, message, len(answers) + bad_requests)
 
 
 def of_job(lines: list[str], job_id: str) -> list[dict[str, Any]]:
@@ -235,21 +219,21 @@ def of_job(lines: list[str], job_id: str) -> list[dict[str, Any]]:
     return [record for record in records if record.get("job_id") == job_id]
 
 
-def test_nothing_that_anybody_wrote_and_no_secret_stands_in_any_log_or_message(
-    played: Played,
-) -> None:
-    leaked = [name for name, each in played.planted.strings.items() if each in played.everything]
+def test_no_user_input_and_no_secret_is_in_any_log_or_message(scenario: Scenario) -> None:
+    leaked = [
+        name for name, value in scenario.planted.strings.items() if value in scenario.everything
+    ]
     assert leaked == []
-    assert len(played.planted.strings) > 40
+    assert len(scenario.planted.strings) > 40
 
 
-def test_every_line_is_json(played: Played) -> None:
-    assert all(json.loads(line)["event"] for line in [*played.web, *played.worker])
+def test_every_line_is_json(scenario: Scenario) -> None:
+    assert all(json.loads(line)["event"] for line in [*scenario.web, *scenario.worker])
 
 
-def test_there_is_one_line_a_request_with_the_hash_of_its_id(played: Played) -> None:
-    lines = [line for line in map(json.loads, played.web) if line["event"] == "request"]
-    assert len(lines) == played.requests
+def test_each_request_has_one_line_with_the_hash_of_its_id(scenario: Scenario) -> None:
+    lines = [line for line in map(json.loads, scenario.web) if line["event"] == "request"]
+    assert len(lines) == scenario.requests
     for line in lines:
         assert len(line["request"]) == 12
         assert line["route"].startswith("/") or line["route"] == "unmatched"
@@ -258,18 +242,18 @@ def test_there_is_one_line_a_request_with_the_hash_of_its_id(played: Played) -> 
     assert {status for status in statuses if status >= 500} <= {502, 503}
 
 
-def test_a_run_can_be_followed_by_job_dispatch_and_request_through_web_and_worker(
-    played: Played,
+def test_a_run_can_be_traced_by_job_dispatch_and_request_through_web_and_worker(
+    scenario: Scenario,
 ) -> None:
-    job_id = played.job_ids[0]
-    runs = [line for line in of_job(played.web, job_id) if line.get("route", "").endswith("/run")]
+    job_id = scenario.job_ids[0]
+    runs = [line for line in of_job(scenario.web, job_id) if line.get("route", "").endswith("/run")]
     assert [line["status"] for line in runs] == [202, 200]
-    assert len({line["request"] for line in runs}) == 1  # the same X-Request-Id, the same hash
-    steps = of_job(played.worker, job_id)
+    assert len({line["request"] for line in runs}) == 1  # the same X-Request-Id has the same hash
+    steps = of_job(scenario.worker, job_id)
     # The worker times the exchange, the web process the whole call, which waited for it.
     exchange, call = steps[1]["milliseconds"], runs[0]["milliseconds"]
     assert ACCEPTED_AFTER_MILLISECONDS <= exchange < call < 50 * ACCEPTED_AFTER_MILLISECONDS
-    # The retry, at the end of the play, goes the same way under its own id.
+    # The retry at the end of the scenario takes the same steps under its own id.
     assert [line["event"] for line in steps] == ["dispatch.sending", "dispatch.accepted"] * 2
     assert steps[2]["dispatch_id"] == steps[3]["dispatch_id"] != f"run-{job_id}"
     for line in [*runs, *steps[:2]]:
@@ -277,19 +261,16 @@ def test_a_run_can_be_followed_by_job_dispatch_and_request_through_web_and_worke
         assert line["request"] == runs[0]["request"]
 
 
-def test_a_failed_run_says_what_failed_in_words_of_the_service(played: Played) -> None:
-    events = [of_job(played.worker, job_id)[-1] for job_id in played.job_ids]
-    assert [line["event"].removeprefix("dispatch.") for line in events[:3]] == [
-        "accepted",
-        "refused",
-        "lost",
-    ]
+def test_a_failed_run_is_logged_with_its_outcome_and_http_status(scenario: Scenario) -> None:
+    events = [of_job(scenario.worker, job_id)[-1] for job_id in scenario.job_ids]
+    names = [line["event"].removeprefix("dispatch.") for line in events[:3]]
+    assert names == ["accepted", "refused", "lost"]
     assert [line["http_status"] for line in events[:3]] == [202, 500, 504]
 
 
-def test_a_message_to_a_worker_and_an_event_of_it_name_the_dispatch(played: Played) -> None:
-    message = json.loads(played.message)
+def test_messages_and_celery_events_name_the_dispatch(scenario: Scenario) -> None:
+    message = json.loads(scenario.message)
     (job_id, dispatch_id, epoch), options, _ = json.loads(message["body"])
     assert (dispatch_id, epoch, options) == (f"run-{job_id}", 1, {})
     assert message["headers"]["id"] == dispatch_id
-    assert any(dispatch_id in event for event in played.events)
+    assert any(dispatch_id in event for event in scenario.events)

@@ -1,9 +1,6 @@
-"""/metrics: true for several processes, true of the store, quick without it, and nothing of a caller's."""
+"""/metrics: totals over several processes, the state of the store, and no user input."""
 
-import os
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -14,9 +11,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from devstack.ports import HOST, free_port
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from tests.acceptance.conftest import InThread
 from tests.conftest import NewStack
-from tests.support import behaviours as told
+from tests.support.behaviours import accept, refuse, reset_after_read
 from tests.support.client import ApiClient, status_report
+from tests.support.job_handle import at_once
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.paused import paused, paused_worker
 
@@ -25,7 +24,7 @@ RUN_ROUTE = "/api/v1/jobs/<job_id>/run"
 
 
 @pytest.fixture(scope="module")
-def watched(new_stack: NewStack) -> Iterator[Stack]:
+def service(new_stack: NewStack) -> Iterator[Stack]:
     with new_stack(
         TAKEONE_WEB_PROCESSES="2",
         TAKEONE_WORKER_METRICS_PORT=str(WORKER_PORT),
@@ -36,15 +35,15 @@ def watched(new_stack: NewStack) -> Iterator[Stack]:
 
 
 @pytest.fixture
-def editor(watched: Stack) -> ApiClient:
-    """Opens a connection for each call, so that both processes get some."""
-    client = ApiClient(watched.api_url, "hedy@example.org")
+def editor(service: Stack) -> ApiClient:
+    """A client with a new connection for each call, so that both web processes get some."""
+    client = ApiClient(service.api_url, "hedy@example.org")
     client.session.headers["Connection"] = "close"
     return client
 
 
 class Scrape:
-    """What /metrics says at one moment."""
+    """The samples of /metrics at one moment."""
 
     def __init__(self, url: str) -> None:
         answer = requests.get(f"{url}/metrics", timeout=10)
@@ -55,7 +54,7 @@ class Scrape:
         self._samples = [sample for family in families for sample in family.samples]
 
     def __call__(self, name: str, **labels: str) -> float:
-        """The sum of all samples of this name that have these labels."""
+        """The sum of all samples with this name and these labels."""
         return sum(
             sample.value
             for sample in self._samples
@@ -63,56 +62,56 @@ class Scrape:
         )
 
 
+def growth(before: Scrape, after: Scrape, name: str, **labels: str) -> float:
+    """How much the sum of these samples has grown."""
+    return after(name, **labels) - before(name, **labels)
+
+
 def worker_scrape() -> Scrape:
     return Scrape(f"http://{HOST}:{WORKER_PORT}")
 
 
-def test_requests_are_counted_over_all_processes_whichever_of_them_is_asked(
-    watched: Stack, editor: ApiClient
-) -> None:
+def test_requests_are_counted_over_all_processes(service: Stack, editor: ApiClient) -> None:
     job_id = editor.uploaded_job()["id"]
-    before = Scrape(watched.api_url)
+    before = Scrape(service.api_url)
     labels = {"route": "/api/v1/jobs/<job_id>", "method": "GET"}
     for _ in range(40):
         editor.job(job_id)
     editor.job("no-such-job")
     for _ in range(6):
-        after = Scrape(watched.api_url)
+        after = Scrape(service.api_url)
         for code, number in (("200", 40), ("404", 1)):
-            grown = after("http_requests_total", code=code, **labels)
-            assert grown - before("http_requests_total", code=code, **labels) == number
-        seconds = "http_request_seconds_count"
-        assert after(seconds, **labels) - before(seconds, **labels) == 41
+            assert growth(before, after, "http_requests_total", code=code, **labels) == number
+        assert growth(before, after, "http_request_seconds_count", **labels) == 41
 
 
-def test_nothing_that_a_caller_wrote_is_in_it(watched: Stack, editor: ApiClient) -> None:
+def test_metrics_hold_no_user_input(service: Stack, editor: ApiClient) -> None:
     job_id = editor.uploaded_job("s3://studio/hush.mp4")["id"]
     editor.run(job_id, headers={"X-Request-Id": "hush-request"})
     editor.call("GET", "/api/v1/hush-path")
     editor.call("HUSH", "/api/v1/projects")
     editor.callback(job_id, "hush-secret", status_report("AUDIO_READY", event_id="hush-event"))
-    for scrape in (Scrape(watched.api_url), worker_scrape()):
-        for secret in ("hush", "HUSH", "hedy", job_id, watched.settings["TAKEONE_REDIS_URL"]):
+    for scrape in (Scrape(service.api_url), worker_scrape()):
+        for secret in ("hush", "HUSH", "hedy", job_id, service.settings["TAKEONE_REDIS_URL"]):
             assert secret not in scrape.text
-    unmatched = Scrape(watched.api_url)
+    unmatched = Scrape(service.api_url)
     assert unmatched("http_requests_total", route="unmatched", method="any") >= 2
 
 
-def test_runs_are_counted_by_what_their_callers_were_told(
-    watched: Stack, editor: ApiClient, orchestrator: StubOrchestrator
+def test_runs_are_counted_by_outcome(
+    service: Stack, editor: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
     job_id, failing = editor.uploaded_job()["id"], editor.uploaded_job()["id"]
-    orchestrator.behaviours[job_id] = told.accept(after=0.5)
-    orchestrator.behaviours[failing] = told.refuse(500)
-    before, worker_before = Scrape(watched.api_url), worker_scrape()
-    with ThreadPoolExecutor(3) as pool:
-        answers = list(pool.map(lambda _: editor.run(job_id), range(3)))
+    orchestrator.behaviours[job_id] = accept(after=0.5)
+    orchestrator.behaviours[failing] = refuse(500)
+    before, worker_before = Scrape(service.api_url), worker_scrape()
+    answers = at_once(3, lambda _: editor.run(job_id))
     assert sorted(answer.status_code for answer in answers) == [200, 200, 202]
     assert editor.run(job_id).status_code == 200
     assert editor.run(failing).status_code == 502
     assert editor.run("no-such-job").status_code == 404
     assert editor.retry(job_id, "once").status_code == 409
-    after, worker_after = Scrape(watched.api_url), worker_scrape()
+    after, worker_after = Scrape(service.api_url), worker_scrape()
     for kind, outcome, number in (
         ("run", "started", 1),
         ("run", "joined", 2),
@@ -121,108 +120,102 @@ def test_runs_are_counted_by_what_their_callers_were_told(
         ("run", "RESOURCE_NOT_FOUND", 1),
         ("retry", "JOB_ALREADY_RUNNING", 1),
     ):
-        labels = {"kind": kind, "outcome": outcome}
-        grown = after("runs_total", **labels) - before("runs_total", **labels)
-        assert grown == number, labels
+        grown = growth(before, after, "runs_total", kind=kind, outcome=outcome)
+        assert (kind, outcome, grown) == (kind, outcome, number)
     for outcome in ("accepted", "refused"):
-        posts = "dispatch_seconds_count"
-        grown = worker_after(posts, outcome=outcome) - worker_before(posts, outcome=outcome)
-        assert grown == 1, outcome
+        posts = growth(worker_before, worker_after, "dispatch_seconds_count", outcome=outcome)
+        assert (outcome, posts) == (outcome, 1)
     assert worker_after("dispatch_seconds_sum", outcome="accepted") >= 0.5
 
 
-def test_callbacks_are_counted_by_their_answers_and_superseded_executions_by_themselves(
-    watched: Stack, editor: ApiClient, callback_secret: str
+def test_callbacks_are_counted_by_answer_and_superseded_executions_separately(
+    service: Stack, editor: ApiClient, callback_secret: str
 ) -> None:
     job_id = editor.uploaded_job()["id"]
     editor.run(job_id)
-    before = Scrape(watched.api_url)
+    before = Scrape(service.api_url)
     report = status_report("AUDIO_READY", execution_id="first")
     for body in (report, report, status_report("TRANSCRIBING", execution_id="second")):
         editor.callback(job_id, callback_secret, body)
-    after = Scrape(watched.api_url)
+    after = Scrape(service.api_url)
     for answer in ("applied", "replayed", "EXECUTION_SUPERSEDED"):
-        grown = after("callbacks_total", answer=answer) - before("callbacks_total", answer=answer)
-        assert grown == 1, answer
-    superseded = "superseded_executions_total"
-    assert after(superseded) - before(superseded) == 1
+        assert (answer, growth(before, after, "callbacks_total", answer=answer)) == (answer, 1)
+    assert growth(before, after, "superseded_executions_total") == 1
 
 
 @pytest.mark.redis_broker
-def test_claims_and_queues_are_those_of_the_store(
-    watched: Stack, editor: ApiClient, orchestrator: StubOrchestrator
+def test_claims_and_queues_are_read_from_the_store(
+    service: Stack, editor: ApiClient, orchestrator: StubOrchestrator
 ) -> None:
     waiting, lost = editor.uploaded_job()["id"], editor.uploaded_job()["id"]
-    orchestrator.behaviours[lost] = told.reset_after_read()
+    orchestrator.behaviours[lost] = reset_after_read()
     assert editor.run(lost).json()["details"]["reason"] == "outcome_unknown"
-    scrape = Scrape(watched.api_url)
+    scrape = Scrape(service.api_url)
     assert scrape("store_up") == 1
     assert scrape("claims", phase="UNKNOWN") == 1
     assert 0 < scrape("oldest_unknown_age_seconds") < 60
-    with paused_worker(watched.workers[0], watched.redis):
-        for _ in range(2):  # one of them is handed to it
+    with paused_worker(service.workers[0], service.redis):
+        for _ in range(2):  # the paused worker has fetched one of them
             editor.run(editor.uploaded_job()["id"], headers={"Prefer": "respond-async"})
         editor.run(waiting, headers={"Prefer": "respond-async"})
-        scrape = Scrape(watched.api_url)
+        scrape = Scrape(service.api_url)
         assert scrape("claims", phase="CLAIMED") == 3
-        assert (
-            scrape("claims_in_flight") >= 4
-        )  # entries of settled claims are dropped a little later
+        # Entries of settled claims are removed with a delay.
+        assert scrape("claims_in_flight") >= 4
         assert scrape("queue_length") >= 2
         assert 0 < scrape("oldest_claim_age_seconds") < 60
     wait_until(
-        lambda: not Scrape(watched.api_url)("claims", phase="CLAIMED"), 10, "they are posted"
+        lambda: not Scrape(service.api_url)("claims", phase="CLAIMED"), 10, "they are posted"
     )
     assert worker_scrape()("dispatch_seconds_count", outcome="outcome_unknown") == 1
 
 
-def test_the_worker_shows_its_breaker_and_its_sweeps(watched: Stack) -> None:
+def test_the_worker_exposes_its_breaker_and_its_sweeps(service: Stack) -> None:
     scrape = worker_scrape()
     assert "takeone_breaker_open 0.0" in scrape.text
-    assert wait_until(lambda: worker_scrape()("sweeps_total", result="done"), 30, "it swept") > 0
+    assert (
+        wait_until(lambda: worker_scrape()("sweeps_total", result="done"), 30, "it has swept") > 0
+    )
 
 
-def test_a_store_that_is_away_is_a_metric_and_no_failure(watched: Stack) -> None:
-    with paused(watched.redis):
-        scrape = Scrape(watched.api_url)
+def test_metrics_are_served_while_the_store_is_down(service: Stack) -> None:
+    with paused(service.redis):
+        scrape = Scrape(service.api_url)
     assert scrape("store_up") == 0
     assert scrape("http_requests_total") > 0
     assert "takeone_claims" not in scrape.text
-    wait_until(lambda: Scrape(watched.api_url)("store_up"), 30, "it is back")
+    wait_until(lambda: Scrape(service.api_url)("store_up"), 30, "the store is back")
 
 
-def test_a_process_that_was_killed_leaves_its_counts_and_takes_its_callers_along(
-    watched: Stack, editor: ApiClient, orchestrator: StubOrchestrator
+def test_a_killed_process_keeps_its_counters_but_not_its_waiting_callers(
+    service: Stack, editor: ApiClient, orchestrator: StubOrchestrator, in_thread: InThread
 ) -> None:
-    counted = Scrape(watched.api_url)("runs_total", outcome="started")
+    assert editor.run(editor.uploaded_job()["id"]).status_code == 202
+    counted = Scrape(service.api_url)("runs_total", outcome="started")
     assert counted > 0
     job_id = editor.uploaded_job()["id"]
-    orchestrator.behaviours[job_id] = told.accept(after=1.5)
-    with ThreadPoolExecutor(1) as pool:
-        caller = pool.submit(editor.run, job_id)
-        wait_until(lambda: Scrape(watched.api_url)("callers_waiting") == 1, 30, "the caller waits")
-        old = psutil.Process(watched.webs[0].pid).children()
-        for child in old:
-            os.kill(child.pid, signal.SIGKILL)
-        assert isinstance(caller.exception(10), requests.ConnectionError)
-    watched.wait_for_web(watched.webs[0])
+    orchestrator.behaviours[job_id] = accept(after=1.5)
+    caller = in_thread(editor.run, job_id)
+    wait_until(lambda: Scrape(service.api_url)("callers_waiting") == 1, 30, "the caller waits")
+    for child in psutil.Process(service.webs[0].pid).children():
+        child.kill()
+    assert isinstance(caller.exception(10), requests.ConnectionError)
+    service.wait_for_web(service.webs[0])
     scrape = wait_until(
-        lambda: (now := Scrape(watched.api_url))("callers_waiting") == 0 and now,
+        lambda: (now := Scrape(service.api_url))("callers_waiting") == 0 and now,
         30,
-        "the caller is gone",
+        "the caller is no longer counted",
     )
     assert scrape("runs_total", outcome="started") == counted
 
 
-def test_what_the_processes_wrote_for_each_other_goes_with_the_server(
-    tmp_path_factory: pytest.TempPathFactory, watched: Stack
-) -> None:
-    pid = watched.webs[0].pid
+def test_the_metric_files_are_removed_when_the_server_stops(service: Stack) -> None:
+    pid = service.webs[0].pid
     places = [Path("/dev/shm"), Path("/tmp")]
 
     def left() -> list[Path]:
         return [found for place in places for found in place.glob(f"takeone-metrics-{pid}-*")]
 
     assert len(left()) == 1
-    watched.webs[0].terminate()
+    service.webs[0].terminate()
     assert left() == []

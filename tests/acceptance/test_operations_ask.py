@@ -1,11 +1,22 @@
-"""An operator's ask, release and fail where the orchestrator can be asked: its word comes first."""
+"""An operator's ask, release and fail where the engine can be asked: its answer decides."""
 
 import pytest
 import requests
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
-from tests.acceptance.test_asking import SOON, Restate, asking, engine, handle, is_sent, of, stub
+from tests.acceptance.outcomes import not_dispatched
+from tests.acceptance.test_asking import (
+    SOON,
+    Restate,
+    asking,
+    engine,
+    handle,
+    is_sent,
+    lose_answer,
+    of,
+    stub,
+)
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, at_once, refusal
 
@@ -16,7 +27,7 @@ REASON = {"reason": "its owner asks"}
 
 @pytest.fixture
 def olga(asking: Stack) -> ApiClient:
-    """An operator."""
+    """An operator of the service with an engine."""
     return ApiClient(asking.api_url, "olga", "operator")
 
 
@@ -24,36 +35,24 @@ def ask(olga: ApiClient, handle: JobHandle) -> requests.Response:
     return olga.post(f"/operations/jobs/{handle.id}/ask", REASON)
 
 
-def lose(handle: JobHandle, engine: Restate) -> None:
-    """Let the start's outcome become unknown, of an engine that has it and does not say so."""
-    engine.is_deaf = True
-    engine.on_start[handle.run_id] = "arrived, and the answer lost"
-    assert handle.client.run(handle.id).status_code == 502
-
-
-def test_asked_about_what_it_has_the_dispatch_is_settled(
+def test_an_ask_settles_a_dispatch_that_the_engine_has(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
-    lose(handle, engine)
+    lose_answer(handle, engine)
     engine.is_deaf = False
     answer = ask(olga, handle)
     assert answer.status_code == 200, answer.text
-    assert (answer.json()["state"], answer.json()["job"]["dispatch"]["phase"]) == (
-        "running",
-        "SENT",
-    )
+    assert answer.json()["state"] == "running"
+    assert answer.json()["job"]["dispatch"]["phase"] == "SENT"
     assert is_sent(handle)
     shown = olga.get(f"/operations/jobs/{handle.id}").json()
-    (line,) = [each for each in shown["events"] if each["actor_type"] == "operator"]
-    assert (line["event_type"], line["operator"], line["reason"]) == (
-        "dispatch.asked",
-        "olga",
-        REASON["reason"],
-    )
+    (event,) = [event for event in shown["events"] if event["actor_type"] == "operator"]
+    assert (event["event_type"], event["operator"]) == ("dispatch.asked", "olga")
+    assert event["reason"] == REASON["reason"]
     assert "olga" not in str(handle.trail())
 
 
-def test_asked_about_an_accepted_run_it_says_what_it_knows(
+def test_an_ask_about_an_accepted_run_returns_its_state(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     assert handle.client.run(handle.id).status_code == 202
@@ -65,7 +64,7 @@ def test_asked_about_an_accepted_run_it_says_what_it_knows(
     assert handle.status == "AUDIO_EXTRACTING"
 
 
-def test_what_it_has_not_is_sent_again_under_its_id(
+def test_an_ask_sends_a_missing_dispatch_again_under_its_id(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     engine.on_start[handle.run_id] = "lost"
@@ -75,14 +74,16 @@ def test_what_it_has_not_is_sent_again_under_its_id(
     engine.is_deaf = False
     answer = ask(olga, handle)
     assert answer.status_code == 200, answer.text
-    assert answer.json()["state"] in ("not_found", "running"), "or the sweep has asked just before"
+    assert answer.json()["state"] in ("not_found", "running"), (
+        "running if the sweep asked just before"
+    )
     wait_until(lambda: is_sent(handle), SOON, "it is sent again")
     assert of(handle, engine.executions) == [handle.run_id]
     assert set(of(handle, engine.starts)) == {handle.run_id}
 
 
 @pytest.mark.parametrize("is_accepted", [False, True])
-def test_without_an_answer_it_is_502_and_nothing_changes(
+def test_an_unanswered_ask_is_a_502_and_changes_nothing(
     olga: ApiClient, handle: JobHandle, engine: Restate, is_accepted: bool
 ) -> None:
     if is_accepted:
@@ -90,15 +91,15 @@ def test_without_an_answer_it_is_502_and_nothing_changes(
         assert ask(olga, handle).status_code == 200
         engine.is_deaf = True
     else:
-        lose(handle, engine)
+        lose_answer(handle, engine)
     phase = handle.dispatch["phase"]
     answer = ask(olga, handle)
-    assert refusal(answer) == (502, "ORCHESTRATOR_DISPATCH_FAILED", {"reason": "no_answer"})
+    assert refusal(answer) == not_dispatched("no_answer")
     assert handle.dispatch["phase"] == phase
     engine.is_deaf = False
 
 
-def test_many_who_ask_at_once_share_an_ask(
+def test_concurrent_asks_share_a_request(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     assert handle.client.run(handle.id).status_code == 202
@@ -106,14 +107,14 @@ def test_many_who_ask_at_once_share_an_ask(
     answers = at_once(6, lambda _: ask(olga, handle))
     assert [answer.status_code for answer in answers] == [200] * 6
     asks = len(of(handle, engine.asks)) - before
-    events = [each for each in handle.trail() if each["event_type"] == "dispatch.asked"]
+    events = [event for event in handle.trail() if event["event_type"] == "dispatch.asked"]
     assert 1 <= asks <= len(events) + 1
 
 
-def test_what_runs_there_is_not_released(
+def test_a_dispatch_that_runs_at_the_engine_is_not_released(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
-    lose(handle, engine)
+    lose_answer(handle, engine)
     engine.is_deaf = False
     path = f"/operations/jobs/{handle.id}/settle"
     answer = olga.post(path, {"as": "release", **REASON})
@@ -122,17 +123,17 @@ def test_what_runs_there_is_not_released(
     assert of(handle, engine.starts) == [handle.run_id]
 
 
-def test_a_fail_that_the_state_forbids_asks_nothing(
+def test_a_forbidden_fail_does_not_ask_the_engine(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
-    lose(handle, engine)
+    lose_answer(handle, engine)
     answer = olga.post(f"/operations/jobs/{handle.id}/fail", REASON)
     assert refusal(answer)[:2] == (409, "FSM_TRANSITION_INVALID")
     assert "dispatch.asked" not in handle.event_types()
     engine.is_deaf = False
 
 
-def test_a_job_that_is_failed_while_it_runs_is_stopped_there_before_it_is_retried(
+def test_failing_a_running_job_stops_its_run_before_it_can_be_retried(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
     assert handle.client.run(handle.id).status_code == 202
@@ -140,13 +141,9 @@ def test_a_job_that_is_failed_while_it_runs_is_stopped_there_before_it_is_retrie
     assert (answer.status_code, answer.json()["status"]) == (200, "FAILED")
     assert answer.json()["dispatch"]["run_state"] == "running", "it was asked first"
     wait_until(lambda: of(handle, engine.cancels) == [handle.run_id], SOON, "it is stopped there")
-
-    def refusal_of_retry() -> object:
-        return refusal(handle.retry("one"))[2]
-
-    still_there = {"reason": "previous_run_active"}
-    wait_until(lambda: refusal_of_retry() == still_there, SOON, "the cancel is told")
-    assert len(of(handle, engine.executions)) == 1, "the engine took the cancel, and runs on"
+    active = not_dispatched("previous_run_active")
+    wait_until(lambda: refusal(handle.retry("one")) == active, SOON, "the cancel is answered")
+    assert len(of(handle, engine.executions)) == 1, "the engine accepted the cancel, but still runs"
     engine.runs[handle.run_id] = "cancelled"
     assert handle.retry("one").status_code == 202
     assert len(of(handle, engine.executions)) == 2

@@ -1,48 +1,41 @@
-"""The operator's commands: the same acts as over HTTP, without the web process."""
+"""The operator's commands, which do the same as the operator API without the web process."""
 
 import json
 from collections.abc import Iterator
-from uuid import uuid4
 
 import pytest
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
-from tests.acceptance.test_cli import call
+from tests.acceptance.programs import run_program, takeone
 from tests.conftest import NewStack
-from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 
 
 @pytest.fixture(scope="module")
 def service(new_stack: NewStack) -> Iterator[Stack]:
-    """A service of its own: its lists are looked at as a whole."""
+    """A service of its own: the tests look at complete lists."""
     with new_stack() as running:
         yield running
 
 
-@pytest.fixture
-def handle(service: Stack, callback_secret: str) -> JobHandle:
-    """A job in UPLOADED, of an editor whom no other test knows."""
-    return JobHandle.uploaded(ApiClient(service.api_url, f"ed-{uuid4()}"), callback_secret)
-
-
 def lines(service: Stack, arguments: str) -> list[list[str]]:
-    """The words of each line that a command says."""
-    said = call(f"jobs {arguments}", service.settings)
-    assert said.returncode == 0, said.stderr
-    return [line.split() for line in said.stdout.splitlines()]
+    """The output of a command that succeeds: the words of each line."""
+    ended = takeone(f"jobs {arguments}", service.settings)
+    assert ended.returncode == 0, ended.stderr
+    return [line.split() for line in ended.stdout.splitlines()]
 
 
 def refused(service: Stack, arguments: str) -> str:
-    said = call(f"jobs {arguments}", service.settings)
-    assert (said.returncode, said.stdout) == (1, ""), said.stdout
-    assert "Traceback" not in said.stderr
-    return said.stderr
+    """The error message of a command that fails."""
+    ended = takeone(f"jobs {arguments}", service.settings)
+    assert (ended.returncode, ended.stdout) == (1, ""), ended.stdout
+    assert "Traceback" not in ended.stderr
+    return ended.stderr
 
 
 def test_jobs_are_listed_by_state_age_and_user(service: Stack, handle: JobHandle) -> None:
-    user = json.loads(call(f"jobs show {handle.id}", service.settings).stdout)["owner"]
+    user = json.loads(takeone(f"jobs show {handle.id}", service.settings).stdout)["owner"]
     done = JobHandle.uploaded(handle.client, handle.secret).lead_to("DONE")
     assert [line[0] for line in lines(service, f"list --user {user}")] == [handle.id, done.id]
     assert [line[:2] for line in lines(service, f"list --user {user} --status DONE")] == [
@@ -54,7 +47,7 @@ def test_jobs_are_listed_by_state_age_and_user(service: Stack, handle: JobHandle
     assert [handle.id] in [line[:1] for line in lines(service, "list")]
     assert lines(service, "list --status UPLOADED --older-than 1h") == []
     assert lines(service, f"list --user {user} --older-than 2d") == []
-    none = call("jobs list --user of-no-job", service.settings)
+    none = takeone("jobs list --user of-no-job", service.settings)
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "there is no such job\n")
     for wrong in (
         "list --status DONE",
@@ -63,23 +56,23 @@ def test_jobs_are_listed_by_state_age_and_user(service: Stack, handle: JobHandle
         "list --older-than 99999999h",
         "retry --failed-since 99999999h",
     ):
-        assert call(f"jobs {wrong}", service.settings).returncode == 2
+        assert takeone(f"jobs {wrong}", service.settings).returncode == 2
 
 
-def test_cancel_and_fail_say_who_and_why(service: Stack, handle: JobHandle) -> None:
+def test_cancel_and_fail_record_operator_and_reason(service: Stack, handle: JobHandle) -> None:
     handle.lead_to("TRANSCRIBING")
     assert lines(service, f"fail {handle.id} --reason stuck --by olga")[0][1] == "FAILED"
-    said = refused(service, f"fail {handle.id} --reason stuck")
-    assert "FSM_TERMINAL_IMMUTABLE" in said
+    again = f"fail {handle.id} --reason stuck"
+    assert "FSM_TERMINAL_IMMUTABLE" in refused(service, again)
     other = JobHandle.uploaded(handle.client, handle.secret)
     assert lines(service, f"cancel {other.id} --reason gone")[0][1] == "CANCELLED"
-    user = call("", {}, program="id -un").stdout.strip()
+    user = run_program("id -un", {}).stdout.strip()
     for job, name, reason in ((handle, "olga", "stuck"), (other, user, "gone")):
-        shown = json.loads(call(f"jobs show {job.id}", service.settings).stdout)
-        acts = [each for each in shown["events"] if each["actor_type"] == "operator"]
-        assert [(each["operator"], each["reason"]) for each in acts] == [(name, reason)]
+        shown = json.loads(takeone(f"jobs show {job.id}", service.settings).stdout)
+        acts = [act for act in shown["events"] if act["actor_type"] == "operator"]
+        assert [(act["operator"], act["reason"]) for act in acts] == [(name, reason)]
         assert name not in str(job.trail())
-    assert call(f"jobs cancel {handle.id}", service.settings).returncode == 2
+    assert takeone(f"jobs cancel {handle.id}", service.settings).returncode == 2
     assert "no job nothing" in refused(service, "cancel nothing --reason x")
     assert "CANNOT_BE_ASKED" in refused(service, f"ask {other.id}")
 
@@ -95,19 +88,21 @@ def test_failed_jobs_are_retried_after_a_dry_run(service: Stack, handle: JobHand
     for word in ("started", "replayed"):
         (line,) = lines(service, f"retry --failed-since 1h {only}")
         assert line[:2] == [handle.id, word]
-        wait_until(lambda: handle.dispatch["phase"] == "SENT", 10, "it is taken")
+        wait_until(lambda: handle.dispatch["phase"] == "SENT", 10, "it is sent")
     assert lines(service, f"retry --failed-since 0s {only}") == []
-    assert call("jobs retry --failed-since 1h --model-profile x", service.settings).returncode == 2
+    assert (
+        takeone("jobs retry --failed-since 1h --model-profile x", service.settings).returncode == 2
+    )
 
 
-def test_it_works_without_the_web_process(service: Stack, handle: JobHandle) -> None:
+def test_commands_work_without_the_web_process(service: Stack, handle: JobHandle) -> None:
     handle.lead_to("TRANSCRIBING")
     service.webs[0].kill()
     try:
         assert lines(service, f"fail {handle.id} --reason stuck")[0][1] == "FAILED"
         assert handle.id in str(lines(service, "list --status FAILED"))
         assert lines(service, "retry --failed-since 1h --limit 100")
-        assert "paused since" in call("pause --reason why", service.settings).stdout
+        assert "paused since" in takeone("pause --reason why", service.settings).stdout
     finally:
-        assert call("resume", service.settings).returncode == 0
+        assert takeone("resume", service.settings).returncode == 0
         service.restart(service.webs[0])

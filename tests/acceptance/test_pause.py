@@ -1,21 +1,19 @@
-"""`takeone pause` and `takeone resume`, on a running service: what waits, what goes on, and who sees it."""
+"""`takeone pause` and `takeone resume` on a running service: what waits, what works, and who sees it."""
 
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 import requests
 from redis import Redis
 
-from devstack.processes import Process
 from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from store.pauses import PauseStore
 from tests.acceptance import stored
-from tests.acceptance.test_cli import call
+from tests.acceptance.programs import run_program, takeone
 from tests.conftest import NewStack
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle, at_once
@@ -23,7 +21,7 @@ from tests.support.log_lines import lines_with, wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.stores import client_of
 
-SEEN_SECONDS = 30  # a limit, not a mark
+SEEN_SECONDS = 30
 WHY = "the orchestrator is upgraded"
 
 
@@ -34,7 +32,7 @@ def service(
     orchestrator: StubOrchestrator,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
-    """A service whose threads take messages themselves, and one where Celery's own consumer does."""
+    """A service whose worker threads fetch messages themselves, and one with Celery's own consumer."""
     settings = {
         "TAKEONE_RUN_WAIT_SECONDS": "1",
         "TAKEONE_ORCHESTRATOR_CANCEL_URL": orchestrator.url.replace("/dispatches", "/cancels"),
@@ -52,7 +50,7 @@ def service(
 
 @pytest.fixture
 def paused(service: Stack) -> Iterator[Stack]:
-    """The service, paused as the command does it, with its workers knowing; it is resumed after the test."""
+    """The service, paused as by the command and seen by its workers; it is resumed after the test."""
     store(service).begin("olga", WHY, datetime.now(UTC))
     try:
         wait_until_paused(service)
@@ -63,12 +61,12 @@ def paused(service: Stack) -> Iterator[Stack]:
 
 
 def store(service: Stack) -> PauseStore:
-    """What the commands write to; to start one of them takes a second."""
+    """The store that the commands write to; it is faster than running them."""
     return PauseStore(client_of(service.redis.url))
 
 
 def wait_until_paused(service: Stack) -> None:
-    """Wait until each worker has said that it sees this very pause."""
+    """Wait until each worker has logged the current pause."""
     pause = store(service).latest()
     assert pause is not None
     for worker in service.workers:
@@ -76,28 +74,13 @@ def wait_until_paused(service: Stack) -> None:
 
 
 def wait_until_resumed(service: Stack) -> None:
-    """Wait until no worker sees a pause: one that misses the end of this would say nothing of the next."""
+    """Wait until each worker sees no pause: one that misses the end would not log the next pause."""
     for worker in service.workers:
         worker.wait_until(
             lambda worker=worker: "paused" not in "".join(lines_with(worker, '"dispatching.')[-1:]),
             SEEN_SECONDS,
-            "the worker sees that it is over",
+            "the worker sees that the pause is over",
         )
-
-
-@pytest.fixture
-def handle(service: Stack, callback_secret: str) -> JobHandle:
-    """A job in UPLOADED."""
-    return new_job(service, callback_secret)
-
-
-def new_job(service: Stack, secret: str) -> JobHandle:
-    return JobHandle.uploaded(ApiClient(service.api_url, "alice"), secret)
-
-
-def pauses(worker: Process) -> int:
-    """How often a worker said that dispatching is paused."""
-    return worker.log().count('"dispatching.paused"')
 
 
 def resume(service: Stack) -> None:
@@ -105,7 +88,7 @@ def resume(service: Stack) -> None:
 
 
 def messages_enqueued(service: Stack) -> int:
-    """How many messages were ever put into the queues, where they lie in a Redis."""
+    """How many messages were ever enqueued; 0 if the broker is not Redis."""
     url = service.settings.get("TAKEONE_BROKER_URL", service.redis.url)
     if not url.startswith("redis"):
         return 0
@@ -113,45 +96,38 @@ def messages_enqueued(service: Stack) -> int:
         return int(client.info("commandstats")["cmdstat_lpush"]["calls"])
 
 
-def kept(service: Stack, handle: JobHandle) -> dict[str, Any]:
-    """The job's claim, which must stand."""
-    claim = stored.claim(service.redis, handle.id)
-    assert claim is not None
-    return claim
-
-
 def wait_past_the_lease(service: Stack, handle: JobHandle) -> None:
-    """Wait until the sweep has looked at a claim that waits longer than its lease."""
+    """Wait until the sweep has extended a claim that waits longer than its lease."""
     lease = float(service.settings["TAKEONE_CLAIM_LEASE_SECONDS"])
 
-    def has_looked() -> bool:
-        claim = kept(service, handle)
+    def is_extended() -> bool:
+        claim = stored.claim(service.redis, handle.id)
         claimed_at, until = map(datetime.fromisoformat, (claim["claimed_at"], claim["lease_until"]))
         return until - claimed_at > timedelta(seconds=lease)
 
-    wait_until(has_looked, SEEN_SECONDS, "the sweep looks at the claim")
+    wait_until(is_extended, SEEN_SECONDS, "the sweep extends the claim")
 
 
-def test_runs_wait_while_paused_and_are_each_posted_once_afterwards(
-    paused: Stack, callback_secret: str, orchestrator: StubOrchestrator
+def test_runs_wait_while_paused_and_are_posted_once_each_afterwards(
+    paused: Stack, editor: ApiClient, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
-    jobs = [new_job(paused, callback_secret) for _ in range(5)]
+    jobs = [JobHandle.uploaded(editor, callback_secret) for _ in range(5)]
     runs = at_once(5, lambda number: [jobs[number].client.run(jobs[number].id) for _ in range(2)])
-    for each, (first, joined) in zip(jobs, runs, strict=True):
+    for job, (first, joined) in zip(jobs, runs, strict=True):
         assert (first.status_code, first.json()["status"]) == (202, "UPLOADED")
         assert (joined.status_code, joined.json()["status"]) == (200, "UPLOADED")
-        assert first.json()["dispatch_id"] == joined.json()["dispatch_id"] == each.run_id
+        assert first.json()["dispatch_id"] == joined.json()["dispatch_id"] == job.run_id
     enqueued = messages_enqueued(paused)
     wait_past_the_lease(paused, jobs[-1])
     assert messages_enqueued(paused) == enqueued, "workers neither fetch nor put back"
-    assert [orchestrator.requests_for(each.id) for each in jobs] == [[]] * 5
+    assert [orchestrator.requests_for(job.id) for job in jobs] == [[]] * 5
     resume(paused)
-    for each in jobs:
-        orchestrator.wait_for_requests(each.id)
-        wait_until(lambda each=each: each.status == "AUDIO_EXTRACTING", 10, "it is started")
-        assert each.client.run(each.id).status_code == 200
-        assert len(orchestrator.requests_for(each.id)) == 1
-        assert kept(paused, each).get("messages", 1) == 1
+    for job in jobs:
+        orchestrator.wait_for_requests(job.id)
+        wait_until(lambda job=job: job.status == "AUDIO_EXTRACTING", 10, "it is started")
+        assert job.client.run(job.id).status_code == 200
+        assert len(orchestrator.requests_for(job.id)) == 1
+        assert stored.claim(paused.redis, job.id).get("messages", 1) == 1
 
 
 def test_a_worker_that_starts_while_paused_posts_nothing(
@@ -161,100 +137,99 @@ def test_a_worker_that_starts_while_paused_posts_nothing(
     for worker in paused.workers:
         worker.kill()
         paused.restart(worker)
-    wait_until_paused(paused)  # each began a log anew
+    wait_until_paused(paused)  # each began a new log
     assert orchestrator.requests_for(handle.id) == []
     resume(paused)
     orchestrator.wait_for_requests(handle.id)
 
 
-def test_callbacks_replays_and_cancels_go_on(
+def test_callbacks_replays_and_cancels_work_while_paused(
     service: Stack,
+    editor: ApiClient,
     callback_secret: str,
     orchestrator: StubOrchestrator,
     request: pytest.FixtureRequest,
 ) -> None:
-    running, waiting = new_job(service, callback_secret), new_job(service, callback_secret)
+    running, waiting = (JobHandle.uploaded(editor, callback_secret) for _ in range(2))
     running.lead_to("AUDIO_EXTRACTING")
     request.getfixturevalue("paused")
     assert waiting.client.run(waiting.id).status_code == 202
     assert running.client.run(running.id).status_code == 200
     running.reported("AUDIO_READY")
     assert running.client.cancel(running.id).status_code == 200
-    told = lambda: [each.path for each in orchestrator.requests_for(running.id)]  # noqa: E731
-    wait_until(lambda: told() == ["/dispatches", "/cancels"], SEEN_SECONDS, "the cancel is told")
+    orchestrator.wait_for_requests(running.id, 2)
+    paths = [request.path for request in orchestrator.requests_for(running.id)]
+    assert paths == ["/dispatches", "/cancels"]
     assert waiting.client.cancel(waiting.id).status_code == 200
     resume(service)
-    after = new_job(service, callback_secret)
+    after = JobHandle.uploaded(editor, callback_secret)
     assert after.client.run(after.id).status_code == 202
     orchestrator.wait_for_requests(after.id)
     assert orchestrator.requests_for(waiting.id) == []
 
 
-def test_operators_pause_and_resume_by_commands(
+def test_the_commands_pause_and_resume(
     service: Stack, handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
-    said = call(f"pause --reason '{WHY}' --by olga", service.settings)
+    ended = takeone(f"pause --reason '{WHY}' --by olga", service.settings)
     try:
-        assert said.returncode == 0, said.stderr
-        assert re.fullmatch(rf"paused since \S+Z by olga: {WHY}\n", said.stdout)
+        assert ended.returncode == 0, ended.stderr
+        assert re.fullmatch(rf"paused since \S+Z by olga: {WHY}\n", ended.stdout)
         wait_until_paused(service)
         assert handle.client.run(handle.id).status_code == 202
         assert orchestrator.requests_for(handle.id) == []
     finally:
-        said = call("resume --by omar", service.settings)
+        ended = takeone("resume --by omar", service.settings)
         wait_until_resumed(service)
-    assert said.returncode == 0, said.stderr
-    assert f"by olga: {WHY}" in said.stdout
+    assert ended.returncode == 0, ended.stderr
+    assert f"by olga: {WHY}" in ended.stdout
     orchestrator.wait_for_requests(handle.id)
 
 
-def test_operators_and_monitoring_see_it(paused: Stack, handle: JobHandle) -> None:
-    again = call("pause --reason 'another one' --by pia", paused.settings)
+def test_a_pause_is_visible_to_operators_and_monitoring(paused: Stack, handle: JobHandle) -> None:
+    again = takeone("pause --reason 'another one' --by pia", paused.settings)
     assert again.returncode == 0
     assert re.fullmatch(rf"paused since \S+Z by olga: {WHY}\n", again.stdout)
     assert handle.client.run(handle.id).status_code == 202
-    listed = call("dispatches list", paused.settings)
+    listed = takeone("dispatches list", paused.settings)
     assert listed.stderr.startswith("dispatching is paused since ")
     assert f"by olga: {WHY}" in listed.stderr
     assert handle.id in listed.stdout
     assert "CLAIMED" in listed.stdout
-    looked = call("doctor", paused.settings)
+    looked = takeone("doctor", paused.settings)
     assert looked.returncode == 0
     assert re.search(rf"dispatching +warning +paused since \S+ by olga: {WHY}", looked.stdout)
     assert gauge(paused) == 1
     assert requests.get(f"{paused.api_url}/readyz", timeout=5).status_code == 200
-    seen = [pauses(worker) for worker in paused.workers]
-    sizes = {worker.name: len(worker.log()) for worker in paused.workers}
+    before = [worker.log() for worker in paused.workers]
     resume(paused)
     assert gauge(paused) == 0
-    assert call("resume", paused.settings).stdout == "dispatching is not paused\n"
-    assert "dispatching" not in call("dispatches list", paused.settings).stderr
-    for worker, before in zip(paused.workers, seen, strict=True):
-        worker.wait_until(
-            lambda worker=worker: '"dispatching.resumed"' in worker.log()[sizes[worker.name] :],
-            SEEN_SECONDS,
-            "the worker sees that it is over",
-        )
-        assert pauses(worker) == before, "one line for a pause"
+    assert takeone("resume", paused.settings).stdout == "dispatching is not paused\n"
+    assert "dispatching" not in takeone("dispatches list", paused.settings).stderr
+    wait_until_resumed(paused)
+    for worker, log in zip(paused.workers, before, strict=True):
+        new_lines = worker.log()[len(log) :]
+        assert new_lines.count('"dispatching.resumed"') == 1
+        assert '"dispatching.paused"' not in new_lines, "a pause is logged once"
         assert WHY not in worker.log()
         assert "olga" not in worker.log()
 
 
 def gauge(service: Stack) -> float:
-    """takeone_paused."""
+    """The value of takeone_paused."""
     shown = requests.get(f"{service.api_url}/metrics", timeout=5).text
     found = re.search(r"^takeone_paused (\S+)$", shown, re.MULTILINE)
     assert found is not None
     return float(found[1])
 
 
-def test_without_the_option_the_systems_user_is_who_did_it(service: Stack) -> None:
-    said = call("pause --reason why", service.settings)
+def test_the_operator_defaults_to_the_system_user(service: Stack) -> None:
+    ended = takeone("pause --reason why", service.settings)
     try:
-        user = call("", {}, program="id -un").stdout.strip()
-        assert re.fullmatch(rf"paused since \S+ by {user}: why\n", said.stdout)
+        user = run_program("id -un", {}).stdout.strip()
+        assert re.fullmatch(rf"paused since \S+ by {user}: why\n", ended.stdout)
     finally:
-        assert call("resume", service.settings).returncode == 0
+        assert takeone("resume", service.settings).returncode == 0
         wait_until_resumed(service)
 
 
@@ -262,8 +237,8 @@ def test_without_the_option_the_systems_user_is_who_did_it(service: Stack) -> No
     "arguments",
     ["pause", "pause --reason ''", f"pause --reason {'x' * 501}", "pause --reason why --by ' '"],
 )
-def test_a_pause_has_a_reason_and_a_name(arguments: str, stack: Stack) -> None:
-    said = call(arguments, stack.settings)
-    assert said.returncode == 2
-    assert "--reason" in said.stderr or "--by" in said.stderr
+def test_a_pause_needs_a_reason_and_a_name(arguments: str, stack: Stack) -> None:
+    ended = takeone(arguments, stack.settings)
+    assert ended.returncode == 2
+    assert "--reason" in ended.stderr or "--by" in ended.stderr
     assert gauge(stack) == 0

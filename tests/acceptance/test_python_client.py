@@ -1,12 +1,11 @@
-"""clients/python against the real service and real faults: its retries do what it says of them."""
+"""clients/python against the running service and real faults."""
 
 import pickle
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
 from itertools import islice, pairwise
@@ -29,9 +28,19 @@ from observability.logs import hash_of
 from settings import Settings
 from store.jobs import JobStore
 from tasks.outbox import TransactionalOutbox
+from tests.acceptance.conftest import InThread
 from tests.conftest import NewStack
 from tests.support import behaviours, openapi
-from tests.support.behaviours import Behaviour, accept, in_turn, refuse, reset_after_read
+from tests.support.behaviours import (
+    Behaviour,
+    accept,
+    in_turn,
+    not_http,
+    refuse,
+    reset_after_read,
+    truncated_body,
+    truncated_head,
+)  # fmt: skip
 from tests.support.certificates import Authority
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
@@ -39,7 +48,6 @@ from tests.support.orchestrator import StubOrchestrator
 from tests.support.stores import client_of
 from tests.support.tcp_proxy import TcpProxy, unavailable
 
-Caller = Callable[..., Future[Any]]
 ALICE = "test:alice:editor"
 SHAPES = (
     "Project", "JobEdit", "Manifest", "Dispatch", "Failure", "Job", "ConfirmUploadResponse",
@@ -49,31 +57,24 @@ SHAPES = (
 
 @pytest.fixture
 def client(stack: Stack) -> TakeOne:
-    """The client of the shared stack, as Alice."""
+    """Alice's client of the shared stack."""
     return TakeOne(stack.api_url, ALICE, timeout=20)
 
 
 @pytest.fixture
-def proxy(stack: Stack, calling: Caller) -> Iterator[TcpProxy]:
-    """What stands before the shared stack's web process, and may misbehave; it ends before the calls."""
+def proxy(stack: Stack, in_thread: InThread) -> Iterator[TcpProxy]:
+    """A proxy in front of the shared stack's web process. It ends before the threads do."""
     with TcpProxy(urlsplit(stack.api_url).port or 0) as between:
         yield between
 
 
 @pytest.fixture
 def remote(proxy: TcpProxy) -> TakeOne:
-    """The client behind the proxy, as Alice."""
+    """Alice's client, connected through the proxy."""
     return TakeOne(f"http://{HOST}:{proxy.port}", ALICE, timeout=40)
 
 
-@pytest.fixture
-def calling() -> Iterator[Caller]:
-    """Makes a call in a thread of its own."""
-    with ThreadPoolExecutor() as pool:
-        yield pool.submit
-
-
-def test_it_leads_a_video_from_upload_to_a_running_workflow(
+def test_a_video_goes_from_upload_to_a_running_workflow(
     client: TakeOne, alice: ApiClient, callback_secret: str
 ) -> None:
     job = client.create_job(client.create_project("Interviews")["id"], name="Interview 7")
@@ -84,17 +85,17 @@ def test_it_leads_a_video_from_upload_to_a_running_workflow(
     assert client.get_job(job["id"]) == alice.get(f"/jobs/{job['id']}").json()
 
 
-def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_job(
-    remote: TakeOne, proxy: TcpProxy, alice: ApiClient, calling: Caller
+def test_a_create_with_a_lost_answer_is_repeated_and_makes_one_job(
+    remote: TakeOne, proxy: TcpProxy, alice: ApiClient, in_thread: InThread
 ) -> None:
     project = alice.create_project().json()["id"]
 
     def listed() -> list[str]:
-        return [each["id"] for each in alice.get(f"/projects/{project}/jobs").json()["items"]]
+        return [job["id"] for job in alice.get(f"/projects/{project}/jobs").json()["items"]]
 
     proxy.stall_answers()
-    creating = calling(remote.create_job, project, name="Interview 7")
-    wait_until(listed, 30, "it is made")
+    creating = in_thread(remote.create_job, project, name="Interview 7")
+    wait_until(listed, 30, "it is created")
     proxy.cut()
     proxy.restore()
     job = creating.result(20)
@@ -103,29 +104,28 @@ def test_a_create_whose_answer_was_lost_is_repeated_and_makes_one_job(
 
 
 @pytest.mark.parametrize("call", ["cancel", "delete_job"])
-def test_a_change_whose_answer_was_lost_is_not_refused_when_it_is_repeated(
-    remote: TakeOne, proxy: TcpProxy, alice: ApiClient, job_id: str, calling: Caller, call: str
+def test_a_repeated_change_after_a_lost_answer_succeeds(
+    remote: TakeOne, proxy: TcpProxy, alice: ApiClient, job_id: str, in_thread: InThread, call: str
 ) -> None:
     if call == "delete_job":
         alice.cancel(job_id)
 
     def is_done() -> bool:
         job = alice.get(f"/jobs/{job_id}").json()
-        return job.get("code" if call == "delete_job" else "status") in (
-            "CANCELLED",
-            "RESOURCE_NOT_FOUND",
-        )
+        if call == "delete_job":
+            return job.get("code") == "RESOURCE_NOT_FOUND"
+        return job["status"] == "CANCELLED"
 
     proxy.stall_answers()
-    changing = calling(getattr(remote, call), job_id)
+    changing = in_thread(getattr(remote, call), job_id)
     wait_until(is_done, 30, "it is done")
     proxy.cut()
     proxy.restore()
-    told = changing.result(20)
-    assert told is None if call == "delete_job" else told["status"] == "CANCELLED"
+    result = changing.result(20)
+    assert result is None if call == "delete_job" else result["status"] == "CANCELLED"
 
 
-def test_a_key_that_was_kept_finds_again_what_it_made(client: TakeOne) -> None:
+def test_a_stored_key_returns_what_it_created(client: TakeOne) -> None:
     folder, number = str(uuid4()), str(uuid4())
     projects = [client.create_project("Spring", key=folder) for _ in range(2)]
     assert projects[0] == projects[1]
@@ -137,23 +137,22 @@ def test_a_key_that_was_kept_finds_again_what_it_made(client: TakeOne) -> None:
     assert (refusal.value.status, refusal.value.code) == (409, "IDEMPOTENCY_KEY_MISMATCH")
 
 
-def test_a_dispatch_that_was_refused_is_tried_until_it_is_taken(
+def test_a_refused_dispatch_is_retried_until_it_is_accepted(
     client: TakeOne, job_id: str, orchestrator: StubOrchestrator, alice: ApiClient,
     callback_secret: str,
 ) -> None:  # fmt: skip
-    orchestrator.behaviours[job_id] = in_turn(
-        refuse(503), refuse(500), accept(), refuse(500), accept()
-    )
+    answers = (refuse(503), refuse(500), accept(), refuse(500), accept())
+    orchestrator.behaviours[job_id] = in_turn(*answers)
     assert client.run(job_id)["status"] == "AUDIO_EXTRACTING"
     JobHandle(alice, job_id, callback_secret).reported("FAILED")
     assert client.retry(job_id, "fast")["replayed"] is False
     sent = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
     assert sent[:3] == [f"run-{job_id}"] * 3
     assert len(sent) == 5
-    assert sent[3] == sent[4], "one retry has one id"
+    assert sent[3] == sent[4], "the id of a retry does not change"
 
 
-def test_a_run_whose_outcome_is_unknown_is_asked_for_until_it_is_known(
+def test_a_run_with_an_unknown_outcome_is_repeated_until_it_is_known(
     client: TakeOne, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[job_id] = in_turn(reset_after_read(), accept())
@@ -161,24 +160,24 @@ def test_a_run_whose_outcome_is_unknown_is_asked_for_until_it_is_known(
     assert len(orchestrator.requests_for(job_id)) == 2
 
 
-def test_a_refusal_that_would_come_again_is_told_at_once(
-    client: TakeOne, job_id: str, stack: Stack
-) -> None:
+def test_a_permanent_refusal_is_raised_at_once(client: TakeOne, job_id: str, stack: Stack) -> None:
     client.run(job_id)
     with pytest.raises(TakeOneError, match="409 The upload was already confirmed") as refusal:
         client.confirm_upload(job_id, "s3://studio/another.mp4")
-    told = refusal.value
-    assert (told.status, told.code, told.attempts) == (409, "VIDEO_URI_CONFLICT", 1)
-    assert told.details["submitted_video_uri"] == "s3://studio/another.mp4"
+    error = refusal.value
+    assert (error.status, error.code, error.attempts) == (409, "VIDEO_URI_CONFLICT", 1)
+    assert error.details["submitted_video_uri"] == "s3://studio/another.mp4"
     secret = SecretStr(stack.settings["TAKEONE_CALLBACK_SECRET"])
     key = Settings(env="development", callback_secret=secret).log_key
-    logged = hash_of(told.request_id or "", key)
+    logged = hash_of(error.request_id or "", key)
     wait_until(lambda: logged in stack.webs[0].log(), 20, "the logs have its request")
-    copy = pickle.loads(pickle.dumps(told))
-    assert (str(copy), vars(copy)) == (str(told), vars(told))
+    copy = pickle.loads(pickle.dumps(error))
+    assert (str(copy), vars(copy)) == (str(error), vars(error))
 
 
-def test_the_time_of_a_call_ends(job_id: str, stack: Stack, orchestrator: StubOrchestrator) -> None:
+def test_a_call_ends_at_its_timeout(
+    job_id: str, stack: Stack, orchestrator: StubOrchestrator
+) -> None:
     orchestrator.behaviours[job_id] = refuse(500)
     with pytest.raises(TakeOneError) as refusal:
         TakeOne(stack.api_url, ALICE, timeout=1).run(job_id)
@@ -190,7 +189,7 @@ def test_the_time_of_a_call_ends(job_id: str, stack: Stack, orchestrator: StubOr
     assert late.value.attempts > 1
 
 
-def test_a_limit_is_waited_for(new_stack: NewStack) -> None:
+def test_a_rate_limit_is_waited_for(new_stack: NewStack) -> None:
     with new_stack(workers=0, TAKEONE_WRITE_LIMIT="1/3second") as limited:
         client = TakeOne(limited.api_url, ALICE, timeout=20)
         made = [client.create_project(f"Number {number}") for number in (1, 2)]
@@ -203,13 +202,13 @@ def test_a_limit_is_waited_for(new_stack: NewStack) -> None:
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_retry_after_is_waited_for(
-    remote: TakeOne, proxy: TcpProxy, calling: Caller, form: str
+    remote: TakeOne, proxy: TcpProxy, in_thread: InThread, form: str
 ) -> None:
     due = int(time.time()) + 4
-    told = formatdate(due, usegmt=True) if form == "date" else "4"
-    proxy.respond_with(unavailable(f"Retry-After: {told}"))
-    creating = calling(remote.create_project, "Interviews")
-    wait_until(lambda: proxy.connections_made, 20, "it has tried")
+    retry_after = formatdate(due, usegmt=True) if form == "date" else "4"
+    proxy.respond_with(unavailable(f"Retry-After: {retry_after}"))
+    creating = in_thread(remote.create_project, "Interviews")
+    wait_until(lambda: proxy.connections_made, 20, "it has made a request")
     proxy.restore()
     creating.result(30)
     assert time.time() >= due
@@ -217,31 +216,31 @@ def test_retry_after_is_waited_for(
 
 
 @pytest.mark.parametrize(
-    "told", ["soon", "-5", "nan", "Fri, 99 Foo 2026", "Sun, 06 Nov 1994 08:49:37 GMT"]
+    "retry_after", ["soon", "-5", "nan", "Fri, 99 Foo 2026", "Sun, 06 Nov 1994 08:49:37 GMT"]
 )
-def test_a_retry_after_that_says_nothing_is_no_wait(told: str) -> None:
-    answer = behaviours.answer(403, b"", {"Retry-After": told})
+def test_an_invalid_retry_after_is_no_wait(retry_after: str) -> None:
+    answer = behaviours.answer(403, b"", {"Retry-After": retry_after})
     with StubOrchestrator(answer) as gateway, pytest.raises(TakeOneError) as refusal:
         TakeOne(f"http://{HOST}:{gateway.port}", ALICE).get_job("any")
     assert (refusal.value.status, refusal.value.retry_after) == (403, 0)
 
 
-def test_a_store_that_is_away_is_waited_for(new_stack: NewStack, calling: Caller) -> None:
+def test_an_unavailable_store_is_waited_for(new_stack: NewStack, in_thread: InThread) -> None:
     with new_stack(workers=0) as stack:
         client = TakeOne(stack.api_url, ALICE, timeout=60)
         stack.redis.kill()
-        creating = calling(client.create_project, "Interviews")
+        creating = in_thread(client.create_project, "Interviews")
         wait_until(lambda: '"status":503' in stack.webs[0].log(), 30, "it was answered 503")
         stack.redis.start()
         made = creating.result(60)
         assert list(client.list_projects()) == [made]
 
 
-def test_lists_and_trails_go_over_all_pages(client: TakeOne, job_id: str) -> None:
+def test_lists_and_trails_iterate_over_all_pages(client: TakeOne, job_id: str) -> None:
     project = client.create_project("Interviews")["id"]
     made = [client.create_job(project)["id"] for _ in range(5)]
     listed = client.list_jobs(project_id=project, limit=2, order="asc")
-    assert [each["id"] for each in listed] == made
+    assert [job["id"] for job in listed] == made
     assert list(client.list_jobs(project_id=project, status="DONE")) == []
     kinds = [event["event_type"] for event in client.events(job_id)]
     assert kinds == ["job.created", "job.upload_confirmed"]
@@ -264,11 +263,11 @@ def test_a_job_is_edited_and_deleted(client: TakeOne, job_id: str) -> None:
 
 
 def test_a_wait_ends_with_the_state_or_with_the_job(
-    client: TakeOne, job_id: str, alice: ApiClient, callback_secret: str, calling: Caller
+    client: TakeOne, job_id: str, alice: ApiClient, callback_secret: str, in_thread: InThread
 ) -> None:
     client.run(job_id)
     handle = JobHandle(alice, job_id, callback_secret)
-    waiting = calling(client.wait_for, job_id, ["AUDIO_READY"], timeout=30)
+    waiting = in_thread(client.wait_for, job_id, ["AUDIO_READY"], timeout=30)
     handle.reported("AUDIO_READY")
     assert waiting.result(20)["status"] == "AUDIO_READY"
     sent = client.wait_for(job_id, lambda job: (job["dispatch"] or {}).get("phase") == "SENT")
@@ -284,17 +283,17 @@ def test_a_wait_ends_with_the_state_or_with_the_job(
         client.wait_for(job_id, ["DRAFT_READY"], timeout=1.5)
 
 
-def test_a_wait_asks_seldom(
-    remote: TakeOne, proxy: TcpProxy, alice: ApiClient, job_id: str, calling: Caller
+def test_a_wait_uses_long_polls(
+    remote: TakeOne, proxy: TcpProxy, alice: ApiClient, job_id: str, in_thread: InThread
 ) -> None:
-    waiting = calling(remote.wait_for, job_id, ["CANCELLED"], timeout=30)
+    waiting = in_thread(remote.wait_for, job_id, ["CANCELLED"], timeout=30)
     wait_until(lambda: proxy.connections_made == 2, 20, "it polls")
     alice.cancel(job_id)
     assert waiting.result(20)["status"] == "CANCELLED"
     assert proxy.connections_made == 2
 
 
-def test_polls_that_tell_nothing_new_are_a_second_apart() -> None:
+def test_polls_without_news_are_a_second_apart() -> None:
     page = behaviours.answer(200, b'{"items": [], "next_cursor": "1"}')
     event = behaviours.answer(200, b'{"items": [{"id": 1}], "next_cursor": "2"}')
     with StubOrchestrator(in_turn(page, page, event)) as service:
@@ -307,15 +306,9 @@ def test_polls_that_tell_nothing_new_are_a_second_apart() -> None:
 
 
 @pytest.fixture
-def dora(stack: Stack) -> ApiClient:
-    """An editor whom no other test knows."""
-    return ApiClient(stack.api_url, f"dora-{uuid4()}")
-
-
-@pytest.fixture
-def followed(dora: ApiClient, proxy: TcpProxy) -> TakeOne:
-    """Dora's client behind the proxy."""
-    token = str(dora.session.headers["Authorization"]).removeprefix("Bearer ")
+def following(editor: ApiClient, proxy: TcpProxy) -> TakeOne:
+    """The editor's client, connected through the proxy."""
+    token = str(editor.session.headers["Authorization"]).removeprefix("Bearer ")
     return TakeOne(f"http://{HOST}:{proxy.port}", token, timeout=0.3)
 
 
@@ -324,57 +317,57 @@ def some(items: Iterator[Any], count: int) -> list[Any]:
 
 
 def test_one_request_waits_for_the_next_event(
-    followed: TakeOne, dora: ApiClient, proxy: TcpProxy, calling: Caller
+    following: TakeOne, editor: ApiClient, proxy: TcpProxy, in_thread: InThread
 ) -> None:
-    job = dora.uploaded_job()["id"]
-    events = calling(some, followed.follow_events(job, timeout=20), 3)
+    job = editor.uploaded_job()["id"]
+    events = in_thread(some, following.follow_events(job, timeout=20), 3)
     wait_until(lambda: proxy.connections_made == 2, 20, "it waits")
-    dora.cancel(job)
-    assert events.result(20) == dora.get(f"/jobs/{job}/events").json()["items"]
+    editor.cancel(job)
+    assert events.result(20) == editor.get(f"/jobs/{job}/events").json()["items"]
     assert proxy.connections_made == 2
 
 
 def test_one_request_waits_for_all_jobs(
-    followed: TakeOne, dora: ApiClient, proxy: TcpProxy, calling: Caller
+    following: TakeOne, editor: ApiClient, proxy: TcpProxy, in_thread: InThread
 ) -> None:
-    project = dora.create_project().json()["id"]
-    jobs = [dora.create_job(project).json()["id"] for _ in range(20)]
-    changes = calling(some, followed.follow_jobs(timeout=20), 21)
-    wait_until(lambda: proxy.connections_made >= 4, 20, "what landed late was looked for")
-    cancelled = dora.cancel(jobs[7]).json()
-    told = changes.result(20)
-    assert [each["id"] for each in told] == [*jobs, jobs[7]]
-    assert told[-1] == cancelled
-    # All, a poll or two, both again, and the change itself.
+    project = editor.create_project().json()["id"]
+    jobs = [editor.create_job(project).json()["id"] for _ in range(20)]
+    changes = in_thread(some, following.follow_jobs(timeout=20), 21)
+    wait_until(lambda: proxy.connections_made >= 4, 20, "it has looked for late changes")
+    cancelled = editor.cancel(jobs[7]).json()
+    followed = changes.result(20)
+    assert [job["id"] for job in followed] == [*jobs, jobs[7]]
+    assert followed[-1] == cancelled
+    # One for the list, one or two polls, the same again for late changes, and one for the change.
     assert proxy.connections_made <= 7
 
 
-def test_following_goes_on_where_it_was_once_the_service_answers_again(
-    followed: TakeOne, dora: ApiClient, proxy: TcpProxy, calling: Caller
+def test_following_resumes_where_it_was_after_an_outage(
+    following: TakeOne, editor: ApiClient, proxy: TcpProxy, in_thread: InThread
 ) -> None:
-    job = dora.uploaded_job()["id"]
-    events = calling(some, followed.follow_events(job, timeout=30), 3)
-    changes = calling(some, followed.follow_jobs(timeout=30), 3)
+    job = editor.uploaded_job()["id"]
+    events = in_thread(some, following.follow_events(job, timeout=30), 3)
+    changes = in_thread(some, following.follow_jobs(timeout=30), 3)
     wait_until(lambda: proxy.connections_made >= 4, 20, "both wait")
     proxy.respond_with(unavailable())
     begun = proxy.connections_made
-    dora.cancel(job)
-    other = dora.uploaded_job()["id"]
-    wait_until(lambda: proxy.connections_made >= begun + 6, 30, "they have tried often")
+    editor.cancel(job)
+    other = editor.uploaded_job()["id"]
+    wait_until(lambda: proxy.connections_made >= begun + 6, 30, "they have retried")
     proxy.restore()
     proxy.cut()
-    assert events.result(30) == dora.get(f"/jobs/{job}/events").json()["items"]
-    told = [(each["id"], each["status"]) for each in changes.result(30)]
-    assert told[0] == (job, "UPLOADED")
-    assert sorted(told[1:]) == sorted([(job, "CANCELLED"), (other, "UPLOADED")])
+    assert events.result(30) == editor.get(f"/jobs/{job}/events").json()["items"]
+    states = [(item["id"], item["status"]) for item in changes.result(30)]
+    assert states[0] == (job, "UPLOADED")
+    assert sorted(states[1:]) == sorted([(job, "CANCELLED"), (other, "UPLOADED")])
 
 
-def test_a_change_that_lands_late_is_told_and_old_ones_are_not(
-    followed: TakeOne, dora: ApiClient, stack: Stack, proxy: TcpProxy, calling: Caller
+def test_a_late_change_is_delivered_and_old_ones_are_not(
+    following: TakeOne, editor: ApiClient, stack: Stack, proxy: TcpProxy, in_thread: InThread
 ) -> None:
     now = datetime.now(UTC)
-    project = dora.create_project().json()["id"]
-    user = str(dora.session.headers["Authorization"]).split(":")[1]
+    project = editor.create_project().json()["id"]
+    user = str(editor.session.headers["Authorization"]).split(":")[1]
     with client_of(stack.redis.url) as redis:
 
         def create(name: str, age_seconds: float) -> str:
@@ -385,22 +378,22 @@ def test_a_change_that_lands_late_is_told_and_old_ones_are_not(
 
         create("old", 60)
         known = create("known", 10)
-        changes = calling(some, followed.follow_jobs(updated_after=known, timeout=20), 3)
+        changes = in_thread(some, following.follow_jobs(updated_after=known, timeout=20), 3)
         wait_until(lambda: proxy.connections_made >= 2, 20, "it polls")
         create("new", 0)
-        wait_until(lambda: proxy.connections_made >= 4, 20, "it is told")
+        wait_until(lambda: proxy.connections_made >= 4, 20, "it is delivered")
         create("late", 3)
-        assert [each["name"] for each in changes.result(20)] == ["known", "new", "late"]
+        assert [job["name"] for job in changes.result(20)] == ["known", "new", "late"]
 
 
-def test_a_trail_that_is_deleted_is_not_followed_any_more(
-    followed: TakeOne, dora: ApiClient, proxy: TcpProxy, calling: Caller
+def test_following_ends_when_the_job_is_deleted(
+    following: TakeOne, editor: ApiClient, proxy: TcpProxy, in_thread: InThread
 ) -> None:
-    job = dora.uploaded_job()["id"]
-    dora.cancel(job)
-    events = calling(some, followed.follow_events(job, timeout=20), 9)
+    job = editor.uploaded_job()["id"]
+    editor.cancel(job)
+    events = in_thread(some, following.follow_events(job, timeout=20), 9)
     wait_until(lambda: proxy.connections_made == 2, 20, "it waits")
-    dora.delete_job(job)
+    editor.delete_job(job)
     with pytest.raises(TakeOneError) as gone:
         events.result(20)
     assert gone.value.code == "RESOURCE_NOT_FOUND"
@@ -423,26 +416,19 @@ def test_no_call_hangs(
         begun = time.monotonic()
         with pytest.raises(TakeOneError, match="No answer") as late:
             TakeOne(url, ALICE, timeout=3, try_timeout=0.5).create_project("Interviews")
-        assert time.monotonic() - begun < 20, "far more than its limit of 3 s"
+        assert time.monotonic() - begun < 20, "the limit is 3 s"
         assert late.value.attempts == len(service.requests) > 1
 
 
-def test_half_an_answer_is_none_and_all_tries_have_one_key_and_a_token_of_their_own() -> None:
+def test_a_truncated_answer_is_retried_with_the_same_key_and_a_fresh_token() -> None:
     created = behaviours.answer(201, b'{"id": "one"}')
-    behaviour = in_turn(
-        behaviours.truncated_head(),
-        behaviours.truncated_body(),
-        behaviours.not_http(),
-        refuse(504),
-        created,
-    )
+    behaviour = in_turn(truncated_head(), truncated_body(), not_http(), refuse(504), created)
     tokens = iter("abcdefgh")
     with StubOrchestrator(behaviour) as service:
         client = TakeOne(f"http://{HOST}:{service.port}/base/", lambda: next(tokens), timeout=30)
         assert client.create_job("a/b", name="Interview 7") == {"id": "one"}
-    assert {request.path.rstrip("?") for request in service.requests} == {
-        "/base/api/v1/projects/a%2Fb/jobs"
-    }
+    paths = {request.path.rstrip("?") for request in service.requests}
+    assert paths == {"/base/api/v1/projects/a%2Fb/jobs"}
     assert len({request.dispatch_id for request in service.requests}) == 1
     sent = [request.headers["authorization"] for request in service.requests]
     assert sent == [f"Bearer {letter}" for letter in "abcde"]
@@ -459,39 +445,37 @@ def test_half_an_answer_is_none_and_all_tries_have_one_key_and_a_token_of_their_
 def test_another_servers_answer_is_an_error(status: int, behaviour: Behaviour) -> None:
     with StubOrchestrator(behaviour) as service, pytest.raises(TakeOneError) as error:
         TakeOne(f"http://{HOST}:{service.port}", ALICE).cancel("any")
-    told = error.value
-    assert (told.status, told.code, told.details, told.attempts) == (status, None, {}, 1)
+    raised = error.value
+    assert (raised.status, raised.code, raised.details, raised.attempts) == (status, None, {}, 1)
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://", "http://host:x"])
-def test_a_url_that_is_none_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"base_url|[Pp]ort"):
         TakeOne(url, ALICE)
 
 
 def properties(schema: dict[str, Any]) -> dict[str, bool]:
-    """The fields of a schema of the specification, and whether each is always there."""
+    """The fields of a schema of the specification, and whether each is required."""
     found: dict[str, bool] = {}
     for base in schema.get("allOf", []):
         found |= properties(openapi.resolved(base))
-    own = {name: name in schema.get("required", ()) for name in schema["properties"]} if (
-        "properties" in schema
-    ) else {}  # fmt: skip
+    own = {name: name in schema.get("required", ()) for name in schema.get("properties", ())}
     return found | own
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_the_shapes_are_the_specifications(name: str) -> None:
+def test_the_typed_dicts_match_the_specification(name: str) -> None:
     shape = getattr(shapes, name)
     own = {field: field in shape.__required_keys__ for field in get_type_hints(shape)}
     assert own == properties(openapi.document()["components"]["schemas"][name])
 
 
-def test_the_states_are_the_services() -> None:
+def test_the_job_states_match_the_service() -> None:
     assert get_args(shapes.JobStatus) == tuple(JobStatus)
 
 
-def test_it_is_installed_alone_with_its_types(tmp_path: Path) -> None:
+def test_it_installs_without_dependencies_and_with_its_types(tmp_path: Path) -> None:
     source = tmp_path / "source"
     ignored = shutil.ignore_patterns("build", "*.egg-info", "__pycache__")
     shutil.copytree(ROOT / "clients/python", source, ignore=ignored)
@@ -499,7 +483,7 @@ def test_it_is_installed_alone_with_its_types(tmp_path: Path) -> None:
     target = tmp_path / "installed"
     subprocess.run([*pip, "--no-index", "--target", target, source], check=True, timeout=100)
     assert (target / "takeone_client/py.typed").exists()
-    # -S: without what is installed here, but for the client itself.
+    # -S: without the installed packages, except for the client.
     program = f"import sys; sys.path.insert(0, {str(target)!r}); import takeone_client as it; print(it.TakeOne)"
     command = [sys.executable, "-I", "-S", "-c", program]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)

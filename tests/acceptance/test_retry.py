@@ -1,15 +1,13 @@
-"""Retry: a failed job goes on from its furthest checkpoint, once for each request of its editor."""
+"""Retry: a failed job resumes from its furthest checkpoint, once for each client_request_id."""
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from tests.acceptance.conftest import InThread
+from tests.acceptance.outcomes import already_running, assert_invalid, not_dispatched
 from tests.support import openapi
 from tests.support.behaviours import accept, hang, in_turn, refuse, reset_after_read
 from tests.support.client import ApiClient
@@ -18,14 +16,15 @@ from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 
 VIDEO = "s3://studio/interview.mp4"
+# The reference of each checkpoint, and the first state that its retry reports.
+CHECKPOINTS = {
+    "UPLOADED": (VIDEO, "AUDIO_EXTRACTING"),
+    "AUDIO_READY": ("s3://a", "TRANSCRIBING"),
+    "TRANSCRIPT_READY": ("s3://t", "GENERATING"),
+    "DRAFT_READY": ("s3://d", "EDITING"),
+}
 MISMATCH = (409, "CLIENT_REQUEST_MISMATCH", None)
 RUNNING = ("AUDIO_EXTRACTING", "TRANSCRIBING", "GENERATING", "REGENERATING", "EXPORTING")
-
-
-@pytest.fixture
-def handle(alice: ApiClient, callback_secret: str) -> JobHandle:
-    """A job in UPLOADED."""
-    return JobHandle.uploaded(alice, callback_secret)
 
 
 @pytest.fixture
@@ -38,24 +37,9 @@ def failed(handle: JobHandle) -> JobHandle:
     return handle
 
 
-@contextmanager
-def retrying(handle: JobHandle, *arguments: str) -> Iterator[Future[Any]]:
-    """A caller who has called retry and waits for its outcome."""
-    with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(handle.retry, *arguments)
-
-
-def already_running(current: str) -> tuple[int, str, dict[str, str]]:
-    return 409, "JOB_ALREADY_RUNNING", {"current_status": current}
-
-
 def not_allowed(current: str) -> tuple[int, str, dict[str, str]]:
     details = {"current_status": current, "attempted_status": "REGENERATING"}
     return 409, "RETRY_NOT_ALLOWED_STATE", details
-
-
-def not_dispatched(reason: str) -> tuple[int, str, dict[str, str]]:
-    return 502, "ORCHESTRATOR_DISPATCH_FAILED", {"reason": reason}
 
 
 def test_a_retry_is_dispatched_once_with_where_to_resume(
@@ -91,30 +75,33 @@ def test_a_retry_is_dispatched_once_with_where_to_resume(
     openapi.check_webhook("retry", request.json, request.headers)
     assert (failed.dispatch["kind"], failed.dispatch["phase"]) == ("retry", "SENT")
     assert failed.status == "FAILED"
-    assert failed.shown()["failure"]["code"] == "ASR", "it is cleared when the retry has begun"
+    assert failed.shown()["failure"]["code"] == "ASR", "the first callback clears it"
 
 
 @pytest.mark.parametrize(
-    ("artifacts", "resume", "reference"),
+    ("artifacts", "checkpoint"),
     [
-        ({}, "UPLOADED", VIDEO),
-        ({"waveform": "s3://w", "exports": ["s3://e"]}, "UPLOADED", VIDEO),
-        ({"audio_uri": "s3://a"}, "AUDIO_READY", "s3://a"),
-        ({"transcript_uri": "s3://t"}, "TRANSCRIPT_READY", "s3://t"),
-        ({"audio_uri": "s3://a", "transcript_uri": "s3://t"}, "TRANSCRIPT_READY", "s3://t"),
-        ({"draft_uri": "s3://d", "audio_uri": "s3://a"}, "DRAFT_READY", "s3://d"),
+        ({}, "UPLOADED"),
+        ({"waveform": "s3://w", "exports": ["s3://e"]}, "UPLOADED"),
+        ({"audio_uri": "s3://a"}, "AUDIO_READY"),
+        ({"transcript_uri": "s3://t"}, "TRANSCRIPT_READY"),
+        ({"audio_uri": "s3://a", "transcript_uri": "s3://t"}, "TRANSCRIPT_READY"),
+        ({"draft_uri": "s3://d", "audio_uri": "s3://a"}, "DRAFT_READY"),
     ],
 )
-def test_the_furthest_checkpoint_with_an_artifact_is_resumed_from(
-    handle: JobHandle, artifacts: dict[str, Any], resume: str, reference: str
+def test_a_retry_resumes_from_the_furthest_checkpoint_with_an_artifact(
+    handle: JobHandle, artifacts: dict[str, Any], checkpoint: str
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING").reported("FAILED", artifact_updates=artifacts)
     body = handle.retry("r1").json()
-    assert (body["resume_from_status"], body["checkpoint_ref"]) == (resume, reference)
+    reference, first_step = CHECKPOINTS[checkpoint]
+    assert (body["resume_from_status"], body["checkpoint_ref"]) == (checkpoint, reference)
+    handle.reported(first_step)
+    assert handle.status == first_step
 
 
-@pytest.mark.parametrize("status", ["UPLOADED", *(each for each in WAY if each != "FAILED")])
-def test_a_job_that_has_not_failed_is_not_retried(
+@pytest.mark.parametrize("status", ["UPLOADED", *(status for status in WAY if status != "FAILED")])
+def test_a_job_that_has_not_failed_cannot_be_retried(
     handle: JobHandle, orchestrator: StubOrchestrator, status: str
 ) -> None:
     if status != "UPLOADED":
@@ -123,67 +110,44 @@ def test_a_job_that_has_not_failed_is_not_retried(
     expected = already_running(status) if status in RUNNING else not_allowed(status)
     assert refusal(handle.retry("r1")) == expected
     assert handle.everything() == before
-    assert all(
-        "resume_from_status" not in each.json for each in orchestrator.requests_for(handle.id)
-    )
+    sent = [request.json for request in orchestrator.requests_for(handle.id)]
+    assert not any("resume_from_status" in dispatch for dispatch in sent)
 
 
-def test_a_job_that_was_never_uploaded_is_not_retried(
+def test_a_job_that_was_never_uploaded_cannot_be_retried(
     alice: ApiClient, callback_secret: str
 ) -> None:
-    job = alice.create_job(alice.create_project().json()["id"]).json()
-    handle = JobHandle(alice, job["id"], callback_secret)
+    job_id = alice.create_job(alice.create_project().json()["id"]).json()["id"]
+    handle = JobHandle(alice, job_id, callback_secret)
     assert refusal(handle.retry("r1")) == not_allowed("CREATED")
     handle.reported("UPLOADING")
     assert refusal(handle.retry("r1")) == not_allowed("UPLOADING")
 
 
-def test_a_run_in_flight_is_a_job_that_runs_already(
-    handle: JobHandle, orchestrator: StubOrchestrator
-) -> None:
-    orchestrator.behaviours[handle.id] = reset_after_read()
-    assert handle.client.run(handle.id).status_code == 502
-    assert refusal(handle.retry("r1")) == already_running("UPLOADED")
-
-
-def test_a_job_that_is_not_ones_own_is_not_there_to_be_retried(
-    failed: JobHandle, bob: ApiClient
-) -> None:
-    others, missing = bob.retry(failed.id, "r1"), bob.retry(str(uuid4()), "r1")
-    assert refusal(others) == (404, "RESOURCE_NOT_FOUND", None)
-    assert others.content == missing.content
+def test_a_job_with_a_run_in_flight_is_already_running(unknown: JobHandle) -> None:
+    assert refusal(unknown.retry("r1")) == already_running("UPLOADED")
 
 
 @pytest.mark.parametrize(
     ("body", "wrong"),
     [
         ({"client_request_id": "r", "model_profile": "best"}, {"model_profile"}),
-        ({"client_request_id": "r", "model_profile": ""}, {"model_profile"}),
-        ({"client_request_id": "r"}, {"model_profile"}),
-        ({"model_profile": "fast"}, {"client_request_id"}),
-        ({"client_request_id": "", "model_profile": "fast"}, {"client_request_id"}),
         ({"client_request_id": "r" * 129, "model_profile": "fast"}, {"client_request_id"}),
-        ({"client_request_id": "r", "model_profile": "fast", "x": 1}, {"x"}),
         ({}, {"client_request_id", "model_profile"}),
     ],
 )
-def test_a_body_that_is_not_valid_is_refused_field_by_field(
+def test_an_invalid_body_is_refused_field_by_field(
     failed: JobHandle, body: dict[str, Any], wrong: set[str]
 ) -> None:
-    status, code, details = refusal(failed.client.post(f"/jobs/{failed.id}/retry", body))
-    assert (status, code) == (400, "VALIDATION_ERROR")
-    assert details is not None
-    assert details.keys() == wrong
+    assert_invalid(failed.client.post(f"/jobs/{failed.id}/retry", body), wrong)
 
 
-def test_the_same_request_again_is_a_replay_whatever_becomes_of_the_job(
+def test_a_repeated_request_is_a_replay_in_any_later_state(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     first = failed.retry("r1").json()
-    steps = (None, "TRANSCRIBING", "FAILED")
-    for step in steps:
-        if step is not None:
-            failed.reported(step)
+    for steps in ((), ("TRANSCRIBING",), ("FAILED",)):
+        failed.reported(*steps)
         before = failed.everything()
         again = failed.retry("r1")
         assert again.status_code == 200
@@ -195,7 +159,7 @@ def test_the_same_request_again_is_a_replay_whatever_becomes_of_the_job(
     assert len(orchestrator.requests_for(failed.id)) == 3
 
 
-def test_many_equal_retries_at_once_are_one_dispatch(
+def test_concurrent_equal_retries_make_one_dispatch(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = accept(after=0.2)
@@ -205,7 +169,7 @@ def test_many_equal_retries_at_once_are_one_dispatch(
     assert len(orchestrator.requests_for(failed.id)) == 2
 
 
-def test_of_different_retries_at_once_one_is_dispatched(
+def test_one_of_several_concurrent_retries_is_dispatched(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = accept(after=0.2)
@@ -216,22 +180,22 @@ def test_of_different_retries_at_once_one_is_dispatched(
     assert len(orchestrator.requests_for(failed.id)) == 2
 
 
-def test_while_a_retry_is_in_flight_or_has_not_begun_no_other_is_admitted(
-    failed: JobHandle, orchestrator: StubOrchestrator
+def test_no_other_retry_is_admitted_until_the_first_one_has_ended(
+    failed: JobHandle, orchestrator: StubOrchestrator, in_thread: InThread
 ) -> None:
     orchestrator.behaviours[failed.id] = accept(after=0.5)
-    with retrying(failed, "r1") as first:
-        orchestrator.wait_for_requests(failed.id, 2)
-        assert failed.dispatch["phase"] == "SENDING"
-        assert refusal(failed.retry("r2")) == already_running("FAILED")
-        assert refusal(failed.retry("r1", "fast")) == MISMATCH
-        assert first.result(30).status_code == 202
+    first = in_thread(failed.retry, "r1")
+    orchestrator.wait_for_requests(failed.id, 2)
+    assert failed.dispatch["phase"] == "SENDING"
+    assert refusal(failed.retry("r2")) == already_running("FAILED")
+    assert refusal(failed.retry("r1", "fast")) == MISMATCH
+    assert first.result(30).status_code == 202
     assert refusal(failed.retry("r2")) == already_running("FAILED")
     failed.reported("TRANSCRIBING")
     assert refusal(failed.retry("r2")) == already_running("TRANSCRIBING")
 
 
-def test_of_a_failed_dispatch_nothing_is_kept(
+def test_a_refused_retry_can_be_repeated_with_another_profile(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = in_turn(refuse(500), accept())
@@ -245,7 +209,7 @@ def test_of_a_failed_dispatch_nothing_is_kept(
     assert second.json["model_profile"] == "fast"
 
 
-def test_after_a_failed_dispatch_another_request_may_follow(
+def test_a_refused_retry_can_be_followed_by_another_request(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = in_turn(refuse(404), accept())
@@ -253,7 +217,7 @@ def test_after_a_failed_dispatch_another_request_may_follow(
     assert failed.retry("r2").status_code == 202
 
 
-def test_an_orchestrator_that_is_down_was_sent_nothing(
+def test_a_retry_that_was_not_started_ignores_late_callbacks(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.stop()
@@ -261,17 +225,16 @@ def test_an_orchestrator_that_is_down_was_sent_nothing(
         assert refusal(failed.retry("r1")) == not_dispatched("not_started")
     finally:
         orchestrator.start()
-    # So no execution can be doing it: what reports now is a straggler of the execution before.
+    # No execution of the retry can exist, so this report is a late one of the run.
     assert refusal(failed.report("TRANSCRIBING")) == forbidden_step("FAILED", "TRANSCRIBING")
     assert failed.retry("r1").status_code == 202
 
 
-def test_the_first_callback_leaves_failed_as_a_step_from_the_checkpoint(failed: JobHandle) -> None:
+def test_the_first_callback_of_a_retry_is_a_step_from_the_checkpoint(failed: JobHandle) -> None:
     failed.retry("r1")
     for attempted in ("GENERATING", "AUDIO_EXTRACTING", "AUDIO_READY", "DONE"):
         status, code, details = refusal(failed.report(attempted))
         assert (status, code) == (409, "FSM_TRANSITION_INVALID")
-        assert details is not None
         assert details["allowed_next_statuses"] == ["TRANSCRIBING", "FAILED", "CANCELLED"]
     assert failed.status == "FAILED"
     failed.reported("TRANSCRIBING")
@@ -280,7 +243,7 @@ def test_the_first_callback_leaves_failed_as_a_step_from_the_checkpoint(failed: 
     assert failed.trail()[-1]["prev_status"] == "FAILED"
 
 
-def test_from_then_on_the_states_hold_as_ever(failed: JobHandle) -> None:
+def test_a_retried_job_follows_the_usual_states(failed: JobHandle) -> None:
     failed.retry("r1")
     failed.reported("TRANSCRIBING", "TRANSCRIPT_READY", "GENERATING", "DRAFT_READY", "EDITING")
     failed.reported("EXPORTING", "DONE")
@@ -288,24 +251,7 @@ def test_from_then_on_the_states_hold_as_ever(failed: JobHandle) -> None:
     assert refusal(failed.retry("r2")) == not_allowed("DONE")
 
 
-@pytest.mark.parametrize(
-    ("artifacts", "step"),
-    [
-        ({}, "AUDIO_EXTRACTING"),
-        ({"transcript_uri": "s3://t"}, "GENERATING"),
-        ({"draft_uri": "s3://d"}, "EDITING"),
-    ],
-)
-def test_each_checkpoint_has_its_own_first_step(
-    handle: JobHandle, artifacts: dict[str, str], step: str
-) -> None:
-    handle.lead_to("AUDIO_EXTRACTING").reported("FAILED", artifact_updates=artifacts)
-    handle.retry("r1")
-    handle.reported(step)
-    assert handle.status == step
-
-
-def test_a_retry_that_fails_at_once_may_be_followed_by_the_next(failed: JobHandle) -> None:
+def test_a_failed_retry_can_be_followed_by_the_next(failed: JobHandle) -> None:
     ids = set()
     for number in range(3):
         answer = failed.retry(f"r{number}")
@@ -317,7 +263,7 @@ def test_a_retry_that_fails_at_once_may_be_followed_by_the_next(failed: JobHandl
     assert len(ids) == 3
 
 
-def test_a_later_retry_resumes_from_what_the_earlier_one_has_made(failed: JobHandle) -> None:
+def test_a_later_retry_resumes_from_the_artifacts_of_an_earlier_one(failed: JobHandle) -> None:
     failed.retry("r1")
     failed.reported("TRANSCRIBING")
     failed.reported("TRANSCRIPT_READY", artifact_updates={"transcript_uri": "s3://t"})
@@ -327,7 +273,7 @@ def test_a_later_retry_resumes_from_what_the_earlier_one_has_made(failed: JobHan
     assert failed.retry("r1").json()["resume_from_status"] == "AUDIO_READY"
 
 
-def test_a_run_after_a_retry_is_answered_with_the_run_not_with_the_retry(
+def test_run_after_a_retry_replays_the_run(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     terminal = forbidden_step("FAILED", "AUDIO_EXTRACTING")
@@ -340,20 +286,20 @@ def test_a_run_after_a_retry_is_answered_with_the_run_not_with_the_retry(
     assert len(orchestrator.requests_for(failed.id)) == 2
 
 
-def test_a_callback_while_the_retry_is_sent_answers_who_waits_at_once(
-    failed: JobHandle, stack: Stack, orchestrator: StubOrchestrator
+def test_a_callback_while_a_retry_is_sent_answers_its_caller_at_once(
+    failed: JobHandle, stack: Stack, orchestrator: StubOrchestrator, in_thread: InThread
 ) -> None:
     orchestrator.behaviours[failed.id] = refuse(500, after=0.5)
-    with retrying(failed, "r1") as first:
-        orchestrator.wait_for_requests(failed.id, 2)
-        failed.reported("TRANSCRIBING")
-        answer = first.result(1)
-        assert (answer.status_code, answer.json()["status"]) == (202, "TRANSCRIBING")
+    first = in_thread(failed.retry, "r1")
+    orchestrator.wait_for_requests(failed.id, 2)
+    failed.reported("TRANSCRIBING")
+    answer = first.result(1)
+    assert (answer.status_code, answer.json()["status"]) == (202, "TRANSCRIBING")
     wait_for_line(stack.workers[0], "dispatch.refused", failed.id)
     assert (failed.status, failed.dispatch["phase"]) == ("TRANSCRIBING", "SENT")
 
 
-def test_a_refused_retry_that_ran_all_the_same_is_known_by_its_callback(
+def test_a_callback_proves_a_refused_retry(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = refuse(500)
@@ -364,7 +310,7 @@ def test_a_refused_retry_that_ran_all_the_same_is_known_by_its_callback(
     assert len(orchestrator.requests_for(failed.id)) == 2
 
 
-def test_an_unknown_outcome_of_a_retry_is_held_and_proved_by_a_callback(
+def test_a_retry_with_an_unknown_outcome_is_held_and_proved_by_a_callback(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = reset_after_read()
@@ -381,7 +327,7 @@ def test_an_unknown_outcome_of_a_retry_is_held_and_proved_by_a_callback(
     assert len(orchestrator.requests_for(failed.id)) == 2
 
 
-def test_when_the_hold_is_over_the_same_retry_is_sent_again_under_its_own_id(
+def test_after_the_hold_a_repeated_retry_is_sent_again_under_its_id(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = in_turn(reset_after_read(), accept())
@@ -389,13 +335,13 @@ def test_when_the_hold_is_over_the_same_retry_is_sent_again_under_its_own_id(
     answer = wait_until(
         lambda: (again := failed.retry("r1")).status_code == 202 and again, 6, "the hold is over"
     )
-    ids = {each.dispatch_id for each in orchestrator.requests_for(failed.id)[1:]}
+    ids = {request.dispatch_id for request in orchestrator.requests_for(failed.id)[1:]}
     assert ids == {answer.json()["dispatch_id"]}
     assert len(orchestrator.requests_for(failed.id)) == 3
     assert failed.event_types().count("dispatch.resent") == 1
 
 
-def test_a_retry_goes_the_way_of_a_run_also_without_waiting(
+def test_a_retry_can_be_made_without_waiting(
     failed: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     orchestrator.behaviours[failed.id] = hang(0.3)

@@ -1,4 +1,4 @@
-"""Signed dispatches and signed callbacks, as Standard Webhooks has them, over real HTTP."""
+"""Signed dispatches and callbacks, by the Standard Webhooks specification."""
 
 import json
 from collections.abc import Iterator
@@ -23,27 +23,13 @@ OLD, NEW, FOREIGN = (f"whsec_{letter * 40}" for letter in "bcd")
 
 
 @pytest.fixture(scope="module")
-def receiver() -> Iterator[StubOrchestrator]:
-    """The orchestrator of `signing_stack`."""
-    with StubOrchestrator() as stub:
-        yield stub
-
-
-@pytest.fixture(scope="module")
-def signing_stack(new_stack: NewStack, receiver: StubOrchestrator) -> Iterator[Stack]:
-    """A service in the middle of a rotation: the new secret signs, the old one is still valid."""
+def service(new_stack: NewStack, orchestrator: StubOrchestrator) -> Iterator[Stack]:
+    """A service during a rotation: the new secret signs, the old one is still accepted."""
     with new_stack(
-        TAKEONE_ORCHESTRATOR_URL=receiver.url,
-        TAKEONE_ORCHESTRATOR_CANCEL_URL=f"{receiver.url}/cancelled",
+        TAKEONE_ORCHESTRATOR_CANCEL_URL=f"{orchestrator.url}/cancelled",
         TAKEONE_SIGNING_SECRET=f"{NEW},{OLD}",
     ) as running:
         yield running
-
-
-@pytest.fixture
-def handle(signing_stack: Stack, callback_secret: str) -> JobHandle:
-    """A job in UPLOADED."""
-    return JobHandle.uploaded(ApiClient(signing_stack.api_url), callback_secret)
 
 
 def signature(body: bytes, secret: str = NEW, seconds_ago: float = 0) -> dict[str, str]:
@@ -64,66 +50,65 @@ def post(url: str, job_id: str, body: bytes, headers: dict[str, str]) -> request
 
 
 def report(status: str = "AUDIO_READY") -> bytes:
-    """A callback's body, with white space that parsing and writing again would lose."""
+    """A callback's body, with white space that would be lost if the body were parsed and rewritten."""
     return json.dumps(status_report(status), indent=3).encode()
 
 
 def verified(request: Any) -> str:
-    """The webhook-id of a request whose signature is the first secret's."""
+    """Verify the request's signature with the first secret; return its webhook-id."""
     Webhook(NEW).verify(request.body, request.headers)
     return str(request.headers["webhook-id"])
 
 
-def test_a_dispatch_is_signed_with_the_first_secret_under_its_own_id(
-    handle: JobHandle, receiver: StubOrchestrator
+def test_a_dispatch_is_signed_with_the_first_secret_under_its_id(
+    handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
-    (request,) = receiver.requests_for(handle.id)
+    (request,) = orchestrator.requests_for(handle.id)
     assert verified(request) == request.dispatch_id == handle.run_id
     openapi.check_webhook("run", request.json, request.headers)
 
 
-def test_the_same_dispatch_sent_again_is_signed_anew_under_the_same_id(
-    handle: JobHandle, receiver: StubOrchestrator
+def test_a_resent_dispatch_is_signed_again_under_the_same_id(
+    handle: JobHandle, orchestrator: StubOrchestrator
 ) -> None:
-    receiver.behaviours[handle.id] = in_turn(refuse(500), accept())
+    orchestrator.behaviours[handle.id] = in_turn(refuse(500), accept())
     assert handle.client.run(handle.id).status_code == 502
     assert handle.client.run(handle.id).status_code == 202
-    assert [verified(each) for each in receiver.requests_for(handle.id)] == [handle.run_id] * 2
+    ids = [verified(request) for request in orchestrator.requests_for(handle.id)]
+    assert ids == [handle.run_id] * 2
 
 
-def test_the_word_of_a_cancel_is_signed_as_well(
-    handle: JobHandle, receiver: StubOrchestrator
-) -> None:
+def test_a_cancel_notification_is_signed(handle: JobHandle, orchestrator: StubOrchestrator) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     assert handle.client.cancel(handle.id).status_code == 200
-    receiver.wait_for_requests(handle.id, 2)
-    told = receiver.requests_for(handle.id)[1]
-    assert verified(told) == told.dispatch_id
-    assert told.path.endswith("/cancelled")
-    openapi.check_webhook("cancel", told.json, told.headers)
+    orchestrator.wait_for_requests(handle.id, 2)
+    notification = orchestrator.requests_for(handle.id)[1]
+    assert verified(notification) == notification.dispatch_id
+    assert notification.path.endswith("/cancelled")
+    openapi.check_webhook("cancel", notification.json, notification.headers)
 
 
 @pytest.mark.parametrize("secret", [OLD, NEW])
 def test_a_signed_callback_needs_no_shared_secret(
-    secret: str, handle: JobHandle, signing_stack: Stack
+    secret: str, handle: JobHandle, service: Stack
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     body = report()
-    first = post(signing_stack.api_url, handle.id, body, signature(body, secret))
-    again = post(signing_stack.api_url, handle.id, body, signature(body, secret))
+    first = post(service.api_url, handle.id, body, signature(body, secret))
+    again = post(service.api_url, handle.id, body, signature(body, secret))
     assert (first.status_code, again.status_code) == (204, 200)
     assert again.json()["replayed"] is True
     assert handle.status == "AUDIO_READY"
 
 
-def test_the_shared_secret_is_still_accepted_where_nothing_is_signed(handle: JobHandle) -> None:
+def test_an_unsigned_callback_with_the_shared_secret_is_accepted(handle: JobHandle) -> None:
     handle.lead_to("AUDIO_READY")
     assert handle.status == "AUDIO_READY"
 
 
-def test_a_callback_with_a_wrong_signature_is_refused_also_with_the_right_secret_beside_it(
-    handle: JobHandle, signing_stack: Stack
+def test_a_wrong_signature_is_refused_even_with_the_right_shared_secret(
+    handle: JobHandle, service: Stack
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
     before, body = handle.everything(), report()
@@ -139,25 +124,23 @@ def test_a_callback_with_a_wrong_signature_is_refused_also_with_the_right_secret
     ]
     for headers in wrong:
         for secret in ({}, {"X-Callback-Secret": handle.secret}):
-            answer = post(signing_stack.api_url, handle.id, body, {**headers, **secret})
+            answer = post(service.api_url, handle.id, body, {**headers, **secret})
             assert answer.status_code == 401, headers
             assert answer.json()["code"] == "UNAUTHORIZED"
     assert handle.everything() == before
 
 
-def test_a_body_is_refused_for_its_signature_before_it_is_looked_at(
-    handle: JobHandle, signing_stack: Stack
-) -> None:
+def test_the_signature_is_checked_before_the_body(handle: JobHandle, service: Stack) -> None:
     for body in (b"{not json", b"\xff\xfe", b""):
-        answer = post(signing_stack.api_url, handle.id, body, signature(b"{}"))
+        answer = post(service.api_url, handle.id, body, signature(b"{}"))
         assert answer.status_code == 401
-    answer = post(signing_stack.api_url, handle.id, b"{not json", signature(b"{not json"))
+    answer = post(service.api_url, handle.id, b"{not json", signature(b"{not json"))
     assert answer.status_code == 400
-    answer = post(signing_stack.api_url, handle.id, b"x" * 100_000, signature(b"{}"))
+    answer = post(service.api_url, handle.id, b"x" * 100_000, signature(b"{}"))
     assert answer.status_code == 413
 
 
-def test_where_no_signing_secret_is_set_nothing_is_signed_and_a_signature_opens_nothing(
+def test_without_a_signing_secret_nothing_is_signed_and_signatures_are_not_accepted(
     alice: ApiClient, callback_secret: str, stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
     unsigned = JobHandle.uploaded(alice, callback_secret).lead_to("AUDIO_EXTRACTING")
@@ -167,14 +150,14 @@ def test_where_no_signing_secret_is_set_nothing_is_signed_and_a_signature_opens_
     assert post(stack.api_url, unsigned.id, body, signature(body)).status_code == 401
 
 
-def test_no_signing_secret_and_no_signature_is_in_the_logs(
-    handle: JobHandle, signing_stack: Stack, receiver: StubOrchestrator
+def test_logs_hold_no_signing_secret_and_no_signature(
+    handle: JobHandle, service: Stack, orchestrator: StubOrchestrator
 ) -> None:
     handle.lead_to("AUDIO_EXTRACTING")
-    (request,) = receiver.requests_for(handle.id)
-    worker = signing_stack.workers[0]
-    wait_until(lambda: handle.run_id in worker.log(), 30, "the worker's line about the dispatch")
-    for process in signing_stack.processes:
+    (request,) = orchestrator.requests_for(handle.id)
+    worker = service.workers[0]
+    wait_until(lambda: handle.run_id in worker.log(), 30, "the worker logs the dispatch")
+    for process in service.processes:
         logged = Path(process.log_path).read_text()
         for secret in (NEW, OLD, NEW.removeprefix("whsec_"), request.headers["webhook-signature"]):
             assert secret not in logged

@@ -1,15 +1,12 @@
-"""A process that is set up wrongly does not start, and says all of what is wrong, by name."""
+"""Start-up: invalid settings are all named, unknown ones are logged, and development stays local."""
 
-import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 import pytest
 
 from devstack.ports import free_port
-from devstack.processes import ROOT, Process, clean_environment
 from devstack.stack import DEVELOPMENT_SETTINGS, START_SECONDS, Stack, procfile_command
+from tests.acceptance.programs import listening, run_program
 
 WRONG = {
     "TAKEONE_REDIS_URL": "planted-password@nowhere",
@@ -19,53 +16,29 @@ WRONG = {
 }
 
 
-def run(command: str, settings: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end; raises TimeoutExpired if it does not end by itself."""
-    return subprocess.run(
-        ["/bin/sh", "-c", f"exec {command}"],
-        cwd=ROOT,
-        env=clean_environment({"PORT": "0", **settings}),
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=30,
-    )
-
-
 NEEDED_BY_CALLERS = ("TAKEONE_CALLBACK_SECRET", "TAKEONE_JWT_ISSUER", "TAKEONE_JWT_KEY")
 
 
 @pytest.mark.parametrize("process", ["web", "worker"])
-def test_a_process_with_wrong_settings_refuses_to_start_and_names_them_all(process: str) -> None:
-    ended = run(procfile_command(process), WRONG)
-    said = ended.stdout + ended.stderr
+def test_a_process_with_invalid_settings_refuses_to_start_and_names_them_all(process: str) -> None:
+    ended = run_program(procfile_command(process), {**WRONG, "PORT": "0"})
+    output = ended.stdout + ended.stderr
     assert ended.returncode != 0
-    assert "takeone refuses to start:" in said
-    assert "planted" not in said
+    assert "takeone refuses to start:" in output
+    assert "planted" not in output
     for problem in (
         "TAKEONE_REDIS_URL: must be a redis://",
         "TAKEONE_ORCHESTRATOR_URL: must be an absolute http or https URL",
         "TAKEONE_WEB_THREADS: ",
         "TAKEONE_PUBLIC_URL is not set",
     ):
-        assert problem in said
-    # A worker knows nothing of callers.
+        assert problem in output
+    # A worker does not need the settings for callers.
     for name in NEEDED_BY_CALLERS:
-        assert (name in said) == (process == "web")
+        assert (name in output) == (process == "web")
 
 
-def listening(process: Process) -> set[tuple[str, int]]:
-    """Where a process and its children listen."""
-    first = psutil.Process(process.pid)
-    return {
-        (each.laddr.ip, each.laddr.port)
-        for one in [first, *first.children(recursive=True)]
-        for each in one.net_connections("tcp")
-        if each.status == psutil.CONN_LISTEN
-    }
-
-
-def test_in_development_every_process_listens_on_this_machine_alone(tmp_path: Path) -> None:
+def test_in_development_every_process_listens_on_loopback_only(tmp_path: Path) -> None:
     port = free_port()
     with Stack(tmp_path, flower=True, settings={"TAKEONE_WORKER_METRICS_PORT": str(port)}) as stack:
         assert stack.flower is not None
@@ -81,9 +54,11 @@ def test_in_development_every_process_listens_on_this_machine_alone(tmp_path: Pa
             assert found == {("127.0.0.1", own_port)}
 
 
-def test_a_variable_that_no_setting_answers_to_is_named_in_the_log_with_what_was_meant() -> None:
+def test_an_unknown_variable_is_logged_with_the_likely_setting() -> None:
     settings = {**DEVELOPMENT_SETTINGS, "TAKEONE_RUN_WAIT_SECOND": "planted"}
-    said = run("python -c 'from api.app import create_app; create_app()'", settings).stdout
-    assert "settings.unknown_variable" in said
-    assert "TAKEONE_RUN_WAIT_SECONDS" in said
-    assert "planted" not in said
+    output = run_program(
+        "python -c 'from api.app import create_app; create_app()'", settings
+    ).stdout
+    assert "settings.unknown_variable" in output
+    assert "TAKEONE_RUN_WAIT_SECONDS" in output
+    assert "planted" not in output

@@ -1,7 +1,7 @@
-"""Store or broker stopped or gone: quick answers, nothing claimed for good, and it heals by itself."""
+"""Store or broker stopped or killed: quick answers, no lasting claims, and recovery without help."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -11,168 +11,163 @@ from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.acceptance import stored
+from tests.acceptance.conftest import InThread
 from tests.conftest import NewStack
-from tests.support import behaviours as told
-from tests.support.client import ApiClient, now, status_report
-from tests.support.job_handle import JobHandle
+from tests.support.behaviours import accept
+from tests.support.client import ApiClient, now
+from tests.support.job_handle import JobHandle, at_once
 from tests.support.orchestrator import StubOrchestrator
 
 MOST_SECONDS = 3.0
-HEAL_SECONDS = 15.0
+RECOVERY_SECONDS = 15.0
 CALLERS, FAILED = 24, 6
-EVERY_OTHER_ROUTE: dict[str, Callable[[ApiClient, str, str], requests.Response]] = {
-    "create project": lambda dave, job_id, secret: dave.create_project(),
-    "list projects": lambda dave, job_id, secret: dave.get("/projects"),
-    "show project": lambda dave, job_id, secret: dave.get(f"/projects/{job_id}"),
-    "create job": lambda dave, job_id, secret: dave.create_job(job_id),
-    "list jobs": lambda dave, job_id, secret: dave.get(f"/projects/{job_id}/jobs"),
-    "show job": lambda dave, job_id, secret: dave.job(job_id),
-    "long poll": lambda dave, job_id, secret: dave.job(job_id + "?wait=5&status_not=UPLOADED"),
-    "list own jobs": lambda dave, job_id, secret: dave.get("/jobs"),
-    "create with a key": lambda dave, job_id, secret: dave.create_project(
-        headers={"Idempotency-Key": "key"}
-    ),
-    "edit": lambda dave, job_id, secret: dave.edit_job(job_id, name="Other"),
-    "delete": lambda dave, job_id, secret: dave.delete_job(job_id),
-    "confirm": lambda dave, job_id, secret: dave.confirm_upload(job_id, "s3://studio/other.mp4"),
-    "cancel": lambda dave, job_id, secret: dave.cancel(job_id),
-    "retry": lambda dave, job_id, secret: dave.retry(job_id, "again"),
-    "events": lambda dave, job_id, secret: dave.events(job_id),
-    "callback": lambda dave, job_id, secret: dave.callback(
-        job_id, secret, status_report("AUDIO_EXTRACTING")
-    ),
+KEY = {"Idempotency-Key": "key"}
+EVERY_OTHER_ROUTE: dict[str, Callable[[JobHandle], requests.Response]] = {
+    "create project": lambda job: job.client.create_project(),
+    "list projects": lambda job: job.client.get("/projects"),
+    "show project": lambda job: job.client.get(f"/projects/{job.id}"),
+    "create job": lambda job: job.client.create_job(job.id),
+    "list jobs": lambda job: job.client.get(f"/projects/{job.id}/jobs"),
+    "show job": lambda job: job.client.job(job.id),
+    "long poll": lambda job: job.client.job(f"{job.id}?wait=5&status_not=UPLOADED"),
+    "list own jobs": lambda job: job.client.get("/jobs"),
+    "create with a key": lambda job: job.client.create_project(headers=KEY),
+    "edit": lambda job: job.client.edit_job(job.id, name="Other"),
+    "delete": lambda job: job.client.delete_job(job.id),
+    "confirm": lambda job: job.client.confirm_upload(job.id, "s3://studio/other.mp4"),
+    "cancel": lambda job: job.client.cancel(job.id),
+    "retry": lambda job: job.retry("again"),
+    "events": lambda job: job.client.events(job.id),
+    "callback": lambda job: job.report("AUDIO_EXTRACTING"),
 }
-
-
-@dataclass(frozen=True)
-class House:
-    """A stack with a Redis that may be harmed, and an editor of it."""
-
-    stack: Stack
-    harmed: RedisServer
-    dave: ApiClient
-
-
-@pytest.fixture(scope="module")
-def store_house(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The store, which is the broker too, may be harmed; it keeps its data when it is killed."""
-    directory = tmp_path_factory.mktemp("redis")
-    redis = RedisServer(directory, append_only=True, appendfsync="always")
-    with redis, new_stack(redis=redis) as stack:
-        yield House(stack, redis, ApiClient(stack.api_url, "dave"))
-
-
-@pytest.fixture(scope="module")
-def broker_house(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The broker is a Redis of its own, and may be harmed."""
-    broker = RedisServer(tmp_path_factory.mktemp("broker"))
-    with broker, new_stack(TAKEONE_BROKER_URL=broker.url) as stack:
-        yield House(stack, broker, ApiClient(stack.api_url, "dave"))
-
-
-STOP_AND_GO = {
+FAULTS = {
     "stopped": (RedisServer.pause, RedisServer.resume),
     "killed": (RedisServer.kill, RedisServer.start),
 }
 
 
+@dataclass(frozen=True)
+class Setup:
+    """A stack, the Redis that a test stops or kills, and an editor."""
+
+    stack: Stack
+    redis: RedisServer
+    dave: ApiClient
+
+    @contextmanager
+    def without_redis(self, fault: str = "stopped") -> Iterator[None]:
+        """While this lasts, the Redis is stopped or killed."""
+        begin, end = FAULTS[fault]
+        begin(self.redis)
+        try:
+            yield
+        finally:
+            end(self.redis)
+
+    def uploaded_jobs(self) -> list[str]:
+        """Make a job for each caller; return the ids."""
+        return [self.dave.uploaded_job()["id"] for _ in range(CALLERS)]
+
+
+@pytest.fixture(scope="module")
+def own_store(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    """Its Redis is store and broker, and keeps its data when it is killed."""
+    directory = tmp_path_factory.mktemp("redis")
+    redis = RedisServer(directory, append_only=True, appendfsync="always")
+    with redis, new_stack(redis=redis) as stack:
+        yield Setup(stack, redis, ApiClient(stack.api_url, "dave"))
+
+
+@pytest.fixture(scope="module")
+def own_broker(new_stack: NewStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
+    """Its Redis is the broker only; the store is another one."""
+    broker = RedisServer(tmp_path_factory.mktemp("broker"))
+    with broker, new_stack(TAKEONE_BROKER_URL=broker.url) as stack:
+        yield Setup(stack, broker, ApiClient(stack.api_url, "dave"))
+
+
 def assert_unavailable(answer: requests.Response, *codes: int) -> None:
-    """A 503 (or one of `codes`) in the contract's shape, within three seconds."""
+    """A 503 (or one of `codes`) with the contract's error body, within three seconds."""
     assert answer.status_code in (503, *codes), answer.text
     assert answer.elapsed.total_seconds() < MOST_SECONDS
     assert int(answer.headers["Retry-After"]) >= 1
     assert answer.json().keys() - {"details"} == {"code", "message"}
 
 
-def assert_heals(house: House, job_id: str, orchestrator: StubOrchestrator) -> None:
-    """The same run works again, without help, and was posted once in all."""
-    wait_until(
-        lambda: house.dave.run(job_id).status_code in (200, 202), HEAL_SECONDS, "a run works again"
-    )
-    assert house.dave.job(job_id).json()["status"] == "AUDIO_EXTRACTING"
+def assert_recovers(setup: Setup, job_id: str, orchestrator: StubOrchestrator) -> None:
+    """A run works again without help, and was posted once in total."""
+    works = lambda: setup.dave.run(job_id).status_code in (200, 202)  # noqa: E731
+    wait_until(works, RECOVERY_SECONDS, "a run works again")
+    assert setup.dave.job(job_id).json()["status"] == "AUDIO_EXTRACTING"
     assert len(orchestrator.requests_for(job_id)) == 1
-    ready = house.dave.call("GET", "/readyz")
+    ready = setup.dave.call("GET", "/readyz")
     assert ready.status_code == 200, ready.text
 
 
-@pytest.mark.parametrize("fault", STOP_AND_GO)
-def test_without_the_store_every_route_is_503_at_once_and_works_again_when_it_returns(
-    fault: str, store_house: House, orchestrator: StubOrchestrator, callback_secret: str
+@pytest.mark.parametrize("fault", FAULTS)
+def test_without_the_store_every_route_is_503_until_it_returns(
+    fault: str, own_store: Setup, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
-    house, (stop, go) = store_house, STOP_AND_GO[fault]
-    jobs = [house.dave.uploaded_job()["id"] for _ in range(CALLERS)]
-    stop(house.harmed)
-    try:
-        with ThreadPoolExecutor(CALLERS + len(EVERY_OTHER_ROUTE)) as callers:
-            runs = list(callers.map(house.dave.run, jobs))
-            others = {
-                name: callers.submit(call, house.dave, jobs[0], callback_secret)
-                for name, call in EVERY_OTHER_ROUTE.items()
-            }
-        health = house.dave.call("GET", "/healthz")
-        readiness = house.dave.call("GET", "/readyz")
-    finally:
-        go(house.harmed)
-    for answer in runs:
+    dave, jobs = own_store.dave, own_store.uploaded_jobs()
+    first = JobHandle(dave, jobs[0], callback_secret)
+    routes = list(EVERY_OTHER_ROUTE.values())
+    with own_store.without_redis(fault):
+        answers = at_once(
+            CALLERS + len(routes),
+            lambda n: dave.run(jobs[n]) if n < CALLERS else routes[n - CALLERS](first),
+        )
+        health, readiness = dave.call("GET", "/healthz"), dave.call("GET", "/readyz")
+    for answer in answers[:CALLERS]:
         assert_unavailable(answer, 502)
-    for future in others.values():
-        assert_unavailable(future.result())
+    for answer in answers[CALLERS:]:
+        assert_unavailable(answer)
     assert health.status_code == 200
     assert health.elapsed.total_seconds() < 1
     assert_unavailable(readiness)
     assert "store" in readiness.json()["message"]
-    for job_id in jobs[1:]:  # the first one was cancelled, or was to be
-        assert_heals(house, job_id, orchestrator)
+    for job_id in jobs[1:]:  # the first one may be cancelled
+        assert_recovers(own_store, job_id, orchestrator)
 
 
-@pytest.mark.parametrize("fault", STOP_AND_GO)
-def test_a_store_that_goes_while_a_run_waits_costs_the_caller_a_503_and_not_the_dispatch(
-    fault: str, store_house: House, orchestrator: StubOrchestrator
+@pytest.mark.parametrize("fault", FAULTS)
+def test_losing_the_store_while_a_run_waits_is_a_503_and_keeps_the_dispatch(
+    fault: str, own_store: Setup, orchestrator: StubOrchestrator, in_thread: InThread
 ) -> None:
-    house, (stop, go) = store_house, STOP_AND_GO[fault]
-    job_id = house.dave.uploaded_job()["id"]
-    orchestrator.behaviours[job_id] = told.accept(after=0.3)
-    with ThreadPoolExecutor(1) as callers:
-        run = callers.submit(house.dave.run, job_id)
-        orchestrator.wait_for_requests(job_id)
-        stop(house.harmed)
-        try:
-            assert_unavailable(run.result())
-        finally:
-            go(house.harmed)
-    sent = lambda: house.dave.job(job_id).json().get("status") == "AUDIO_EXTRACTING"  # noqa: E731
-    wait_until(sent, HEAL_SECONDS, "the worker settles what it posted")
-    replay = house.dave.run(job_id)
+    dave = own_store.dave
+    job_id = dave.uploaded_job()["id"]
+    orchestrator.behaviours[job_id] = accept(after=0.3)
+    run = in_thread(dave.run, job_id)
+    orchestrator.wait_for_requests(job_id)
+    with own_store.without_redis(fault):
+        assert_unavailable(run.result())
+    sent = lambda: dave.job(job_id).json().get("status") == "AUDIO_EXTRACTING"  # noqa: E731
+    wait_until(sent, RECOVERY_SECONDS, "the worker settles the dispatch")
+    replay = dave.run(job_id)
     assert (replay.status_code, replay.json()["replayed"]) == (200, True)
     assert len(orchestrator.requests_for(job_id)) == 1
 
 
-def test_with_a_broker_of_its_own_the_first_run_is_202_and_the_next_a_replay(
-    broker_house: House, orchestrator: StubOrchestrator
+def test_with_a_separate_broker_a_second_run_is_a_replay(
+    own_broker: Setup, orchestrator: StubOrchestrator
 ) -> None:
-    job_id = broker_house.dave.uploaded_job()["id"]
-    first, second = broker_house.dave.run(job_id), broker_house.dave.run(job_id)
+    job_id = own_broker.dave.uploaded_job()["id"]
+    first, second = own_broker.dave.run(job_id), own_broker.dave.run(job_id)
     assert (first.status_code, second.status_code) == (202, 200)
     assert first.json()["status"] == second.json()["status"] == "AUDIO_EXTRACTING"
     (request,) = orchestrator.requests_for(job_id)
     assert request.dispatch_id == first.json()["dispatch_id"] == second.json()["dispatch_id"]
 
 
-@pytest.mark.parametrize("fault", STOP_AND_GO)
-def test_without_the_broker_a_run_fails_at_once_claims_nothing_and_works_when_it_returns(
-    fault: str, broker_house: House, orchestrator: StubOrchestrator
+@pytest.mark.parametrize("fault", FAULTS)
+def test_without_the_broker_a_run_fails_at_once_and_claims_nothing(
+    fault: str, own_broker: Setup, orchestrator: StubOrchestrator
 ) -> None:
-    house, (stop, go) = broker_house, STOP_AND_GO[fault]
-    jobs = [house.dave.uploaded_job()["id"] for _ in range(CALLERS)]
-    stop(house.harmed)
-    try:
-        with ThreadPoolExecutor(CALLERS) as callers:
-            runs = list(callers.map(house.dave.run, jobs))
-        claims = [stored.claim(house.stack.redis, job_id) for job_id in jobs]
-        readiness = house.dave.call("GET", "/readyz")
-        others = [house.dave.job(jobs[0]), house.dave.create_project(), house.dave.get("/projects")]
-    finally:
-        go(house.harmed)
+    dave, jobs = own_broker.dave, own_broker.uploaded_jobs()
+    with own_broker.without_redis(fault):
+        runs = at_once(CALLERS, lambda number: dave.run(jobs[number]))
+        claims = [stored.claim(own_broker.stack.redis, job_id) for job_id in jobs]
+        readiness = dave.call("GET", "/readyz")
+        others = [dave.job(jobs[0]), dave.create_project(), dave.get("/projects")]
     for answer in runs:
         assert_unavailable(answer, 502)
     assert claims == [None] * CALLERS
@@ -180,45 +175,37 @@ def test_without_the_broker_a_run_fails_at_once_claims_nothing_and_works_when_it
     assert "broker" in readiness.json()["message"]
     assert [answer.status_code for answer in others] == [200, 201, 200]
     for job_id in jobs:
-        assert_heals(house, job_id, orchestrator)
+        assert_recovers(own_broker, job_id, orchestrator)
 
 
-def test_two_callers_of_one_job_are_both_told_when_the_broker_does_not_take_it(
-    broker_house: House, orchestrator: StubOrchestrator
+def test_concurrent_callers_of_one_job_all_fail_without_the_broker(
+    own_broker: Setup, orchestrator: StubOrchestrator
 ) -> None:
-    job_id = broker_house.dave.uploaded_job()["id"]
-    broker_house.harmed.pause()
-    try:
-        with ThreadPoolExecutor(4) as callers:
-            runs = list(callers.map(broker_house.dave.run, [job_id] * 4))
-    finally:
-        broker_house.harmed.resume()
+    job_id = own_broker.dave.uploaded_job()["id"]
+    with own_broker.without_redis():
+        runs = at_once(4, lambda _: own_broker.dave.run(job_id))
     for answer in runs:
         assert_unavailable(answer, 502)
-        reason = answer.json().get("details", {}).get("reason", "not_started")
-        assert reason == "not_started"
-    assert_heals(broker_house, job_id, orchestrator)
+        assert answer.json().get("details", {}).get("reason", "not_started") == "not_started"
+    assert_recovers(own_broker, job_id, orchestrator)
 
 
-def test_without_the_broker_a_bulk_retry_is_answered_at_once_and_works_when_it_returns(
-    broker_house: House, callback_secret: str
+def test_without_the_broker_a_bulk_retry_is_refused_at_once(
+    own_broker: Setup, callback_secret: str
 ) -> None:
-    house, since = broker_house, now()
-    jobs = [JobHandle.uploaded(house.dave, callback_secret) for _ in range(FAILED)]
+    since = now()
+    jobs = [JobHandle.uploaded(own_broker.dave, callback_secret) for _ in range(FAILED)]
     for job in jobs:
         job.lead_to("AUDIO_EXTRACTING").reported("FAILED")
-    olga = ApiClient(house.stack.api_url, "olga", "operator", timeout_seconds=60)
+    olga = ApiClient(own_broker.stack.api_url, "olga", "operator", timeout_seconds=60)
     body = {"failed_since": since, "model_profile": "standard", "reason": "the broker was away"}
-    house.harmed.pause()
-    try:
+    with own_broker.without_redis():
         refused = olga.post("/operations/retries", body)
-    finally:
-        house.harmed.resume()
     assert refused.elapsed.total_seconds() < MOST_SECONDS
     started = olga.post("/operations/retries", body)
     for answer, outcome in (
         (refused, ("refused", "SERVICE_UNAVAILABLE")),
         (started, ("started", None)),
     ):
-        found = {each["job_id"]: (each["outcome"], each["code"]) for each in answer.json()["items"]}
+        found = {item["job_id"]: (item["outcome"], item["code"]) for item in answer.json()["items"]}
         assert found == {job.id: outcome for job in jobs}

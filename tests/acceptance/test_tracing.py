@@ -1,21 +1,18 @@
-"""Traces over real processes: one from the editor's call to the POST and the callbacks, or none."""
+"""Traces across web, worker and callbacks; none unless they are enabled."""
 
 import json
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from devstack.processes import ROOT, clean_environment
+from devstack.ports import HOST
 from devstack.stack import DEVELOPMENT_SETTINGS, Stack
 from devstack.waiting import wait_until
+from tests.acceptance.programs import run_program
 from tests.conftest import NewStack
-from tests.support.behaviours import refuse
+from tests.support.behaviours import accept, refuse
 from tests.support.client import ApiClient, status_report
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
@@ -28,23 +25,17 @@ RUN = "POST /api/v1/jobs/<job_id>/run"
 CALLBACK = "POST /api/v1/internal/jobs/<job_id>/status"
 
 
-class Collector(ThreadingHTTPServer):
-    """Takes spans by OTLP over HTTP."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.spans: list[dict[str, Any]] = []
+class Collector(StubOrchestrator):
+    """Receives spans by OTLP over HTTP."""
 
     @property
-    def url(self) -> str:
-        """Where spans are sent to."""
-        return f"http://127.0.0.1:{self.server_address[1]}"
+    def spans(self) -> list[dict[str, Any]]:
+        """All spans received."""
+        return [span for request in list(self.requests) for span in _spans(request.body)]
 
     def trace(self, trace_id: str) -> dict[str, dict[str, Any]]:
         """The spans of one trace, by their names."""
-        return {span["name"]: span for span in list(self.spans) if span["trace"] == trace_id}
+        return {span["name"]: span for span in self.spans if span["trace"] == trace_id}
 
     def wait_for(self, trace_id: str, *names: str) -> dict[str, dict[str, Any]]:
         """Wait until a trace has these spans, and return all of it."""
@@ -53,32 +44,23 @@ class Collector(ThreadingHTTPServer):
         return self.trace(trace_id)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    server: Collector
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            named = {each.key: each.value.string_value for each in resource.resource.attributes}
-            for scope in resource.scope_spans:
-                self.server.spans += [_plain(span, named["service.name"]) for span in scope.spans]
-        self.send_response(200)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        """What came is in `spans`."""
+def _spans(body: bytes) -> Iterator[dict[str, Any]]:
+    for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+        attributes = {item.key: item.value.string_value for item in resource.resource.attributes}
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                yield _plain(span, attributes["service.name"])
 
 
 def _plain(span: Any, service: str) -> dict[str, Any]:
-    values = {each.key: each.value for each in span.attributes}
+    values = {attribute.key: attribute.value for attribute in span.attributes}
     return {
         "service": service,
         "name": span.name,
         "trace": span.trace_id.hex(),
         "id": span.span_id.hex(),
         "parent": span.parent_span_id.hex(),
-        "attributes": {key: each.string_value or each.int_value for key, each in values.items()},
+        "attributes": {key: value.string_value or value.int_value for key, value in values.items()},
         "failed": span.status.code == 2,
         "whole": str(span),
     }
@@ -87,47 +69,38 @@ def _plain(span: Any, service: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
     """A collector on loopback."""
-    with Collector() as running:
-        threading.Thread(target=running.serve_forever, args=(0.02,), daemon=True).start()
+    with Collector(accept(200, b"")) as running:
         yield running
-        running.shutdown()
 
 
 @pytest.fixture(scope="module")
-def receiver() -> Iterator[StubOrchestrator]:
-    """The orchestrator of `traced_stack`."""
-    with StubOrchestrator() as stub:
-        yield stub
-
-
-@pytest.fixture(scope="module")
-def traced_stack(
-    new_stack: NewStack, collector: Collector, receiver: StubOrchestrator
+def service(
+    new_stack: NewStack, collector: Collector, orchestrator: StubOrchestrator
 ) -> Iterator[Stack]:
     """A service that sends its spans to the collector."""
     with new_stack(
-        TAKEONE_ORCHESTRATOR_URL=f"{receiver.url}?key={PLANTED}",
+        TAKEONE_ORCHESTRATOR_URL=f"{orchestrator.url}?key={PLANTED}",
         TAKEONE_OTEL="true",
-        OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+        OTEL_EXPORTER_OTLP_ENDPOINT=f"http://{HOST}:{collector.port}",
         OTEL_BSP_SCHEDULE_DELAY="100",
     ) as running:
         yield running
 
 
 @pytest.fixture
-def handle(traced_stack: Stack, callback_secret: str) -> JobHandle:
-    """A job whose owner and video are words to be looked for."""
-    client = ApiClient(traced_stack.api_url, f"{PLANTED}-user")
+def handle(service: Stack, callback_secret: str) -> JobHandle:
+    """A job whose owner and video have the planted word in their names."""
+    client = ApiClient(service.api_url, f"{PLANTED}-user")
     job = client.uploaded_job(f"s3://{PLANTED}/video.mp4?{PLANTED}")
     return JobHandle(client, job["id"], callback_secret)
 
 
-def test_one_trace_leads_from_the_editors_call_to_the_post_and_the_callback(
-    handle: JobHandle, receiver: StubOrchestrator, collector: Collector
+def test_one_trace_spans_the_editors_call_the_dispatch_and_the_callback(
+    handle: JobHandle, orchestrator: StubOrchestrator, collector: Collector
 ) -> None:
     editors_call = {"traceparent": f"00-{TRACE_ID}-{EDITORS_SPAN}-01"}
     assert handle.client.run(handle.id, headers=editors_call).status_code == 202
-    (posted,) = receiver.requests_for(handle.id)
+    (posted,) = orchestrator.requests_for(handle.id)
     assert not {"tracestate", "baggage"} & posted.headers.keys()
     passed_on = {"X-Callback-Secret": handle.secret, "traceparent": posted.headers["traceparent"]}
     path = f"/internal/jobs/{handle.id}/status"
@@ -147,21 +120,19 @@ def test_one_trace_leads_from_the_editors_call_to_the_post_and_the_callback(
     assert run["attributes"]["http.response.status_code"] == 202
 
 
-def test_a_dispatch_that_failed_is_a_span_that_failed(
-    handle: JobHandle, receiver: StubOrchestrator, collector: Collector
+def test_a_failed_dispatch_is_a_failed_span(
+    handle: JobHandle, orchestrator: StubOrchestrator, collector: Collector
 ) -> None:
-    receiver.behaviours[handle.id] = refuse(500)
+    orchestrator.behaviours[handle.id] = refuse(500)
     assert handle.client.run(handle.id).status_code == 502
-    (posted,) = receiver.requests_for(handle.id)
+    (posted,) = orchestrator.requests_for(handle.id)
     spans = collector.wait_for(posted.headers["traceparent"].split("-")[1], "dispatch", RUN)
     assert spans["dispatch"]["failed"]
-    assert "exception" not in spans["dispatch"]["whole"], "its text may quote anything"
+    assert "exception" not in spans["dispatch"]["whole"], "an exception's text may hold user input"
     assert spans["POST orchestrator"]["attributes"]["takeone.outcome"] == "refused"
 
 
-def test_no_span_holds_anything_that_a_caller_wrote_or_any_url(
-    handle: JobHandle, collector: Collector
-) -> None:
+def test_spans_hold_no_user_input_and_no_url(handle: JobHandle, collector: Collector) -> None:
     hostile = {
         "traceparent": f"00-{HOSTILE_TRACE_ID}-{EDITORS_SPAN}-01",
         "tracestate": f"vendor={PLANTED}",
@@ -180,12 +151,12 @@ def test_no_span_holds_anything_that_a_caller_wrote_or_any_url(
 
 
 @pytest.mark.parametrize("header", ["garbage", "00-0-0-00", f"00-{'0' * 32}-{'0' * 16}-01", ""])
-def test_a_traceparent_that_is_none_does_no_harm(header: str, handle: JobHandle) -> None:
+def test_an_invalid_traceparent_is_ignored(header: str, handle: JobHandle) -> None:
     answer = handle.client.get("/projects", headers={"traceparent": header})
     assert answer.status_code == 200
 
 
-def test_without_the_setting_nothing_is_traced_and_nothing_imported(
+def test_tracing_is_off_by_default_and_its_exporter_not_imported(
     alice: ApiClient, callback_secret: str, orchestrator: StubOrchestrator
 ) -> None:
     handle = JobHandle.uploaded(alice, callback_secret)
@@ -194,15 +165,8 @@ def test_without_the_setting_nothing_is_traced_and_nothing_imported(
     (posted,) = orchestrator.requests_for(handle.id)
     assert "traceparent" not in posted.headers
     code = "import json, sys, api.app, tasks.worker; api.app.create_app(); print(json.dumps([*sys.modules]))"
-    said = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=clean_environment(DEVELOPMENT_SETTINGS),
-        capture_output=True,
-        check=True,
-        timeout=60,
-    ).stdout
-    imported = json.loads(said.splitlines()[-1])
+    ended = run_program(f"python -c '{code}'", DEVELOPMENT_SETTINGS)
+    imported = json.loads(ended.stdout.splitlines()[-1])
     assert "observability.tracing" in imported
-    # redis-py imports the rest of OpenTelemetry by itself wherever it is installed.
+    # redis-py itself imports the rest of OpenTelemetry if it is installed.
     assert not [name for name in imported if name.startswith("opentelemetry.exporter")]

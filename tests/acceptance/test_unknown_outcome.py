@@ -1,4 +1,4 @@
-"""How an unknown outcome ends: by a callback, by the next run after the hold, or by itself."""
+"""How an unknown outcome ends: by the next run after the hold, or by a callback before the answer."""
 
 import time
 
@@ -8,33 +8,46 @@ from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from store import keys
-from tests.acceptance.outcomes import HOLD_SECONDS, assert_accepted, assert_unknown, shown
-from tests.support import behaviours as told
-from tests.support.behaviours import Behaviour
+from tests.acceptance.outcomes import (
+    HOLD_SECONDS,
+    assert_accepted,
+    assert_dispatched,
+    assert_unknown,
+    shown,
+)
+from tests.support.behaviours import (
+    Behaviour,
+    accept,
+    call_back_first,
+    hang,
+    in_turn,
+    refuse,
+    reset_after_read,
+)
 from tests.support.client import ApiClient, status_report
 from tests.support.orchestrator import StubOrchestrator
 
 AFTER_THE_CALLBACK: dict[str, Behaviour] = {
-    "accepts": told.accept(),
-    "answers 500": told.refuse(500),
-    "answers 504": told.refuse(504),
-    "resets": told.reset_after_read(),
-    "stays silent": told.hang(),
+    "accepts": accept(),
+    "answers 500": refuse(500),
+    "answers 504": refuse(504),
+    "resets": reset_after_read(),
+    "stays silent": hang(),
 }
 
 
 def due(redis: RedisServer, job_id: str) -> float | None:
-    """When the sweep will look at the job's claim (seconds since 1970); None if it never will."""
+    """When the sweep will next process the job's claim (Unix time); None if never."""
     with redis.client() as client:
         return client.zscore(keys.DUE, job_id)
 
 
-def test_after_the_hold_the_next_run_and_not_the_sweep_sends_again_under_the_same_id(
+def test_after_the_hold_the_next_run_but_not_the_sweep_sends_again_under_the_same_id(
     alice: ApiClient, stack: Stack, job_id: str, orchestrator: StubOrchestrator
 ) -> None:
-    orchestrator.behaviours[job_id] = told.in_turn(told.reset_after_read(), told.accept())
+    orchestrator.behaviours[job_id] = in_turn(reset_after_read(), accept())
     assert_unknown(alice.run(job_id))
-    # The sweep has looked at it after the hold, and let it be for an hour.
+    # The sweep has processed it after the hold and postponed it by an hour.
     wait_until(
         lambda: (due(stack.redis, job_id) or 0) > time.time() + 60,
         HOLD_SECONDS + 3,
@@ -43,36 +56,17 @@ def test_after_the_hold_the_next_run_and_not_the_sweep_sends_again_under_the_sam
     assert len(orchestrator.requests_for(job_id)) == 1
     assert shown(alice, job_id) == ("UPLOADED", "UNKNOWN", "outcome_unknown")
     assert_accepted(alice.run(job_id))
-    ids = [request.dispatch_id for request in orchestrator.requests_for(job_id)]
-    assert ids == [f"run-{job_id}"] * 2
+    assert_dispatched(orchestrator, job_id, times=2)
     assert shown(alice, job_id) == ("AUDIO_EXTRACTING", "SENT", None)
-
-
-def test_a_callback_proves_the_dispatch_and_nothing_is_sent_again(
-    alice: ApiClient, job_id: str, orchestrator: StubOrchestrator, callback_secret: str
-) -> None:
-    orchestrator.behaviours[job_id] = told.reset_after_read()
-    assert_unknown(alice.run(job_id))
-    report = status_report("AUDIO_EXTRACTING")
-    assert alice.callback(job_id, callback_secret, report).status_code == 204
-    assert shown(alice, job_id) == ("AUDIO_EXTRACTING", "SENT", None)
-    assert_accepted(alice.run(job_id), code=200)
-    assert len(orchestrator.requests_for(job_id)) == 1
-    trail = [event["event_type"] for event in alice.events(job_id).json()["items"]]
-    assert trail[-2:] == ["dispatch.proved", "job.status_changed"]
 
 
 @pytest.mark.parametrize("case", AFTER_THE_CALLBACK)
-def test_a_callback_before_the_answer_settles_it_and_the_answer_changes_nothing(
-    case: str,
-    alice: ApiClient,
-    job_id: str,
-    orchestrator: StubOrchestrator,
-    callback_secret: str,
+def test_a_callback_before_the_answer_settles_the_dispatch_whatever_the_answer(
+    case: str, alice: ApiClient, job_id: str, orchestrator: StubOrchestrator, callback_secret: str
 ) -> None:
     behaviour = AFTER_THE_CALLBACK[case]
     report = status_report("AUDIO_EXTRACTING")
-    orchestrator.behaviours[job_id] = told.call_back_first(report, callback_secret, behaviour)
+    orchestrator.behaviours[job_id] = call_back_first(report, callback_secret, behaviour)
     assert_accepted(alice.run(job_id))
     (request,) = orchestrator.requests_for(job_id)
     callback = wait_until(lambda: request.callbacks, 30, "the callback is answered")[0]
@@ -80,14 +74,3 @@ def test_a_callback_before_the_answer_settles_it_and_the_answer_changes_nothing(
     assert shown(alice, job_id) == ("AUDIO_EXTRACTING", "SENT", None)
     assert_accepted(alice.run(job_id), code=200)
     assert len(orchestrator.requests_for(job_id)) == 1
-
-
-def test_a_run_that_waits_hears_of_the_callback_and_not_only_of_the_answer(
-    alice: ApiClient, job_id: str, orchestrator: StubOrchestrator, callback_secret: str
-) -> None:
-    report = status_report("AUDIO_EXTRACTING")
-    silent = told.call_back_first(report, callback_secret, told.hang())
-    orchestrator.behaviours[job_id] = silent
-    answer = alice.run(job_id)
-    assert_accepted(answer)
-    assert answer.elapsed.total_seconds() < 1.5  # the exchange itself goes on for 2 s

@@ -1,8 +1,9 @@
-"""The limit of changes per user: off unless set, kept in the store, told with Retry-After."""
+"""TAKEONE_WRITE_LIMIT: writes per user, counted in the store, refused with Retry-After; off by default."""
 
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
@@ -19,7 +20,7 @@ REFUSED = {"code": "RATE_LIMITED", "message": "Too many requests."}
 VIDEO = "s3://studio/interview.mp4"
 
 Call = Callable[[ApiClient, dict[str, str]], requests.Response]
-# Each is a change that none of the others makes impossible.
+# No write makes another one impossible.
 WRITES: dict[str, tuple[int, Call]] = {
     "create a project": (201, lambda client, _: client.create_project()),
     "create a job": (201, lambda client, ids: client.create_job(ids["project"])),
@@ -41,14 +42,21 @@ def limited(new_stack: NewStack) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="module")
-def patient(new_stack: NewStack) -> Iterator[Stack]:
-    """One more change than the preparation takes, and a window that does not end within a test."""
+def one_write_left(new_stack: NewStack) -> Iterator[Stack]:
+    """A service that allows one write after the fixture `ids`, in a window that outlasts the tests."""
     with new_stack(TAKEONE_WRITE_LIMIT=f"{PREPARATION + 1}/hour") as running:
         yield running
 
 
-def prepared(client: ApiClient, secret: str) -> dict[str, str]:
-    """A project, and a job in it for each of the changes."""
+@pytest.fixture
+def client(one_write_left: Stack) -> ApiClient:
+    """A user that no other test uses."""
+    return ApiClient(one_write_left.api_url, f"user-{uuid4()}")
+
+
+@pytest.fixture
+def ids(client: ApiClient, callback_secret: str) -> dict[str, str]:
+    """The ids of a project, and of a job in it for each kind of write; takes PREPARATION writes."""
     project = client.create_project().json()["id"]
     uses = [f"to {use}" for use in ("confirm", "run", "retry", "cancel", "delete")]
     jobs = {use: client.create_job(project).json()["id"] for use in uses}
@@ -56,13 +64,13 @@ def prepared(client: ApiClient, secret: str) -> dict[str, str]:
         assert client.confirm_upload(jobs[use], VIDEO).status_code == 200
     assert client.run(jobs["to retry"]).status_code == 202
     report = status_report("FAILED")
-    assert client.callback(jobs["to retry"], secret, report).status_code == 204
+    assert client.callback(jobs["to retry"], callback_secret, report).status_code == 204
     assert client.cancel(jobs["to delete"]).status_code == 200
     return {"project": project, **jobs}
 
 
 def everything(client: ApiClient, ids: dict[str, str]) -> list[dict[str, Any]]:
-    """All that the user can see."""
+    """Everything that the user can see."""
     jobs = [use for use in ids if use != "project"]
     answers = [client.get("/projects"), client.get(f"/projects/{ids['project']}/jobs")]
     answers += [client.events(ids[use]) for use in jobs]
@@ -75,11 +83,9 @@ def assert_refused(answer: requests.Response, window_seconds: int) -> None:
 
 
 @pytest.mark.parametrize("write", WRITES)
-def test_each_change_counts_once_and_past_the_limit_none_is_made(
-    patient: Stack, callback_secret: str, write: str
+def test_each_write_counts_once_and_none_is_made_past_the_limit(
+    client: ApiClient, ids: dict[str, str], write: str
 ) -> None:
-    client = ApiClient(patient.api_url, f"wants to {write}")
-    ids = prepared(client, callback_secret)
     status, call = WRITES[write]
     assert call(client, ids).status_code == status
     before = everything(client, ids)
@@ -89,11 +95,9 @@ def test_each_change_counts_once_and_past_the_limit_none_is_made(
 
 
 @pytest.mark.parametrize("last", ["run", "retry"])
-def test_a_replay_is_answered_past_the_limit_and_counts_nothing(
-    patient: Stack, callback_secret: str, last: str
+def test_replays_are_answered_past_the_limit_and_not_counted(
+    client: ApiClient, ids: dict[str, str], last: str
 ) -> None:
-    client = ApiClient(patient.api_url, f"repeats {last}")
-    ids = prepared(client, callback_secret)
     for _ in range(10):
         assert client.confirm_upload(ids["to run"], VIDEO).json()["replayed"] is True
     status, call = WRITES[last]
@@ -106,11 +110,9 @@ def test_a_replay_is_answered_past_the_limit_and_counts_nothing(
 
 
 @pytest.mark.parametrize("what", ["project", "job"])
-def test_a_create_under_a_known_key_counts_nothing_and_a_refused_one_keeps_no_key(
-    patient: Stack, callback_secret: str, what: str
+def test_a_create_with_a_known_key_is_not_counted_and_a_refused_one_stores_no_key(
+    client: ApiClient, ids: dict[str, str], what: str
 ) -> None:
-    client = ApiClient(patient.api_url, f"repeats the create of a {what}")
-    ids = prepared(client, callback_secret)
     path = "/projects" if what == "project" else f"/projects/{ids['project']}/jobs"
 
     def create(key: str, name: str) -> requests.Response:
@@ -120,15 +122,13 @@ def test_a_create_under_a_known_key_counts_nothing_and_a_refused_one_keeps_no_ke
     for _ in range(3):
         assert create("first", "a").status_code == 200
         assert create("first", "another").status_code == 409
-        for name in "bc":  # it stood for the first body if it were kept
+        for name in "bc":  # a stored key would refuse the second body with 409
             assert_refused(create("second", name), 3600)
 
 
-def test_an_edit_that_changes_nothing_and_a_delete_that_is_refused_count_nothing(
-    patient: Stack, callback_secret: str
+def test_an_edit_without_a_change_and_a_refused_delete_are_not_counted(
+    client: ApiClient, ids: dict[str, str]
 ) -> None:
-    client = ApiClient(patient.api_url, "changes nothing")
-    ids = prepared(client, callback_secret)
     for _ in range(10):
         assert client.edit_job(ids["to run"], name=None).status_code == 200
         assert client.delete_job(ids["to run"]).status_code == 409
@@ -136,9 +136,7 @@ def test_an_edit_that_changes_nothing_and_a_delete_that_is_refused_count_nothing
     assert client.delete_job(ids["to delete"]).status_code == 404
 
 
-def test_what_is_refused_anyway_counts_nothing(patient: Stack, callback_secret: str) -> None:
-    client = ApiClient(patient.api_url, "mistaken")
-    ids = prepared(client, callback_secret)
+def test_refused_writes_are_not_counted(client: ApiClient, ids: dict[str, str]) -> None:
     for _ in range(10):
         assert client.run(ids["to confirm"]).status_code == 409
         assert client.confirm_upload(ids["to run"], "s3://another").status_code == 409
@@ -147,7 +145,7 @@ def test_what_is_refused_anyway_counts_nothing(patient: Stack, callback_secret: 
     assert client.cancel(ids["to cancel"]).status_code == 200
 
 
-def test_the_limit_is_one_for_all_processes_and_each_user_has_their_own(limited: Stack) -> None:
+def test_the_limit_is_per_user_and_shared_by_all_processes(limited: Stack) -> None:
     clients = [ApiClient(web.url, "carol") for web in limited.webs]
     answers = at_once(4 * LIMIT, lambda number: clients[number % 2].create_project())
     codes = sorted(answer.status_code for answer in answers)
@@ -159,15 +157,15 @@ def test_the_limit_is_one_for_all_processes_and_each_user_has_their_own(limited:
     assert dave.run(dave.uploaded_job()["id"]).status_code == 202
 
 
-def test_after_the_time_that_retry_after_names_the_call_is_let_in(limited: Stack) -> None:
+def test_a_call_succeeds_after_the_time_in_retry_after(limited: Stack) -> None:
     erin = ApiClient(limited.api_url, "erin")
     answers = [erin.create_project() for _ in range(LIMIT + 1)]
     assert [answer.status_code for answer in answers] == [201] * LIMIT + [429]
-    time.sleep(int(answers[-1].headers["Retry-After"]))  # what a client that was told so does
+    time.sleep(int(answers[-1].headers["Retry-After"]))  # as a client does
     assert erin.create_project().status_code == 201
 
 
-def test_a_user_appears_in_the_store_as_a_digest(limited: Stack) -> None:
+def test_the_limits_keys_do_not_hold_the_user_name(limited: Stack) -> None:
     frank = ApiClient(limited.api_url, "frank@example.org")
     frank.run(frank.uploaded_job()["id"])
     with limited.redis.client() as client:
@@ -176,7 +174,7 @@ def test_a_user_appears_in_the_store_as_a_digest(limited: Stack) -> None:
     assert not any("frank" in name for name in names)
 
 
-def test_a_store_that_is_away_is_503_with_retry_after(limited: Stack) -> None:
+def test_with_the_store_down_a_write_is_503_with_retry_after(limited: Stack) -> None:
     grace = ApiClient(limited.api_url, "grace")
     job_id = grace.uploaded_job()["id"]
     with paused(limited.redis):
@@ -186,7 +184,7 @@ def test_a_store_that_is_away_is_503_with_retry_after(limited: Stack) -> None:
     assert int(answer.headers["Retry-After"]) >= 1
 
 
-def test_without_the_setting_nothing_is_counted(alice: ApiClient, stack: Stack) -> None:
+def test_without_the_setting_writes_are_not_counted(alice: ApiClient, stack: Stack) -> None:
     assert {alice.create_project().status_code for _ in range(20)} == {201}
     with stack.redis.client() as client:
         assert not list(client.scan_iter(f"{keys.LIMITS}*"))

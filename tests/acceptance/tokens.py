@@ -1,19 +1,19 @@
-"""Tokens, good and forged, and an issuer that publishes its key on the loopback interface."""
+"""Valid and forged tokens, and an issuer that publishes its key on the loopback interface."""
 
 import base64
 import hashlib
 import hmac
 import json
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from devstack.ports import HOST, free_port
+from devstack.ports import HOST
+from tests.support.behaviours import answer
+from tests.support.orchestrator import StubOrchestrator
 
 ISSUER = "https://issuer.example/"
 AUDIENCE = "take-one"
@@ -25,13 +25,13 @@ OTHER_RSA_KEY = generate_private_key(public_exponent=65_537, key_size=2_048)
 
 
 def public_pem(key: RSAPrivateKey) -> str:
-    """The public half, as an operator would set it."""
+    """The public key in PEM, as an operator would configure it."""
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return pem.decode()
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """What a good editor's token says; a change to None takes a claim away."""
+    """The claims of a valid editor's token; a change to None removes a claim."""
     good = {
         "iss": ISSUER,
         "aud": AUDIENCE,
@@ -43,13 +43,13 @@ def claims(**changes: Any) -> dict[str, Any]:
 
 
 def signed(algorithm: str, body: dict[str, Any], key: Any = None, **header: Any) -> str:
-    """A token with this body, signed by the issuer's key or by another."""
+    """A token with this body, signed with the issuer's key or with `key`."""
     key = key or (SHARED_KEY if algorithm.startswith("HS") else RSA_KEY)
     return jwt.encode(body, key, algorithm=algorithm, headers={"kid": KEY_ID, **header})
 
 
 def handmade(header: dict[str, Any], body: Any, hmac_key: bytes | None = None) -> str:
-    """A token that no library would make; without a key its signature is empty."""
+    """A token that no library would create; without `hmac_key` its signature is empty."""
     parts = [_base64(json.dumps(part).encode()) for part in (header, body)]
     signature = b""
     if hmac_key is not None:
@@ -61,48 +61,15 @@ def _base64(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-class Issuer:
-    """Publishes its keys at `url` while it runs; `answer` is (status, body)."""
+class Issuer(StubOrchestrator):
+    """An HTTP server that publishes the keys while it runs; `default` is how it answers."""
 
     def __init__(self) -> None:
-        self.port = free_port()
         jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(RSA_KEY.public_key()))
         keys = {"keys": [{**jwk, "kid": KEY_ID, "use": "sig", "alg": "RS256"}]}
-        self.answer = (200, json.dumps(keys).encode())
-        self._server: ThreadingHTTPServer | None = None
+        super().__init__(answer(200, json.dumps(keys).encode()))
 
     @property
     def url(self) -> str:
-        """Where the keys are."""
+        """The address of the key set."""
         return f"http://{HOST}:{self.port}/jwks.json"
-
-    def start(self) -> None:
-        """Publish."""
-        issuer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                status, body = issuer.answer
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                """It is not read."""
-
-        self._server = ThreadingHTTPServer((HOST, self.port), Handler)
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def stop(self) -> None:
-        """Refuse connections."""
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
