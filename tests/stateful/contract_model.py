@@ -417,7 +417,7 @@ class JobModel:
     def _prove(self, dispatch: Dispatch) -> None:
         if dispatch.phase != "SENT":
             self.record_event("dispatch.proved")
-        dispatch.phase, dispatch.reason = "SENT", None
+            dispatch.phase, dispatch.reason = "SENT", None
         self.active[dispatch.name] = dispatch
 
     def _record_callback(self, body: dict[str, Any], attempted: str) -> None:
