@@ -1,5 +1,4 @@
-# Everything that is done with this project. `make help` lists it.
-# A fresh machine needs Python 3.11 or newer and make; all else goes into .venv.
+# `make help` lists the targets. You need Python 3.11 or newer and make; everything else goes into .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +10,7 @@ INSTALLED := .venv/.installed
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) ## make .venv with everything in it, at pinned versions
+install: $(INSTALLED) ## create .venv with all dependencies, at pinned versions
 
 $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Take One needs Python 3.11 or newer")'
@@ -20,37 +19,37 @@ $(INSTALLED): setup.cfg pyproject.toml constraints.txt
 		--constraint constraints.txt --editable '.[dev]'
 	@touch $(INSTALLED)
 
-demo: install ## watch one video go from upload to draft, and what happens when things fail
+demo: install ## take one video from upload to draft, and show what happens when things fail
 	@$(BIN)/python -m demo
 
-docs: install ## write again what is made from the settings class and the specification
+docs: install ## regenerate the pages made from the settings class and the specification
 	$(BIN)/python -m docs.settings_page > docs/configuration.md
 	$(BIN)/python -m docs.http_file > docs/takeone.http
 
-up: install ## the same stack in the foreground, to play with; data survives in .takeone/
+up: install ## run the demo's stack in the foreground to try it out; data is kept in .takeone/
 	@$(BIN)/python -m demo.up
 
-dev: install ## `make up` with readable logs in front; web and worker start again when their code changes
+dev: install ## `make up` with readable logs in the terminal; web and worker restart when their code changes
 	@$(BIN)/python -m demo.dev
 
 logs: ## follow the logs of `make up`
 	@tail -n 20 -F .takeone/logs/*.log
 
-# The tests wait more than they compute: this many processes of pytest on two cores.
+# Number of pytest processes. The tests wait more than they compute.
 PROCESSES ?= 2
 THOROUGH ?=
 
-test: install ## all tests, on Redis servers and workers of their own; THOROUGH=1 tries as much as CI does
+test: install ## run all tests, on their own Redis servers and workers; THOROUGH=1 tries as many examples as CI
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 		$(if $(THOROUGH),--thorough)
 
-check: lint types imports test test-more bench-smoke chaos-minute ## what CI runs
+check: lint types imports test test-more bench-smoke chaos-minute ## run what CI runs
 
 SECONDS ?= 180
 SEED ?= 1
 ENGINE ?= by-seed
 
-chaos: install ## kill, stop and cut everything for SECONDS=180 by SEED=1, and check that nothing is lost
+chaos: install ## inject faults everywhere for SECONDS=180, from SEED=1, and check that nothing is lost
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --engine $(ENGINE)
 
 chaos-minute: install
@@ -62,18 +61,18 @@ alerts: install ## test the alert rules (where promtool is installed)
 openapi: install ## lint the specification, and test the TypeScript client (where npm is installed)
 	$(BIN)/python -m pytest -rs tests/openapi
 
-client: ## write the TypeScript client's types again from the specification (needs npm)
+client: ## regenerate the TypeScript client's types from the specification (needs npm)
 	cd clients/typescript && npm ci --ignore-scripts --no-audit --no-fund && npm run generate
 
-bench: install ## measure against the barest program for the same work (needs a quiet machine, 5 minutes)
+bench: install ## measure against a minimal program for the same work (needs a quiet machine, 5 minutes)
 	$(BIN)/python -m bench
 
-test-more: install ## Sentinel, TLS, RabbitMQ (where it is installed), the image's steps, load, the console in Chromium
+test-more: install ## test Sentinel, TLS, RabbitMQ (where installed), the image's steps, load, the console in Chromium
 	$(BIN)/python -m pytest tests/deploy tests/load tests/console
 
 ENGINES ?= gateway n8n_example restate temporal step_functions prefect airflow
 
-test-engines: install ## install ENGINES="restate temporal …" under .engines/, and test them; -rs says what it skipped
+test-engines: install ## install ENGINES="restate temporal …" under .engines/ and test them; prints what was skipped
 	$(BIN)/python -m pytest -rs $(ENGINES:%=tests/engines/test_%.py)
 
 bench-smoke: install
@@ -83,7 +82,7 @@ lint: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-fix: install ## format the code, and fix what the linter can
+fix: install ## format the code, and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -93,7 +92,7 @@ types: install
 imports: install
 	$(BIN)/lint-imports --no-logo
 
-clean: ## remove what the targets above made
+clean: ## remove everything that the targets above created
 	rm -rf tests/console/node_modules tests/openapi/node_modules tests/openapi/build .engines
 	rm -rf clients/typescript/node_modules clients/typescript/build clients/typescript/test/build
 	rm -rf .venv .venv-previous .takeone artifacts build *.egg-info .mypy_cache .ruff_cache .pytest_cache
