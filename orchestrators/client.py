@@ -48,10 +48,12 @@ class _Sending(threading.local):
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()
 
-    def begin(self) -> None:
-        if self.seconds_left <= 0:
+    def begin(self) -> float:
+        seconds = self.seconds_left
+        if seconds <= 0:
             raise TimeoutError("another worker may hold the claim by now")
         self.is_sent = True
+        return seconds
 
 
 _sending = _Sending()
@@ -122,7 +124,8 @@ class _TrackingConnection(HTTPConnection):
     def request(self, *args: Any, **options: Any) -> None:
         if self.sock is None:
             self.connect()
-        _sending.begin()
+        # A reused socket has the timeout of its last read.
+        self.sock.settimeout(_sending.begin())
         super().request(*args, **options)
 
     def getresponse(self) -> Any:

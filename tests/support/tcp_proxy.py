@@ -241,7 +241,7 @@ class _Side(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close this side with RST."""
-        with suppress(OSError):  # it may be closed already
+        with suppress(OSError, AttributeError):  # it may be closed already, and have no socket
             self.transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
             )
