@@ -9,8 +9,9 @@ import pytest
 from domain import claim_rules
 from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
 from domain.lifecycle import cancel
-from domain.reconcile import answered, start_ask
-from domain.record import Change, Decision, Record
+from domain.reconcile import answered
+from domain.record import Decision, Record
+from domain.run import decide_run
 from store import keys
 from store.errors import DispatchingPaused
 from tasks.sweep import sweep_once
@@ -232,7 +233,7 @@ def test_asks_and_cancels_have_a_queue_of_their_own(shelf: Shelf) -> None:
     token = shelf.unknown(policy=replace(ASKABLE, can_cancel=True))
     _pause(shelf)
     queued = shelf.redis.llen("takeone:broker:takeone.follow-ups")
-    shelf.jobs.update(token.job_id, lambda record: start_ask(Change(record, NOW), ASKABLE))
+    shelf.jobs.update(token.job_id, lambda record: decide_run(record, NOW, ASKABLE))
     policy = replace(ASKABLE, can_cancel=True)
     shelf.jobs.update(token.job_id, lambda record: cancel(record, NOW, policy, None))
     assert shelf.redis.llen("takeone:broker:takeone.follow-ups") == queued + 2

@@ -10,7 +10,7 @@ import pytest
 from domain import claim, claim_rules, lifecycle, reconcile, run, status_callback
 from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
 from domain.job_fsm import TERMINAL_STATUSES
-from domain.record import Decision, Record, TaskKind
+from domain.record import Change, Decision, Record, TaskKind
 from tests.model.explorer import explore
 from tests.model.scenarios import (
     ASKED,
@@ -61,14 +61,11 @@ def without_phase(patch: pytest.MonkeyPatch) -> None:
 def without_sent_at(patch: pytest.MonkeyPatch) -> None:
     """What a dead worker may have sent is taken for what was never sent."""
 
-    def send_again(case: Any) -> Decision[None]:
-        change = case.change()
-        lease = {"phase": Phase.CLAIMED, "lease_until": case.now + case.policy.claim_lease}
-        change.set_claim(case.claim.model_copy(update=lease))
-        sent: Decision[None] = change.decision(None, task=TaskKind.DISPATCH)
-        return sent
+    def send_again(change: Change, held: Claim, policy: DispatchPolicy) -> None:
+        change.update_claim(phase=Phase.CLAIMED, lease_until=change.now + policy.claim_lease)
+        change.task = TaskKind.DISPATCH
 
-    patch.setattr(reconcile._Case, "call_unknown", send_again)
+    patch.setattr(reconcile, "_call_unknown", send_again)
 
 
 def without_asking_the_job(patch: pytest.MonkeyPatch) -> None:
@@ -101,11 +98,10 @@ def without_a_window(patch: pytest.MonkeyPatch) -> None:
 
 
 def with_absence_believed(patch: pytest.MonkeyPatch) -> None:
-    def free(case: Any, state: RunState) -> Decision[None]:
-        freed: Decision[None] = case.settle(ClaimEvent.SETTLED_RELEASE, "absent")
-        return freed
+    def free(change: Change, held: Claim, state: RunState, policy: DispatchPolicy) -> None:
+        claim_rules.settle_claim(change, held, ClaimEvent.SETTLED_RELEASE, policy, "absent")
 
-    patch.setattr(reconcile._Case, "absent", free)
+    patch.setattr(reconcile, "_note_absent", free)
 
 
 def with_any_dispatchs_answer(patch: pytest.MonkeyPatch) -> None:

@@ -93,10 +93,10 @@ def test_only_an_unknown_dispatch_is_sent_again_under_its_id_and_the_next_epoch(
     phase: Phase,
 ) -> None:
     claim = a_claim(phase, reason="outcome_unknown", sends=1, messages=3)
-    decision = resend(Change(a_record(JobStatus.UPLOADED, claim), NOW), POLICY, Actor.SYSTEM)
-    assert decision.changed == (phase is Phase.UNKNOWN)
-    again = decision.record.claim
-    if decision.changed and again is not None:
+    change = Change(a_record(JobStatus.UPLOADED, claim), NOW)
+    assert resend(change, claim, POLICY, Actor.SYSTEM) == (phase is Phase.UNKNOWN)
+    again = change.record.claim
+    if phase is Phase.UNKNOWN and again is not None:
         assert (again.dispatch_id, again.epoch) == (claim.dispatch_id, 2)
         assert (again.phase, again.messages, again.sends) == (Phase.CLAIMED, 1, 1)
         assert (again.reason, again.lease_until) == (None, NOW + POLICY.claim_lease)
@@ -109,11 +109,8 @@ def test_a_resend_needs_an_engine_that_recognises_it_and_a_job_that_wants_it() -
     def is_sent_again(
         age: float, status: JobStatus = JobStatus.UPLOADED, engine: str = "here"
     ) -> bool:
-        present = replace(policy, engine=engine)
-        decision = resend(
-            Change(a_record(status, claim), NOW + seconds(age)), present, Actor.SYSTEM
-        )
-        return decision.changed
+        change = Change(a_record(status, claim), NOW + seconds(age))
+        return resend(change, claim, replace(policy, engine=engine), Actor.SYSTEM)
 
     assert is_sent_again(59)
     assert not is_sent_again(60)

@@ -12,7 +12,6 @@ from domain.job_fsm import (
     TERMINAL_STATUSES,
     TRANSITIONS,
     JobStatus,
-    ensure_not_terminal,
     ensure_transition,
 )
 
@@ -67,17 +66,6 @@ def test_a_step_is_allowed_exactly_where_the_contract_has_it(
         "attempted_status": attempted,
         "allowed_next_statuses": [each for each in JobStatus if each in allowed],
     }
-
-
-@pytest.mark.parametrize(("current", "attempted"), PAIRS)
-def test_only_what_is_terminal_is_refused_as_terminal(
-    current: JobStatus, attempted: JobStatus
-) -> None:
-    if current not in TERMINAL_STATUSES:
-        ensure_not_terminal(current, attempted)
-        return
-    with pytest.raises(FsmTerminalImmutable):
-        ensure_not_terminal(current, attempted)
 
 
 def test_the_specification_has_the_same_table() -> None:
