@@ -1,4 +1,4 @@
-"""The states: every pair of them, against the contract's table as it is written."""
+"""The states: every pair of them, compared with the contract's table."""
 
 import itertools
 import re
@@ -38,16 +38,11 @@ for _status in list(CONTRACT)[list(CONTRACT).index("AUDIO_EXTRACTING") :]:
 PAIRS = list(itertools.product(JobStatus, JobStatus))
 
 
-def test_there_are_fifteen_states_in_the_order_of_a_jobs_life() -> None:
+def test_the_states_are_in_the_order_of_a_jobs_life() -> None:
     assert list(JobStatus) == [*CONTRACT, "DONE", "FAILED", "CANCELLED"]
     assert {"DONE", "FAILED", "CANCELLED"} == TERMINAL_STATUSES
-    assert {
-        "AUDIO_EXTRACTING",
-        "TRANSCRIBING",
-        "GENERATING",
-        "REGENERATING",
-        "EXPORTING",
-    } == RUNNING_STATUSES
+    running = {"AUDIO_EXTRACTING", "TRANSCRIBING", "GENERATING", "REGENERATING", "EXPORTING"}
+    assert running == RUNNING_STATUSES
 
 
 @pytest.mark.parametrize(("current", "attempted"), PAIRS)
@@ -64,7 +59,7 @@ def test_a_step_is_allowed_exactly_where_the_contract_has_it(
     assert refused.value.details == {
         "current_status": current,
         "attempted_status": attempted,
-        "allowed_next_statuses": [each for each in JobStatus if each in allowed],
+        "allowed_next_statuses": [status for status in JobStatus if status in allowed],
     }
 
 
