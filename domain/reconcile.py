@@ -97,7 +97,7 @@ def has_answered(record: Record, asked: Claim) -> bool:
     return claim is None or (claim.epoch, claim.asked_at) != (asked.epoch, asked.asked_at)
 
 
-def word_of_engine(record: Record, asked: Claim) -> RunState | None:
+def engine_answer(record: Record, asked: Claim) -> RunState | None:
     """The engine's answer to the ask about `asked`; None if a callback came first.
 
     Raises `OrchestratorDispatchFailed` if it gave none.
