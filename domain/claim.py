@@ -23,8 +23,8 @@ OUTCOME_UNKNOWN = "outcome_unknown"
 # How long after the last send a cancelled job's dispatch may still arrive.
 ABANDONED_AFTER = timedelta(hours=24)
 # When a cancel that the orchestrator has not confirmed is sent again: its message may have been lost.
-TOLD_AGAIN_AFTER = timedelta(seconds=30)
-_LONGEST_PAUSE = timedelta(seconds=60)
+CANCEL_AGAIN_AFTER = timedelta(seconds=30)
+_MAX_BACKOFF = timedelta(seconds=60)
 # How often the sweep looks at a claim that it can do nothing about, so that it stays listed.
 SELDOM = timedelta(hours=1)
 
@@ -259,14 +259,14 @@ class Claim(Stored):
         """Whether sending it again is safe, because the engine recognises it."""
         return policy.window is not None and self.may_be_sent(now, policy)
 
-    def pause(self, tries: int) -> timedelta:
+    def backoff(self, tries: int) -> timedelta:
         """How long to wait after so many tries: 1, 2, 4 … 60 seconds, with a jitter by dispatch.
 
         Without it, all claims that one fault made unknown would be tried in lockstep.
         """
         digest = sha256(f"{self.dispatch_id}:{tries}".encode()).digest()
         spread = 0.75 + 0.5 * digest[0] / 255
-        return min(timedelta(seconds=2 ** min(tries, 6)), _LONGEST_PAUSE) * spread
+        return min(timedelta(seconds=2 ** min(tries, 6)), _MAX_BACKOFF) * spread
 
     def after(
         self, event: ClaimEvent, now: datetime, policy: DispatchPolicy, reason: str | None = None
@@ -288,8 +288,8 @@ class Claim(Stored):
         if self.is_elsewhere(policy):
             return now + SELDOM
         if policy.can_be_asked:
-            return now + self.pause(self.asks)
+            return now + self.backoff(self.asks)
         if policy.window is None:
             return now + policy.unknown_hold if policy.unknown_hold is not None else None
         # Sending again is safe here. The pauses grow so that an overloaded orchestrator can recover.
-        return now + (self.pause(self.sends) if self.may_be_sent(now, policy) else SELDOM)
+        return now + (self.backoff(self.sends) if self.may_be_sent(now, policy) else SELDOM)

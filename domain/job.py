@@ -15,7 +15,7 @@ from domain.stored import Stored
 
 # A manifest is limited because every step of its job reads and writes all of it. `bytes`: of its JSON;
 # `keys`: the orchestrator's own.
-_MOST_IN_A_MANIFEST = {"bytes": 65_536, "keys": 256, "exports": 256}
+_MANIFEST_LIMITS = {"bytes": 65_536, "keys": 256, "exports": 256}
 
 
 class Project(Stored):
@@ -46,7 +46,7 @@ class Manifest(Stored):
         exports = list(dict.fromkeys([*self.exports, *new_exports]))
         merged = Manifest.model_validate({**self.model_dump(), **fields, "exports": exports})
         before, after = self._sizes(), merged._sizes()
-        for bound, most in _MOST_IN_A_MANIFEST.items():
+        for bound, most in _MANIFEST_LIMITS.items():
             # An earlier release had no limits: what is larger may still change, and shrink.
             if after[bound] > max(most, before[bound]):
                 raise ManifestFull(bound, most)

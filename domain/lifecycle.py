@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from domain.audit import Actor, AuditEvent, EventType, OperatorAct
-from domain.claim import TOLD_AGAIN_AFTER, ClaimEvent, DispatchPolicy, FencingToken, Phase
+from domain.claim import CANCEL_AGAIN_AFTER, ClaimEvent, DispatchPolicy, FencingToken, Phase
 from domain.claim_rules import settle_claim
 from domain.errors import JobAlreadyRunning, NotTerminal, VideoUriConflict
 from domain.job import FAILED_BY_OPERATOR, Failure, Job
@@ -136,7 +136,7 @@ def _stop_at_engine(change: Change, policy: DispatchPolicy) -> None:
         return
     # The message can be lost, and the start may still be on its way: the cancel stays due until it is
     # confirmed.
-    due = change.now + TOLD_AGAIN_AFTER
+    due = change.now + CANCEL_AGAIN_AFTER
     if claim.lease_until is not None:
         is_sending = claim.phase is Phase.SENDING  # the lease is its worker's
         due = claim.lease_until if is_sending else min(due, claim.lease_until)
@@ -145,23 +145,23 @@ def _stop_at_engine(change: Change, policy: DispatchPolicy) -> None:
 
 
 def cancel_notified(
-    record: Record, token: FencingToken, outcome: str, is_told: bool, now: datetime
+    record: Record, token: FencingToken, outcome: str, is_received: bool, now: datetime
 ) -> Decision[None]:
-    """Record the outcome of a cancel at the orchestrator. It stays due unless `is_told`.
+    """Record the outcome of a cancel at the orchestrator. It stays due unless `is_received`.
 
     The trail has the first try and the last.
     """
     claim = record.held_by(token)
     change = Change(record, now)
-    if is_told or claim is None or not claim.asks:
+    if is_received or claim is None or not claim.asks:
         shown = record.shown_claim
         change.log(EventType.CANCEL_NOTIFIED, Actor.SYSTEM, claim=shown, reason=outcome)
     if claim is not None and claim.cancel_due:
         is_settled = claim.phase is Phase.SENT
-        due = claim.lease_until if not is_settled else now + claim.pause(claim.asks + 1)
+        due = claim.lease_until if not is_settled else now + claim.backoff(claim.asks + 1)
         change.update_claim(
-            cancel_due=not is_told,
-            asks=claim.asks + (not is_told),
-            lease_until=None if is_told and is_settled else due,
+            cancel_due=not is_received,
+            asks=claim.asks + (not is_received),
+            lease_until=None if is_received and is_settled else due,
         )
     return change.decision(None)

@@ -9,11 +9,11 @@ from datetime import datetime, timedelta
 from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
+    CANCEL_AGAIN_AFTER,
     ENDED_BADLY,
     FOUND,
     OUTCOME_UNKNOWN,
     SELDOM,
-    TOLD_AGAIN_AFTER,
     Claim,
     ClaimEvent,
     DispatchPolicy,
@@ -195,7 +195,7 @@ def _look_at_unknown(change: Change, claim: Claim, policy: DispatchPolicy) -> No
 
 def _cancel_again(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
     is_due = claim.cancel_due and not claim.is_elsewhere(policy)
-    change.update_claim(lease_until=change.now + (TOLD_AGAIN_AFTER if is_due else SELDOM))
+    change.update_claim(lease_until=change.now + (CANCEL_AGAIN_AFTER if is_due else SELDOM))
     change.task = TaskKind.TELL_CANCELLED if is_due else None
 
 

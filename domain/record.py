@@ -13,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from domain.audit import Actor, AuditEvent, EventType, OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
-    TOLD_AGAIN_AFTER,
+    CANCEL_AGAIN_AFTER,
     Claim,
     DispatchPolicy,
     FencingToken,
@@ -53,7 +53,7 @@ class Record:
         return (*self.job.past_claims, *([self.claim] if self.claim else []))
 
     @property
-    def followed(self) -> tuple[Claim, ...]:
+    def replaced(self) -> tuple[Claim, ...]:
         """The accepted dispatches that a later retry replaced."""
         past = self.job.past_claims
         return tuple(claim for claim in past if claim.phase is not Phase.RELEASED)
@@ -85,7 +85,7 @@ class Record:
         """The claim of this dispatch if it is the current one, or one that a retry replaced."""
         if self.claim is not None and self.claim.dispatch_id == dispatch_id:
             return self.claim
-        return next((claim for claim in self.followed if claim.dispatch_id == dispatch_id), None)
+        return next((claim for claim in self.replaced if claim.dispatch_id == dispatch_id), None)
 
     @property
     def awaits_report(self) -> bool:
@@ -241,14 +241,14 @@ class Change:
             due = self.now if claim.cancel_due else self.record.report_deadline(policy)
             self.update_claim(lease_until=due)
         elif claim.phase is Phase.UNKNOWN and self.job.status is JobStatus.CANCELLED:
-            latest = self.now + (TOLD_AGAIN_AFTER if claim.cancel_due else ABANDONED_AFTER)
+            latest = self.now + (CANCEL_AGAIN_AFTER if claim.cancel_due else ABANDONED_AFTER)
             self.update_claim(lease_until=min(claim.lease_until or latest, latest))
 
     def add_past_claim(self, claim: Claim) -> None:
         """Keep a claim that is over. Of the released ones only the latest is kept."""
         kept = self.job.past_claims
         if claim.phase is Phase.RELEASED:
-            kept = self.record.followed
+            kept = self.record.replaced
         self.update_job(past_claims=(*kept, claim))
 
     def decision(

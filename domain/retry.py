@@ -19,7 +19,7 @@ _CHECKPOINTS = (
     ("video_uri", JobStatus.UPLOADED),
 )
 # Each accepted dispatch stays in the job's record, to recognise its replays and its executions.
-_MOST_PAST_DISPATCHES = 100
+_MAX_PAST_DISPATCHES = 100
 
 
 def retry_dispatch_id(job_id: str, client_request_id: str) -> str:
@@ -73,7 +73,7 @@ def _ensure_retryable(record: Record, policy: DispatchPolicy) -> None:
     # After an operator failed the job, its run must be stopped first, if the engine can be told to.
     if claim and claim.cancel_due and policy.can_cancel and not claim.is_elsewhere(policy):
         raise errors.JobAlreadyRunning(status)
-    if len(record.followed) >= _MOST_PAST_DISPATCHES:
+    if len(record.replaced) >= _MAX_PAST_DISPATCHES:
         raise errors.RetriedTooOften(status, JobStatus.REGENERATING)
 
 

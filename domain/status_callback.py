@@ -14,11 +14,11 @@ from domain.record import AppliedEvent, Change, Decision, Record
 from domain.run import run_dispatch_id
 
 # How many superseded executions a claim remembers. Each of them leaves one event on the trail.
-_MOST_SUPERSEDED = 8
+_MAX_SUPERSEDED = 8
 # Every report is kept for good, to recognise its replay. The limits leave room for each step of a run, and
 # for some two hundred rounds of editing.
-_MOST_REPEATS = 200
-_MOST_REPORTS = 1_000
+_MAX_REPEATS = 200
+_MAX_REPORTS = 1_000
 
 # A claim that was released for one of these reasons may have been received by the orchestrator all the same.
 _MAYBE_RECEIVED = frozenset({*Refusal, ClaimEvent.SETTLED_RELEASE})
@@ -100,9 +100,9 @@ def _ensure_not_too_often(job: Job, status: JobStatus) -> None:
     After too many repeats a job must leave its state, after too many reports it must end.
     """
     steps = allowed = TRANSITIONS[job.status]
-    if job.reports >= _MOST_REPORTS:
+    if job.reports >= _MAX_REPORTS:
         allowed = tuple(step for step in steps if step in TERMINAL_STATUSES)
-    elif job.repeats >= _MOST_REPEATS:
+    elif job.repeats >= _MAX_REPEATS:
         allowed = tuple(step for step in steps if step is not job.status)
     if status in steps and status not in allowed:
         raise errors.FsmTransitionInvalid(job.status, status, list(allowed))
@@ -114,7 +114,7 @@ def _is_superseded(record: Record, execution_id: str | None) -> bool:
     claim = record.shown_claim
     if claim is not None and claim.execution_id is not None:
         return claim.execution_id != execution_id
-    return any(past.execution_id == execution_id for past in record.followed)
+    return any(past.execution_id == execution_id for past in record.replaced)
 
 
 def _note_superseded(
@@ -123,7 +123,7 @@ def _note_superseded(
     change = Change(record, now, callback.correlation_id)
     claim, execution_id = record.claim, callback.execution_id or ""
     known = claim.superseded if claim else ()
-    if claim is not None and execution_id not in known and len(known) < _MOST_SUPERSEDED:
+    if claim is not None and execution_id not in known and len(known) < _MAX_SUPERSEDED:
         change.log(EventType.SUPERSEDED, Actor.ORCHESTRATOR, claim=claim, execution_id=execution_id)
         change.update_claim(superseded=(*known, execution_id))
     return change.decision(False, error=error)
@@ -150,7 +150,7 @@ def _is_late(job: Job, claim: Claim, callback: StatusCallback) -> bool:
     # Limited like any other report. For a retry it must name the dispatch, or it may be an earlier run's.
     is_own = claim.kind is DispatchKind.RUN or callback.dispatch_id is not None
     is_ended = claim.is_dead and job.status is JobStatus.FAILED
-    return is_ended and is_own and job.reports < _MOST_REPORTS
+    return is_ended and is_own and job.reports < _MAX_REPORTS
 
 
 def _resumes(record: Record, callback: StatusCallback, policy: DispatchPolicy) -> bool:

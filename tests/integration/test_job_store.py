@@ -2,7 +2,6 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -127,12 +126,9 @@ def test_a_commit_writes_job_claim_trail_callback_and_message_together(shelf: Sh
 
     def rule(record: Record) -> Decision[None]:
         run = decide_run(record, NOW, POLICY)
-        change = Change(run.record, NOW)
+        change = Change(run.record, NOW, events=run.events, task=run.task)
         change.update_job(manifest=change.job.manifest.merged({"exports": ["e"]}))
-        done = change.decision(
-            None, task=run.task, callback=("event", AppliedEvent("digest", "run-1"))
-        )
-        return replace(done, events=run.events)
+        return change.decision(None, callback=("event", AppliedEvent("digest", "run-1")))
 
     decision = shelf.jobs.update(job_id, rule)
     loaded = shelf.jobs.load(job_id, event_id="event")

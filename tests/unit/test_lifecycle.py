@@ -178,10 +178,10 @@ def test_a_job_with_an_open_dispatch_is_not_at_rest(claim: Claim) -> None:
 
 def test_a_job_with_a_due_cancel_is_not_at_rest() -> None:
     record = cancel(a_record(JobStatus.EDITING, a_claim(Phase.SENT)), NOW, CAN_CANCEL, None).record
-    for is_told in (False, False, True):
+    for is_received in (False, False, True):
         with pytest.raises(JobAlreadyRunning):
             ensure_at_rest(record)
-        record = cancel_notified(record, record.token, "an outcome", is_told, LATER).record
+        record = cancel_notified(record, record.token, "an outcome", is_received, LATER).record
     ensure_at_rest(record)
     for policy, claim in ((POLICY, a_claim(Phase.SENT)), (CAN_CANCEL, None)):
         ensure_at_rest(cancel(a_record(JobStatus.EDITING, claim), NOW, policy, None).record)

@@ -9,7 +9,7 @@ import pytest
 from domain.audit import OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
-    TOLD_AGAIN_AFTER,
+    CANCEL_AGAIN_AFTER,
     Claim,
     ClaimEvent,
     DispatchPolicy,
@@ -381,16 +381,16 @@ def test_the_sweep_looks_at_a_due_cancel_within_30_seconds_and_an_open_claim_wit
             lost = settle(change.record, change.record.token, ClaimEvent.LOST, None, NOW, policy)
             left = lost.record.claim
         if left.phase is Phase.UNKNOWN:
-            assert left.lease_until <= NOW + (TOLD_AGAIN_AFTER if can_cancel else ABANDONED_AFTER)
+            assert left.lease_until <= NOW + (CANCEL_AGAIN_AFTER if can_cancel else ABANDONED_AFTER)
         elif can_cancel:
-            assert left.lease_until <= NOW + TOLD_AGAIN_AFTER
+            assert left.lease_until <= NOW + CANCEL_AGAIN_AFTER
 
 
 def test_a_cancel_whose_message_is_lost_is_sent_again_after_a_pause() -> None:
     record = a_record(CANCELLED, unknown(phase=Phase.SENT, cancel_due=True, lease_until=NOW))
     again = look(record, NOW, TELLING)
     assert again.task is TaskKind.TELL_CANCELLED
-    assert again.record.claim.lease_until == NOW + TOLD_AGAIN_AFTER
+    assert again.record.claim.lease_until == NOW + CANCEL_AGAIN_AFTER
 
 
 def test_a_start_that_arrives_after_the_cancel_is_found_and_cancelled() -> None:
@@ -435,7 +435,7 @@ def test_a_cancel_does_not_postpone_an_earlier_look(policy: DispatchPolicy) -> N
     cancelled = cancel(a_record(UPLOADED, sending), NOW, policy, None).record
     lost = settle(cancelled, cancelled.token, ClaimEvent.LOST, None, NOW, policy).record
     first = cancelled.claim.after(ClaimEvent.LOST, NOW, policy)
-    latest = NOW + (TOLD_AGAIN_AFTER if policy.can_cancel else ABANDONED_AFTER)
+    latest = NOW + (CANCEL_AGAIN_AFTER if policy.can_cancel else ABANDONED_AFTER)
     assert lost.claim.lease_until == min(first.lease_until, latest)
 
 
