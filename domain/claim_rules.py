@@ -10,7 +10,7 @@ from datetime import datetime
 from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import Claim, ClaimEvent, DispatchKind, DispatchPolicy, FencingToken, Phase
 from domain.job import Job
-from domain.job_fsm import JobStatus, ensure_transition
+from domain.job_fsm import JobStatus
 from domain.record import Change, Decision, Record, TaskKind, unchanged
 
 # These prove that the orchestrator has a dispatch, whichever of its sends they answer.
@@ -123,7 +123,7 @@ def settle_claim(
     starts = settled.phase is Phase.SENT and settled.kind is DispatchKind.RUN
     # A job that was cancelled meanwhile, or moved on by a callback, stays where it is.
     if starts and change.job.status is JobStatus.UPLOADED:
-        change.move(ensure_transition(change.job.status, JobStatus.AUDIO_EXTRACTING), Actor.SYSTEM)
+        change.move(JobStatus.AUDIO_EXTRACTING, Actor.SYSTEM)
     change.set_next_look(policy)
 
 

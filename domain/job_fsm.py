@@ -73,11 +73,10 @@ TRANSITIONS: Mapping[JobStatus, tuple[JobStatus, ...]] = MappingProxyType(
 )
 
 
-def ensure_transition(current: JobStatus, attempted: JobStatus) -> JobStatus:
-    """Return `attempted` if a job may go there from `current`; raises `forbidden_step` otherwise."""
+def ensure_transition(current: JobStatus, attempted: JobStatus) -> None:
+    """Raise `forbidden_step` unless a job may go from `current` to `attempted`."""
     if attempted not in TRANSITIONS[current]:
         raise forbidden_step(current, attempted)
-    return attempted
 
 
 def forbidden_step(

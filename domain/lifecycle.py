@@ -9,7 +9,7 @@ from domain.claim import CANCEL_AGAIN_AFTER, ClaimEvent, DispatchPolicy, Fencing
 from domain.claim_rules import settle_claim
 from domain.errors import JobAlreadyRunning, NotTerminal, VideoUriConflict
 from domain.job import FAILED_BY_OPERATOR, Failure, Job
-from domain.job_fsm import TERMINAL_STATUSES, JobStatus, ensure_transition
+from domain.job_fsm import TERMINAL_STATUSES, JobStatus
 from domain.record import Change, Decision, Record, TaskKind, unchanged
 
 
@@ -51,9 +51,8 @@ def confirm_upload(
         return Decision(True, record)
     if confirmed is not None:
         raise VideoUriConflict(confirmed, video_uri)
-    status = ensure_transition(job.status, JobStatus.UPLOADED)
     change = Change(record, now, correlation_id)
-    change.move(status, Actor.EDITOR, EventType.UPLOAD_CONFIRMED)
+    change.move(JobStatus.UPLOADED, Actor.EDITOR, EventType.UPLOAD_CONFIRMED)
     change.update_job(manifest=job.manifest.model_copy(update={"video_uri": video_uri}))
     return change.decision(False)
 
@@ -100,9 +99,8 @@ def cancel(
     any more: it is released, or UNKNOWN if an earlier send is unresolved. One that may have been received
     stays as it is, to be settled. Raises `FsmTerminalImmutable`.
     """
-    status = ensure_transition(record.job.status, JobStatus.CANCELLED)
     change = Change(record, now, correlation_id, act)
-    change.move(status, actor, EventType.JOB_CANCELLED)
+    change.move(JobStatus.CANCELLED, actor, EventType.JOB_CANCELLED)
     if record.claim is not None:
         event = ClaimEvent.CANCELLED
         settle_claim(change, record.claim, event, policy, event.value, actor=actor)
@@ -123,7 +121,7 @@ def fail(
     has not begun to run cannot fail.
     """
     change = Change(record, now, correlation_id, act)
-    change.move(ensure_transition(record.job.status, JobStatus.FAILED), Actor.OPERATOR)
+    change.move(JobStatus.FAILED, Actor.OPERATOR)
     change.update_job(failure=Failure(code=FAILED_BY_OPERATOR, message=act.reason))
     _stop_at_engine(change, policy)
     return change.decision(None)

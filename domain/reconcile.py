@@ -23,7 +23,7 @@ from domain.claim import (
 from domain.claim_rules import resend, settle_claim, wants_dispatch
 from domain.errors import CannotBeAsked, OrchestratorDispatchFailed
 from domain.job import RUN_FAILED, Failure, Job
-from domain.job_fsm import DRAFTING_STATUSES, JobStatus, ensure_transition
+from domain.job_fsm import DRAFTING_STATUSES, JobStatus
 from domain.record import Change, Decision, Record, TaskKind, unchanged
 
 NO_ANSWER = "The orchestrator gave no answer."
@@ -286,8 +286,7 @@ def _fail(change: Change, claim: Claim, state: RunState) -> None:
         change.log(EventType.RUN_FAILED, Actor.SYSTEM, claim=claim, reason=state)
         change.update_job(status_since=change.now)
     else:
-        status = ensure_transition(change.job.status, JobStatus.FAILED)
-        change.move(status, Actor.SYSTEM, EventType.RUN_FAILED)
+        change.move(JobStatus.FAILED, Actor.SYSTEM, EventType.RUN_FAILED)
     change.update_job(failure=Failure(code=RUN_FAILED))
     change.update_claim(
         asked_at=None, run_state=state, run_state_at=change.now, is_dead=True, lease_until=None

@@ -21,7 +21,7 @@ from domain.claim import (
 )
 from domain.errors import ResourceNotFound, TakeOneError
 from domain.job import Job
-from domain.job_fsm import DRAFTING_STATUSES, JobStatus
+from domain.job_fsm import DRAFTING_STATUSES, JobStatus, ensure_transition
 
 Result = TypeVar("Result")
 Other = TypeVar("Other")
@@ -204,8 +204,13 @@ class Change:
         actor: Actor,
         event_type: EventType = EventType.STATUS_CHANGED,
         occurred_at: datetime | None = None,
+        checkpoint: JobStatus | None = None,
     ) -> None:
-        """Change the job's state, which `ensure_transition` has allowed, and log it."""
+        """Change the job's state and log it. `checkpoint`: the state that a retry resumes from.
+
+        Raises what `ensure_transition` raises, from the checkpoint if there is one.
+        """
+        ensure_transition(checkpoint or self.job.status, to_status)
         self.log(event_type, actor, to_status=to_status, occurred_at=occurred_at)
         since = self.job.status_since if to_status is self.job.status else self.now
         self.update_job(status=to_status, status_since=since)

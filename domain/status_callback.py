@@ -9,7 +9,7 @@ from domain import errors
 from domain.audit import Actor, EventType
 from domain.claim import Claim, ClaimEvent, DispatchKind, DispatchPolicy, Phase, Refusal
 from domain.job import Failure, Job
-from domain.job_fsm import TERMINAL_STATUSES, TRANSITIONS, JobStatus, ensure_transition
+from domain.job_fsm import TERMINAL_STATUSES, TRANSITIONS, JobStatus
 from domain.record import AppliedEvent, Change, Decision, Record
 from domain.run import run_dispatch_id
 
@@ -132,18 +132,21 @@ def _note_superseded(
 def _take_step(
     change: Change, callback: StatusCallback, policy: DispatchPolicy, *, resumes: bool
 ) -> None:
-    claim, status = change.record.shown_claim, change.job.status
+    claim, checkpoint = change.record.shown_claim, None
     if claim is not None and _is_late(change.job, claim, callback):
         # The engine said first that the run ended badly. The run's own report has its artifacts and failure.
         change.log(EventType.REPORTED_LATE, callback.actor, occurred_at=callback.occurred_at)
         return
     if claim is not None and resumes:
-        to_status = _leave_failed(change, claim, callback, policy)
-    elif status is JobStatus.UPLOADED:
-        to_status = _leave_uploaded(change, claim, callback, policy)
-    else:
-        to_status = ensure_transition(status, callback.status)
-    change.move(to_status, callback.actor, occurred_at=callback.occurred_at)
+        checkpoint = _checkpoint(claim, callback.status)
+        _prove(change, claim, policy)
+        change.update_claim(resumed=True)
+        change.update_job(failure=None)
+    elif change.job.status is JobStatus.UPLOADED:
+        _leave_uploaded(change, claim, callback, policy)
+    change.move(
+        callback.status, callback.actor, occurred_at=callback.occurred_at, checkpoint=checkpoint
+    )
 
 
 def _is_late(job: Job, claim: Claim, callback: StatusCallback) -> bool:
@@ -179,33 +182,25 @@ def _maybe_received(record: Record, claim: Claim) -> bool:
     return claim.phase is not Phase.RELEASED or claim.reason in _MAYBE_RECEIVED or claim.sends > 1
 
 
-def _leave_failed(
-    change: Change, claim: Claim, callback: StatusCallback, policy: DispatchPolicy
-) -> JobStatus:
+def _checkpoint(claim: Claim, status: JobStatus) -> JobStatus:
+    """The state from which a retry's first callback, to `status`, is judged."""
     resumed_from = claim.retry.resume_from_status if claim.retry else JobStatus.UPLOADED
-    if callback.status is JobStatus.FAILED and resumed_from is JobStatus.UPLOADED:
+    if status is JobStatus.FAILED and resumed_from is JobStatus.UPLOADED:
         # A retry from the very start may fail at once. UPLOADED cannot fail, but its first step can. If this
         # were refused, the retry would count as under way for ever.
-        resumed_from = JobStatus.AUDIO_EXTRACTING
-    status = ensure_transition(resumed_from, callback.status)
-    _prove(change, claim, policy)
-    change.update_claim(resumed=True)
-    change.update_job(failure=None)
-    return status
+        return JobStatus.AUDIO_EXTRACTING
+    return resumed_from
 
 
 def _leave_uploaded(
     change: Change, claim: Claim | None, callback: StatusCallback, policy: DispatchPolicy
-) -> JobStatus:
-    step = JobStatus.AUDIO_EXTRACTING
-    is_direct = claim is None or callback.status in (step, JobStatus.CANCELLED)
-    # Otherwise the callback has overtaken the answer to the dispatch.
-    status = ensure_transition(change.job.status if is_direct else step, callback.status)
-    if claim is not None or status is step:
+) -> None:
+    first_step = JobStatus.AUDIO_EXTRACTING
+    if claim is not None or callback.status is first_step:
         _prove(change, claim or _external_claim(change), policy)
-    if not is_direct:
-        change.move(ensure_transition(change.job.status, step), callback.actor)
-    return status
+    if claim is not None and callback.status not in (first_step, JobStatus.CANCELLED):
+        # The callback has overtaken the answer to the dispatch.
+        change.move(first_step, callback.actor)
 
 
 def _prove(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
