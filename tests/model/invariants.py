@@ -117,7 +117,7 @@ def of_an_engines_answer(read: Record, new: Record, posts: Mapping[str, Any]) ->
     truth = posts.get(claim.dispatch_id) if claim else None
     is_found = _becomes_sent(read, new)
     return (
-        *_if(concluded and not (truth and truth.ended), "no running run is called dead"),
+        *_if(concluded and not (truth and truth.ended), "no live run is called dead"),
         *_if(is_found and not (truth and truth.executed), "what is found was executed"),
     )
 

@@ -179,21 +179,16 @@ class World:
 
     def _queue_steps(self, state: State) -> Iterator[Next]:
         for place, token in enumerate(state.queue):
+            message = f"message of epoch {token.epoch}"
             rest = state.queue[:place] + state.queue[place + 1 :]
-            yield Next(f"message of epoch {token.epoch} is lost", state._replace(queue=rest))
+            yield Next(f"{message} is lost", state._replace(queue=rest))
             if len(state.queue) < self.scenario.queue:
                 doubled = _pushed(state.queue, token)
-                yield Next(
-                    f"message of epoch {token.epoch} is duplicated", state._replace(queue=doubled)
-                )
-            for worker, point in enumerate(state.workers):
-                if point == IDLE:
-                    taken = state._replace(queue=rest)
-                    yield Next(
-                        f"worker takes the message of epoch {token.epoch}",
-                        _with_worker(taken, worker, ("begin", token, 0)),
-                    )
-                    break
+                yield Next(f"{message} is duplicated", state._replace(queue=doubled))
+            if IDLE in state.workers:
+                worker, taken = state.workers.index(IDLE), state._replace(queue=rest)
+                begins = _with_worker(taken, worker, ("begin", token, 0))
+                yield Next(f"worker takes the {message}", begins)
 
     # A worker
 
@@ -204,7 +199,7 @@ class World:
         match point:
             case ("begin", token, age):
                 step = self.rules.begin(state.record, token, age)
-                decided = ("begin?", (token, age), state.record, step.after) if step else IDLE
+                decided = _decided("begin?", (token, age), state, step)
                 yield Next("worker reads to begin", _with_worker(state, place, decided))
             case ("begin?", (token, age), snap, after):
                 age = age if self.scenario.clock_before_intent else 0
@@ -213,7 +208,7 @@ class World:
                 yield from self._sending(state, place, token, age)
             case ("settle", (token, event)):
                 step = self.rules.settle(state.record, token, event)
-                decided = ("settle?", (token, event), state.record, step.after) if step else IDLE
+                decided = _decided("settle?", (token, event), state, step)
                 broken = invariants.of_an_answer(self._record(state), token, event, step)
                 after = _with_worker(state, place, decided)
                 yield Next(f"worker reads to settle {event}", after, broken)
@@ -248,11 +243,8 @@ class World:
         if age >= EXCHANGE_LIMIT:
             return
         yield Next("orchestrator refuses", answered(ClaimEvent.REFUSED))
-        for event, executed in (
-            (ClaimEvent.ACCEPTED, True),
-            (ClaimEvent.LOST, True),
-            (ClaimEvent.LOST, False),
-        ):
+        accepted, lost = ClaimEvent.ACCEPTED, ClaimEvent.LOST
+        for event, executed in ((accepted, True), (lost, True), (lost, False)):
             posts = _posts(state, token.dispatch_id)
             posted = posts._replace(
                 surplus=self._surplus_after_post(posts), executed=posts.executed or executed
@@ -277,8 +269,8 @@ class World:
             return
         yield Next("web process dies", _with_client(state, place, IDLE))
         match point:
-            case ("ask?", (request, message), snap, after):
-                yield self._ask_commits(state, place, request, message, snap, after)
+            case ("ask?", *_):
+                yield self._ask_commits(state, place, point)
             case ("publish", token):
                 done = _with_client(state, place, IDLE)
                 failed = _with_client(state, place, ("unqueue", token))
@@ -287,7 +279,7 @@ class World:
                 yield Next("publish fails, and has landed", self._push(failed, token))
             case ("unqueue", token):
                 step = self.rules.settle(state.record, token, ClaimEvent.UNQUEUED)
-                decided = ("unqueue?", token, state.record, step.after) if step else IDLE
+                decided = _decided("unqueue?", token, state, step)
                 yield Next("reads to give back", _with_client(state, place, decided))
             case ("unqueue?", token, snap, after):
                 done = _with_client(state, place, IDLE)
@@ -304,7 +296,7 @@ class World:
             step = self.rules.ask(state.record, request)
             if step is not None and self._is_within_bounds(step):
                 subject = (request, step.message or ())
-                point = ("ask?", subject, state.record, step.after)
+                point = _decided("ask?", subject, state, step)
                 broken = invariants.of_a_decision(self._record(state), step)
                 yield Next(f"{request}: reads", _with_client(state, place, point), broken)
 
@@ -312,20 +304,12 @@ class World:
         claim = self.rules.records[step.after].claim
         return claim is None or claim.epoch <= self.scenario.epochs
 
-    def _ask_commits(
-        self,
-        state: State,
-        place: int,
-        request: str,
-        message: Token | tuple[()],
-        snap: int,
-        after: int,
-    ) -> Next:
-        rides = self.scenario.is_transactional
-        point = ("publish", message) if message and not rides else IDLE
-        moved = _with_client(state, place, point)
+    def _ask_commits(self, state: State, place: int, point: Point) -> Next:
+        _, (request, message), snap, after = point
+        pushes = self.scenario.is_transactional
+        moved = _with_client(state, place, IDLE if pushes or not message else ("publish", message))
         found = self._commit(f"{request}: commits", moved, snap, after, request=request)
-        return self._with_message(found, message) if rides else found
+        return self._with_message(found, message) if pushes else found
 
     def _with_message(self, found: Next, message: Token | tuple[()]) -> Next:
         if not message:
@@ -349,7 +333,7 @@ class World:
     def _sweep_reads(self, state: State) -> Iterator[Next]:
         step = self.rules.sweep(state.record)
         if step is not None and self._is_within_bounds(step):
-            point = ("sweep?", step.message or (), state.record, step.after)
+            point = _decided("sweep?", step.message or (), state, step)
             broken = invariants.of_a_decision(self._record(state), step)
             yield Next("sweep reads", state._replace(sweeper=point), broken)
 
@@ -370,9 +354,9 @@ class World:
                 if not self.rules.may_be_asked(state.record):
                     return
                 claim = self._record(state).claim
-                for answer in self._answers(_posts(state, claim.dispatch_id)):
-                    point = ("answer", state.record, answer)
-                    yield Next(f"engine says {answer}", state._replace(asker=point))
+                answer = self._answer(_posts(state, claim.dispatch_id))
+                point = ("answer", state.record, answer)
+                yield Next(f"engine says {answer}", state._replace(asker=point))
             case ("answer", asked, answer):
                 quiet = state._replace(asker=IDLE)
                 yield Next("asker dies", quiet)
@@ -381,19 +365,15 @@ class World:
                     found = self._commit(
                         f"{answer} counts", quiet, state.record, step.after, request="answer"
                     )
-                    broken = invariants.of_an_engines_answer(
-                        self._record(state),
-                        self.rules.records[step.after],
-                        dict(state.posts),
-                    )
+                    new, posts = self.rules.records[step.after], dict(state.posts)
+                    broken = invariants.of_an_engines_answer(self._record(state), new, posts)
                     sent = self._with_message(found, step.message or ())
                     yield sent._replace(broken=sent.broken + broken)
 
-    def _answers(self, posts: Posts) -> Iterator[RunState]:
+    def _answer(self, posts: Posts) -> RunState:
         if not posts.executed:
-            yield RunState.NOT_FOUND
-        else:
-            yield RunState.FAILED if posts.ended else RunState.RUNNING
+            return RunState.NOT_FOUND
+        return RunState.FAILED if posts.ended else RunState.RUNNING
 
     # Commits
 
@@ -425,7 +405,8 @@ class World:
             return after
 
         def keep(point: Point) -> Point:
-            return self._again(point, after.record)
+            # A process whose record has changed starts over, as its commit would fail.
+            return _from_the_start(point) if _is_outdated(point, after.record) else point
 
         return State(
             after.record,
@@ -437,10 +418,6 @@ class World:
             IDLE if _is_stale_absence(after.asker, after.record) else after.asker,
             after.posts,
         )
-
-    def _again(self, point: Point, record: int) -> Point:
-        """The point of a process whose record has changed: it starts over, as its commit would fail."""
-        return _from_the_start(point) if _is_outdated(point, record) else point
 
     def _count_permit(self, state: State, read: Any, new: Any, request: str) -> State:
         lease = read.claim.lease_until if read.claim else None
@@ -455,6 +432,11 @@ class World:
         if len(state.queue) >= self.scenario.queue:
             return state  # lost, as any message may be
         return state._replace(queue=_pushed(state.queue, token))
+
+
+def _decided(name: str, subject: Any, state: State, step: Step | None) -> Point:
+    """The point of a process that read the record and decided on a step; idle if there is nothing to do."""
+    return (name, subject, state.record, step.after) if step else IDLE
 
 
 def _is_stale_absence(point: Point, record: int) -> bool:

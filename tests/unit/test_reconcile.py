@@ -17,11 +17,7 @@ from domain.claim import (
     RunState,
 )
 from domain.claim_rules import begin, settle, settle_by_operator, still_wanted
-from domain.errors import (
-    ExecutionSuperseded,
-    FsmTerminalImmutable,
-    OrchestratorDispatchFailed,
-)
+from domain.errors import ExecutionSuperseded, FsmTerminalImmutable, OrchestratorDispatchFailed
 from domain.job import RUN_FAILED, Failure
 from domain.job_fsm import JobStatus
 from domain.lifecycle import cancel, cancel_notified, fail
@@ -40,7 +36,9 @@ WINDOW = timedelta(hours=1)
 ASKED = replace(POLICY, window=WINDOW, can_be_asked=True, engine="here", first_report=seconds(600))
 TELLING = replace(ASKED, can_cancel=True)
 S = RunState
-UPLOADED, FAILED, CANCELLED = JobStatus.UPLOADED, JobStatus.FAILED, JobStatus.CANCELLED
+UPLOADED, EXTRACTING = JobStatus.UPLOADED, JobStatus.AUDIO_EXTRACTING
+FAILED, CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
+ACCEPTED_RETRY = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
 
 
 def unknown(phase: Phase = Phase.UNKNOWN, **fields: Any) -> Claim:
@@ -207,10 +205,10 @@ def test_an_answer_about_another_dispatch_is_ignored() -> None:
 
 @pytest.mark.parametrize("state", [S.NOT_FOUND, S.NO_ANSWER])
 def test_an_accepted_dispatch_that_is_not_found_stays_accepted(state: RunState) -> None:
-    record = a_record(JobStatus.AUDIO_EXTRACTING, unknown(phase=Phase.SENT, settled_at=NOW))
+    record = a_record(EXTRACTING, unknown(phase=Phase.SENT, settled_at=NOW))
     decided = answered(record, record, state, NOW + seconds(999), ASKED)
     assert (decided.record.claim.phase, decided.task) == (Phase.SENT, None)
-    assert decided.record.job.status is JobStatus.AUDIO_EXTRACTING
+    assert decided.record.job.status is EXTRACTING
 
 
 # The run ended badly
@@ -222,12 +220,9 @@ def ended(record: Record, at: float, state: RunState = S.FAILED) -> Record:
 
 def test_a_run_that_ended_badly_fails_its_job_at_a_second_answer_30_seconds_later() -> None:
     first = ended(a_record(UPLOADED, unknown()), 0)
-    assert (first.job.status, first.claim.phase) == (
-        JobStatus.AUDIO_EXTRACTING,
-        Phase.SENT,
-    )
+    assert (first.job.status, first.claim.phase) == (EXTRACTING, Phase.SENT)
     assert first.claim.lease_until == NOW + LAST_REPORT
-    assert ended(first, 29.9).job.status is JobStatus.AUDIO_EXTRACTING
+    assert ended(first, 29.9).job.status is EXTRACTING
     failed = ended(first, 30)
     assert (failed.job.status, failed.job.failure) == (FAILED, Failure(code=RUN_FAILED))
     assert failed.claim.lease_until is None
@@ -240,7 +235,7 @@ def test_a_callback_or_a_running_run_between_the_two_answers_restarts_the_wait()
     assert ended(reported, 31).job.status is JobStatus.AUDIO_READY
     assert ended(ended(reported, 31), 61).job.status is FAILED
     revived = ended(first, 10, S.RUNNING)
-    assert ended(revived, 31).job.status is JobStatus.AUDIO_EXTRACTING
+    assert ended(revived, 31).job.status is EXTRACTING
     unanswered = ended(first, 10, S.NO_ANSWER)
     assert ended(unanswered, 31).job.status is FAILED
 
@@ -255,15 +250,12 @@ def test_the_engines_answer_fails_a_job_only_up_to_generating(status: JobStatus)
 
 def test_a_run_that_succeeded_without_a_callback_leaves_the_job_silent() -> None:
     claim = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW + seconds(600))
-    silent = look(a_record(JobStatus.AUDIO_EXTRACTING, claim), NOW + seconds(600), ASKED)
+    silent = look(a_record(EXTRACTING, claim), NOW + seconds(600), ASKED)
     assert silent.task is TaskKind.ASK
     assert silent.record.job.silent_since is not None
     known = ended(ended(silent.record, 600, S.SUCCEEDED), 700, S.SUCCEEDED)
     assert known.job.silent_since is not None
-    assert (known.job.status, known.claim.run_state) == (
-        JobStatus.AUDIO_EXTRACTING,
-        S.SUCCEEDED,
-    )
+    assert (known.job.status, known.claim.run_state) == (EXTRACTING, S.SUCCEEDED)
 
 
 def silent_record(status: JobStatus, claim: Claim, **fields: Any) -> Record:
@@ -274,19 +266,17 @@ def silent_record(status: JobStatus, claim: Claim, **fields: Any) -> Record:
 
 def test_a_job_is_no_longer_silent_once_no_report_is_due() -> None:
     run = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW)
-    running = silent_record(JobStatus.AUDIO_EXTRACTING, run)
+    running = silent_record(EXTRACTING, run)
     assert cancel(running, NOW, TELLING, None).record.job.silent_since is None
     act = OperatorAct("olga", "stuck")
     assert fail(running, act, NOW, TELLING).record.job.silent_since is None
-    retry = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
-    retried = silent_record(FAILED, retry)
+    retried = silent_record(FAILED, ACCEPTED_RETRY)
     released = settle_by_operator(retried, ClaimEvent.SETTLED_RELEASE, act, NOW, ASKED)
     assert released.record.job.silent_since is None
 
 
 def test_the_silence_of_a_retry_begins_at_its_own_acceptance() -> None:
-    retry = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
-    silent = silent_record(FAILED, retry, reported_at=NOW - timedelta(days=1))
+    silent = silent_record(FAILED, ACCEPTED_RETRY, reported_at=NOW - timedelta(days=1))
     assert silent.job.silent_since == NOW
 
 
@@ -295,8 +285,7 @@ def dead_run() -> Record:
 
 
 def test_another_retry_may_follow_one_that_died_before_its_first_callback() -> None:
-    retry = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
-    record = a_record(FAILED, retry)
+    record = a_record(FAILED, ACCEPTED_RETRY)
     assert record.report_deadline(ASKED) == NOW + seconds(600)
     dead = ended(ended(record, 0), 30)
     assert (dead.job.status, dead.claim.is_dead) == (FAILED, True)
