@@ -43,18 +43,18 @@ class EventType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OperatorAct:
-    """Which operator does something, and why. Editors are shown the reason, and operators the name too."""
+    """Who acts, and why. Editors are shown the reason, and operators the name too."""
 
     operator: str
     reason: str | None
 
 
 class AuditEvent(NamedTuple):
-    """One event of a job's trail, in the order in which it is stored, without the ids that the key holds.
+    """One event of a job's trail. The fields are stored in this order; the ids are part of the key.
 
-    `from_status` and `to_status` differ only where the event changed the job's state. `reason` is a word of
-    our own or an operator's text; never a URI, an orchestrator's message or a secret. `operator` is the name of
-    the operator who did it.
+    `from_status` and `to_status` differ only if the event changed the job's state. `reason` is a word of the
+    service's own or an operator's text; never a URI, an orchestrator's message or a secret. `operator`: a
+    name.
     """
 
     event_type: EventType

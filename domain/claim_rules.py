@@ -1,7 +1,7 @@
 """The rules of a dispatch under way: what a worker, the sweep and an operator may do to a claim.
 
-Each returns a `Decision` that changes nothing where there is nothing to do: a message that is late, doubled
-or for a claim that is no longer there is not an error.
+A rule that has nothing to do returns an unchanged decision: a late or duplicate message, or one for a claim
+that is gone, is no error.
 """
 
 from dataclasses import replace
@@ -10,12 +10,12 @@ from datetime import datetime
 from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import Claim, ClaimEvent, DispatchKind, DispatchPolicy, FencingToken, Phase
 from domain.job import Job
-from domain.job_fsm import JobStatus, ensure_transition
+from domain.job_fsm import JobStatus
 from domain.record import Change, Decision, Record, TaskKind, unchanged
 
-# What proves that the orchestrator has a dispatch, whichever send it is the answer to.
+# These prove that the orchestrator has a dispatch, whichever of its sends they answer.
 _PROOF = frozenset({ClaimEvent.ACCEPTED, ClaimEvent.FOUND})
-# What the trail says of an event that settles a dispatch; of any other, that the claim was released.
+# The trail's event for each claim event that settles a dispatch; any other is RELEASED.
 _EVENT_TYPES = {
     ClaimEvent.ACCEPTED: EventType.ACCEPTED,
     ClaimEvent.FOUND: EventType.FOUND,
@@ -26,7 +26,7 @@ _EVENT_TYPES = {
 
 
 def wants_dispatch(job: Job, claim: Claim) -> bool:
-    """Whether the job is still where this dispatch would start from."""
+    """Whether the job is still in the state that this dispatch starts from."""
     start = JobStatus.UPLOADED if claim.kind is DispatchKind.RUN else JobStatus.FAILED
     return job.status is start
 
@@ -34,11 +34,10 @@ def wants_dispatch(job: Job, claim: Claim) -> bool:
 def begin(
     record: Record, token: FencingToken, now: datetime, policy: DispatchPolicy
 ) -> Decision[bool]:
-    """Store the intent to post: CLAIMED → SENDING. Only the holder, only once, only if still wanted.
+    """Store the intent to post (CLAIMED → SENDING); the result is whether the caller may post.
 
-    The result is whether the caller may post. A dispatch that was sent before and that the engine may not
-    recognise any more is not sent again: its outcome stays unknown. While dispatching is paused, the store
-    refuses to commit a post's beginning.
+    A dispatch that was sent before, and that the engine may no longer recognise, becomes UNKNOWN instead.
+    While dispatching is paused, the store refuses this commit.
     """
     claim = record.held_by(token)
     phase = claim.next_phase(ClaimEvent.BEGIN) if claim else None
@@ -46,8 +45,8 @@ def begin(
         return Decision(False, record)
     change = Change(record, now, claim.correlation_id)
     if not claim.may_be_sent(now, policy):
-        event = ClaimEvent.WINDOW_OVER
-        return settlement(change, claim, event, event.value, policy).with_result(False)
+        settle_claim(change, claim, ClaimEvent.WINDOW_OVER, policy, ClaimEvent.WINDOW_OVER.value)
+        return change.decision(False)
     change.log(EventType.SENT, Actor.SYSTEM, claim=claim)
     change.update_claim(
         phase=phase,
@@ -61,7 +60,7 @@ def begin(
 
 
 def put_back(record: Record, token: FencingToken) -> Decision[None]:
-    """Enqueue the message of a claim once more, because the one that was taken could not be acted on."""
+    """Enqueue a claim's message again, because the worker that took it could not act on it."""
     claim = record.held_by(token)
     if claim is None or claim.phase is not Phase.CLAIMED:
         return unchanged(record)
@@ -71,7 +70,7 @@ def put_back(record: Record, token: FencingToken) -> Decision[None]:
 def still_wanted(
     record: Record, token: FencingToken, now: datetime, policy: DispatchPolicy
 ) -> bool:
-    """Whether a worker that has begun may (still) put bytes on the wire."""
+    """Whether a worker that has begun may (still) send."""
     claim = record.held_by(token)
     if claim is None or claim.phase is not Phase.SENDING or not wants_dispatch(record.job, claim):
         return False
@@ -87,55 +86,57 @@ def settle(
     policy: DispatchPolicy,
     http_status: int | None = None,
 ) -> Decision[None]:
-    """Record the outcome of a post; an acceptance takes the job of a run to AUDIO_EXTRACTING.
+    """Record the outcome of a post; `http_status`, the engine's, is for the trail.
 
-    `http_status` is the engine's, for the trail. Only negative words are fenced by the epoch: an acceptance
-    proves that the dispatch arrived, also under an older epoch, and the next send is then not made.
+    Only a negative outcome is fenced by the epoch. An acceptance proves that the dispatch arrived, even one
+    of an older epoch, and the next send is then not made.
     """
     claim = record.standing(token.dispatch_id) if event in _PROOF else record.held_by(token)
     if claim is None:
         return unchanged(record)
-    shown = f"{reason} {http_status}" if http_status else reason
     change = Change(record, now, claim.correlation_id)
-    return settlement(change, claim, event, reason, policy, shown)
+    shown = f"{reason} {http_status}" if http_status else reason
+    settle_claim(change, claim, event, policy, reason, shown)
+    return change.decision(None)
 
 
-def settlement(
+def settle_claim(
     change: Change,
     claim: Claim,
     event: ClaimEvent,
-    reason: str | None,
     policy: DispatchPolicy,
+    reason: str | None = None,
     shown: str | None = None,
     actor: Actor = Actor.SYSTEM,
-) -> Decision[None]:
-    """What `event` does to the claim; nothing if it changes no phase. `shown`: another reason for the trail."""
+) -> None:
+    """Apply `event` to the claim, if it changes the phase. `shown`: the reason for the trail, if another.
+
+    An accepted run takes its job to AUDIO_EXTRACTING.
+    """
     settled = claim.after(event, change.now, policy, reason)
     if settled is None:
-        return unchanged(change.record)
+        return
     is_unknown = settled.phase is Phase.UNKNOWN
     event_type = EventType.UNKNOWN if is_unknown else _EVENT_TYPES.get(event, EventType.RELEASED)
     change.log(event_type, actor, claim=settled, reason=shown or reason)
     change.set_claim(settled)
     starts = settled.phase is Phase.SENT and settled.kind is DispatchKind.RUN
-    # A job that was cancelled meanwhile stays cancelled; one that a callback moved on stays there.
+    # A job that was cancelled meanwhile, or moved on by a callback, stays where it is.
     if starts and change.job.status is JobStatus.UPLOADED:
-        change.move(ensure_transition(change.job.status, JobStatus.AUDIO_EXTRACTING), Actor.SYSTEM)
+        change.move(JobStatus.AUDIO_EXTRACTING, Actor.SYSTEM)
     change.set_next_look(policy)
-    return change.decision(None)
 
 
-def resend(change: Change, policy: DispatchPolicy, actor: Actor) -> Decision[None]:
-    """Claim an unknown dispatch afresh, under its own id and the next epoch."""
-    record, claim, now = change.record, change.record.claim, change.now
-    phase = claim.next_phase(ClaimEvent.RESEND) if claim else None
-    is_wanted = claim is not None and wants_dispatch(record.job, claim)
-    if claim is None or phase is None or not is_wanted or not claim.may_be_sent(now, policy):
-        return unchanged(record)
+def resend(change: Change, claim: Claim, policy: DispatchPolicy, actor: Actor) -> bool:
+    """Claim an unknown dispatch again, under its own id and the next epoch; whether that is allowed."""
+    phase, now = claim.next_phase(ClaimEvent.RESEND), change.now
+    is_wanted = wants_dispatch(change.job, claim) and claim.may_be_sent(now, policy)
+    if phase is None or not is_wanted:
+        return False
     change.correlation_id = change.correlation_id or claim.correlation_id
     change.update_claim(
         phase=phase,
-        epoch=record.next_epoch,
+        epoch=change.record.next_epoch,
         messages=1,
         reason=None,
         asked_at=None,
@@ -143,20 +144,22 @@ def resend(change: Change, policy: DispatchPolicy, actor: Actor) -> Decision[Non
         lease_until=now + policy.claim_lease,
     )
     change.log(EventType.RESENT, actor, claim=change.record.claim)
-    return change.decision(None, task=TaskKind.DISPATCH)
+    change.task = TaskKind.DISPATCH
+    return True
 
 
 def settle_by_operator(
     record: Record, event: ClaimEvent, act: OperatorAct, now: datetime, policy: DispatchPolicy
 ) -> Decision[None]:
-    """An operator's word on a dispatch (SETTLED_SENT or SETTLED_RELEASE), with their reason.
+    """Settle a dispatch on an operator's word: SETTLED_SENT or SETTLED_RELEASE.
 
     Operators settle unknown outcomes, and may release an accepted retry that never called back. An accepted
-    run cannot be released, because the job has moved on.
+    run is not released, because its job has moved on.
     """
     claim = record.claim
     awaited = claim is not None and claim.awaits_resume and wants_dispatch(record.job, claim)
     if claim is None or (claim.phase is Phase.SENT and not awaited):
         return unchanged(record)
     change = Change(record, now, claim.correlation_id, act)
-    return settlement(change, claim, event, event.value, policy, act.reason)
+    settle_claim(change, claim, event, policy, event.value)
+    return change.decision(None)

@@ -1,17 +1,12 @@
-"""Everything that a rule can answer instead of a result: one class a code.
-
-`code` is the contract's error code and `details` what the contract shows with it. Which HTTP status
-a code has is the API's business (`api/errors.py`).
-"""
+"""The errors of the contract, one class for each code. `api/errors.py` has their HTTP status."""
 
 from typing import Any
 
 
 class TakeOneError(Exception):
-    """A refusal with a code of the contract. `message` is for people and holds no caller's data.
+    """An error with the contract's `code` and `details`. `message` is for people and has no caller's data.
 
-    `shows` names the details that the refusal is raised with, in their order. `retry_after` is whole seconds
-    until another try makes sense; None: no time is named.
+    `shows` names the positional arguments, which become `details`. `retry_after`: whole seconds, or None.
     """
 
     code = ""
@@ -19,7 +14,7 @@ class TakeOneError(Exception):
     shows: tuple[str, ...] = ()
     retry_after: int | None = None
 
-    # `self` by its place alone: a caller's field may have that name.
+    # `self` is positional-only because a caller's field may have that name.
     def __init__(self, /, *details: Any, **more: Any) -> None:
         super().__init__(self.code)
         self.details = dict(zip(self.shows, details, strict=True)) | more
@@ -31,7 +26,7 @@ class Unauthorized(TakeOneError):
 
 
 class Forbidden(TakeOneError):
-    """The caller is known, and may not do this; `message` says why."""
+    """The caller is known, and may not do this. `message` says why."""
 
     code = "FORBIDDEN"
 
@@ -40,12 +35,12 @@ class Forbidden(TakeOneError):
         self.message = message
 
 
-# Why nothing is created for a user, or in a project.
+# The message while nothing may be created for a user, or in a project.
 BEING_ERASED = "An erasure is under way; nothing can be created until it has ended."
 
 
 class ResourceNotFound(TakeOneError):
-    """Not there, or not the caller's: the two must be indistinguishable, so it has no details."""
+    """It does not exist, or is not the caller's: the two must look the same, so there are no details."""
 
     code = "RESOURCE_NOT_FOUND"
     message = "No such resource."
@@ -76,8 +71,6 @@ class RetryNotAllowedState(TakeOneError):
 
 
 class RetriedTooOften(RetryNotAllowedState):
-    """Each dispatch stays in the job's record, so there is an end to them."""
-
     message = "This job has been retried as often as it may be."
 
 
@@ -88,7 +81,7 @@ class JobAlreadyRunning(TakeOneError):
 
 
 class CannotBeAsked(TakeOneError):
-    """No engine can be asked about this job's dispatch: none can be, or a worker holds it, or there is none."""
+    """There is no dispatch, a worker holds it, or its engine cannot be asked."""
 
     code = "CANNOT_BE_ASKED"
     message = "There is no dispatch that the orchestrator can be asked about."
@@ -122,7 +115,7 @@ class EventIdPayloadMismatch(TakeOneError):
 
 
 class ManifestFull(TakeOneError):
-    """The artifacts would grow past what a job may hold. `bound` is "bytes", "keys" or "exports"."""
+    """The artifacts would grow past a limit: `bound` is "bytes", "keys" or "exports"."""
 
     code = "MANIFEST_FULL"
     message = "The job's manifest is full."

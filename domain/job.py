@@ -13,9 +13,9 @@ from domain.errors import ManifestFull
 from domain.job_fsm import JobStatus
 from domain.stored import Stored
 
-# What a manifest may hold: it is read and written whole with every step of its job. `bytes` are those of its
-# JSON, `keys` the orchestrator's own ones.
-_MOST_IN_A_MANIFEST = {"bytes": 65_536, "keys": 256, "exports": 256}
+# A manifest is limited because every step of its job reads and writes all of it. `bytes`: of its JSON;
+# `keys`: the orchestrator's own.
+_MANIFEST_LIMITS = {"bytes": 65_536, "keys": 256, "exports": 256}
 
 
 class Project(Stored):
@@ -39,15 +39,15 @@ class Manifest(Stored):
     def merged(self, updates: dict[str, Any]) -> "Manifest":
         """Add and update the keys of `updates`; `exports` grows, and `video_uri` never changes.
 
-        Raises `ManifestFull` if it would grow past what a manifest may hold.
+        Raises `ManifestFull` if it would grow past a limit.
         """
         fields = {key: value for key, value in updates.items() if key != "video_uri"}
         new_exports = fields.pop("exports", [])
         exports = list(dict.fromkeys([*self.exports, *new_exports]))
         merged = Manifest.model_validate({**self.model_dump(), **fields, "exports": exports})
         before, after = self._sizes(), merged._sizes()
-        for bound, most in _MOST_IN_A_MANIFEST.items():
-            # One that an earlier release let grow larger may still change, and shrink.
+        for bound, most in _MANIFEST_LIMITS.items():
+            # An earlier release had no limits: what is larger may still change, and shrink.
             if after[bound] > max(most, before[bound]):
                 raise ManifestFull(bound, most)
         return merged
@@ -60,14 +60,13 @@ class Manifest(Stored):
         }
 
 
-# The failure that the service itself finds: the engine says that the run ended badly.
+# The service's own failure codes: the engine says that the run ended badly; an operator failed the job.
 RUN_FAILED = "ORCHESTRATOR_RUN_FAILED"
-# The failure of a job that an operator has failed.
 FAILED_BY_OPERATOR = "FAILED_BY_OPERATOR"
 
 
 class Failure(Stored):
-    """Why a job is FAILED: as the orchestrator reported it, or a code of our own."""
+    """Why a job is FAILED: as the orchestrator reported it, or with one of the codes above."""
 
     code: str | None = None
     message: str | None = None
@@ -75,35 +74,28 @@ class Failure(Stored):
 
 
 class Job(Stored):
-    """One video's way through the workflow.
-
-    `version` grows with every change, so that no two stored values of a job are ever equal.
-    `reports` counts the callbacks that were applied under the current dispatch, `repeats` how often in a row
-    they have reported the state that the job is in already. `reported_at` is when the last one was applied, by
-    our clock; `silent_since` is since when a callback that is due has not come. `status_since` is when the job
-    came into its state, or last failed; None where an earlier release did that.
-
-    `past_claims` are the claims that are over, by epoch: those that a retry followed, and the latest one that
-    was released. They recognise a replay or a late callback, and epochs count on from the last.
-    `name` and `metadata` are the caller's own: they are shown to their owner and go nowhere else.
-    """
+    """One video's way through the workflow."""
 
     id: str
     project_id: str
     owner: str
     status: JobStatus
-    status_since: datetime | None = None
+    status_since: datetime | None = (
+        None  # or since it last failed; None if an earlier release did that
+    )
     manifest: Manifest = Field(default_factory=Manifest)
     created_at: datetime
     updated_at: datetime
-    version: int = 1
+    version: int = 1  # grows with every change: no two stored values of a job are equal
     failure: Failure | None = None
-    latest_occurred_at: datetime | None = None
-    reports: int = 0
-    repeats: int = 0
-    reported_at: datetime | None = None
-    silent_since: datetime | None = None
+    latest_occurred_at: datetime | None = None  # of the last callback, by the orchestrator's clock
+    reports: int = 0  # callbacks applied under the current dispatch
+    repeats: int = 0  # how many of these in a row reported the state that the job was in
+    reported_at: datetime | None = None  # of the last callback, by the service's clock
+    silent_since: datetime | None = None  # set while a callback is overdue
+    # By epoch: those that a retry replaced, and the latest released one, to recognise replays and late reports.
     past_claims: tuple[Claim, ...] = ()
+    # The caller's own: shown to the owner and nowhere else.
     name: str | None = None
     metadata: dict[str, str] = Field(default_factory=dict)
 

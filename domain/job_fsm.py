@@ -1,6 +1,6 @@
-"""The job's states and the one gate that every change of state goes through.
+"""The job's states, and the check that every change of state passes.
 
-The table is held to `spec/domain/job_fsm.md` by a test; change both or neither.
+A test compares the table with `spec/domain/job_fsm.md`: change both.
 """
 
 from collections.abc import Mapping
@@ -37,12 +37,12 @@ RUNNING_STATUSES = frozenset(
     {_S.AUDIO_EXTRACTING, _S.TRANSCRIBING, _S.GENERATING, _S.REGENERATING, _S.EXPORTING}
 )
 
-# Where the workflow works on the first draft.
+# The workflow works on the first draft.
 DRAFTING_STATUSES = frozenset(
     {_S.AUDIO_EXTRACTING, _S.AUDIO_READY, _S.TRANSCRIBING, _S.TRANSCRIPT_READY, _S.GENERATING}
 )
 
-# Each state's own steps; FAILED and CANCELLED are added below, because they follow a rule.
+# Each state's own steps. FAILED and CANCELLED are added below, because they follow a rule.
 _STEPS: dict[JobStatus, set[JobStatus]] = {
     _S.CREATED: {_S.UPLOADING, _S.UPLOADED},
     _S.UPLOADING: {_S.UPLOADED},
@@ -57,16 +57,15 @@ _STEPS: dict[JobStatus, set[JobStatus]] = {
     _S.REGENERATING: {_S.EDITING},
     _S.EXPORTING: {_S.DONE, _S.EDITING},
 }
-_CAN_FAIL = frozenset(_STEPS) - {_S.CREATED, _S.UPLOADING, _S.UPLOADED}
 
 
 def _allowed_from(status: JobStatus) -> tuple[JobStatus, ...]:
     if status in TERMINAL_STATUSES:
         return ()
     targets = _STEPS[status] | {_S.CANCELLED}
-    if status in _CAN_FAIL:
+    if status not in (_S.CREATED, _S.UPLOADING, _S.UPLOADED):
         targets |= {_S.FAILED}
-    return tuple(candidate for candidate in JobStatus if candidate in targets)
+    return tuple(target for target in JobStatus if target in targets)
 
 
 TRANSITIONS: Mapping[JobStatus, tuple[JobStatus, ...]] = MappingProxyType(
@@ -74,20 +73,15 @@ TRANSITIONS: Mapping[JobStatus, tuple[JobStatus, ...]] = MappingProxyType(
 )
 
 
-def ensure_transition(current: JobStatus, attempted: JobStatus) -> JobStatus:
-    """Return `attempted` if a job may go there from `current`.
-
-    Raises `FsmTerminalImmutable` if `current` is terminal and `FsmTransitionInvalid` for any other
-    forbidden step.
-    """
-    ensure_not_terminal(current, attempted)
-    allowed = TRANSITIONS[current]
-    if attempted not in allowed:
-        raise FsmTransitionInvalid(current, attempted, list(allowed))
-    return attempted
+def ensure_transition(current: JobStatus, attempted: JobStatus) -> None:
+    """Raise `forbidden_step` unless a job may go from `current` to `attempted`."""
+    if attempted not in TRANSITIONS[current]:
+        raise forbidden_step(current, attempted)
 
 
-def ensure_not_terminal(current: JobStatus, attempted: JobStatus) -> None:
-    """Raise `FsmTerminalImmutable` if nothing may leave `current`."""
-    if current in TERMINAL_STATUSES:
-        raise FsmTerminalImmutable(current, attempted, [])
+def forbidden_step(
+    current: JobStatus, attempted: JobStatus
+) -> FsmTerminalImmutable | FsmTransitionInvalid:
+    """The error for a step that is not allowed: `FsmTerminalImmutable` if `current` is terminal."""
+    kind = FsmTerminalImmutable if current in TERMINAL_STATUSES else FsmTransitionInvalid
+    return kind(current, attempted, list(TRANSITIONS[current]))

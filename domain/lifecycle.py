@@ -5,11 +5,11 @@ from datetime import datetime
 from typing import Any
 
 from domain.audit import Actor, AuditEvent, EventType, OperatorAct
-from domain.claim import TOLD_AGAIN_AFTER, ClaimEvent, DispatchPolicy, FencingToken, Phase
-from domain.claim_rules import settlement
+from domain.claim import CANCEL_AGAIN_AFTER, ClaimEvent, DispatchPolicy, FencingToken, Phase
+from domain.claim_rules import settle_claim
 from domain.errors import JobAlreadyRunning, NotTerminal, VideoUriConflict
 from domain.job import FAILED_BY_OPERATOR, Failure, Job
-from domain.job_fsm import TERMINAL_STATUSES, JobStatus, ensure_not_terminal, ensure_transition
+from domain.job_fsm import TERMINAL_STATUSES, JobStatus
 from domain.record import Change, Decision, Record, TaskKind, unchanged
 
 
@@ -21,7 +21,7 @@ def create_job(
     correlation_id: str | None,
     own: Mapping[str, Any] | None = None,
 ) -> Decision[None]:
-    """A new job in CREATED with its owner's `name` and `metadata`, and the first event of its trail."""
+    """A new job in CREATED, with its owner's `name` and `metadata` (`own`) and its first event."""
     job = Job(
         id=job_id,
         project_id=project_id,
@@ -51,15 +51,14 @@ def confirm_upload(
         return Decision(True, record)
     if confirmed is not None:
         raise VideoUriConflict(confirmed, video_uri)
-    status = ensure_transition(job.status, JobStatus.UPLOADED)
     change = Change(record, now, correlation_id)
-    change.move(status, Actor.EDITOR, EventType.UPLOAD_CONFIRMED)
+    change.move(JobStatus.UPLOADED, Actor.EDITOR, EventType.UPLOAD_CONFIRMED)
     change.update_job(manifest=job.manifest.model_copy(update={"video_uri": video_uri}))
     return change.decision(False)
 
 
 def edit(record: Record, own: Mapping[str, Any], now: datetime) -> Decision[None]:
-    """Give the job another `name` or `metadata`, in any state. Values that it has already change nothing."""
+    """Set the job's `name` or `metadata`, in any state. Nothing changes if it has these values."""
     if all(getattr(record.job, field) == value for field, value in own.items()):
         return unchanged(record)
     change = Change(record, now)
@@ -68,10 +67,10 @@ def edit(record: Record, own: Mapping[str, Any], now: datetime) -> Decision[None
 
 
 def is_at_rest(record: Record) -> bool:
-    """Whether nothing will come of the job any more by itself: retention counts, and it may be deleted.
+    """Whether the job may be deleted, and its retention time runs: nothing more happens by itself.
 
-    At rest is a job in a terminal state without a claim in flight, a retry that awaits its first callback,
-    or a cancel that is still to be told.
+    The job is in a terminal state, and has no claim in flight, no retry that awaits its first callback, and
+    no cancel that the orchestrator must still receive.
     """
     claim = record.claim
     is_open = claim is not None and (claim.in_flight or claim.awaits_resume or claim.cancel_due)
@@ -79,7 +78,7 @@ def is_at_rest(record: Record) -> bool:
 
 
 def ensure_at_rest(record: Record) -> None:
-    """Refuse unless the job is at rest. Raises `NotTerminal` and `JobAlreadyRunning`."""
+    """Raise `NotTerminal` or `JobAlreadyRunning` unless the job is at rest."""
     if record.job.status not in TERMINAL_STATUSES:
         raise NotTerminal(record.job.status)
     if not is_at_rest(record):
@@ -94,20 +93,19 @@ def cancel(
     act: OperatorAct | None = None,
     actor: Actor = Actor.EDITOR,
 ) -> Decision[None]:
-    """Cancel the job, whatever its dispatch is doing; `act`: an operator does it.
+    """Cancel the job, whatever its dispatch is doing. `act`: an operator's.
 
-    A claim that no worker has begun to send leaves CLAIMED in the same commit, so that none can begin it any
-    more: it is freed, or unknown if an earlier send of it is unresolved. One that may have been received
+    A claim that no worker has begun to send leaves CLAIMED in the same commit, so that no worker can begin it
+    any more: it is released, or UNKNOWN if an earlier send is unresolved. One that may have been received
     stays as it is, to be settled. Raises `FsmTerminalImmutable`.
     """
-    ensure_not_terminal(record.job.status, JobStatus.CANCELLED)
-    status = ensure_transition(record.job.status, JobStatus.CANCELLED)
     change = Change(record, now, correlation_id, act)
-    change.move(status, actor, EventType.JOB_CANCELLED)
+    change.move(JobStatus.CANCELLED, actor, EventType.JOB_CANCELLED)
     if record.claim is not None:
         event = ClaimEvent.CANCELLED
-        settlement(change, record.claim, event, event.value, policy, actor=actor)
-    return _stopped_at_the_engine(change, policy)
+        settle_claim(change, record.claim, event, policy, event.value, actor=actor)
+    _stop_at_engine(change, policy)
+    return change.decision(None)
 
 
 def fail(
@@ -117,52 +115,51 @@ def fail(
     policy: DispatchPolicy,
     correlation_id: str | None = None,
 ) -> Decision[None]:
-    """Fail the job on an operator's word, so that it can be retried; its run is stopped where it can be.
+    """Fail the job on an operator's word, so that it can be retried, and stop its run where that is possible.
 
-    A run that goes on all the same is refused at its next callback. Raises what the FSM raises: a job that has
-    not begun to run does not fail.
+    A run that continues all the same is refused at its next callback. Raises what the FSM raises: a job that
+    has not begun to run cannot fail.
     """
     change = Change(record, now, correlation_id, act)
-    change.move(ensure_transition(record.job.status, JobStatus.FAILED), Actor.OPERATOR)
-    failure = Failure(code=FAILED_BY_OPERATOR, message=act.reason)
-    change.update_job(failure=failure)
-    return _stopped_at_the_engine(change, policy)
+    change.move(JobStatus.FAILED, Actor.OPERATOR)
+    change.update_job(failure=Failure(code=FAILED_BY_OPERATOR, message=act.reason))
+    _stop_at_engine(change, policy)
+    return change.decision(None)
 
 
-def _stopped_at_the_engine(change: Change, policy: DispatchPolicy) -> Decision[None]:
-    """The finished decision, with the word to the engine that it is to stop, where it takes one."""
-    claim, now = change.record.claim, change.now
+def _stop_at_engine(change: Change, policy: DispatchPolicy) -> None:
+    claim = change.record.claim
     if claim is None or not policy.can_cancel:
         change.set_next_look(policy)
-        return change.decision(None)
-    # The message can be lost, and the start may still be on its way: it stays due until it is told.
-    due = now + TOLD_AGAIN_AFTER
+        return
+    # The message can be lost, and the start may still be on its way: the cancel stays due until it is
+    # confirmed.
+    due = change.now + CANCEL_AGAIN_AFTER
     if claim.lease_until is not None:
-        is_sending = claim.phase is Phase.SENDING  # whose lease is its worker's
+        is_sending = claim.phase is Phase.SENDING  # the lease is its worker's
         due = claim.lease_until if is_sending else min(due, claim.lease_until)
     change.update_claim(cancel_due=True, asks=0, ended_at=None, lease_until=due)
-    return change.decision(None, task=TaskKind.TELL_CANCELLED)
+    change.task = TaskKind.TELL_CANCELLED
 
 
 def cancel_notified(
-    record: Record, token: FencingToken, outcome: str, is_told: bool, now: datetime
+    record: Record, token: FencingToken, outcome: str, is_received: bool, now: datetime
 ) -> Decision[None]:
-    """Note the outcome of telling the orchestrator that the job was cancelled; until told, it stays due.
+    """Record the outcome of a cancel at the orchestrator. It stays due unless `is_received`.
 
     The trail has the first try and the last.
     """
     claim = record.held_by(token)
     change = Change(record, now)
-    if is_told or claim is None or not claim.asks:
-        change.log(
-            EventType.CANCEL_NOTIFIED, Actor.SYSTEM, claim=record.shown_claim, reason=outcome
-        )
+    if is_received or claim is None or not claim.asks:
+        shown = record.shown_claim
+        change.log(EventType.CANCEL_NOTIFIED, Actor.SYSTEM, claim=shown, reason=outcome)
     if claim is not None and claim.cancel_due:
         is_settled = claim.phase is Phase.SENT
-        due = claim.lease_until if not is_settled else now + claim.pause(claim.asks + 1)
+        due = claim.lease_until if not is_settled else now + claim.backoff(claim.asks + 1)
         change.update_claim(
-            cancel_due=not is_told,
-            asks=claim.asks + (not is_told),
-            lease_until=None if is_told and is_settled else due,
+            cancel_due=not is_received,
+            asks=claim.asks + (not is_received),
+            lease_until=None if is_received and is_settled else due,
         )
     return change.decision(None)

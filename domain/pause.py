@@ -1,4 +1,4 @@
-"""The pause of dispatching: while it is on, claims are taken and wait, and no dispatch is posted."""
+"""The pause of dispatching: while it is on, claims are made and wait, and no dispatch is posted."""
 
 from datetime import datetime
 
@@ -6,7 +6,7 @@ from domain.stored import Stored
 
 
 class Pause(Stored):
-    """Who paused dispatching, when and why; and, once it is over, who ended it and when (UTC)."""
+    """Who paused dispatching, when (UTC) and why; and who ended the pause, once it is over."""
 
     paused_at: datetime
     by: str

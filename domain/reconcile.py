@@ -1,71 +1,72 @@
-"""The rules of reconciliation: what the sweep does about a record that is due, and what an engine's word means.
+"""The rules of reconciliation: what the sweep does about a due record, and what an engine's answer means.
 
 The sweep and a run never ask an engine themselves: they commit an ask, and a worker asks. An answer counts
-only for the record that it was asked about, but for "it is there", which is true whatever happened since.
+only for the record that it was asked about, except "it is there", which stays true whatever happened since.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from domain.audit import Actor, EventType, OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
+    CANCEL_AGAIN_AFTER,
     ENDED_BADLY,
     FOUND,
     OUTCOME_UNKNOWN,
     SELDOM,
-    TOLD_AGAIN_AFTER,
     Claim,
     ClaimEvent,
     DispatchPolicy,
     Phase,
     RunState,
 )
-from domain.claim_rules import resend, settlement, wants_dispatch
+from domain.claim_rules import resend, settle_claim, wants_dispatch
 from domain.errors import CannotBeAsked, OrchestratorDispatchFailed
-from domain.job import RUN_FAILED, Failure
-from domain.job_fsm import DRAFTING_STATUSES, JobStatus, ensure_transition
+from domain.job import RUN_FAILED, Failure, Job
+from domain.job_fsm import DRAFTING_STATUSES, JobStatus
 from domain.record import Change, Decision, Record, TaskKind, unchanged
 
 NO_ANSWER = "The orchestrator gave no answer."
-# Before and after, a worker holds the claim.
-_ASKED_BY_OPERATORS = frozenset({Phase.UNKNOWN, Phase.SENT})
 LONGEST_CLAIM_LEASE = timedelta(minutes=10)
-# An ask without an answer for so long is not under way any more: its worker died, or its message was lost.
+# An ask without an answer for so long is over: its worker died, or its message was lost.
 ASK_LEASE = timedelta(seconds=30)
 # Engines note the end of a run first, and let it report that afterwards.
 LAST_REPORT = timedelta(seconds=30)
 _TICK = timedelta(microseconds=1)
-# How often what waits for the end of a pause is looked at: seldom, so that it crowds out nothing that goes on.
+# How often a claim that waits for the end of a pause is looked at: seldom, to leave room for other claims.
 _WHILE_PAUSED = timedelta(minutes=1)
 
 
 def look(record: Record, now: datetime, policy: DispatchPolicy) -> Decision[None]:
-    """What the sweep does with a record that is due: nothing if it is not."""
+    """What the sweep does with a record; nothing if it is not due."""
     claim = record.claim
     due = claim.lease_until if claim else None
     is_due = due <= now if due else claim is not None and claim.phase is Phase.UNKNOWN
     if claim is None or not is_due:
         return unchanged(record)
-    case = _Case(record, claim, now, policy)
-    if claim.phase is Phase.CLAIMED:
-        return case.redeliver()
-    if claim.phase is Phase.SENDING:
-        return case.call_unknown()
-    if claim.phase is Phase.UNKNOWN:
-        return case.look_at_unknown()
-    return case.look_at_sent()
+    change = Change(record, now, claim.correlation_id)
+    match claim.phase:
+        case Phase.CLAIMED:
+            _redeliver(change, claim, policy)
+        case Phase.SENDING:
+            _call_unknown(change, claim, policy)
+        case Phase.UNKNOWN:
+            _look_at_unknown(change, claim, policy)
+        case _:
+            _look_at_sent(change, claim, policy)
+    return change.decision(None)
 
 
-def start_ask(change: Change, policy: DispatchPolicy) -> Decision[None]:
-    """Have a worker ask the engine about the dispatch; nothing if one is being asked, or none can be."""
+def start_ask(change: Change, policy: DispatchPolicy) -> bool:
+    """Have a worker ask the engine about the current dispatch; whether it can be, and is not being asked."""
     claim = change.record.claim
     if claim is None or not claim.is_askable(policy) or is_asked(claim, change.now):
-        return unchanged(change.record)
+        return False
     change.correlation_id = change.correlation_id or claim.correlation_id
     if change.act is not None:
         change.log(EventType.ASKED, Actor.OPERATOR, claim=claim)
-    return _asking(change, claim)
+    _ask(change, claim)
+    return True
 
 
 def ask_by_operator(
@@ -80,10 +81,14 @@ def ask_by_operator(
     The result is the claim as it is being asked about. Raises `CannotBeAsked`.
     """
     claim = record.claim
-    if claim is None or claim.phase not in _ASKED_BY_OPERATORS or not claim.is_askable(policy):
+    # In CLAIMED and SENDING a worker holds the claim.
+    if claim is None or claim.phase not in (Phase.UNKNOWN, Phase.SENT):
         raise CannotBeAsked
-    asking = start_ask(Change(record, now, correlation_id, act), policy)
-    return asking.with_result(asking.record.claim or claim)
+    if not claim.is_askable(policy):
+        raise CannotBeAsked
+    change = Change(record, now, correlation_id, act)
+    start_ask(change, policy)
+    return change.decision(change.record.claim or claim)
 
 
 def has_answered(record: Record, asked: Claim) -> bool:
@@ -92,30 +97,21 @@ def has_answered(record: Record, asked: Claim) -> bool:
     return claim is None or (claim.epoch, claim.asked_at) != (asked.epoch, asked.asked_at)
 
 
-def word_of_engine(record: Record, asked: Claim) -> RunState | None:
-    """What the engine said when it was asked about `asked`; None if a callback came first.
+def engine_answer(record: Record, asked: Claim) -> RunState | None:
+    """The engine's answer to the ask about `asked`; None if a callback came first.
 
-    Raises `OrchestratorDispatchFailed` if it said nothing.
+    Raises `OrchestratorDispatchFailed` if it gave none.
     """
     claim, since = record.standing(asked.dispatch_id), asked.asked_at
     if claim is None or since is None or claim.epoch != asked.epoch:
-        return RunState.NOT_FOUND  # only its absence frees a claim, or has it sent again
+        return RunState.NOT_FOUND  # nothing else releases a claim, or has it sent again
     reported_at = record.job.reported_at
     if reported_at is not None and reported_at >= since:
         return claim.run_state
-    is_word = claim.run_state_at is not None and claim.run_state_at >= since
-    if claim.run_state in (None, RunState.NO_ANSWER) or not is_word:
+    is_answer = claim.run_state_at is not None and claim.run_state_at >= since
+    if claim.run_state in (None, RunState.NO_ANSWER) or not is_answer:
         raise OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
     return claim.run_state
-
-
-def _asking(change: Change, claim: Claim) -> Decision[None]:
-    now, word_at = change.now, claim.run_state_at
-    # Words before this ask are older than it, whatever clock they have their time from.
-    asked_at = max(now, word_at + _TICK) if word_at else now
-    # Due only once the ask is over: looked at before, it would count as held.
-    change.update_claim(asked_at=asked_at, asks=claim.asks + 1, lease_until=asked_at + ASK_LEASE)
-    return change.decision(None, task=TaskKind.ASK)
 
 
 def is_asked(claim: Claim, now: datetime) -> bool:
@@ -130,141 +126,126 @@ def answered(
     claim = record.standing(asked.token.dispatch_id)
     if claim is None or claim.is_elsewhere(policy):
         return unchanged(record)
-    # The clock of the one who asked may be ahead: no answer is older than its ask.
-    case = _Case(record, claim, max(now, claim.asked_at or now), policy)
-    if claim.in_flight and state in FOUND:
-        return case.found(state)
+    # The clock of the process that asked may be ahead: no answer is older than its ask.
+    change = Change(record, max(now, claim.asked_at or now), claim.correlation_id)
     is_as_asked = claim is record.claim and record.revision == asked.revision
-    if is_as_asked and claim.phase is Phase.SENT:
-        return case.state_of_run(state)
-    if is_as_asked and claim.phase is Phase.UNKNOWN:
-        return case.absent(state)
-    return unchanged(record)
+    if claim.in_flight and state in FOUND:
+        settle_claim(change, claim, ClaimEvent.FOUND, policy)
+        _note_state(change, state, policy)
+    elif is_as_asked and claim.phase is Phase.SENT:
+        _note_sent(change, claim, state, policy)
+    elif is_as_asked and claim.phase is Phase.UNKNOWN:
+        _note_absent(change, claim, state, policy)
+    return change.decision(None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Case:
-    """A standing claim with its record, at one moment and under one policy."""
+def _ask(change: Change, claim: Claim) -> None:
+    answered_at = claim.run_state_at
+    # Earlier answers are older than this ask, whichever clock set their time.
+    asked_at = max(change.now, answered_at + _TICK) if answered_at else change.now
+    # Due only once the ask is over: looked at before, it would count as held.
+    change.update_claim(asked_at=asked_at, asks=claim.asks + 1, lease_until=asked_at + ASK_LEASE)
+    change.task = TaskKind.ASK
 
-    record: Record
-    claim: Claim
-    now: datetime
-    policy: DispatchPolicy
 
-    def change(self) -> Change:
-        return Change(self.record, self.now, self.claim.correlation_id)
+def _redeliver(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
+    now, pause, messages = change.now, policy.pause, claim.messages + 1
+    if not wants_dispatch(change.job, claim):
+        settle_claim(change, claim, ClaimEvent.CANCELLED, policy, ClaimEvent.CANCELLED.value)
+        return
+    # A claim that waits for the end of a pause is not lost: its lease counts from there.
+    if policy.is_paused:
+        change.update_claim(lease_until=now + _WHILE_PAUSED)
+        return
+    resumed_at = pause.resumed_at if pause else None
+    if resumed_at and (due := resumed_at + _claim_lease(claim.messages, policy)) > now:
+        change.update_claim(lease_until=due)
+        return
+    change.update_claim(lease_until=now + _claim_lease(messages, policy), messages=messages)
+    change.task = TaskKind.DISPATCH
 
-    def settle(
-        self, event: ClaimEvent, reason: str | None = None, shown: str | None = None
-    ) -> Decision[None]:
-        return settlement(self.change(), self.claim, event, reason, self.policy, shown)
 
-    def later(
-        self, pause: timedelta | None, task: TaskKind | None = None, **fields: int
-    ) -> Decision[None]:
-        change = self.change()
-        due = self.now + pause if pause is not None else None
-        change.update_claim(lease_until=due, **fields)
-        return change.decision(None, task=task)
+def _claim_lease(messages: int, policy: DispatchPolicy) -> timedelta:
+    # It doubles with each message: a claim that merely waits in a long queue is not lost, and must not
+    # fill that queue with copies of its message.
+    return min(policy.claim_lease * (1 << min(messages - 1, 16)), LONGEST_CLAIM_LEASE)
 
-    def redeliver(self) -> Decision[None]:
-        claim, pause = self.claim, self.policy.pause
-        if not wants_dispatch(self.record.job, claim):
-            return self.settle(ClaimEvent.CANCELLED, "cancelled")
-        # A claim that waits for the pause to end is not lost: its lease counts from there.
-        if self.policy.is_paused:
-            return self.later(_WHILE_PAUSED)
-        if pause and pause.resumed_at:
-            left = pause.resumed_at + self.lease(claim.messages) - self.now
-            if left > timedelta():
-                return self.later(left)
-        messages = claim.messages + 1
-        return self.later(self.lease(messages), TaskKind.DISPATCH, messages=messages)
 
-    def lease(self, messages: int) -> timedelta:
-        # It doubles with each message: a claim that merely waits in a long queue is not lost, and must not
-        # fill that queue with copies of its message.
-        return min(self.policy.claim_lease * (1 << min(messages - 1, 16)), LONGEST_CLAIM_LEASE)
+def _call_unknown(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
+    # Its worker stored the intent to post: whether it posted is not known.
+    settle_claim(change, claim, ClaimEvent.LEASE_OVER, policy, OUTCOME_UNKNOWN, "worker_lost")
 
-    def call_unknown(self) -> Decision[None]:
-        # Its worker's intent to post is stored: whether the post left is not known.
-        return self.settle(ClaimEvent.LEASE_OVER, OUTCOME_UNKNOWN, "worker_lost")
 
-    def look_at_unknown(self) -> Decision[None]:
-        claim, policy = self.claim, self.policy
-        if claim.is_askable(policy):
-            return start_ask(self.change(), policy)
-        if self.is_abandoned():
-            return self.settle(ClaimEvent.ABANDONED, ClaimEvent.ABANDONED.value)
-        if self.record.job.status is JobStatus.CANCELLED:
-            return self.tell_cancelled()
-        if claim.is_recognised(self.now, policy):
-            if policy.is_paused:
-                return self.later(_WHILE_PAUSED)
-            return resend(self.change(), policy, Actor.SYSTEM)
-        is_held_for_good = policy.window is not None or claim.is_elsewhere(policy)
-        return self.later(SELDOM) if is_held_for_good else unchanged(self.record)
-
-    def tell_cancelled(self) -> Decision[None]:
-        if self.claim.cancel_due and not self.claim.is_elsewhere(self.policy):
-            return self.later(TOLD_AGAIN_AFTER, TaskKind.TELL_CANCELLED)
-        return self.later(SELDOM)
-
-    def is_abandoned(self) -> bool:
-        # Only for a cancelled job may absence close a claim: none starts it again.
-        since = self.claim.sent_at or self.claim.claimed_at
-        is_cancelled = self.record.job.status is JobStatus.CANCELLED
-        return is_cancelled and self.now - since >= ABANDONED_AFTER
-
-    def look_at_sent(self) -> Decision[None]:
-        claim, now = self.claim, self.now
-        if claim.cancel_due:
-            return self.tell_cancelled()
-        deadline = self.record.report_deadline(self.policy)
-        is_overdue = deadline is not None and deadline <= now
-        if claim.ended_at is None and not is_overdue:
-            return self.later(deadline - now if deadline else None)
-        change = self.change()
-        if is_overdue and change.job.silent_since is None:
-            change.log(EventType.SILENT, Actor.SYSTEM, claim=claim)
-            # The last report may be of the dispatch before.
-            heard = filter(None, (change.job.reported_at, claim.settled_at))
-            change.update_job(silent_since=max(heard))
-        if claim.is_askable(self.policy):
-            return _asking(change, claim)
-        change.update_claim(lease_until=now + _silent_pause(self.policy))
-        return change.decision(None)
-
-    def found(self, state: RunState) -> Decision[None]:
-        change = self.change()
-        settlement(change, self.claim, ClaimEvent.FOUND, None, self.policy)
-        _note_state(change, state, self.policy)
-        return change.decision(None)
-
-    def absent(self, state: RunState) -> Decision[None]:
-        """Absent never means released: the first request may still be travelling."""
-        claim, now, policy = self.claim, self.now, self.policy
-        if state is RunState.NOT_FOUND:
-            if self.is_abandoned():
-                return self.settle(ClaimEvent.ABANDONED, ClaimEvent.ABANDONED.value)
-            is_wanted = wants_dispatch(self.record.job, claim) and not policy.is_paused
-            if is_wanted and claim.is_recognised(now, policy):
-                return resend(self.change(), policy, Actor.SYSTEM)
-        change = self.change()
-        due = claim.next_try(now, policy)
-        change.update_claim(asked_at=None, run_state=state, run_state_at=now, lease_until=due)
-        return change.decision(None)
-
-    def state_of_run(self, state: RunState) -> Decision[None]:
-        change = self.change()
-        ended_at, reported_at = self.claim.ended_at, change.job.reported_at
-        is_second = ended_at is not None and self.now - ended_at >= LAST_REPORT
-        is_unreported = reported_at is None or ended_at is None or reported_at < ended_at
-        if state in ENDED_BADLY and is_second and is_unreported and _may_fail(self.record):
-            _fail(change, self.claim, state)
+def _look_at_unknown(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
+    now = change.now
+    if claim.is_askable(policy):
+        start_ask(change, policy)
+    elif _is_abandoned(change.job, claim, now):
+        settle_claim(change, claim, ClaimEvent.ABANDONED, policy, ClaimEvent.ABANDONED.value)
+    elif change.job.status is JobStatus.CANCELLED:
+        _cancel_again(change, claim, policy)
+    elif claim.is_recognised(now, policy):
+        if policy.is_paused:
+            change.update_claim(lease_until=now + _WHILE_PAUSED)
         else:
-            _note_state(change, state, self.policy)
-        return change.decision(None)
+            resend(change, claim, policy, Actor.SYSTEM)
+    elif policy.window is not None or claim.is_elsewhere(policy):  # held for good
+        change.update_claim(lease_until=now + SELDOM)
+
+
+def _cancel_again(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
+    is_due = claim.cancel_due and not claim.is_elsewhere(policy)
+    change.update_claim(lease_until=change.now + (CANCEL_AGAIN_AFTER if is_due else SELDOM))
+    change.task = TaskKind.TELL_CANCELLED if is_due else None
+
+
+def _is_abandoned(job: Job, claim: Claim, now: datetime) -> bool:
+    # Absence may release a claim only if its job is cancelled: nothing starts it again.
+    since = claim.sent_at or claim.claimed_at
+    return job.status is JobStatus.CANCELLED and now - since >= ABANDONED_AFTER
+
+
+def _look_at_sent(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
+    if claim.cancel_due:
+        _cancel_again(change, claim, policy)
+        return
+    deadline = change.record.report_deadline(policy)
+    is_overdue = deadline is not None and deadline <= change.now
+    if claim.ended_at is None and not is_overdue:
+        change.update_claim(lease_until=deadline)
+        return
+    if is_overdue and change.job.silent_since is None:
+        change.log(EventType.SILENT, Actor.SYSTEM, claim=claim)
+        # The last report may be of the dispatch before.
+        heard = filter(None, (change.job.reported_at, claim.settled_at))
+        change.update_job(silent_since=max(heard))
+    if claim.is_askable(policy):
+        _ask(change, claim)
+    else:
+        change.update_claim(lease_until=change.now + _silent_pause(policy))
+
+
+def _note_absent(change: Change, claim: Claim, state: RunState, policy: DispatchPolicy) -> None:
+    # Absent never means released: the first request may still be travelling.
+    now, is_absent = change.now, state is RunState.NOT_FOUND
+    if is_absent and _is_abandoned(change.job, claim, now):
+        settle_claim(change, claim, ClaimEvent.ABANDONED, policy, ClaimEvent.ABANDONED.value)
+        return
+    may_resend = is_absent and claim.is_recognised(now, policy) and not policy.is_paused
+    if may_resend and resend(change, claim, policy, Actor.SYSTEM):
+        return
+    due = claim.next_try(now, policy)
+    change.update_claim(asked_at=None, run_state=state, run_state_at=now, lease_until=due)
+
+
+def _note_sent(change: Change, claim: Claim, state: RunState, policy: DispatchPolicy) -> None:
+    ended_at, reported_at = claim.ended_at, change.job.reported_at
+    is_second = ended_at is not None and change.now - ended_at >= LAST_REPORT
+    is_unreported = reported_at is None or ended_at is None or reported_at < ended_at
+    if state in ENDED_BADLY and is_second and is_unreported and _may_fail(change.record):
+        _fail(change, claim, state)
+    else:
+        _note_state(change, state, policy)
 
 
 def _silent_pause(policy: DispatchPolicy) -> timedelta:
@@ -305,8 +286,7 @@ def _fail(change: Change, claim: Claim, state: RunState) -> None:
         change.log(EventType.RUN_FAILED, Actor.SYSTEM, claim=claim, reason=state)
         change.update_job(status_since=change.now)
     else:
-        status = ensure_transition(change.job.status, JobStatus.FAILED)
-        change.move(status, Actor.SYSTEM, EventType.RUN_FAILED)
+        change.move(JobStatus.FAILED, Actor.SYSTEM, EventType.RUN_FAILED)
     change.update_job(failure=Failure(code=RUN_FAILED))
     change.update_claim(
         asked_at=None, run_state=state, run_state_at=change.now, is_dead=True, lease_until=None

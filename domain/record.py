@@ -1,7 +1,8 @@
 """A job with its claim, and what a rule decides about them.
 
-A rule is a pure function of a `Record` (and the time) that returns a `Decision`. The store commits the
-decision only if the record is still the one that was read, and asks the rule again if it is not.
+A rule is a pure function of a `Record` and a time that returns a `Decision`. The store commits the decision
+only if the stored record has not changed since it was read, and otherwise reads it and applies the rule
+again.
 """
 
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast
 from domain.audit import Actor, AuditEvent, EventType, OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
-    TOLD_AGAIN_AFTER,
+    CANCEL_AGAIN_AFTER,
     Claim,
     DispatchPolicy,
     FencingToken,
@@ -20,7 +21,7 @@ from domain.claim import (
 )
 from domain.errors import ResourceNotFound, TakeOneError
 from domain.job import Job
-from domain.job_fsm import DRAFTING_STATUSES, JobStatus
+from domain.job_fsm import DRAFTING_STATUSES, JobStatus, ensure_transition
 
 Result = TypeVar("Result")
 Other = TypeVar("Other")
@@ -30,10 +31,10 @@ _WORKFLOW_STATUSES = DRAFTING_STATUSES | {JobStatus.REGENERATING, JobStatus.EXPO
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A job and its claim as they stood together at one moment.
+    """A job and its claim, read together.
 
-    `revision` is the store's: the stored bytes of job and claim (empty: not stored), which a commit is
-    compared with. `seen` is the callback that came before under the event id that was asked for.
+    `revision`: the stored bytes of job and claim, which a commit compares (empty: not stored). `seen`: the
+    callback that was applied earlier under the event id that the caller asked for.
     """
 
     job: Job
@@ -43,7 +44,7 @@ class Record:
 
     @property
     def shown_claim(self) -> Claim | None:
-        """The dispatch that a reader is shown: the standing claim, else the last past one."""
+        """The claim to show: the current one, else the last past one."""
         return self.claim or next(reversed(self.job.past_claims), None)
 
     @property
@@ -52,20 +53,20 @@ class Record:
         return (*self.job.past_claims, *([self.claim] if self.claim else []))
 
     @property
-    def followed(self) -> tuple[Claim, ...]:
-        """The dispatches that stood until a retry followed them."""
+    def replaced(self) -> tuple[Claim, ...]:
+        """The accepted dispatches that a later retry replaced."""
         past = self.job.past_claims
         return tuple(claim for claim in past if claim.phase is not Phase.RELEASED)
 
     @property
     def released(self) -> Claim | None:
-        """The latest claim that was given back; None if none was."""
+        """The latest released claim."""
         past = reversed(self.job.past_claims)
         return next((claim for claim in past if claim.phase is Phase.RELEASED), None)
 
     @property
     def next_epoch(self) -> int:
-        """The epoch of the next claim: a job's epochs are never used twice."""
+        """The epoch of the next claim. A job never uses an epoch twice."""
         latest = self.shown_claim
         return latest.epoch + 1 if latest else 1
 
@@ -77,14 +78,20 @@ class Record:
         return FencingToken(self.job.id, self.shown_claim.dispatch_id, self.shown_claim.epoch)
 
     def held_by(self, token: FencingToken) -> Claim | None:
-        """The standing claim, if `token` is its own."""
+        """The current claim, if `token` is its own."""
         return self.claim if self.claim is not None and self.claim.holds(token) else None
+
+    def standing(self, dispatch_id: str) -> Claim | None:
+        """The claim of this dispatch if it is the current one, or one that a retry replaced."""
+        if self.claim is not None and self.claim.dispatch_id == dispatch_id:
+            return self.claim
+        return next((claim for claim in self.replaced if claim.dispatch_id == dispatch_id), None)
 
     @property
     def awaits_report(self) -> bool:
-        """Whether a callback is due: the dispatch was accepted, and the job is where its workflow works.
+        """Whether a callback is due: the dispatch was accepted, and the workflow is at work.
 
-        In DRAFT_READY and EDITING the editor works, for as long as they like.
+        None is due in DRAFT_READY and EDITING, where the editor works.
         """
         claim = self.claim
         if claim is None or claim.phase is not Phase.SENT or claim.is_dead:
@@ -93,7 +100,7 @@ class Record:
         return resumes or self.job.status in _WORKFLOW_STATUSES
 
     def report_deadline(self, policy: DispatchPolicy) -> datetime | None:
-        """By when a callback is due; None if none is, or where silence is not looked at."""
+        """When the next callback is due; None if none is due, or if `policy` sets no limit."""
         claim, reported_at = self.claim, self.job.reported_at
         if claim is None or claim.settled_at is None or not self.awaits_report:
             return None
@@ -101,22 +108,12 @@ class Record:
             return claim.settled_at + policy.first_report if policy.first_report else None
         return reported_at + policy.silent_after if policy.silent_after else None
 
-    def standing(self, dispatch_id: str) -> Claim | None:
-        """The claim of this dispatch if one stands: the present one, or one that a retry followed."""
-        if self.claim is not None and self.claim.dispatch_id == dispatch_id:
-            return self.claim
-        past = self.followed
-        return next((claim for claim in past if claim.dispatch_id == dispatch_id), None)
-
 
 class AppliedEvent(NamedTuple):
-    """A callback that was applied: its payload's digest, and the dispatch that it was applied under.
+    """A callback that was applied."""
 
-    The dispatch is empty for one that an earlier release applied.
-    """
-
-    digest: str
-    dispatch_id: str
+    digest: str  # of its payload
+    dispatch_id: str  # empty if an earlier release applied it
 
 
 class TaskKind(StrEnum):
@@ -129,37 +126,31 @@ class TaskKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decision(Generic[Result]):
-    """What a rule decided. If `changed`, all of it is committed or nothing.
+    """What a rule decided. If `changed`, all of it is committed, or none of it."""
 
-    `result` is what to tell the caller once `record` stands; where nothing changes, `record` is what was
-    read. `task` asks for a message to a worker about the record's claim; `callback` is the
-    event id to remember, and what for. `error` is raised after the commit: a refusal may leave an event.
-    `unless_paused`: not committed while dispatching is paused.
-    """
-
-    result: Result
-    record: Record
+    result: Result  # for the caller, once the record is committed
+    record: Record  # as it was read if nothing changed
     changed: bool = False
     events: tuple[AuditEvent, ...] = ()
-    task: TaskKind | None = None
-    callback: tuple[str, AppliedEvent] | None = None
-    error: TakeOneError | None = None
-    unless_paused: bool = False
+    task: TaskKind | None = None  # a message to enqueue about the record's claim
+    callback: tuple[str, AppliedEvent] | None = None  # the event id to remember
+    error: TakeOneError | None = None  # raised after the commit: a refusal may leave an event
+    unless_paused: bool = False  # the store refuses the commit while dispatching is paused
 
     def with_result(self, result: Other) -> "Decision[Other]":
         return cast("Decision[Other]", replace(self, result=cast("Any", result)))
 
 
 def unchanged(record: Record) -> Decision[None]:
-    """The decision to do nothing: a message that is late, doubled or for another claim is no error."""
+    """The decision to do nothing. A late or duplicate message, or one for another claim, is no error."""
     return Decision(None, record)
 
 
 @dataclass(slots=True)
 class Change:
-    """A change in the making: collects new values, and the events that go with them.
+    """Collects the changes to a record, the events that go with them, and the task to enqueue.
 
-    `act`: an operator makes it; each of its events then says so, whatever actor it is logged with.
+    `act`: an operator's. Every event then names the operator, whatever actor it is logged with.
     """
 
     record: Record
@@ -167,10 +158,11 @@ class Change:
     correlation_id: str | None = None
     act: OperatorAct | None = None
     events: tuple[AuditEvent, ...] = ()
-    version: int = field(init=False)
+    task: TaskKind | None = None
+    before: Record = field(init=False)
 
     def __post_init__(self) -> None:
-        self.version = self.job.version + 1
+        self.before = self.record
 
     @property
     def job(self) -> Job:
@@ -188,7 +180,7 @@ class Change:
         reason: str | None = None,
         execution_id: str | None = None,
     ) -> None:
-        """Add an event; without `to_status` it says that the state stayed as it is."""
+        """Add an event. Without `to_status` the job's state stays as it is."""
         act = self.act
         event = AuditEvent(
             event_type=event_type,
@@ -212,18 +204,23 @@ class Change:
         actor: Actor,
         event_type: EventType = EventType.STATUS_CHANGED,
         occurred_at: datetime | None = None,
+        checkpoint: JobStatus | None = None,
     ) -> None:
-        """Change the job's state, which `ensure_transition` has allowed, and log it."""
+        """Change the job's state and log it. `checkpoint`: the state that a retry resumes from.
+
+        Raises what `ensure_transition` raises, from the checkpoint if there is one.
+        """
+        ensure_transition(checkpoint or self.job.status, to_status)
         self.log(event_type, actor, to_status=to_status, occurred_at=occurred_at)
         since = self.job.status_since if to_status is self.job.status else self.now
         self.update_job(status=to_status, status_since=since)
 
     def update_job(self, **fields: Any) -> None:
-        fields |= {"updated_at": self.now, "version": self.version}
+        fields |= {"updated_at": self.now, "version": self.before.job.version + 1}
         self.record = Record(self.job.model_copy(update=fields), self.record.claim)
 
     def set_claim(self, claim: Claim) -> None:
-        """Put the claim as it is to stand. One in phase RELEASED frees the key and becomes a past claim."""
+        """Make this the current claim. One in phase RELEASED becomes a past claim instead."""
         if claim.phase is Phase.RELEASED:
             self.record = Record(self.job)
             self.add_past_claim(claim)
@@ -231,19 +228,16 @@ class Change:
             self.record = Record(self.job, claim)
 
     def update_claim(self, **fields: Any) -> None:
-        """Give the standing claim new values; nothing happens if there is none, or if it has them."""
+        """Change fields of the current claim, if there is one."""
         claim = self.record.claim
-        if claim is None:
-            return
-        changed = claim.model_copy(update=fields)
-        if changed != claim:
+        if claim is not None and (changed := claim.model_copy(update=fields)) != claim:
             self.set_claim(changed)
 
     def set_next_look(self, policy: DispatchPolicy) -> None:
-        """Have the sweep look at an accepted dispatch when its next callback is overdue.
+        """Schedule the sweep's next look at the claim.
 
-        And at one of a cancelled job whose outcome is unknown when the cancel is told again, or it can be
-        given up.
+        At an accepted dispatch: when its next callback is overdue, or at once if a cancel is due. At an
+        unknown one of a cancelled job: when the cancel is to be sent again, or the claim can be given up.
         """
         claim = self.record.claim
         if claim is None:
@@ -252,34 +246,35 @@ class Change:
             due = self.now if claim.cancel_due else self.record.report_deadline(policy)
             self.update_claim(lease_until=due)
         elif claim.phase is Phase.UNKNOWN and self.job.status is JobStatus.CANCELLED:
-            latest = self.now + (TOLD_AGAIN_AFTER if claim.cancel_due else ABANDONED_AFTER)
+            latest = self.now + (CANCEL_AGAIN_AFTER if claim.cancel_due else ABANDONED_AFTER)
             self.update_claim(lease_until=min(claim.lease_until or latest, latest))
 
     def add_past_claim(self, claim: Claim) -> None:
-        """Keep a claim that is over; of the released ones only the latest."""
+        """Keep a claim that is over. Of the released ones only the latest is kept."""
         kept = self.job.past_claims
         if claim.phase is Phase.RELEASED:
-            kept = self.record.followed
+            kept = self.record.replaced
         self.update_job(past_claims=(*kept, claim))
 
     def decision(
         self,
         result: Result,
         *,
-        task: TaskKind | None = None,
         callback: tuple[str, AppliedEvent] | None = None,
         error: TakeOneError | None = None,
     ) -> Decision[Result]:
-        """The finished decision, with the record as it now is."""
+        """The finished decision; `changed` if anything was collected."""
+        if self.record is self.before and not self.events and self.task is None:
+            return Decision(result, self.before, error=error)
         if self.job.silent_since is not None and not self.record.awaits_report:
             self.update_job(silent_since=None)
-        return Decision(result, self.record, True, self.events, task, callback, error)
+        return Decision(result, self.record, True, self.events, self.task, callback, error)
 
 
 def owned(record: Record, user: str) -> Record:
     """Return the record if it is `user`'s.
 
-    Raises `ResourceNotFound`, as for a job that is not there: the two must be indistinguishable (contract).
+    Raises `ResourceNotFound`, so that it looks the same as a job that does not exist (contract).
     """
     if record.job.owner != user:
         raise ResourceNotFound

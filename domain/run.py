@@ -1,4 +1,4 @@
-"""The rules of run: who claims the dispatch, who joins it, and what those who wait for it are told."""
+"""The rules of run: which call claims the dispatch, which joins it, and what a waiting call returns."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,8 +15,8 @@ from domain.claim import (
     RetryTerms,
 )
 from domain.claim_rules import resend
-from domain.errors import FsmTransitionInvalid, OrchestratorDispatchFailed
-from domain.job_fsm import TRANSITIONS, JobStatus, ensure_not_terminal
+from domain.errors import OrchestratorDispatchFailed
+from domain.job_fsm import TERMINAL_STATUSES, JobStatus, forbidden_step
 from domain.reconcile import is_asked, start_ask
 from domain.record import Change, Decision, Record, TaskKind
 
@@ -26,12 +26,12 @@ class Outcome(StrEnum):
 
     STARTED = "started"  # it made the claim
     JOINED = "joined"  # another call made the claim, and its outcome is not known yet
-    REPLAYED = "replayed"  # the dispatch stands already
+    REPLAYED = "replayed"  # the dispatch was accepted before
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchResult:
-    """What the caller of run or retry is told: what the call did, the dispatch, and the job's state."""
+    """The answer to a run or a retry: what the call did, the dispatch, and the job's state."""
 
     outcome: Outcome
     claim: Claim
@@ -44,7 +44,7 @@ class DispatchResult:
 
 
 def run_dispatch_id(job_id: str) -> str:
-    """The id under which this job's run is dispatched, always the same: `[a-z][a-z0-9-]{0,62}`."""
+    """The dispatch id of this job's run, always the same: `[a-z][a-z0-9-]{0,62}`."""
     return f"run-{job_id}"
 
 
@@ -56,17 +56,16 @@ def decide_run(
     Raises `FsmTerminalImmutable`, `FsmTransitionInvalid`, or `OrchestratorDispatchFailed` while the outcome
     of an earlier try is unknown and held.
     """
-    job = record.job
-    ensure_not_terminal(job.status, JobStatus.AUDIO_EXTRACTING)
+    job, target = record.job, JobStatus.AUDIO_EXTRACTING
+    if job.status in TERMINAL_STATUSES:
+        raise forbidden_step(job.status, target)
     dispatch_id = run_dispatch_id(job.id)
-    standing = record.standing(dispatch_id)
     change = Change(record, now, correlation_id)
-    if standing is not None:
-        return decide_again(change, standing, policy)
-    # AUDIO_EXTRACTING may follow itself, but only a callback may say so: a run starts from UPLOADED.
+    if (known := record.standing(dispatch_id)) is not None:
+        return decide_again(change, known, policy)
+    # AUDIO_EXTRACTING may follow itself, but only by a callback: a run starts from UPLOADED.
     if job.status is not JobStatus.UPLOADED or not job.manifest.video_uri:
-        allowed = list(TRANSITIONS[job.status])
-        raise FsmTransitionInvalid(job.status, JobStatus.AUDIO_EXTRACTING, allowed)
+        raise forbidden_step(job.status, target)
     return start(change, DispatchKind.RUN, dispatch_id, policy)
 
 
@@ -93,29 +92,28 @@ def start(
     if record.claim is not None:
         change.add_past_claim(record.claim)
     change.set_claim(claim)
-    result = DispatchResult(Outcome.STARTED, claim, record.job.status)
-    return change.decision(result, task=TaskKind.DISPATCH)
+    change.task = TaskKind.DISPATCH
+    return change.decision(DispatchResult(Outcome.STARTED, claim, record.job.status))
 
 
 def decide_again(change: Change, claim: Claim, policy: DispatchPolicy) -> Decision[DispatchResult]:
-    """Replay a dispatch that stands, join one that is under way, or send an unknown one again.
+    """Replay an accepted dispatch, join one that is under way, or send an unknown one again.
 
     Raises `OrchestratorDispatchFailed` while an unknown outcome is held.
     """
-    record, status, now = change.record, change.job.status, change.now
+    now = change.now
+    may_send = claim.is_recognised(now, policy) or hold_is_over(claim, now, policy)
     if claim.phase is Phase.SENT:
-        return Decision(DispatchResult(Outcome.REPLAYED, claim, status), record)
-    if claim.phase is not Phase.UNKNOWN or is_asked(claim, now):
-        return Decision(DispatchResult(Outcome.JOINED, claim, status), record)
-    asked = start_ask(change, policy)
-    if asked.changed and asked.record.claim is not None:
-        return asked.with_result(DispatchResult(Outcome.JOINED, asked.record.claim, status))
-    if claim.is_recognised(now, policy) or hold_is_over(claim, now, policy):
-        sent = resend(change, policy, Actor.EDITOR)
-        if sent.changed and sent.record.claim is not None:
-            # This call makes a dispatch, so it starts it; the call before was answered 502.
-            return sent.with_result(DispatchResult(Outcome.STARTED, sent.record.claim, status))
-    raise unknown_outcome(claim, now)
+        outcome = Outcome.REPLAYED
+    elif claim.phase is not Phase.UNKNOWN or is_asked(claim, now) or start_ask(change, policy):
+        outcome = Outcome.JOINED
+    elif may_send and resend(change, claim, policy, Actor.EDITOR):
+        # This call makes a dispatch, so it starts it; the call before was answered 502.
+        outcome = Outcome.STARTED
+    else:
+        raise unknown_outcome(claim, now)
+    current = change.record.standing(claim.dispatch_id) or claim
+    return change.decision(DispatchResult(outcome, current, change.job.status))
 
 
 def hold_is_over(claim: Claim, now: datetime, policy: DispatchPolicy) -> bool:
@@ -123,12 +121,12 @@ def hold_is_over(claim: Claim, now: datetime, policy: DispatchPolicy) -> bool:
     hold, due = policy.unknown_hold, claim.lease_until
     if policy.window is not None or policy.can_be_asked or hold is None or due is None:
         return False
-    # Under other settings it was due earlier, for another reason.
+    # Under other settings it may have been due earlier, for another reason.
     return now >= max(due, (claim.sent_at or claim.claimed_at) + hold)
 
 
 def unknown_outcome(claim: Claim, now: datetime) -> OrchestratorDispatchFailed:
-    """The answer while it is not known whether the orchestrator has the dispatch."""
+    """The error while it is not known whether the orchestrator has the dispatch."""
     held = (claim.lease_until - now).total_seconds() if claim.lease_until else 60
     return OrchestratorDispatchFailed(
         OUTCOME_UNKNOWN,
@@ -140,22 +138,20 @@ def unknown_outcome(claim: Claim, now: datetime) -> OrchestratorDispatchFailed:
 def outcome_of(
     record: Record, awaited: Claim, now: datetime, *, is_last: bool = False
 ) -> Claim | None:
-    """The settled claim that a caller waits for as `awaited`; None while its outcome is open.
+    """The accepted claim that a caller waits for as `awaited`; None while its outcome is open.
 
-    Raises what the caller is told if the dispatch does not stand: `OrchestratorDispatchFailed`, or
-    `FsmTerminalImmutable` if the job was cancelled meanwhile. While the engine is being asked, an unknown
-    outcome is raised only if `is_last`: the wait is over.
+    Raises `OrchestratorDispatchFailed` if the dispatch failed, and `FsmTerminalImmutable` if the job was
+    cancelled meanwhile. While the engine is being asked, an unknown outcome is raised only if `is_last`: the
+    wait is over.
     """
     if record.job.status is JobStatus.CANCELLED:
         # Checked first: a late acceptance changes nothing for a caller who still waits.
-        ensure_not_terminal(record.job.status, JobStatus.AUDIO_EXTRACTING)
-    standing = record.standing(awaited.dispatch_id)
-    if standing is not None and standing.phase is Phase.SENT:
-        return standing
-    released = record.released
+        raise forbidden_step(record.job.status, JobStatus.AUDIO_EXTRACTING)
+    claim, released = record.standing(awaited.dispatch_id), record.released
+    if claim is not None and claim.phase is Phase.SENT:
+        return claim
     if released is not None and released.epoch >= awaited.epoch:
         raise OrchestratorDispatchFailed(released.reason or ClaimEvent.REFUSED)
-    is_unknown = standing is not None and standing.phase is Phase.UNKNOWN
-    if standing is not None and is_unknown and (is_last or not is_asked(standing, now)):
-        raise unknown_outcome(standing, now)
+    if claim and claim.phase is Phase.UNKNOWN and (is_last or not is_asked(claim, now)):
+        raise unknown_outcome(claim, now)
     return None

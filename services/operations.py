@@ -16,7 +16,7 @@ from domain.claim import ClaimEvent, DispatchPolicy, Phase, RunState
 from domain.claim_rules import settle_by_operator
 from domain.job_fsm import JobStatus, ensure_transition
 from domain.pause import Pause
-from domain.reconcile import NO_ANSWER, ask_by_operator, has_answered, word_of_engine
+from domain.reconcile import NO_ANSWER, ask_by_operator, engine_answer, has_answered
 from domain.record import Decision, Record, unchanged
 from domain.run import DispatchResult
 from services.run_and_wait import RunAndWait, watch
@@ -161,7 +161,7 @@ class Operations:
                 deadline,
             )
         if has_answered(record, asked):
-            return Asked(record, word_of_engine(record, asked))
+            return Asked(record, engine_answer(record, asked))
         raise errors.OrchestratorDispatchFailed(RunState.NO_ANSWER, message=NO_ANSWER)
 
     def settle(self, job_id: str, settlement: str, act: OperatorAct) -> Record:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -130,12 +129,9 @@ def test_a_commit_writes_job_claim_trail_callback_and_message(shelf: Shelf) -> N
 
     def rule(record: Record) -> Decision[None]:
         run = decide_run(record, NOW, POLICY)
-        change = Change(run.record, NOW)
+        change = Change(run.record, NOW, events=run.events, task=run.task)
         change.update_job(manifest=change.job.manifest.merged({"exports": ["e"]}))
-        done = change.decision(
-            None, task=run.task, callback=("event", AppliedEvent("digest", "run-1"))
-        )
-        return replace(done, events=run.events)
+        return change.decision(None, callback=("event", AppliedEvent("digest", "run-1")))
 
     decision = shelf.jobs.update(job_id, rule)
     loaded = shelf.jobs.get(job_id, event_id="event")

@@ -10,8 +10,9 @@ from domain import claim_rules
 from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
 from domain.lifecycle import cancel
 from domain.pause import Pause
-from domain.reconcile import answered, start_ask
-from domain.record import Change, Decision, Record
+from domain.reconcile import answered
+from domain.record import Decision, Record
+from domain.run import decide_run
 from store import keys
 from store.errors import DispatchingPaused
 from tasks.sweep import sweep_once
@@ -228,7 +229,7 @@ def test_asks_and_cancels_use_the_follow_up_queue_during_a_pause(shelf: Shelf) -
     token = shelf.unknown(policy=policy)
     _pause(shelf)
     queued = shelf.redis.llen("takeone:broker:takeone.follow-ups")
-    shelf.jobs.update(token.job_id, lambda record: start_ask(Change(record, NOW), ASKABLE))
+    shelf.jobs.update(token.job_id, lambda record: decide_run(record, NOW, ASKABLE))
     shelf.jobs.update(token.job_id, lambda record: cancel(record, NOW, policy, None))
     assert shelf.redis.llen("takeone:broker:takeone.follow-ups") == queued + 2
 

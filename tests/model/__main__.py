@@ -1,4 +1,4 @@
-"""Explores every scenario and prints what was seen: `python -m tests.model`. Exit 1 if anything broke."""
+"""Explores every scenario and prints a table: `python -m tests.model`. Exit 1 if an invariant broke."""
 
 import sys
 

@@ -1,13 +1,8 @@
-"""Breadth first through every state of a scenario.
-
-The first way to a broken invariant is then a shortest one.
-"""
+"""Visits every state of a scenario breadth first, so that the way to a broken invariant is a shortest one."""
 
 import gc
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from tests.model.ways_out import WaysOut
@@ -16,7 +11,7 @@ from tests.model.world import Scenario, State, World
 
 @dataclass
 class Exploration:
-    """What was found: how much there was to see, and the shortest way to each broken invariant."""
+    """The size of a scenario, the names of its steps, and a shortest way to each broken invariant."""
 
     scenario: str
     states: int = 0
@@ -35,17 +30,10 @@ class Exploration:
 
 
 def explore(scenario: Scenario, *, first_only: bool = False) -> Exploration:
-    """Visit every state; stop at the first broken invariant if that is all that is asked for."""
-    with _without_looking_for_cycles():
-        return _explore(scenario, first_only)
-
-
-@contextmanager
-def _without_looking_for_cycles() -> Iterator[None]:
-    # States are many and refer to none that came later: looking at them again and again costs a sixth.
-    gc.disable()
+    """Visit every state, or stop at the first broken invariant if `first_only`."""
+    gc.disable()  # There are many states and no cycles. The collector would take a sixth of the time.
     try:
-        yield
+        return _explore(scenario, first_only)
     finally:
         gc.enable()
 
@@ -75,9 +63,7 @@ def _explore(scenario: Scenario, first_only: bool) -> Exploration:
 
 def _path(came_from: dict[State, tuple[State, str] | None], state: State) -> list[str]:
     path = []
-    link = came_from[state]
-    while link is not None:
+    while (link := came_from[state]) is not None:
         state, name = link
         path.append(name)
-        link = came_from[state]
     return path[::-1]

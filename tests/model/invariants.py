@@ -1,4 +1,4 @@
-"""What must hold, each as a function of what just happened; it names itself when it is broken."""
+"""The invariants. Each function checks one step and returns the names of those that it breaks."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from tests.model.rules import Step, Token
 
 NOTHING: tuple[str, ...] = ()
+_TERMINAL = (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 def of_a_post(stored: Record, token: "Token", posts: Any) -> tuple[str, ...]:
-    """At most one POST that can start an execution, and one more for each that was permitted.
+    """At most one POST can start an execution, plus one for each that was permitted.
 
-    And none of a dispatch that another process holds by now.
+    And no process posts a dispatch that another one holds by now.
     """
     claim = stored.claim
     late = claim is not None and claim.dispatch_id == token.dispatch_id
@@ -27,14 +28,14 @@ def of_a_post(stored: Record, token: "Token", posts: Any) -> tuple[str, ...]:
 
 
 def of_a_begin(stored: Record) -> tuple[str, ...]:
-    """What is cancelled is never dispatched any more."""
+    """A cancelled job is not dispatched."""
     return _if(stored.job.status is JobStatus.CANCELLED, "a cancelled job is not begun")
 
 
 def of_an_answer(
     stored: Record, token: "Token", event: ClaimEvent, step: "Step | None"
 ) -> tuple[str, ...]:
-    """The orchestrator's word that it has the dispatch is never thrown away."""
+    """An acceptance is never ignored."""
     claim = stored.claim
     is_open = claim is not None and claim.in_flight and claim.dispatch_id == token.dispatch_id
     lost = is_open and event is ClaimEvent.ACCEPTED and step is None
@@ -42,7 +43,7 @@ def of_an_answer(
 
 
 def of_another_try(stored: Record, token: "Token") -> tuple[str, ...]:
-    """A worker that sent nothing tries again only for its own claim, and only what is wanted."""
+    """A worker that sent nothing tries again only for its own claim, and not for a cancelled job."""
     return (
         *_if(stored.job.status is JobStatus.CANCELLED, "a cancelled job is not tried again"),
         *_if(_token(stored.claim) != tuple(token), "no worker posts for another's claim"),
@@ -62,29 +63,24 @@ def of_a_decision(read: Record, step: "Step") -> tuple[str, ...]:
 def _may_move(read: Record, before: JobStatus | None, after: JobStatus) -> bool:
     if before is None or before is after or after in TRANSITIONS[before]:
         return True
-    claim = read.shown_claim
-    resumes = before is JobStatus.FAILED and claim is not None and claim.retry is not None
-    return resumes and claim.retry is not None and _is_step(claim, after)
-
-
-def _is_step(claim: Claim, after: JobStatus) -> bool:
-    return claim.retry is not None and after in TRANSITIONS[claim.retry.resume_from_status]
+    terms = read.shown_claim.retry if read.shown_claim else None
+    may_resume = before is JobStatus.FAILED and terms is not None
+    return may_resume and after in TRANSITIONS[terms.resume_from_status]
 
 
 def of_an_end(stored: Record) -> tuple[str, ...]:
-    """No job's time ends while something may still come of it."""
-    claim, status = stored.claim, stored.job.status
-    ended = status in (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED)
+    """No job expires while something may still happen to it."""
+    claim = stored.claim
     is_settled = claim is None or claim.phase is Phase.SENT
-    is_awaited = claim is not None and claim.retry is not None and not claim.resumed
-    is_over = ended and is_settled and not (is_awaited and not (claim and claim.is_dead))
+    awaits_resume = claim and claim.retry and not claim.resumed and not claim.is_dead
+    is_over = stored.job.status in _TERMINAL and is_settled and not awaits_resume
     return _if(not is_over, "no job expires that is not at rest")
 
 
 def of_a_commit(
     stored: Record, read: Record, new: Record, token: "Token | None", request: str
 ) -> tuple[str, ...]:
-    """No process moves or frees another's claim, and nothing leaves a terminal state by accident."""
+    """No process moves another's claim, nothing leaves a terminal state, and epochs only grow."""
     changes_claim = new.claim != read.claim
     not_as_read = _identity(stored.claim) != _identity(read.claim)
     is_others = token is not None and _token(stored.claim) != tuple(token)
@@ -100,7 +96,7 @@ def of_a_commit(
 
 def _leaves_terminal(stored: Record, new: Record) -> bool:
     before, after = stored.job.status, new.job.status
-    if before is after or before not in (JobStatus.DONE, JobStatus.FAILED, JobStatus.CANCELLED):
+    if before is after or before not in _TERMINAL:
         return False
     resumed = new.claim is not None and new.claim.resumed
     return before is not JobStatus.FAILED or not resumed
@@ -114,22 +110,22 @@ def _is_lower(stored: Record, new: Record) -> bool:
     return new.claim.epoch < stored.shown_claim.epoch or (again and not revived)
 
 
-def of_an_engines_word(read: Record, new: Record, posts: Mapping[str, Any]) -> tuple[str, ...]:
-    """A dispatch is found only if it is there, and called dead only if its own run has ended badly."""
+def of_an_engines_answer(read: Record, new: Record, posts: Mapping[str, Any]) -> tuple[str, ...]:
+    """A dispatch is found only if it was executed, and dead only if its own run has ended badly."""
     claim = new.claim
     concluded = claim is not None and claim.is_dead and not (read.claim and read.claim.is_dead)
     truth = posts.get(claim.dispatch_id) if claim else None
     is_found = _becomes_sent(read, new)
     return (
-        *_if(concluded and not (truth and truth.ended), "no run that works is called dead"),
-        *_if(is_found and not (truth and truth.executed), "what is found is there"),
+        *_if(concluded and not (truth and truth.ended), "no live run is called dead"),
+        *_if(is_found and not (truth and truth.executed), "what is found was executed"),
     )
 
 
 def of_the_posts(
     read: Record, new: Record, posts: Mapping[str, Any], request: str
 ) -> tuple[str, ...]:
-    """What the record says of a dispatch is true of what was posted."""
+    """The record agrees with what was posted."""
     freed = read.claim is not None and new.claim is None
     claim = read.claim if freed else new.claim
     if claim is None or claim.dispatch_id not in posts:
@@ -152,9 +148,9 @@ def _becomes_sent(read: Record, new: Record) -> bool:
 
 
 def permitted_dispatch(read: Record, new: Record, due: bool, request: str) -> str | None:
-    """The dispatch that may be posted once more from here on: its hold is over, or an operator says so.
+    """The dispatch that may now be posted once more: its hold is over, or an operator has settled it.
 
-    `due` tells whether the hold was over when the request read the record.
+    `due`: whether the hold was over when the request read the record.
     """
     before, after = read.claim, new.claim
     if before is None:

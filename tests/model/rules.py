@@ -1,4 +1,4 @@
-"""Production's rules over interned records: a record is a small number, and a rule is asked once."""
+"""Production's rules over numbered records. The result of a rule is remembered, so it is called once."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,19 +17,19 @@ from domain.retry import decide_retry
 from domain.run import decide_run
 from domain.status_callback import StatusCallback, apply_callback
 
-# As long as anything that the rules wait for by themselves: what is due in less is due one unit later.
+# Longer than any time that the rules have built in: what is due in less is due one unit later.
 UNIT = timedelta(days=1)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-# A worker that began this long ago, or longer, is past its deadline and past its lease.
-OLDEST = 2
+# The oldest ages that are told apart. A worker that began so long ago is past its deadline and its lease.
+OLDEST = OLDEST_SEND = 2
 _MOST_COUNTED = 2
-ACT = OperatorAct("olga", "says the operator")
-OLDEST_SEND = 2
+FOR_EVER = 99
+ACT = OperatorAct("olga", "a reason")
 _TIMES = ("sent_at", "first_sent_at", "settled_at", "asked_at", "ended_at")
 
 
 class Token(NamedTuple):
-    """What a message says of the claim it is for."""
+    """The claim that a message is for."""
 
     dispatch_id: str
     epoch: int
@@ -37,14 +37,11 @@ class Token(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a rule decided: the record that it leads to, and the message that goes with it."""
+    """What a rule decided: the next record, the message to send, and the changes of state."""
 
     after: int
     message: Token | None
     moves: tuple[tuple[JobStatus | None, JobStatus], ...]
-
-
-FOR_EVER = 99
 
 
 def policy(
@@ -54,10 +51,7 @@ def policy(
     can_be_asked: bool = False,
     first_report: int | None = None,
 ) -> DispatchPolicy:
-    """Unit leases; the sending lease outlasts the exchange's own limit of one unit.
-
-    `window` is in units, or `FOR_EVER`.
-    """
+    """A policy in units; `window` may be `FOR_EVER`. The send lease outlasts any exchange."""
     lasts = timedelta.max if window == FOR_EVER else window and window * UNIT
     return DispatchPolicy(
         UNIT,
@@ -71,7 +65,7 @@ def policy(
 
 
 class Rules:
-    """The rules under one policy. Times in records are relative: the present is always `NOW`."""
+    """The rules under one policy. Times in records are relative: the current time is always `NOW`."""
 
     def __init__(self, dispatch_policy: DispatchPolicy) -> None:
         self.policy = dispatch_policy
@@ -80,7 +74,7 @@ class Rules:
         self._known: dict[tuple[Any, ...], Any] = {}
 
     def number(self, record: Record) -> int:
-        """The number of a record, stripped of everything that no rule looks at."""
+        """The number of a record, without everything that no rule looks at."""
         plain = Record(self._plain_job(record.job), self._plain_claim(record.claim))
         key = f"{plain.job.model_dump_json()}{plain.claim and plain.claim.model_dump_json()}"
         if key not in self._numbers:
@@ -105,7 +99,7 @@ class Rules:
         )
 
     def _looked_at(self, claim: Claim, is_past: bool) -> dict[str, int]:
-        """How many units back a rule looks for each time of a claim."""
+        """For each time of a claim, how many units of its age make a difference to a rule."""
         if is_past:
             return {}
         asked, window = self.policy.can_be_asked, self.policy.window
@@ -125,7 +119,7 @@ class Rules:
         return max(moment, NOW - units * UNIT) if moment else None
 
     def _plain_job(self, job: Job) -> Job:
-        past = tuple(filter(None, (self._plain_claim(each, True) for each in job.past_claims)))
+        past = tuple(self._plain_claim(claim, True) for claim in job.past_claims)
         return job.model_copy(
             update={
                 "created_at": NOW,
@@ -142,11 +136,11 @@ class Rules:
         )
 
     def is_at_rest(self, number: int) -> bool:
-        """Whether the commit that leaves this record gives its keys a time to live."""
+        """Whether a commit of this record gives its keys a time to live."""
         return lifecycle.is_at_rest(self.records[number])
 
     def later(self, number: int) -> int:
-        """The same record one unit of time on."""
+        """The same record one unit of time later."""
         return self._once(("later", number), lambda: self._later(number))
 
     def _later(self, number: int) -> int:
@@ -158,7 +152,7 @@ class Rules:
         return self.number(Record(record.job, record.claim.model_copy(update=earlier)))
 
     def begin(self, number: int, token: Token, age: int) -> Step | None:
-        """A worker that looked at its clock `age` units ago stores its intent."""
+        """A worker whose clock started `age` units ago stores its intent to post."""
         moment = NOW - age * UNIT
         return self._step(
             ("begin", number, token, age),
@@ -168,15 +162,13 @@ class Rules:
     def still_wanted(self, number: int, token: Token) -> bool:
         """Whether a worker that did not reach the orchestrator may try again."""
         record = self.records[number]
-        return bool(
-            self._once(
-                ("wanted", number, token),
-                lambda: steps.still_wanted(record, _full(token), NOW, self.policy),
-            )
+        return self._once(
+            ("wanted", number, token),
+            lambda: steps.still_wanted(record, _full(token), NOW, self.policy),
         )
 
     def settle(self, number: int, token: Token, event: ClaimEvent) -> Step | None:
-        """A process with a token says what came of it."""
+        """A process with a token reports the outcome."""
         return self._step(
             ("settle", number, token, event),
             lambda record: steps.settle(record, _full(token), event, event.value, NOW, self.policy),
@@ -189,7 +181,7 @@ class Rules:
         )
 
     def answered(self, number: int, asked: int, state: RunState) -> Step | None:
-        """An engine's answer about the record that it was asked for arrives."""
+        """An engine's answer arrives; `asked` is the record that it was asked about."""
         before = self._revised(asked)
         return self._step(
             ("answered", number, asked, state),
@@ -200,14 +192,14 @@ class Rules:
         return replace(self.records[number], revision=(str(number).encode(), b""))
 
     def may_be_asked(self, number: int) -> bool:
-        """Whether a worker with a message would ask the engine about this record."""
+        """Whether a worker may ask the engine about this record."""
         claim, policy = self.records[number].claim, self.policy
         if claim is None or not claim.sends or not policy.can_be_asked:
             return False
         return claim.phase is not Phase.SENT or policy.first_report is not None
 
     def ask(self, number: int, request: str) -> Step | None:
-        """A request of an editor, an operator or the orchestrator, by its name."""
+        """A request of an editor, an operator or the orchestrator, such as "retry a"."""
         return self._step(("ask", number, request), lambda record: self._ask(record, request))
 
     def _ask(self, record: Record, request: str) -> Decision[Any]:
@@ -225,8 +217,7 @@ class Rules:
         return apply_callback(record, _callback(rest), NOW, self.policy)
 
     def _step(self, key: tuple[Any, ...], rule: Callable[[Record], Decision[Any]]) -> Step | None:
-        found: Step | None = self._once(key, lambda: self._decide(key[1], rule))
-        return found
+        return self._once(key, lambda: self._decide(key[1], rule))
 
     def _decide(self, number: int, rule: Callable[[Record], Decision[Any]]) -> Step | None:
         try:
@@ -236,9 +227,9 @@ class Rules:
         if not decision.changed:
             return None
         claim = decision.record.claim
-        sends = decision.task is TaskKind.DISPATCH and claim is not None
-        message = Token(claim.dispatch_id, claim.epoch) if sends and claim else None
-        moves = tuple((line.from_status, line.to_status) for line in decision.events)
+        is_dispatch = decision.task is TaskKind.DISPATCH
+        message = Token(claim.dispatch_id, claim.epoch) if is_dispatch and claim else None
+        moves = tuple((event.from_status, event.to_status) for event in decision.events)
         return Step(self.number(decision.record), message, moves)
 
     def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
@@ -278,7 +269,7 @@ def uploaded_record() -> Record:
 
 
 def failed_record(rules: Rules) -> Record:
-    """A job whose run was executed and failed after its first checkpoint, made by the rules."""
+    """A job whose run was executed and failed after its first checkpoint."""
     number = rules.number(uploaded_record())
     token = Token("run-job", 1)
     path = [

@@ -1,4 +1,4 @@
-"""The scenarios: which processes and requests meet, under which policy, and within which bounds."""
+"""The scenarios: the requests and processes, the policy, and the bounds."""
 
 from tests.model.rules import FOR_EVER, policy
 from tests.model.world import Scenario
@@ -17,12 +17,12 @@ FAILED = Scenario(
     "an operator fails the job, and retries it", policy(), ("run", "fail", "retry a"),
     (("run-job", "AUDIO_READY"), (_RETRY_A, "AUDIO_EXTRACTING")), workers=1, clients=1, queue=1,
 )  # fmt: skip
-DEDUPLICATED = Scenario(
-    "run and cancel, the orchestrator deduplicates", policy(window=FOR_EVER), ("run", "cancel"),
+RECOGNISED = Scenario(
+    "run and cancel, an engine that recognises dispatches", policy(window=FOR_EVER), ("run", "cancel"),
     workers=1, queue=1,
 )  # fmt: skip
 WINDOW = Scenario(
-    "run, the orchestrator deduplicates for a while", policy(window=1), ("run",),
+    "run, an engine that recognises them for a while", policy(window=1), ("run",),
     workers=1, clients=1, queue=1,
 )  # fmt: skip
 ASKED = Scenario(
@@ -30,7 +30,7 @@ ASKED = Scenario(
     workers=1, clients=1, queue=1,
 )  # fmt: skip
 SILENT = Scenario(
-    "run, and an engine that says how it ended",
+    "run, an engine that says how it ended",
     policy(window=FOR_EVER, can_be_asked=True, first_report=1), ("run",),
     workers=1, clients=1, queue=1, epochs=1,
 )  # fmt: skip
@@ -39,13 +39,9 @@ ASKED_AND_CANCELLED = Scenario(
     ("run", "cancel"), workers=1, clients=1, queue=1,
 )  # fmt: skip
 OWN_BROKER = Scenario(
-    "two clients run, a broker of its own",
-    policy(),
-    ("run",),
-    workers=1,
-    queue=1,
+    "two clients run, a separate broker", policy(), ("run",), workers=1, queue=1,
     is_transactional=False,
-)
+)  # fmt: skip
 RETRIES = Scenario(
     "retries, and stragglers of the run", policy(), ("retry a", "retry b"), _RETRIED,
     starts_failed=True, workers=1, queue=1, epochs=3,
@@ -56,7 +52,7 @@ RETRIES_ASKED = Scenario(
     ("retry a", "retry b"), (), starts_failed=True, workers=1, clients=1, queue=1,
 )  # fmt: skip
 SCENARIOS = (
-    TWO_WORKERS, RUNS, CANCEL, OPERATED, FAILED, DEDUPLICATED, WINDOW, ASKED, SILENT, OWN_BROKER, RETRIES,
+    TWO_WORKERS, RUNS, CANCEL, OPERATED, FAILED, RECOGNISED, WINDOW, ASKED, SILENT, OWN_BROKER, RETRIES,
     RETRIES_ASKED,
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The invariants can be broken: without any one of the protocol's guards, one of them is."""
+"""Each guard of the protocol is needed: without it, an invariant breaks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -10,13 +10,13 @@ import pytest
 from domain import claim, claim_rules, lifecycle, reconcile, run, status_callback
 from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
 from domain.job_fsm import TERMINAL_STATUSES
-from domain.record import Decision, Record, TaskKind
+from domain.record import Change, Decision, Record, TaskKind
 from tests.model.explorer import explore
 from tests.model.scenarios import (
     ASKED,
     CANCEL,
-    DEDUPLICATED,
     OWN_BROKER,
+    RECOGNISED,
     RETRIES,
     RETRIES_ASKED,
     RUNS,
@@ -25,6 +25,7 @@ from tests.model.scenarios import (
 )
 from tests.model.world import Scenario
 
+FREED = "no claim is freed that may be running"
 ONE_POST = "at most one POST can start an execution"
 NOT_ANOTHERS = "no process moves another's claim"
 NOT_AT_REST = "no job expires that is not at rest"
@@ -59,19 +60,16 @@ def without_phase(patch: pytest.MonkeyPatch) -> None:
 
 
 def without_sent_at(patch: pytest.MonkeyPatch) -> None:
-    """What a dead worker may have sent is taken for what was never sent."""
+    """A dispatch that a dead worker may have sent is treated as never sent."""
 
-    def send_again(case: Any) -> Decision[None]:
-        change = case.change()
-        lease = {"phase": Phase.CLAIMED, "lease_until": case.now + case.policy.claim_lease}
-        change.set_claim(case.claim.model_copy(update=lease))
-        sent: Decision[None] = change.decision(None, task=TaskKind.DISPATCH)
-        return sent
+    def send_again(change: Change, held: Claim, policy: DispatchPolicy) -> None:
+        change.update_claim(phase=Phase.CLAIMED, lease_until=change.now + policy.claim_lease)
+        change.task = TaskKind.DISPATCH
 
-    patch.setattr(reconcile._Case, "call_unknown", send_again)
+    patch.setattr(reconcile, "_call_unknown", send_again)
 
 
-def without_asking_the_job(patch: pytest.MonkeyPatch) -> None:
+def without_checking_the_job(patch: pytest.MonkeyPatch) -> None:
     for module in (claim_rules, reconcile):
         patch.setattr(module, "wants_dispatch", lambda job, held: True)
 
@@ -84,7 +82,7 @@ def with_unknown_released(patch: pytest.MonkeyPatch) -> None:
     _with_phases(patch, {(Phase.SENDING, ClaimEvent.LOST): Phase.RELEASED})
 
 
-def with_any_refusal_believed(patch: pytest.MonkeyPatch) -> None:
+def with_refusals_for_earlier_sends(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Claim, "earlier_sends", property(lambda held: 0))
 
 
@@ -92,7 +90,7 @@ def with_late_acceptances_dropped(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(claim_rules, "_PROOF", frozenset())
 
 
-def with_stragglers_believed(patch: pytest.MonkeyPatch) -> None:
+def with_late_callbacks_accepted(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(status_callback, "_maybe_received", lambda record, held: True)
 
 
@@ -100,36 +98,35 @@ def without_a_window(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Claim, "may_be_sent", lambda held, now, policy: True)
 
 
-def with_absence_believed(patch: pytest.MonkeyPatch) -> None:
-    def free(case: Any, state: RunState) -> Decision[None]:
-        freed: Decision[None] = case.settle(ClaimEvent.SETTLED_RELEASE, "absent")
-        return freed
+def with_absent_released(patch: pytest.MonkeyPatch) -> None:
+    def free(change: Change, held: Claim, state: RunState, policy: DispatchPolicy) -> None:
+        claim_rules.settle_claim(change, held, ClaimEvent.SETTLED_RELEASE, policy, "absent")
 
-    patch.setattr(reconcile._Case, "absent", free)
+    patch.setattr(reconcile, "_note_absent", free)
 
 
-def with_any_dispatchs_answer(patch: pytest.MonkeyPatch) -> None:
+def with_answers_for_any_dispatch(patch: pytest.MonkeyPatch) -> None:
     answered = reconcile.answered
 
-    def taken_for_the_present_one(
+    def for_the_current_one(
         record: Record, asked: Record, state: RunState, now: datetime, policy: DispatchPolicy
     ) -> Decision[None]:
         return answered(record, record, state, now, policy)
 
-    patch.setattr(reconcile, "answered", taken_for_the_present_one)
+    patch.setattr(reconcile, "answered", for_the_current_one)
 
 
 def with_any_ended_job_at_rest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(lifecycle, "is_at_rest", lambda record: record.job.status in TERMINAL_STATUSES)
 
 
-def as_it_is(patch: pytest.MonkeyPatch) -> None:
-    """Nothing in production is changed; the scenario is."""
+def unpatched(patch: pytest.MonkeyPatch) -> None:
+    """The scenario is changed, not the rules."""
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A guard left out, the scenario that misses it, and what breaks."""
+    """A guard that is left out, the scenario that shows it, and the invariant that breaks."""
 
     name: str
     leave_out: Break
@@ -142,49 +139,40 @@ MUTANTS = [
     Mutant("the dispatch is not checked", without_owner, RETRIES, NOT_ANOTHERS),
     Mutant("epochs do not grow", with_one_epoch_for_all, TWO_WORKERS, "epochs only grow"),
     Mutant("the phase is not checked", without_phase, TWO_WORKERS, ONE_POST),
-    Mutant("sent_at is not looked at", without_sent_at, TWO_WORKERS, ONE_POST),
-    Mutant("the job is not asked", without_asking_the_job, CANCEL, "a cancelled job is not tried again"),
+    Mutant("sent_at is ignored", without_sent_at, TWO_WORKERS, ONE_POST),
+    Mutant("the job is not checked", without_checking_the_job, CANCEL, "a cancelled job is not tried again"),
     Mutant("the hold is not waited for", without_hold, RUNS, ONE_POST),
-    Mutant(
-        "an unknown outcome is freed", with_unknown_released, RUNS,
-        "no claim is freed that may be running",
-    ),
-    Mutant(
-        "a refusal speaks for earlier sends too", with_any_refusal_believed, DEDUPLICATED,
-        "no claim is freed that may be running",
-    ),
+    Mutant("an unknown outcome is freed", with_unknown_released, RUNS, FREED),
+    Mutant("a refusal counts for earlier sends too", with_refusals_for_earlier_sends, RECOGNISED, FREED),
     Mutant(
         "an older epoch's acceptance is dropped", with_late_acceptances_dropped, RUNS,
         "an acceptance counts under any epoch",
     ),
-    Mutant("the engine's window is not looked at", without_a_window, WINDOW, ONE_POST),
+    Mutant("the engine's window is ignored", without_a_window, WINDOW, ONE_POST),
+    Mutant("absent means released", with_absent_released, ASKED, FREED),
     Mutant(
-        "absent means released", with_absence_believed, ASKED,
-        "no claim is freed that may be running",
+        "an answer counts for any dispatch", with_answers_for_any_dispatch, RETRIES_ASKED,
+        "what is found was executed",
     ),
+    Mutant("commits do not compare", unpatched, replace(RUNS, compares=False), NOT_ANOTHERS),
     Mutant(
-        "an answer counts for any dispatch", with_any_dispatchs_answer, RETRIES_ASKED,
-        "what is found is there",
-    ),
-    Mutant("commits do not compare", as_it_is, replace(RUNS, compares=False), NOT_ANOTHERS),
-    Mutant(
-        "commits of a broker's own do not compare", as_it_is, replace(OWN_BROKER, compares=False),
+        "commits with a separate broker do not compare", unpatched, replace(OWN_BROKER, compares=False),
         NOT_ANOTHERS,
     ),
     Mutant(
-        "a worker's clock starts after its intent", as_it_is,
+        "a worker's clock starts after its intent", unpatched,
         replace(TWO_WORKERS, clock_before_intent=False), "no worker posts what another holds by now",
     ),
     Mutant(
-        "a straggler proves a retry", with_stragglers_believed, RETRIES,
+        "a late callback proves a retry", with_late_callbacks_accepted, RETRIES,
         "no retry is proved that was not begun",
     ),
     Mutant(
-        "a time to live outlasts the retry that ends the rest", as_it_is,
+        "a retry does not remove the time to live", unpatched,
         replace(RETRIES, persists=False), NOT_AT_REST,
     ),
-    Mutant("an open outcome counts as rest", with_any_ended_job_at_rest, CANCEL, NOT_AT_REST),
-    Mutant("a retry's end is not waited for", with_any_ended_job_at_rest, RETRIES, NOT_AT_REST),
+    Mutant("a job with an open outcome expires", with_any_ended_job_at_rest, CANCEL, NOT_AT_REST),
+    Mutant("a job with an open retry expires", with_any_ended_job_at_rest, RETRIES, NOT_AT_REST),
 ]  # fmt: skip
 
 

@@ -1,7 +1,7 @@
-"""No claim is stuck: with every process dead and every message lost, each state has a listed way out."""
+"""No claim is stuck: even with every process dead and every message lost, each state has a way out."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from domain.claim import ClaimEvent, Phase, RunState
 from domain.job_fsm import JobStatus
@@ -12,14 +12,14 @@ _BY_PEOPLE = ("run", "retry a", "operator settled_sent", "operator settled_relea
 
 
 class WaysOut:
-    """Searches from a record to one that is settled, by new processes that work as they should."""
+    """Searches from a record to a settled one, by new processes that do not fail."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._known: dict[tuple[int, bool], bool] = {}
 
     def broken(self, state: State) -> tuple[str, ...]:
-        """The name of the way out that a state lacks if all processes die now; empty if it has it."""
+        """The invariant that breaks if all processes die now: a way out is missing."""
         claim = self._rules.records[state.record].claim
         if claim is None:
             return ()
@@ -64,21 +64,18 @@ class WaysOut:
             yield from self._posted(step.after, step.message)
 
     def _posted(self, record: int, token: Token) -> Iterator[int]:
-        begun = self._rules.begin(record, token, 0)
-        done: Callable[[int], Step | None] = lambda at: self._rules.settle(  # noqa: E731
-            at, token, ClaimEvent.ACCEPTED
-        )
-        settled = done(begun.after) if begun else None
-        if settled is not None:
-            yield settled.after
+        if begun := self._rules.begin(record, token, 0):
+            settled = self._rules.settle(begun.after, token, ClaimEvent.ACCEPTED)
+            if settled is not None:
+                yield settled.after
 
     def _is_settled_or_unknown(self, record: int) -> bool:
         claim = self._rules.records[record].claim
         return claim is None or claim.phase in (Phase.SENT, Phase.UNKNOWN)
 
     def _is_settled(self, record: int) -> bool:
-        found = self._rules.records[record]
-        if found.claim is None:
+        job, claim = self._rules.records[record].job, self._rules.records[record].claim
+        if claim is None:
             return True
-        waits = found.claim.awaits_resume and found.job.status is JobStatus.FAILED
-        return found.claim.phase is Phase.SENT and not waits
+        awaits_resume = claim.awaits_resume and job.status is JobStatus.FAILED
+        return claim.phase is Phase.SENT and not awaits_resume

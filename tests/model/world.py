@@ -1,7 +1,6 @@
 """The world around the rules: one job's record, the queue, and the processes at their program points.
 
-A state is a tuple of small values. `World.next_states` yields every step that can happen in it, each with
-a name and with the invariants that it breaks.
+A state is a tuple of small values. `World.next_states` yields every step that can happen in it.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,6 +9,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from domain.claim import ClaimEvent, DispatchPolicy, Phase, RunState
+from domain.record import Record
 from tests.model import invariants
 from tests.model.rules import (
     NOW,
@@ -23,36 +23,30 @@ from tests.model.rules import (
     uploaded_record,
 )
 
-EXCHANGE_LIMIT = 1  # units that an exchange may last, from the worker's first look at its clock
+EXCHANGE_LIMIT = 1  # the longest exchange in units, from when the worker starts its clock
 
 Point = tuple[Any, ...]
 IDLE: Point = ()
 
 
 class Posts(NamedTuple):
-    """What really became of a dispatch: POSTs that can start an execution, less what allowed another.
+    """What really happened to a dispatch."""
 
-    `age` is how long ago the first one was; `ended`: the execution ended badly.
-    """
-
-    surplus: int = 0
+    surplus: int = 0  # POSTs that can start an execution, less those that were permitted again
     begun: bool = False
     executed: bool = False
-    age: int = 0
-    ended: bool = False
+    age: int = 0  # since the first POST
+    ended: bool = False  # badly
 
 
 _NO_POSTS = Posts()
 
 
 class State(NamedTuple):
-    """Everything that matters of one moment. A process at no point is idle, or dead: it is the same.
-
-    `expires`: the keys have a time to live.
-    """
+    """The whole state at one moment. A dead process is an idle one."""
 
     record: int
-    expires: bool = False
+    expires: bool = False  # the keys have a time to live
     queue: tuple[Token, ...] = ()
     workers: tuple[Point, ...] = ()
     clients: tuple[Point, ...] = ()
@@ -62,7 +56,7 @@ class State(NamedTuple):
 
 
 class Next(NamedTuple):
-    """A step that can happen: its name, the state after it, and the invariants that it breaks."""
+    """A possible step: its name, the state after it, and the invariants that it breaks."""
 
     name: str
     state: State
@@ -71,12 +65,7 @@ class Next(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is explored, and within which bounds.
-
-    `is_transactional` says that a message is pushed by the commit itself. The last three are switched off by
-    mutants: commits compare, a commit takes the time to live away from what is not at rest, and a worker's
-    clock runs from before its intent is stored.
-    """
+    """What is explored, and within which bounds. Mutants switch the last three fields off."""
 
     name: str
     policy: DispatchPolicy
@@ -87,14 +76,14 @@ class Scenario:
     clients: int = 2
     queue: int = 2
     epochs: int = 2
-    is_transactional: bool = True
-    compares: bool = True
-    persists: bool = True
-    clock_before_intent: bool = True
+    is_transactional: bool = True  # the commit itself pushes the message
+    compares: bool = True  # a commit fails if the record has changed
+    persists: bool = True  # a commit removes the time to live of a job that is not at rest
+    clock_before_intent: bool = True  # a worker's clock starts before its intent is stored
 
 
 class World:
-    """All that can happen in one scenario."""
+    """Everything that can happen in one scenario."""
 
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
@@ -102,7 +91,7 @@ class World:
         self._judged: dict[tuple[int, int, int, Token | None, str], tuple[str, ...]] = {}
 
     def first_state(self) -> State:
-        """The job as the scenario finds it; no process is at work."""
+        """The job at the start of the scenario; all processes are idle."""
         scenario, rules = self.scenario, self.rules
         posts: tuple[tuple[str, Posts], ...] = ()
         record = uploaded_record()
@@ -122,27 +111,29 @@ class World:
         """Every step that can happen now."""
         yield self._tick(state)
         if state.expires:
-            # Nothing happens to a job that is gone: each commit compares with its record. So no state follows.
-            yield Next(
-                "the job expires", state, invariants.of_an_end(self.rules.records[state.record])
-            )
+            # Every commit for a job that is gone fails, so no new state follows.
+            yield Next("the job expires", state, invariants.of_an_end(self._record(state)))
         yield from self._queue_steps(state)
         for place, point in enumerate(state.workers):
-            if self._can_go_on(state, state.workers, place):
+            if self._may_step(state, state.workers, place):
                 yield from self._worker_steps(state, place, point)
         for place, point in enumerate(state.clients):
-            if self._can_go_on(state, state.clients, place):
+            if self._may_step(state, state.clients, place):
                 yield from self._client_steps(state, place, point)
-        if self._can_go_on(state, (state.sweeper,), 0):
+        if self._may_step(state, (state.sweeper,), 0):
             yield from self._sweeper_steps(state)
         if self.scenario.policy.can_be_asked:
             yield from self._engine_steps(state)
             yield from self._asker_steps(state)
 
-    def _can_go_on(self, state: State, points: tuple[Point, ...], place: int) -> bool:
-        is_a_like_one = place > 0 and points[place] == points[place - 1]
+    def _record(self, state: State) -> Record:
+        return self.rules.records[state.record]
+
+    def _may_step(self, state: State, points: tuple[Point, ...], place: int) -> bool:
+        # Of several processes at the same point only one has to be followed.
+        is_repeated = place > 0 and points[place] == points[place - 1]
         outdated = self.scenario.compares and _is_outdated(points[place], state.record)
-        return not is_a_like_one and not outdated
+        return not is_repeated and not outdated
 
     # Time and messages
 
@@ -176,31 +167,28 @@ class World:
         return point
 
     def _aged(self, posts: Posts) -> Posts:
-        # Only a window that closes makes it matter how long ago the first POST was.
+        # The age of the first POST matters only if the window ends.
         counts = self._real_window is not None and posts.begun
         return posts._replace(age=min(posts.age + 1, OLDEST_SEND)) if counts else posts
 
     @property
     def _real_window(self) -> int | None:
-        """How long the engine recognises a dispatch, in units: the policy has taken a margin off."""
+        """How long the engine recognises a dispatch, in units: the policy's window is shorter by a margin."""
         window = self.scenario.policy.window
         return None if window in (None, timedelta.max) else window // UNIT + EXCHANGE_LIMIT
 
     def _queue_steps(self, state: State) -> Iterator[Next]:
         for place, token in enumerate(state.queue):
+            message = f"message of epoch {token.epoch}"
             rest = state.queue[:place] + state.queue[place + 1 :]
-            yield Next(f"message of epoch {token.epoch} is lost", state._replace(queue=rest))
+            yield Next(f"{message} is lost", state._replace(queue=rest))
             if len(state.queue) < self.scenario.queue:
                 doubled = _pushed(state.queue, token)
-                yield Next(f"message of epoch {token.epoch} doubles", state._replace(queue=doubled))
-            for worker, point in enumerate(state.workers):
-                if point == IDLE:
-                    taken = state._replace(queue=rest)
-                    yield Next(
-                        f"worker takes the message of epoch {token.epoch}",
-                        _with_worker(taken, worker, ("begin", token, 0)),
-                    )
-                    break
+                yield Next(f"{message} is duplicated", state._replace(queue=doubled))
+            if IDLE in state.workers:
+                worker, taken = state.workers.index(IDLE), state._replace(queue=rest)
+                begins = _with_worker(taken, worker, ("begin", token, 0))
+                yield Next(f"worker takes the {message}", begins)
 
     # A worker
 
@@ -211,7 +199,7 @@ class World:
         match point:
             case ("begin", token, age):
                 step = self.rules.begin(state.record, token, age)
-                decided = ("begin?", (token, age), state.record, step.after) if step else IDLE
+                decided = _decided("begin?", (token, age), state, step)
                 yield Next("worker reads to begin", _with_worker(state, place, decided))
             case ("begin?", (token, age), snap, after):
                 age = age if self.scenario.clock_before_intent else 0
@@ -220,10 +208,8 @@ class World:
                 yield from self._sending(state, place, token, age)
             case ("settle", (token, event)):
                 step = self.rules.settle(state.record, token, event)
-                decided = ("settle?", (token, event), state.record, step.after) if step else IDLE
-                broken = invariants.of_an_answer(
-                    self.rules.records[state.record], token, event, step
-                )
+                decided = _decided("settle?", (token, event), state, step)
+                broken = invariants.of_an_answer(self._record(state), token, event, step)
                 after = _with_worker(state, place, decided)
                 yield Next(f"worker reads to settle {event}", after, broken)
             case ("settle?", (token, event), snap, after):
@@ -241,7 +227,7 @@ class World:
             return
         moved = _with_worker(state, place, ("send", token, age))
         found = self._commit("worker begins", moved, snap, after, token=token)
-        broken = invariants.of_a_begin(self.rules.records[state.record])
+        broken = invariants.of_a_begin(self._record(state))
         posts = _posts(found.state, token.dispatch_id)._replace(begun=True)
         marked = _with_posts(found.state, token.dispatch_id, posts)
         yield Next(found.name, marked, found.broken + broken)
@@ -252,22 +238,18 @@ class World:
 
         yield Next("nothing was sent", answered(ClaimEvent.NOT_STARTED))
         if self.rules.still_wanted(state.record, token):
-            # It is where it was, and may try again.
-            broken = invariants.of_another_try(self.rules.records[state.record], token)
+            broken = invariants.of_another_try(self._record(state), token)
             yield Next("worker reaches no orchestrator and looks again", state, broken)
         if age >= EXCHANGE_LIMIT:
             return
         yield Next("orchestrator refuses", answered(ClaimEvent.REFUSED))
-        for event, executed in (
-            (ClaimEvent.ACCEPTED, True),
-            (ClaimEvent.LOST, True),
-            (ClaimEvent.LOST, False),
-        ):
+        accepted, lost = ClaimEvent.ACCEPTED, ClaimEvent.LOST
+        for event, executed in ((accepted, True), (lost, True), (lost, False)):
             posts = _posts(state, token.dispatch_id)
             posted = posts._replace(
                 surplus=self._surplus_after_post(posts), executed=posts.executed or executed
             )
-            broken = invariants.of_a_post(self.rules.records[state.record], token, posted)
+            broken = invariants.of_a_post(self._record(state), token, posted)
             name = f"POST: {event}, {'' if executed else 'not '}executed"
             after = answered(event, _with_posts(state, token.dispatch_id, posted))
             yield Next(name, after, broken)
@@ -287,8 +269,8 @@ class World:
             return
         yield Next("web process dies", _with_client(state, place, IDLE))
         match point:
-            case ("ask?", (request, message), snap, after):
-                yield self._ask_commits(state, place, request, message, snap, after)
+            case ("ask?", *_):
+                yield self._ask_commits(state, place, point)
             case ("publish", token):
                 done = _with_client(state, place, IDLE)
                 failed = _with_client(state, place, ("unqueue", token))
@@ -297,7 +279,7 @@ class World:
                 yield Next("publish fails, and has landed", self._push(failed, token))
             case ("unqueue", token):
                 step = self.rules.settle(state.record, token, ClaimEvent.UNQUEUED)
-                decided = ("unqueue?", token, state.record, step.after) if step else IDLE
+                decided = _decided("unqueue?", token, state, step)
                 yield Next("reads to give back", _with_client(state, place, decided))
             case ("unqueue?", token, snap, after):
                 done = _with_client(state, place, IDLE)
@@ -314,28 +296,20 @@ class World:
             step = self.rules.ask(state.record, request)
             if step is not None and self._is_within_bounds(step):
                 subject = (request, step.message or ())
-                point = ("ask?", subject, state.record, step.after)
-                broken = invariants.of_a_decision(self.rules.records[state.record], step)
+                point = _decided("ask?", subject, state, step)
+                broken = invariants.of_a_decision(self._record(state), step)
                 yield Next(f"{request}: reads", _with_client(state, place, point), broken)
 
     def _is_within_bounds(self, step: Step) -> bool:
         claim = self.rules.records[step.after].claim
         return claim is None or claim.epoch <= self.scenario.epochs
 
-    def _ask_commits(
-        self,
-        state: State,
-        place: int,
-        request: str,
-        message: Token | tuple[()],
-        snap: int,
-        after: int,
-    ) -> Next:
-        rides = self.scenario.is_transactional
-        point = ("publish", message) if message and not rides else IDLE
-        moved = _with_client(state, place, point)
+    def _ask_commits(self, state: State, place: int, point: Point) -> Next:
+        _, (request, message), snap, after = point
+        pushes = self.scenario.is_transactional
+        moved = _with_client(state, place, IDLE if pushes or not message else ("publish", message))
         found = self._commit(f"{request}: commits", moved, snap, after, request=request)
-        return self._with_message(found, message) if rides else found
+        return self._with_message(found, message) if pushes else found
 
     def _with_message(self, found: Next, message: Token | tuple[()]) -> Next:
         if not message:
@@ -353,14 +327,14 @@ class World:
             case ("sweep?", message, snap, after):
                 quiet = state._replace(sweeper=IDLE)
                 found = self._commit("sweep commits", quiet, snap, after, request="sweep")
-                # With a broker of its own the message may be lost here, as it may be anywhere.
+                # With a separate broker the message may be lost here, as anywhere.
                 yield self._with_message(found, message)
 
     def _sweep_reads(self, state: State) -> Iterator[Next]:
         step = self.rules.sweep(state.record)
         if step is not None and self._is_within_bounds(step):
-            point = ("sweep?", step.message or (), state.record, step.after)
-            broken = invariants.of_a_decision(self.rules.records[state.record], step)
+            point = _decided("sweep?", step.message or (), state, step)
+            broken = invariants.of_a_decision(self._record(state), step)
             yield Next("sweep reads", state._replace(sweeper=point), broken)
 
     # An engine that can be asked, and the worker that asks
@@ -379,10 +353,10 @@ class World:
             case ():
                 if not self.rules.may_be_asked(state.record):
                     return
-                claim = self.rules.records[state.record].claim
-                for answer in self._answers(_posts(state, claim.dispatch_id)):
-                    point = ("answer", state.record, answer)
-                    yield Next(f"engine says {answer}", state._replace(asker=point))
+                claim = self._record(state).claim
+                answer = self._answer(_posts(state, claim.dispatch_id))
+                point = ("answer", state.record, answer)
+                yield Next(f"engine says {answer}", state._replace(asker=point))
             case ("answer", asked, answer):
                 quiet = state._replace(asker=IDLE)
                 yield Next("asker dies", quiet)
@@ -391,19 +365,15 @@ class World:
                     found = self._commit(
                         f"{answer} counts", quiet, state.record, step.after, request="answer"
                     )
-                    broken = invariants.of_an_engines_word(
-                        self.rules.records[state.record],
-                        self.rules.records[step.after],
-                        dict(state.posts),
-                    )
+                    new, posts = self.rules.records[step.after], dict(state.posts)
+                    broken = invariants.of_an_engines_answer(self._record(state), new, posts)
                     sent = self._with_message(found, step.message or ())
                     yield sent._replace(broken=sent.broken + broken)
 
-    def _answers(self, posts: Posts) -> Iterator[RunState]:
+    def _answer(self, posts: Posts) -> RunState:
         if not posts.executed:
-            yield RunState.NOT_FOUND
-        else:
-            yield RunState.FAILED if posts.ended else RunState.RUNNING
+            return RunState.NOT_FOUND
+        return RunState.FAILED if posts.ended else RunState.RUNNING
 
     # Commits
 
@@ -435,7 +405,8 @@ class World:
             return after
 
         def keep(point: Point) -> Point:
-            return self._again(point, after.record)
+            # A process whose record has changed starts over, as its commit would fail.
+            return _from_the_start(point) if _is_outdated(point, after.record) else point
 
         return State(
             after.record,
@@ -447,10 +418,6 @@ class World:
             IDLE if _is_stale_absence(after.asker, after.record) else after.asker,
             after.posts,
         )
-
-    def _again(self, point: Point, record: int) -> Point:
-        """Where a process goes on that has read what stands no more: its commit would not count."""
-        return _from_the_start(point) if _is_outdated(point, record) else point
 
     def _count_permit(self, state: State, read: Any, new: Any, request: str) -> State:
         lease = read.claim.lease_until if read.claim else None
@@ -467,8 +434,13 @@ class World:
         return state._replace(queue=_pushed(state.queue, token))
 
 
+def _decided(name: str, subject: Any, state: State, step: Step | None) -> Point:
+    """The point of a process that read the record and decided on a step; idle if there is nothing to do."""
+    return (name, subject, state.record, step.after) if step else IDLE
+
+
 def _is_stale_absence(point: Point, record: int) -> bool:
-    # It counts only for the record that it was asked for (a unit test holds the rule to that).
+    # It counts only for the record that it was asked about (a unit test checks that).
     return point[:1] == ("answer",) and point[2] is RunState.NOT_FOUND and point[1] != record
 
 
@@ -511,6 +483,6 @@ def _with_posts(state: State, dispatch_id: str, posts: Posts) -> State:
 
 
 def _sorted(points: Iterable[Point]) -> tuple[Point, ...]:
-    # Which of two like processes is where makes no difference.
+    # Processes of a kind are interchangeable.
     listed = tuple(points)
     return listed if len(listed) < 2 else tuple(sorted(listed))

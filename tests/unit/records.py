@@ -1,4 +1,4 @@
-"""Jobs, claims and times for the tests of the pure rules."""
+"""Jobs, claims and times for the tests of the rules in `domain/`."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,7 +25,7 @@ def seconds(number: float) -> timedelta:
 
 
 def statuses_but(*left_out: JobStatus) -> list[JobStatus]:
-    """All states, in their order, without some."""
+    """All states except these, in their order."""
     return [status for status in JobStatus if status not in left_out]
 
 
@@ -54,7 +54,7 @@ def a_retry_claim(phase: Phase = Phase.SENT, **fields: Any) -> Claim:
 
 
 def a_record(status: JobStatus, claim: Claim | None = None, **fields: Any) -> Record:
-    """A job with a claim; one that was released is kept with the job, as the store has it."""
+    """A job with a claim. A released one becomes a past claim, as in the store."""
     if claim is not None and claim.phase is Phase.RELEASED:
         return Record(a_job(status, past_claims=(claim,), **fields), None)
     return Record(a_job(status, **fields), claim)

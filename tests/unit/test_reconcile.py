@@ -1,4 +1,4 @@
-"""Reconciliation: what an engine's word, a settings change, a cancel and a silence lead to, rule by rule."""
+"""Reconciliation: the effects of an engine's answer, changed settings, a cancel, silence and a pause."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +9,7 @@ import pytest
 from domain.audit import OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
-    TOLD_AGAIN_AFTER,
+    CANCEL_AGAIN_AFTER,
     Claim,
     ClaimEvent,
     DispatchPolicy,
@@ -17,11 +17,7 @@ from domain.claim import (
     RunState,
 )
 from domain.claim_rules import begin, settle, settle_by_operator, still_wanted
-from domain.errors import (
-    ExecutionSuperseded,
-    FsmTerminalImmutable,
-    OrchestratorDispatchFailed,
-)
+from domain.errors import ExecutionSuperseded, FsmTerminalImmutable, OrchestratorDispatchFailed
 from domain.job import RUN_FAILED, Failure
 from domain.job_fsm import JobStatus
 from domain.lifecycle import cancel, cancel_notified, fail
@@ -40,19 +36,15 @@ WINDOW = timedelta(hours=1)
 ASKED = replace(POLICY, window=WINDOW, can_be_asked=True, engine="here", first_report=seconds(600))
 TELLING = replace(ASKED, can_cancel=True)
 S = RunState
-UPLOADED, FAILED, CANCELLED = JobStatus.UPLOADED, JobStatus.FAILED, JobStatus.CANCELLED
+UPLOADED, EXTRACTING = JobStatus.UPLOADED, JobStatus.AUDIO_EXTRACTING
+FAILED, CANCELLED = JobStatus.FAILED, JobStatus.CANCELLED
+ACCEPTED_RETRY = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
 
 
 def unknown(phase: Phase = Phase.UNKNOWN, **fields: Any) -> Claim:
-    """A run that was sent once, by the engine `here`, and whose answer was lost."""
-    values = {"sends": 1, "sent_at": NOW, "first_sent_at": NOW, "engine": "here"}
+    """A run that was sent once, to the engine `here`, and whose answer was lost."""
     values = {"sends": 1, "sent_at": NOW, "first_sent_at": NOW, "engine": "here"}
     return a_claim(phase, **(values | {"lease_until": NOW} | fields))
-
-
-def standing(record: Record) -> Claim:
-    assert record.claim is not None
-    return record.claim
 
 
 def versioned(record: Record, revision: bytes) -> Record:
@@ -70,41 +62,40 @@ def a_report(status: JobStatus, dispatch_id: str | None, number: int = 1) -> Sta
 
 
 @pytest.mark.parametrize("ahead", [0, 0.4, 40])
-def test_an_ask_without_an_answer_is_asked_again_as_soon_as_it_is_due(ahead: float) -> None:
-    """Also where the word before it came by a clock that is ahead."""
+def test_an_ask_without_an_answer_is_repeated_when_it_is_due(ahead: float) -> None:
+    """Even if the clock of the answer before it was ahead."""
     asked = look(a_record(UPLOADED, unknown(run_state_at=NOW + seconds(ahead))), NOW, ASKED)
     assert asked.task is TaskKind.ASK
-    due = standing(asked.record).lease_until
-    assert due is not None
+    due = asked.record.claim.lease_until
     assert look(asked.record, due, ASKED).task is TaskKind.ASK
 
 
-# Rule 4: the window
+# The window
 
 
 @pytest.mark.parametrize(
-    ("age", "may"), [(WINDOW - seconds(1), True), (WINDOW, False), (2 * WINDOW, False)]
+    ("age", "is_allowed"), [(WINDOW - seconds(1), True), (WINDOW, False), (2 * WINDOW, False)]
 )
-def test_a_resend_is_held_to_the_window_at_its_decision_its_begin_and_its_first_byte(
-    age: timedelta, may: bool
+def test_the_window_limits_the_decision_to_resend_its_begin_and_its_first_byte(
+    age: timedelta, is_allowed: bool
 ) -> None:
     now = NOW + age
     record = a_record(UPLOADED, unknown())
     decided = answered(record, record, S.NOT_FOUND, now, ASKED)
-    assert (decided.task is TaskKind.DISPATCH) is may
+    assert (decided.task is TaskKind.DISPATCH) is is_allowed
     waited = a_record(UPLOADED, unknown(phase=Phase.CLAIMED, epoch=2))
     begun = begin(waited, waited.token, now, ASKED)
-    assert begun.result is may
-    if not may:
-        assert (standing(begun.record).phase, standing(begun.record).reason) == (
+    assert begun.result is is_allowed
+    if not is_allowed:
+        assert (begun.record.claim.phase, begun.record.claim.reason) == (
             Phase.UNKNOWN,
             "window_over",
         )
     sending = a_record(UPLOADED, unknown(phase=Phase.SENDING, epoch=2, sends=2))
-    assert still_wanted(sending, sending.token, now, ASKED) is may
+    assert still_wanted(sending, sending.token, now, ASKED) is is_allowed
 
 
-def test_a_first_send_needs_no_window_and_one_whose_time_is_not_known_has_none() -> None:
+def test_a_first_send_needs_no_window_and_without_its_time_there_is_no_resend() -> None:
     first = a_record(UPLOADED, unknown(phase=Phase.SENDING))
     assert still_wanted(first, first.token, NOW + 2 * WINDOW, ASKED)
     old = unknown(phase=Phase.CLAIMED, first_sent_at=None, sent_at=None)
@@ -113,11 +104,11 @@ def test_a_first_send_needs_no_window_and_one_whose_time_is_not_known_has_none()
 
 def test_a_resend_keeps_the_time_of_the_first_send() -> None:
     record = a_record(UPLOADED, unknown(phase=Phase.CLAIMED, epoch=2))
-    begun = standing(begin(record, record.token, NOW + seconds(99), ASKED).record)
+    begun = begin(record, record.token, NOW + seconds(99), ASKED).record.claim
     assert (begun.first_sent_at, begun.sent_at, begun.sends) == (NOW, NOW + seconds(99), 2)
 
 
-def test_a_window_for_ever_is_never_added_to_a_time() -> None:
+def test_an_endless_window_does_not_overflow() -> None:
     policy = replace(ASKED, window=timedelta.max)
     late = NOW + timedelta(days=300_000)
     record = a_record(UPLOADED, unknown())
@@ -126,19 +117,17 @@ def test_a_window_for_ever_is_never_added_to_a_time() -> None:
         answered(record, record, state, NOW, policy)
 
 
-def test_the_hold_is_the_settings_own_although_the_claim_was_due_earlier_for_another_reason() -> (
-    None
-):
+def test_the_hold_is_that_of_the_settings_even_if_the_claim_was_due_earlier() -> None:
     claim = unknown(lease_until=NOW + seconds(2))
     assert not hold_is_over(claim, NOW + seconds(59), POLICY)
     assert hold_is_over(claim, NOW + seconds(60), POLICY)
     assert not hold_is_over(claim, NOW + timedelta(days=9_999), replace(POLICY, unknown_hold=None))
 
 
-# Rule 2: another engine
+# Another engine
 
 
-def test_another_engine_is_neither_asked_nor_told_nor_sent_to_nor_believed() -> None:
+def test_a_dispatch_of_another_engine_is_not_asked_about_cancelled_or_sent() -> None:
     other = replace(TELLING, engine="there")
     record = a_record(UPLOADED, unknown())
     assert look(record, NOW, other).task is None
@@ -150,22 +139,19 @@ def test_another_engine_is_neither_asked_nor_told_nor_sent_to_nor_believed() -> 
     assert look(gone, NOW, other).task is None
     sent = a_record(CANCELLED, unknown(phase=Phase.SENT, cancel_due=True))
     assert look(sent, NOW, other).task is None
-    due = standing(look(record, NOW, other).record).lease_until
+    due = look(record, NOW, other).record.claim.lease_until
     assert due == NOW + timedelta(hours=1)
 
 
-def test_the_end_of_the_hold_sends_nothing_to_another_engine() -> None:
+def test_after_the_hold_nothing_is_sent_to_another_engine() -> None:
     record, later = a_record(UPLOADED, unknown()), NOW + seconds(60)
-    assert (
-        decide_run(record, later, replace(POLICY, engine="here")).result.outcome is Outcome.STARTED
-    )
+    result = decide_run(record, later, replace(POLICY, engine="here")).result
+    assert result.outcome is Outcome.STARTED
     with pytest.raises(OrchestratorDispatchFailed):
         decide_run(record, later, replace(POLICY, engine="there"))
 
 
-def test_a_process_whose_settings_do_not_say_where_the_engine_is_cannot_tell_it_from_another() -> (
-    None
-):
+def test_a_process_without_the_engines_url_takes_every_dispatch_for_its_own() -> None:
     named = {"orchestrator_kind": "restate", "orchestrator_workflow": "Take/run"}
     worker = dispatch_policy(Settings(env="development", orchestrator_url="http://engine", **named))
     web = dispatch_policy(Settings(env="development", orchestrator_url="", **named))
@@ -180,83 +166,76 @@ def test_a_process_whose_settings_do_not_say_where_the_engine_is_cannot_tell_it_
         ({"orchestrator_kind": "airflow", "orchestrator_workflow": "take"}, timedelta.max),
     ],
 )
-def test_nothing_is_sent_again_so_late_that_the_engine_might_have_forgotten_it(
+def test_the_window_is_shorter_than_the_engines_memory_by_all_margins(
     named: dict[str, Any], window: timedelta | None
 ) -> None:
     settings = Settings(env="development", orchestrator_timeout_seconds=60, **named)
     assert dispatch_policy(settings).window == window
 
 
-# Rule 10: an answer that meets a newer record
+# An answer about an older record
 
 
 @pytest.mark.parametrize("state", RunState)
-def test_of_an_answer_that_meets_a_newer_record_only_that_it_is_there_counts(
-    state: RunState,
-) -> None:
+def test_only_a_found_run_counts_for_a_record_that_has_changed_since(state: RunState) -> None:
     asked = versioned(a_record(UPLOADED, unknown()), b"1")
     newer = versioned(asked, b"2")
-    is_there = state in (S.RUNNING, S.SUCCEEDED, S.FAILED, S.CANCELLED)
+    is_found = state in (S.RUNNING, S.SUCCEEDED, S.FAILED, S.CANCELLED)
     decided = answered(newer, asked, state, NOW, ASKED)
-    assert decided.changed is is_there
-    if is_there:
-        assert standing(decided.record).phase is Phase.SENT
+    assert decided.changed is is_found
+    if is_found:
+        assert decided.record.claim.phase is Phase.SENT
     sent = versioned(a_record(JobStatus.AUDIO_READY, unknown(phase=Phase.SENT)), b"3")
     assert not answered(sent, asked, state, NOW, ASKED).changed
 
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING, Phase.UNKNOWN])
-def test_what_is_there_counts_under_a_later_epoch_too(phase: Phase) -> None:
+def test_a_found_run_counts_under_a_later_epoch(phase: Phase) -> None:
     asked = versioned(a_record(UPLOADED, unknown()), b"1")
     resent = versioned(a_record(UPLOADED, unknown(phase=phase, epoch=2, sends=2)), b"2")
-    assert standing(answered(resent, asked, S.RUNNING, NOW, ASKED).record).phase is Phase.SENT
+    assert answered(resent, asked, S.RUNNING, NOW, ASKED).record.claim.phase is Phase.SENT
     assert not answered(resent, asked, S.NOT_FOUND, NOW, ASKED).changed
 
 
-def test_an_answer_about_another_dispatch_counts_for_nothing() -> None:
+def test_an_answer_about_another_dispatch_is_ignored() -> None:
     asked = a_record(UPLOADED, unknown(dispatch_id="run-other"))
     for state in RunState:
         assert not answered(a_record(UPLOADED, unknown()), asked, state, NOW, ASKED).changed
 
 
 @pytest.mark.parametrize("state", [S.NOT_FOUND, S.NO_ANSWER])
-def test_that_an_accepted_dispatch_is_not_found_moves_nothing(state: RunState) -> None:
-    record = a_record(JobStatus.AUDIO_EXTRACTING, unknown(phase=Phase.SENT, settled_at=NOW))
+def test_an_accepted_dispatch_that_is_not_found_stays_accepted(state: RunState) -> None:
+    record = a_record(EXTRACTING, unknown(phase=Phase.SENT, settled_at=NOW))
     decided = answered(record, record, state, NOW + seconds(999), ASKED)
-    assert (standing(decided.record).phase, decided.task) == (Phase.SENT, None)
-    assert decided.record.job.status is JobStatus.AUDIO_EXTRACTING
+    assert (decided.record.claim.phase, decided.task) == (Phase.SENT, None)
+    assert decided.record.job.status is EXTRACTING
 
 
-# Rules 6 and 11: the run ended badly
+# The run ended badly
 
 
 def ended(record: Record, at: float, state: RunState = S.FAILED) -> Record:
     return answered(record, record, state, NOW + seconds(at), ASKED).record
 
 
-def test_a_run_that_ended_badly_is_settled_at_once_and_failed_by_a_second_answer_30_s_later() -> (
-    None
-):
+def test_a_run_that_ended_badly_fails_its_job_at_a_second_answer_30_seconds_later() -> None:
     first = ended(a_record(UPLOADED, unknown()), 0)
-    assert (first.job.status, standing(first).phase) == (
-        JobStatus.AUDIO_EXTRACTING,
-        Phase.SENT,
-    )
-    assert standing(first).lease_until == NOW + LAST_REPORT
-    assert ended(first, 29.9).job.status is JobStatus.AUDIO_EXTRACTING
+    assert (first.job.status, first.claim.phase) == (EXTRACTING, Phase.SENT)
+    assert first.claim.lease_until == NOW + LAST_REPORT
+    assert ended(first, 29.9).job.status is EXTRACTING
     failed = ended(first, 30)
     assert (failed.job.status, failed.job.failure) == (FAILED, Failure(code=RUN_FAILED))
-    assert standing(failed).lease_until is None
+    assert failed.claim.lease_until is None
 
 
-def test_a_report_or_a_run_that_lives_between_the_two_answers_begins_it_anew() -> None:
+def test_a_callback_or_a_running_run_between_the_two_answers_restarts_the_wait() -> None:
     first = ended(a_record(UPLOADED, unknown()), 0)
-    report = a_report(JobStatus.AUDIO_READY, standing(first).dispatch_id)
+    report = a_report(JobStatus.AUDIO_READY, first.claim.dispatch_id)
     reported = apply_callback(first, report, NOW + seconds(10), ASKED).record
     assert ended(reported, 31).job.status is JobStatus.AUDIO_READY
     assert ended(ended(reported, 31), 61).job.status is FAILED
     revived = ended(first, 10, S.RUNNING)
-    assert ended(revived, 31).job.status is JobStatus.AUDIO_EXTRACTING
+    assert ended(revived, 31).job.status is EXTRACTING
     unanswered = ended(first, 10, S.NO_ANSWER)
     assert ended(unanswered, 31).job.status is FAILED
 
@@ -264,22 +243,19 @@ def test_a_report_or_a_run_that_lives_between_the_two_answers_begins_it_anew() -
 @pytest.mark.parametrize(
     "status", [JobStatus.DRAFT_READY, JobStatus.EDITING, JobStatus.REGENERATING, CANCELLED]
 )
-def test_the_engines_word_fails_a_job_only_up_to_generating(status: JobStatus) -> None:
+def test_the_engines_answer_fails_a_job_only_up_to_generating(status: JobStatus) -> None:
     record = a_record(status, unknown(phase=Phase.SENT, settled_at=NOW))
     assert ended(ended(record, 0), 31).job.status is status
 
 
-def test_a_run_that_ended_well_fails_nothing_and_leaves_the_job_silent() -> None:
+def test_a_run_that_succeeded_without_a_callback_leaves_the_job_silent() -> None:
     claim = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW + seconds(600))
-    silent = look(a_record(JobStatus.AUDIO_EXTRACTING, claim), NOW + seconds(600), ASKED)
+    silent = look(a_record(EXTRACTING, claim), NOW + seconds(600), ASKED)
     assert silent.task is TaskKind.ASK
     assert silent.record.job.silent_since is not None
     known = ended(ended(silent.record, 600, S.SUCCEEDED), 700, S.SUCCEEDED)
     assert known.job.silent_since is not None
-    assert (known.job.status, standing(known).run_state) == (
-        JobStatus.AUDIO_EXTRACTING,
-        S.SUCCEEDED,
-    )
+    assert (known.job.status, known.claim.run_state) == (EXTRACTING, S.SUCCEEDED)
 
 
 def silent_record(status: JobStatus, claim: Claim, **fields: Any) -> Record:
@@ -288,21 +264,19 @@ def silent_record(status: JobStatus, claim: Claim, **fields: Any) -> Record:
     return silent
 
 
-def test_silence_is_over_when_no_report_is_due_any_more() -> None:
+def test_a_job_is_no_longer_silent_once_no_report_is_due() -> None:
     run = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW)
-    running = silent_record(JobStatus.AUDIO_EXTRACTING, run)
+    running = silent_record(EXTRACTING, run)
     assert cancel(running, NOW, TELLING, None).record.job.silent_since is None
     act = OperatorAct("olga", "stuck")
     assert fail(running, act, NOW, TELLING).record.job.silent_since is None
-    retry = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
-    retried = silent_record(FAILED, retry)
+    retried = silent_record(FAILED, ACCEPTED_RETRY)
     released = settle_by_operator(retried, ClaimEvent.SETTLED_RELEASE, act, NOW, ASKED)
     assert released.record.job.silent_since is None
 
 
-def test_a_retry_is_silent_from_its_own_acceptance_on() -> None:
-    retry = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
-    silent = silent_record(FAILED, retry, reported_at=NOW - timedelta(days=1))
+def test_the_silence_of_a_retry_begins_at_its_own_acceptance() -> None:
+    silent = silent_record(FAILED, ACCEPTED_RETRY, reported_at=NOW - timedelta(days=1))
     assert silent.job.silent_since == NOW
 
 
@@ -310,19 +284,18 @@ def dead_run() -> Record:
     return ended(ended(a_record(UPLOADED, unknown()), 0), 30)
 
 
-def test_an_accepted_retry_that_dies_before_it_resumes_bars_no_further_retry() -> None:
-    retry = a_retry_claim(Phase.SENT, sends=1, settled_at=NOW, engine="here", lease_until=NOW)
-    record = a_record(FAILED, retry)
+def test_another_retry_may_follow_one_that_died_before_its_first_callback() -> None:
+    record = a_record(FAILED, ACCEPTED_RETRY)
     assert record.report_deadline(ASKED) == NOW + seconds(600)
     dead = ended(ended(record, 0), 30)
-    assert (dead.job.status, standing(dead).is_dead) == (FAILED, True)
+    assert (dead.job.status, dead.claim.is_dead) == (FAILED, True)
     again = decide_retry(dead, "another", "standard", NOW + seconds(40), ASKED)
     assert again.result.outcome is Outcome.STARTED
 
 
-def test_late_reports_of_a_dead_run_are_merged_until_a_retry_claims() -> None:
+def test_late_reports_of_a_dead_run_are_merged_until_a_retry_starts() -> None:
     record = dead_run()
-    run_id = standing(record).dispatch_id
+    run_id = record.claim.dispatch_id
     progress = apply_callback(record, a_report(JobStatus.AUDIO_READY, run_id), NOW, ASKED)
     assert (progress.record.job.status, progress.result) == (FAILED, False)
     assert progress.record.job.failure == Failure(code=RUN_FAILED)
@@ -335,14 +308,14 @@ def test_late_reports_of_a_dead_run_are_merged_until_a_retry_claims() -> None:
         apply_callback(retried, a_report(FAILED, None, 3), NOW, ASKED)
 
 
-def test_late_reports_are_bounded_as_all_reports_are() -> None:
+def test_late_reports_are_limited_like_all_reports() -> None:
     record = dead_run()
     full = replace(record, job=record.job.model_copy(update={"reports": 1_000}))
     with pytest.raises(FsmTerminalImmutable):
-        apply_callback(full, a_report(FAILED, standing(record).dispatch_id), NOW, ASKED)
+        apply_callback(full, a_report(FAILED, record.claim.dispatch_id), NOW, ASKED)
 
 
-def test_a_late_report_that_names_no_dispatch_is_not_taken_for_a_dead_retrys() -> None:
+def test_a_late_report_counts_for_a_dead_retry_only_if_it_names_the_dispatch() -> None:
     retry = a_retry_claim(Phase.SENT, is_dead=True)
     with pytest.raises(FsmTerminalImmutable):
         apply_callback(a_record(FAILED, retry), a_report(FAILED, None), NOW, ASKED)
@@ -350,36 +323,36 @@ def test_a_late_report_that_names_no_dispatch_is_not_taken_for_a_dead_retrys() -
     assert apply_callback(a_record(FAILED, retry), named, NOW, ASKED).changed
 
 
-# Rule 3
+# Which callback proves a retry
 
 
 @pytest.mark.parametrize("phase", [Phase.SENDING, Phase.UNKNOWN, Phase.SENT])
-def test_only_a_callback_that_names_a_retry_proves_it_where_the_engine_can_be_asked(
+def test_if_the_engine_can_be_asked_a_callback_must_name_the_retry_that_it_proves(
     phase: Phase,
 ) -> None:
     record = a_record(FAILED, a_retry_claim(phase, sends=1))
     with pytest.raises(FsmTerminalImmutable):
         apply_callback(record, a_report(JobStatus.TRANSCRIBING, None), NOW, ASKED)
-    named = a_report(JobStatus.TRANSCRIBING, standing(record).dispatch_id)
+    named = a_report(JobStatus.TRANSCRIBING, record.claim.dispatch_id)
     resumed = apply_callback(record, named, NOW, ASKED).record
-    assert (resumed.job.status, standing(resumed).phase) == (JobStatus.TRANSCRIBING, Phase.SENT)
+    assert (resumed.job.status, resumed.claim.phase) == (JobStatus.TRANSCRIBING, Phase.SENT)
     assert apply_callback(record, a_report(JobStatus.TRANSCRIBING, None), NOW, POLICY).changed, (
         "an engine that cannot be asked depends on callbacks"
     )
 
 
-# Rules 13 and 20: cancels, and the next look
+# Cancels, and the next look
 
 
-def ways() -> list[DispatchPolicy]:
+def policies() -> list[DispatchPolicy]:
     year = replace(POLICY, unknown_hold=timedelta(days=365))
     return [POLICY, year, replace(POLICY, unknown_hold=None), replace(POLICY, window=WINDOW), ASKED]
 
 
-@pytest.mark.parametrize("policy", ways())
+@pytest.mark.parametrize("policy", policies())
 @pytest.mark.parametrize("can_cancel", [False, True])
 @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING, Phase.UNKNOWN, Phase.SENT])
-def test_a_cancel_that_was_not_told_is_looked_at_again_and_an_open_claim_within_a_day(
+def test_the_sweep_looks_at_a_due_cancel_within_30_seconds_and_an_open_claim_within_a_day(
     policy: DispatchPolicy, can_cancel: bool, phase: Phase
 ) -> None:
     policy = replace(policy, can_cancel=can_cancel)
@@ -388,45 +361,42 @@ def test_a_cancel_that_was_not_told_is_looked_at_again_and_an_open_claim_within_
             continue
         claim = unknown(phase=phase, lease_until=lease)
         change = cancel(a_record(UPLOADED, claim), NOW, policy, None)
-        left = standing(change.record)
+        left = change.record.claim
         assert left.phase is (Phase.UNKNOWN if phase is Phase.CLAIMED else phase)
         assert (change.task is TaskKind.TELL_CANCELLED) is left.cancel_due is can_cancel
         if left.phase is Phase.SENDING:
             # Its worker's lease stays; what the worker learns sets the next look.
             assert left.lease_until == lease
             lost = settle(change.record, change.record.token, ClaimEvent.LOST, None, NOW, policy)
-            left = standing(lost.record)
+            left = lost.record.claim
         if left.phase is Phase.UNKNOWN:
-            assert left.lease_until is not None
-            assert left.lease_until <= NOW + (TOLD_AGAIN_AFTER if can_cancel else ABANDONED_AFTER)
+            assert left.lease_until <= NOW + (CANCEL_AGAIN_AFTER if can_cancel else ABANDONED_AFTER)
         elif can_cancel:
-            assert left.lease_until is not None
-            assert left.lease_until <= NOW + TOLD_AGAIN_AFTER
+            assert left.lease_until <= NOW + CANCEL_AGAIN_AFTER
 
 
-def test_a_cancel_whose_message_is_lost_is_told_again_and_not_every_second() -> None:
+def test_a_cancel_whose_message_is_lost_is_sent_again_after_a_pause() -> None:
     record = a_record(CANCELLED, unknown(phase=Phase.SENT, cancel_due=True, lease_until=NOW))
     again = look(record, NOW, TELLING)
     assert again.task is TaskKind.TELL_CANCELLED
-    assert standing(again.record).lease_until == NOW + TOLD_AGAIN_AFTER
+    assert again.record.claim.lease_until == NOW + CANCEL_AGAIN_AFTER
 
 
-def test_a_start_that_arrives_after_the_cancel_is_found_and_then_told_of_it() -> None:
+def test_a_start_that_arrives_after_the_cancel_is_found_and_cancelled() -> None:
     record = cancel(a_record(UPLOADED, unknown()), NOW, TELLING, None).record
     record = cancel_notified(record, record.token, "not_found", False, NOW).record
-    due = standing(record).lease_until
-    assert due is not None
+    due = record.claim.lease_until
     asked = look(record, due, TELLING)
     assert asked.task is TaskKind.ASK
     absent = answered(asked.record, asked.record, S.NOT_FOUND, due, TELLING)
-    assert (standing(absent.record).phase, absent.task) == (Phase.UNKNOWN, None)
+    assert (absent.record.claim.phase, absent.task) == (Phase.UNKNOWN, None)
     found = answered(absent.record, absent.record, S.RUNNING, due, TELLING).record
-    assert (found.job.status, standing(found).phase) == (CANCELLED, Phase.SENT)
+    assert (found.job.status, found.claim.phase) == (CANCELLED, Phase.SENT)
     assert look(found, due, TELLING).task is TaskKind.TELL_CANCELLED
 
 
 @pytest.mark.parametrize("policy", [POLICY, replace(POLICY, can_cancel=True), ASKED, TELLING])
-def test_absence_closes_the_claim_of_a_cancelled_job_a_day_after_the_last_send_and_no_sooner(
+def test_absence_releases_the_claim_of_a_cancelled_job_a_day_after_the_last_send(
     policy: DispatchPolicy,
 ) -> None:
     sent_at = NOW + seconds(500)
@@ -435,59 +405,50 @@ def test_absence_closes_the_claim_of_a_cancelled_job_a_day_after_the_last_send_a
         claim = unknown(sent_at=sent_at, sends=2, lease_until=now, cancel_due=policy.can_cancel)
         record = look(a_record(CANCELLED, claim), now, policy).record
         if policy.can_be_asked:
-            assert standing(answered(record, record, S.NO_ANSWER, now, policy).record)
+            assert answered(record, record, S.NO_ANSWER, now, policy).record.claim
             record = answered(record, record, S.NOT_FOUND, now, policy).record
         assert (record.claim is None) is is_free
         if is_free:
-            assert record.released is not None
             assert record.released.reason == "abandoned"
     uploaded = a_record(UPLOADED, unknown())
     later = NOW + 3 * ABANDONED_AFTER
-    assert standing(answered(uploaded, uploaded, S.NOT_FOUND, later, ASKED).record)
+    assert answered(uploaded, uploaded, S.NOT_FOUND, later, ASKED).record.claim
 
 
 @pytest.mark.parametrize("policy", [POLICY, ASKED, TELLING])
-def test_a_cancel_puts_off_no_look_that_is_due_earlier(policy: DispatchPolicy) -> None:
+def test_a_cancel_does_not_postpone_an_earlier_look(policy: DispatchPolicy) -> None:
     soon = unknown(lease_until=NOW + seconds(2))
     cancelled = cancel(a_record(UPLOADED, soon), NOW, policy, None).record
-    assert standing(cancelled).lease_until == NOW + seconds(2)
+    assert cancelled.claim.lease_until == NOW + seconds(2)
     sending = unknown(phase=Phase.SENDING, lease_until=NOW + seconds(71))
     cancelled = cancel(a_record(UPLOADED, sending), NOW, policy, None).record
     lost = settle(cancelled, cancelled.token, ClaimEvent.LOST, None, NOW, policy).record
-    first = standing(cancelled).after(ClaimEvent.LOST, NOW, policy)
-    assert first is not None
-    assert first.lease_until is not None
-    latest = NOW + (TOLD_AGAIN_AFTER if policy.can_cancel else ABANDONED_AFTER)
-    assert standing(lost).lease_until == min(first.lease_until, latest)
+    first = cancelled.claim.after(ClaimEvent.LOST, NOW, policy)
+    latest = NOW + (CANCEL_AGAIN_AFTER if policy.can_cancel else ABANDONED_AFTER)
+    assert lost.claim.lease_until == min(first.lease_until, latest)
 
 
-@pytest.mark.parametrize("policy", ways())
+@pytest.mark.parametrize("policy", policies())
 @pytest.mark.parametrize("status", [UPLOADED, CANCELLED])
-def test_no_unknown_claim_is_without_a_next_look(policy: DispatchPolicy, status: JobStatus) -> None:
+def test_every_unknown_claim_has_a_next_look(policy: DispatchPolicy, status: JobStatus) -> None:
     sending = unknown(phase=Phase.SENDING, lease_until=NOW + POLICY.send_lease)
-    lost = settle(
-        a_record(status, sending),
-        a_record(status, sending).token,
-        ClaimEvent.LOST,
-        None,
-        NOW,
-        policy,
-    ).record
+    record = a_record(status, sending)
+    lost = settle(record, record.token, ClaimEvent.LOST, None, NOW, policy).record
     due, *_, since, _ = scores(lost)
     assert due
     assert since == repr(NOW.timestamp())
 
 
-def test_a_claim_that_was_held_for_ever_is_asked_about_once_the_settings_let_it() -> None:
+def test_a_claim_that_was_held_for_ever_is_asked_about_once_the_settings_allow_it() -> None:
     held = a_record(UPLOADED, unknown(lease_until=None))
     assert look(held, NOW, replace(POLICY, unknown_hold=None)).changed is False
     assert look(held, NOW, ASKED).task is TaskKind.ASK
 
 
-# Rule 16: one ask at a time
+# One ask at a time
 
 
-def test_one_ask_at_a_time_and_a_lost_one_is_over_after_its_lease() -> None:
+def test_a_second_run_joins_the_ask_under_way_which_ends_with_its_lease() -> None:
     record = a_record(UPLOADED, unknown())
     first = decide_run(record, NOW, ASKED)
     assert (first.task, first.result.outcome) == (TaskKind.ASK, Outcome.JOINED)
@@ -497,20 +458,20 @@ def test_one_ask_at_a_time_and_a_lost_one_is_over_after_its_lease() -> None:
     assert look(first.record, NOW + ASK_LEASE, ASKED).task is TaskKind.ASK
 
 
-# Rule 17: a pause
+# A pause
 
 
-def test_a_claim_that_waited_through_a_pause_has_its_whole_lease_after_it() -> None:
+def test_after_a_pause_a_claim_that_waited_has_its_whole_lease() -> None:
     pause = Pause(paused_at=NOW, by="olga", reason="an upgrade", resumed_at=NOW + seconds(100))
     policy = replace(POLICY, pause=pause)
     for messages, lease in ((1, seconds(15)), (2, seconds(30)), (4, seconds(120))):
         over = NOW + seconds(100) + lease
         record = a_record(UPLOADED, a_claim(messages=messages, lease_until=NOW + seconds(101)))
         waits = look(record, NOW + seconds(101), policy)
-        assert (waits.task, standing(waits.record).messages) == (None, messages)
-        assert standing(waits.record).lease_until == over
+        assert (waits.task, waits.record.claim.messages) == (None, messages)
+        assert waits.record.claim.lease_until == over
         sent_again = look(waits.record, over, policy)
-        assert (sent_again.task, standing(sent_again.record).messages) == (
+        assert (sent_again.task, sent_again.record.claim.messages) == (
             TaskKind.DISPATCH,
             messages + 1,
         )

@@ -1,4 +1,4 @@
-"""Run and retry: who may claim, who joins, who replays, and what a waiter is told."""
+"""Run and retry: which call claims, joins or replays, and what a waiting call returns."""
 
 import re
 from dataclasses import replace
@@ -45,23 +45,22 @@ def retry(
     return decide_retry(record, request_id, profile, NOW, POLICY, "c")
 
 
-def test_a_dispatch_id_is_derived_and_fit_for_every_place() -> None:
-    ids = [run_dispatch_id(JOB_ID), *(retry_dispatch_id(JOB_ID, each) for each in ("r1", "ü/\n"))]
+def test_a_dispatch_id_is_derived_and_valid_for_every_engine() -> None:
+    ids = [run_dispatch_id(JOB_ID), *(retry_dispatch_id(JOB_ID, text) for text in ("r1", "ü/\n"))]
     assert len(set(ids)) == 3
-    assert all(re.fullmatch("[a-z][a-z0-9-]{0,62}", each) for each in ids)
+    assert all(re.fullmatch("[a-z][a-z0-9-]{0,62}", dispatch_id) for dispatch_id in ids)
     assert retry_dispatch_id(JOB_ID, "r1") == ids[1]
 
 
-def test_the_first_run_claims_and_asks_for_the_dispatch() -> None:
+def test_the_first_run_claims_the_dispatch_and_enqueues_it() -> None:
     decision = decide_run(a_record(UPLOADED), NOW, POLICY, "c")
     assert decision.result.outcome is Outcome.STARTED
     assert decision.changed
     claim = decision.record.claim
-    assert claim is not None
     assert (claim.phase, claim.epoch, claim.dispatch_id) == (Phase.CLAIMED, 1, RUN.dispatch_id)
     assert (claim.lease_until, claim.correlation_id) == (NOW + POLICY.claim_lease, "c")
     assert decision.task is TaskKind.DISPATCH
-    assert [line.event_type for line in decision.events] == [EventType.CLAIMED]
+    assert [event.event_type for event in decision.events] == [EventType.CLAIMED]
 
 
 def test_a_new_claim_has_a_new_epoch() -> None:
@@ -84,7 +83,7 @@ def test_a_run_needs_a_video(uri: str | None) -> None:
 
 
 @pytest.mark.parametrize("status", statuses_but(*TERMINAL_STATUSES))
-def test_a_run_that_stands_is_a_replay_in_any_state_short_of_the_end(status: JobStatus) -> None:
+def test_an_accepted_run_is_replayed_until_the_job_has_ended(status: JobStatus) -> None:
     decision = decide_run(a_record(status, a_claim(Phase.SENT)), NOW, POLICY)
     assert (decision.result.outcome, decision.changed) == (Outcome.REPLAYED, False)
 
@@ -95,7 +94,7 @@ def test_a_run_under_way_is_joined(phase: Phase) -> None:
     assert (decision.result.outcome, decision.changed) == (Outcome.JOINED, False)
 
 
-def test_an_unknown_outcome_is_held_and_then_sent_again_by_the_next_run() -> None:
+def test_after_the_hold_the_next_run_sends_an_unknown_dispatch_again() -> None:
     record = a_record(UPLOADED, a_claim(Phase.UNKNOWN, lease_until=NOW + seconds(60)))
     with pytest.raises(OrchestratorDispatchFailed) as refused:
         decide_run(record, NOW, POLICY)
@@ -105,10 +104,10 @@ def test_an_unknown_outcome_is_held_and_then_sent_again_by_the_next_run() -> Non
     assert decision.changed
     assert (decision.result.outcome, decision.result.claim.epoch) == (Outcome.STARTED, 2)
     assert decision.task is TaskKind.DISPATCH
-    assert not look(record, NOW + seconds(61), POLICY).changed, "it is not the sweep's to send"
+    assert not look(record, NOW + seconds(61), POLICY).changed, "the sweep does not send it"
 
 
-def test_an_orchestrator_that_deduplicates_is_sent_again_at_once() -> None:
+def test_a_run_is_sent_again_at_once_to_an_engine_that_recognises_it() -> None:
     policy = replace(POLICY, window=timedelta.max)
     record = a_record(UPLOADED, a_claim(Phase.UNKNOWN, sends=1, first_sent_at=NOW))
     assert decide_run(record, NOW, policy).result.claim.dispatch_id == RUN.dispatch_id
@@ -116,53 +115,52 @@ def test_an_orchestrator_that_deduplicates_is_sent_again_at_once() -> None:
 
 @pytest.mark.parametrize("status", statuses_but(FAILED))
 def test_only_a_failed_job_is_retried(status: JobStatus) -> None:
-    running = status in RUNNING_STATUSES
-    with pytest.raises(JobAlreadyRunning if running else RetryNotAllowedState) as refused:
+    kind, details = RetryNotAllowedState, {"attempted_status": JobStatus.REGENERATING}
+    if status in RUNNING_STATUSES:
+        kind, details = JobAlreadyRunning, {}
+    with pytest.raises(kind) as refused:
         retry(a_record(status))
-    details = {"current_status": status}
-    assert refused.value.details == (
-        details if running else {**details, "attempted_status": JobStatus.REGENERATING}
-    )
+    assert refused.value.details == {"current_status": status, **details}
 
 
 @pytest.mark.parametrize(
     ("artifacts", "resume"),
     [
-        (
-            {"video_uri": "v", "audio_uri": "a", "transcript_uri": "t", "draft_uri": "d"},
-            "DRAFT_READY",
-        ),
-        ({"video_uri": "v", "audio_uri": "a", "transcript_uri": "t"}, "TRANSCRIPT_READY"),
-        ({"video_uri": "v", "audio_uri": "a"}, "AUDIO_READY"),
-        ({"video_uri": "v"}, "UPLOADED"),
-        ({"audio_uri": "", "video_uri": "v"}, "UPLOADED"),
+        ("video audio transcript draft", "DRAFT_READY"),
+        ("video audio transcript", "TRANSCRIPT_READY"),
+        ("video audio", "AUDIO_READY"),
+        ("video", "UPLOADED"),
     ],
 )
-def test_a_retry_resumes_from_the_furthest_artifact(artifacts: dict[str, str], resume: str) -> None:
-    claim = retry(a_record(FAILED, manifest=Manifest(**artifacts))).result.claim
-    assert claim.retry.resume_from_status == resume
-    assert claim.retry.checkpoint_ref in artifacts.values()
+def test_a_retry_resumes_from_the_furthest_artifact(artifacts: str, resume: str) -> None:
+    uris = {f"{name}_uri": f"s3://{name}" for name in artifacts.split()}
+    terms = retry(a_record(FAILED, manifest=Manifest(**uris))).result.claim.retry
+    assert terms.resume_from_status == resume
+    assert terms.checkpoint_ref == f"s3://{artifacts.rsplit(maxsplit=1)[-1]}"
 
 
-def test_a_job_without_any_artifact_has_nothing_to_resume_from() -> None:
+def test_an_empty_uri_is_no_artifact_to_resume_from() -> None:
+    record = a_record(FAILED, manifest=Manifest(audio_uri="", video_uri="s3://v"))
+    assert retry(record).result.claim.retry.resume_from_status is UPLOADED
+
+
+def test_a_job_without_artifacts_cannot_be_retried() -> None:
     with pytest.raises(RetryNotAllowedState):
         retry(a_record(FAILED, manifest=Manifest()))
 
 
-def test_a_retry_keeps_the_run_that_it_follows_known() -> None:
+def test_after_a_retry_the_run_before_it_is_still_replayed() -> None:
     run = a_claim(Phase.SENT)
-    change = retry(a_record(FAILED, run))
-    assert change.record.job.past_claims == (run,)
-    assert change.record.claim.epoch == 2
-    going = Record(
-        change.record.job.model_copy(update={"status": JobStatus.TRANSCRIBING}), change.record.claim
-    )
-    replay = decide_run(going, NOW, POLICY).result
+    record = retry(a_record(FAILED, run)).record
+    assert record.job.past_claims == (run,)
+    assert record.claim.epoch == 2
+    running = record.job.model_copy(update={"status": JobStatus.TRANSCRIBING})
+    replay = decide_run(Record(running, record.claim), NOW, POLICY).result
     assert (replay.outcome, replay.claim) == (Outcome.REPLAYED, run)
 
 
 @pytest.mark.parametrize(
-    ("claim", "is_awaited"),
+    ("claim", "is_open"),
     [
         (a_claim(Phase.SENT), False),
         (a_claim(Phase.UNKNOWN), True),
@@ -174,10 +172,8 @@ def test_a_retry_keeps_the_run_that_it_follows_known() -> None:
         (a_retry_claim(Phase.RELEASED), False),
     ],
 )
-def test_no_retry_is_admitted_while_another_dispatch_is_awaited(
-    claim: Claim, is_awaited: bool
-) -> None:
-    if is_awaited:
+def test_no_retry_starts_while_another_dispatch_is_open(claim: Claim, is_open: bool) -> None:
+    if is_open:
         with pytest.raises(JobAlreadyRunning):
             retry(a_record(FAILED, claim), "another")
     else:
@@ -188,18 +184,15 @@ def test_no_retry_is_admitted_while_another_dispatch_is_awaited(
     ("status", "refusal"),
     [(FAILED, JobAlreadyRunning), (JobStatus.CANCELLED, RetryNotAllowedState)],
 )
-def test_a_run_that_is_still_to_be_stopped_holds_up_the_retry_of_a_failed_job_alone(
+def test_a_failed_job_is_not_retried_before_its_run_was_stopped(
     status: JobStatus, refusal: type[Exception]
 ) -> None:
-    record, policy = (
-        a_record(status, a_claim(Phase.SENT, cancel_due=True)),
-        replace(POLICY, can_cancel=True),
-    )
+    record = a_record(status, a_claim(Phase.SENT, cancel_due=True))
     with pytest.raises(refusal):
-        decide_retry(record, "r1", "standard", NOW, policy)
+        decide_retry(record, "r1", "standard", NOW, replace(POLICY, can_cancel=True))
 
 
-def test_a_job_is_retried_so_often_and_no_more_and_what_was_released_does_not_count() -> None:
+def test_a_job_is_retried_at_most_100_times_not_counting_released_retries() -> None:
     past = tuple(a_retry_claim(dispatch_id=f"retry-{number}", resumed=True) for number in range(99))
     released = a_retry_claim(Phase.RELEASED, dispatch_id="retry-released")
     last = retry(a_record(FAILED, past_claims=(*past, released)))
@@ -207,13 +200,11 @@ def test_a_job_is_retried_so_often_and_no_more_and_what_was_released_does_not_co
     full = a_record(FAILED, past_claims=(*past, a_claim(Phase.SENT)))
     with pytest.raises(RetriedTooOften) as refused:
         retry(full)
-    assert refused.value.details == {
-        "current_status": FAILED,
-        "attempted_status": JobStatus.REGENERATING,
-    }
+    statuses = {"current_status": FAILED, "attempted_status": JobStatus.REGENERATING}
+    assert refused.value.details == statuses
 
 
-def test_of_the_released_claims_only_the_latest_is_kept_and_what_stood_for_good() -> None:
+def test_accepted_claims_are_kept_for_good_and_of_the_released_only_the_latest() -> None:
     run, first = a_claim(Phase.SENT), a_retry_claim(Phase.RELEASED, dispatch_id="retry-1")
     record = a_record(FAILED, a_retry_claim(Phase.SENDING, epoch=3), past_claims=(run, first))
     refused = settle(record, record.token, ClaimEvent.REFUSED, "refused", NOW, POLICY).record
@@ -222,7 +213,7 @@ def test_of_the_released_claims_only_the_latest_is_kept_and_what_stood_for_good(
 
 
 @pytest.mark.parametrize("status", JobStatus)
-def test_a_retry_that_stands_is_known_in_every_state_and_only_with_its_body(
+def test_an_accepted_retry_is_replayed_in_every_state_and_only_with_the_same_body(
     status: JobStatus,
 ) -> None:
     claim = a_retry_claim(dispatch_id=retry_dispatch_id(JOB_ID, "r1"), resumed=True)
@@ -231,25 +222,23 @@ def test_a_retry_that_stands_is_known_in_every_state_and_only_with_its_body(
         retry(a_record(status, claim), profile="fast")
 
 
-def test_of_a_released_retry_nothing_is_remembered() -> None:
+def test_a_released_retry_may_be_repeated_with_another_body() -> None:
     claim = a_retry_claim(Phase.RELEASED, dispatch_id=retry_dispatch_id(JOB_ID, "r1"))
     assert retry(a_record(FAILED, claim), profile="fast").result.outcome is Outcome.STARTED
 
 
-def test_a_waiter_is_told_of_what_stands() -> None:
+def test_a_waiting_call_returns_the_accepted_claim() -> None:
     sent = a_claim(Phase.SENT)
     record = a_record(JobStatus.AUDIO_EXTRACTING, sent)
     assert outcome_of(record, a_claim(), NOW) is sent
 
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING])
-def test_a_waiter_waits_on_while_the_dispatch_is_under_way(phase: Phase) -> None:
+def test_a_call_waits_while_the_dispatch_is_under_way(phase: Phase) -> None:
     assert outcome_of(a_record(UPLOADED, a_claim(phase)), a_claim(), NOW) is None
 
 
-def test_a_waiter_waits_while_the_engine_is_asked_and_is_told_that_it_is_unknown_at_its_end() -> (
-    None
-):
+def test_a_call_waits_while_the_engine_is_asked_and_fails_when_its_wait_is_over() -> None:
     asked = a_record(UPLOADED, a_claim(Phase.UNKNOWN, asked_at=NOW))
     assert outcome_of(asked, a_claim(), NOW) is None
     with pytest.raises(OrchestratorDispatchFailed) as failed:
@@ -265,25 +254,25 @@ def test_a_waiter_waits_while_the_engine_is_asked_and_is_told_that_it_is_unknown
         (a_claim(Phase.UNKNOWN, lease_until=None), "outcome_unknown"),
     ],
 )
-def test_a_waiter_is_told_of_what_failed(claim: Claim, reason: str) -> None:
+def test_a_waiting_call_fails_with_the_reason_of_its_dispatch(claim: Claim, reason: str) -> None:
     with pytest.raises(OrchestratorDispatchFailed) as failed:
         outcome_of(a_record(UPLOADED, claim), a_claim(), NOW)
     assert failed.value.details == {"reason": reason}
 
 
-def test_an_earlier_failure_is_not_reported_to_a_later_waiter() -> None:
+def test_an_earlier_failure_does_not_fail_a_later_call() -> None:
     released = a_claim(Phase.RELEASED, reason="refused")
     record = a_record(UPLOADED, a_claim(epoch=2), past_claims=(released,))
     assert outcome_of(record, a_claim(epoch=2), NOW) is None
 
 
 @pytest.mark.parametrize("phase", Phase)
-def test_a_waiter_is_told_that_the_job_was_cancelled(phase: Phase) -> None:
+def test_a_waiting_call_fails_when_the_job_is_cancelled(phase: Phase) -> None:
     with pytest.raises(FsmTerminalImmutable):
         outcome_of(a_record(JobStatus.CANCELLED, a_claim(phase)), a_claim(), NOW)
 
 
-def test_a_worker_begins_only_with_the_right_token_once_and_while_the_job_wants_it() -> None:
+def test_a_worker_begins_once_with_the_right_token_while_the_job_wants_it() -> None:
     record = a_record(UPLOADED, a_claim())
     change = begin(record, RUN, NOW, POLICY)
     assert change.changed
@@ -295,11 +284,10 @@ def test_a_worker_begins_only_with_the_right_token_once_and_while_the_job_wants_
     assert not begin(a_record(UPLOADED), RUN, NOW, POLICY).changed
 
 
-def test_an_acceptance_moves_the_job_of_a_run_and_not_that_of_a_retry() -> None:
+def test_an_acceptance_moves_the_job_of_a_run_but_not_of_a_retry() -> None:
     accepted = settle(
         a_record(UPLOADED, a_claim(Phase.SENDING)), RUN, ClaimEvent.ACCEPTED, None, NOW, POLICY
     )
-    assert accepted.changed
     assert accepted.record.job.status is JobStatus.AUDIO_EXTRACTING
     record = a_record(FAILED, a_retry_claim(Phase.SENDING))
     accepted = settle(record, record.token, ClaimEvent.ACCEPTED, None, NOW, POLICY)
@@ -308,7 +296,7 @@ def test_an_acceptance_moves_the_job_of_a_run_and_not_that_of_a_retry() -> None:
 
 
 @pytest.mark.parametrize("event", [ClaimEvent.ACCEPTED, ClaimEvent.REFUSED, ClaimEvent.LOST])
-def test_a_late_answer_never_moves_a_cancelled_job_or_a_settled_claim(event: ClaimEvent) -> None:
+def test_a_late_answer_does_not_move_a_cancelled_job_or_a_settled_claim(event: ClaimEvent) -> None:
     cancelled = a_record(JobStatus.CANCELLED, a_claim(Phase.SENDING))
     change = settle(cancelled, RUN, event, None, NOW, POLICY)
     assert change.changed
@@ -317,27 +305,21 @@ def test_a_late_answer_never_moves_a_cancelled_job_or_a_settled_claim(event: Cla
     assert not settle(proved, RUN, event, None, NOW, POLICY).changed
 
 
-def test_the_sweep_touches_no_claim_before_its_time_and_dispatches_no_cancelled_job() -> None:
+def test_the_sweep_acts_on_a_due_claim_and_does_not_dispatch_a_cancelled_job() -> None:
     due = NOW + POLICY.claim_lease
     assert not look(a_record(UPLOADED, a_claim()), due - seconds(0.001), POLICY).changed
     again = look(a_record(UPLOADED, a_claim()), due, POLICY)
-    assert again.changed
     assert again.task is TaskKind.DISPATCH
     freed = look(a_record(JobStatus.CANCELLED, a_claim()), due, POLICY)
-    assert freed.changed
     assert (freed.record.claim, freed.task) == (None, None)
     dead = look(a_record(UPLOADED, a_claim(Phase.SENDING)), due, POLICY)
-    assert dead.changed
-    assert dead.record.claim is not None
     assert (dead.record.claim.phase, dead.task) == (Phase.UNKNOWN, None)
 
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING, Phase.UNKNOWN])
-def test_an_acceptance_counts_under_an_older_epoch_and_a_refusal_does_not(phase: Phase) -> None:
+def test_an_acceptance_of_an_older_epoch_counts_and_a_refusal_does_not(phase: Phase) -> None:
     record = a_record(UPLOADED, a_claim(phase, epoch=2, sends=1))
     accepted = settle(record, RUN, ClaimEvent.ACCEPTED, None, NOW, POLICY)
-    assert accepted.changed
-    assert accepted.record.claim is not None
     assert accepted.record.claim.phase is Phase.SENT
     assert accepted.record.job.status is JobStatus.AUDIO_EXTRACTING
     assert not settle(record, RUN, ClaimEvent.REFUSED, None, NOW, POLICY).changed
