@@ -53,7 +53,6 @@ class Clock:
 @pytest.fixture
 def issuer() -> Iterator[CountingIssuer]:
     with CountingIssuer() as running:
-        running.start()
         yield running
         running.gate.set()
 
