@@ -126,6 +126,10 @@ export interface paths {
          * @description Without parameters the answer comes at once. To follow a job, send the state that you have as
          *     `status_not` and the seconds that you can wait: the answer comes as soon as the job is in another state,
          *     or with the unchanged job at the end of the wait. Then repeat.
+         *
+         *     The answer is always 200 with the job in its present state; compare `status` yourself. It may come early
+         *     and without a change: if no wait slot is free, or if the job is `DONE` or `CANCELLED` and cannot change
+         *     any more. So wait at least a second between two calls that returned nothing new.
          */
         get: operations["getJob"];
         put?: never;
@@ -203,21 +207,21 @@ export interface paths {
          * @description Takes no body. Dispatches the job to the orchestrator exactly once and waits for the
          *     orchestrator's answer, by default up to 10 seconds.
          *
-         *     **Press it as often as you like.** Once a dispatch stands, every further call answers 200 with
-         *     the same `dispatch_id`, for the rest of the job's life short of its end. Calls at the same moment
-         *     share one dispatch and its outcome: one gets 202, the others 200; if it fails, all get 502.
+         *     **Repeat it as often as you like.** Once the job has a run dispatch, each further call is answered 200 with
+         *     the same `dispatch_id`, until the job has ended. Simultaneous calls share one dispatch and its outcome: one
+         *     gets 202, the others 200; if it fails, all get 502.
          *
-         *     The checks, in this order: not there or not yours → 404; ended → 409 `FSM_TERMINAL_IMMUTABLE`;
-         *     a run dispatch stands → 200; not `UPLOADED`, or `UPLOADED` without a `video_uri` → 409
+         *     The checks, in this order: no such job or not yours → 404; ended → 409 `FSM_TERMINAL_IMMUTABLE`; a run
+         *     dispatch exists → 200; not `UPLOADED`, or `UPLOADED` without a `video_uri` → 409
          *     `FSM_TRANSITION_INVALID`; then the dispatch.
          *
-         *     **If your wait ends first** (see `Prefer`), as it does while dispatching is paused for maintenance,
-         *     the call that made the dispatch gets 202 and one that joined it gets 200, with `status` as it is, `UPLOADED`. Follow the job at `Location`: its
-         *     `dispatch.phase` tells the outcome.
+         *     **If your wait ends first** (see `Prefer`), as it does while dispatching is paused for maintenance, the call
+         *     that made the dispatch gets 202 and one that joined it gets 200, with `status` still `UPLOADED`. Follow the
+         *     job at `Location`: `dispatch.phase` has the outcome.
          *
-         *     **After a 502** the job is still `UPLOADED`. `details.reason` says why; run again after
-         *     `Retry-After`. With `outcome_unknown` the orchestrator may have started the workflow: the service
-         *     sends nothing more until that is settled, and answers 502 the same way meanwhile.
+         *     **After a 502** the job is still `UPLOADED`. `details.reason` says why; run again after `Retry-After`. With
+         *     `outcome_unknown` the orchestrator may have started the workflow: the service sends nothing more until that
+         *     is settled, and meanwhile answers the same 502.
          */
         post: operations["runJob"];
         delete?: never;
@@ -280,6 +284,14 @@ export interface paths {
          * @description Dispatches a `FAILED` job again, to resume from the furthest checkpoint whose artifact is in the
          *     manifest: `draft_uri` → `DRAFT_READY`, `transcript_uri` → `TRANSCRIPT_READY`, `audio_uri` →
          *     `AUDIO_READY`, else `video_uri` → `UPLOADED`.
+         *
+         *     Choose one `client_request_id` for each decision of the user to retry, and send it again when you repeat
+         *     the call: the repeat is answered with the first `dispatch_id` and starts nothing new, whatever has
+         *     happened to the job since. A retry that ended in 502 (other than `outcome_unknown`) has no effect, and
+         *     may be sent again under the same `client_request_id`.
+         *
+         *     The job stays `FAILED` until the first callback of this retry. The wait, `Prefer` and the 502 are as for
+         *     `run`.
          */
         post: operations["retryJob"];
         delete?: never;
@@ -306,6 +318,10 @@ export interface paths {
          * @description All events of the job, in the order in which they were recorded: each change of state once, and each
          *     step of each dispatch. A replay adds no event. Events never contain a secret, a URI or a failure's text.
          *     Of more than 10,000 events only the newest are kept; cursors and `after` still count from the first.
+         *
+         *     To follow a trail, send `after=0` and `wait`, and then each answer's `next_cursor` as `after`: the
+         *     answer comes as soon as there is an event after it, or without one at the end of the wait. With `after`,
+         *     `next_cursor` is never `null`.
          */
         get: operations["listJobEvents"];
         put?: never;
@@ -510,6 +526,8 @@ export interface paths {
          *     `next_cursor` as `cursor` for more. Each job is started or refused separately, and resumes from its
          *     furthest checkpoint. Repeating the call starts nothing twice: a job that was already started is
          *     `replayed` until the retry's first callback. The call does not wait for the dispatches' outcomes.
+         *
+         *     With `dry_run`, nothing is started, and the answer has what the result for each job would be.
          */
         post: operations["retryFailedJobs"];
         delete?: never;
@@ -581,6 +599,20 @@ export interface paths {
          *     nothing, even with another `occurred_at`. The order of `occurred_at` is checked within each dispatch.
          *     Status, artifacts, failure and trail are written together or not at all. The secret is checked first,
          *     and the body before the job is looked up.
+         *
+         *     Every report is stored, so their number is limited: a state may follow itself 200 times in a row, and
+         *     one dispatch may report 1,000 times. After the first limit the job must leave the state, after the
+         *     second it may only end; any other step is 409 `FSM_TRANSITION_INVALID`, with the steps that are still
+         *     allowed.
+         *
+         *     A callback that arrives while the dispatch is in flight proves that the orchestrator has it, and settles
+         *     it.
+         *
+         *     What the workflow should do after an answer: 204 or 200: continue. 400, 401, 404, 413, 415: the workflow
+         *     has a bug; stop. 409 `CALLBACK_OUT_OF_ORDER`: a later step was already reported; continue without this
+         *     one. 409 `MANIFEST_FULL`: report the step again with fewer artifacts; the same `event_id` is allowed.
+         *     Any other 409: the job has ended, or another execution is doing it; stop. 503, or no answer: send the
+         *     same callback again.
          */
         post: operations["reportJobStatus"];
         delete?: never;
@@ -1466,16 +1498,16 @@ export interface components {
             };
         };
         /**
-         * @description The orchestrator did not accept the dispatch, or it is not known whether it did. The job's state
+         * @description The orchestrator did not accept the dispatch, or it is unknown whether it did. The job's state
          *     has not changed. `details.reason` is one of:
          *
          *     - `not_started`: the orchestrator could not be reached; nothing was sent.
          *     - `unauthorized`, `unknown_workflow`, `unsupported_workflow`, `invalid_parameters`, `unavailable` or `refused`:
-         *       it answered that it will not, and this is why.
-         *     - `previous_run_active`: the run before this retry still works there; nothing was sent.
-         *     - `circuit_open`: it failed so often just now that it was not asked; nothing was sent.
-         *     - `outcome_unknown`: it was asked and gave no usable answer. It may have started the workflow, so
-         *       nothing more is sent until that is settled.
+         *       it refused, for this reason.
+         *     - `previous_run_active`: the run before this retry is still active there; nothing was sent.
+         *     - `circuit_open`: it has just failed so often that it was not called; nothing was sent.
+         *     - `outcome_unknown`: it gave no usable answer. It may have started the workflow, so nothing more is sent
+         *       until that is settled.
          */
         DispatchFailed: {
             headers: {
