@@ -9,17 +9,17 @@ import yaml
 
 from devstack.processes import ROOT
 
-HEAD = """# Every call of Take One's API but the operators', from spec/api/openapi.yaml (`make docs`).
-# For httpYac (in VS Code, or `npx httpyac send docs/takeone.http --all`); from top to bottom, one video's way.
-# The secret is TAKEONE_CALLBACK_SECRET's default in development; `make up` has one of its own.
+HEAD = """# Take One's API without the operators' calls, generated from spec/api/openapi.yaml (`make docs`).
+# For httpYac (VS Code, or `npx httpyac send docs/takeone.http --all`). Follows one video from top to bottom.
+# The secret is TAKEONE_CALLBACK_SECRET's default in development; `make up` prints its own.
 
 @host = http://127.0.0.1:8000
 @token = test:alice:editor
 @callbackSecret = dev-callback-secret
 """
-# Where the id in a path comes from: the answer of the call with this name.
+# The call whose answer has the id for a path parameter.
 SOURCES = {"projectId": "createProject", "jobId": "createJob"}
-# The order of a video's way; the rest follows.
+# The order in which one video needs them; all others follow.
 FIRST = (
     "createProject", "listProjects", "getProject", "createJob", "listJobs", "listOwnJobs", "getJob", "editJob",
     "confirmUpload", "runJob", "reportJobStatus", "listJobEvents", "retryJob", "cancelJob", "deleteJob",
@@ -31,7 +31,7 @@ CREDENTIALS = {
 
 
 def http_file() -> str:
-    """The file's text."""
+    """Return the file's text."""
     spec = yaml.safe_load((ROOT / "spec" / "api" / "openapi.yaml").read_text())
     calls = dict(sorted(_operations(spec), key=lambda each: _position(each[0])))
     return "\n".join([HEAD, *calls.values()])

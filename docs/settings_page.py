@@ -12,22 +12,22 @@ from settings.sources import PREFIX, may_be_secret, variable_of
 
 _HEAD = f"""# Configuration
 
-Every setting is an environment variable. This page is made from the class in `settings/model.py`
-(`make docs`); a test keeps it up to date.
+Every setting is an environment variable. This page is generated from `settings/model.py` (`make docs`); a
+test checks that it is up to date.
 
-- A process with a missing or unsafe setting does not start, and names everything that is wrong at once,
-  by name and never by value.
-- Blanks and line feeds around a value mean nothing.
-- A setting marked with a key (🔑) is a secret or a URL that may hold a password. It may come from a file
-  instead, as containers mount secrets: `{PREFIX}CALLBACK_SECRET_FILE=/run/secrets/callback`. With the
-  variable and its file both set, the process does not start.
-- A `{PREFIX}` variable that no setting answers to is named in the log at start, with the name that was
-  probably meant. It is a warning and not a refusal: platforms set such variables by themselves
-  (Kubernetes does, for a Service that is called `takeone`), and a release that is rolled back meets its
-  successor's settings. The old name of a setting that was renamed is refused.
-- `{PREFIX}ENV=development` lets the settings marked with a star (\\*) have a value for one machine.
-- A process asks for its own settings alone: a worker for none of the editors', Flower for its broker and
-  its users.
+- A process with a missing or unsafe setting does not start. It lists all problems at once, by name and
+  never by value.
+- Blanks and line feeds around a value are ignored.
+- A setting marked with a key (🔑) is a secret, or a URL that may contain a password. It may come from a
+  file instead, as containers mount secrets: `{PREFIX}CALLBACK_SECRET_FILE=/run/secrets/callback`. If both
+  the variable and its file are set, the process does not start.
+- An unknown `{PREFIX}` variable is logged at start, with the name that was probably meant. It is not
+  refused: platforms set such variables (Kubernetes does, for a Service called `takeone`), and after a
+  rollback a release sees settings of the later one. The old name of a renamed setting is refused unless
+  the new name is set too.
+- `{PREFIX}ENV=development` gives the settings marked with a star (\\*) a default for one machine.
+- A process requires only its own settings: a worker none of the editors', Flower only its broker and its
+  users.
 - With `{PREFIX}OTEL`, processes also read OpenTelemetry's own `OTEL_…` variables.
 """
 

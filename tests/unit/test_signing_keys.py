@@ -13,6 +13,7 @@ from devstack.ports import HOST
 from devstack.waiting import wait_until
 from domain.errors import ServiceUnavailable, Unauthorized
 from tests.acceptance.tokens import RSA_KEY, Issuer
+from tests.support.behaviours import Exchange
 
 PUBLIC_KEY = RSA_KEY.public_key()
 PAUSE_SECONDS = 6
@@ -24,23 +25,18 @@ def jwks(*key_ids: str) -> tuple[int, bytes]:
 
 
 class CountingIssuer(Issuer):
-    """Counts its requests, and answers them while `gate` is set."""
+    """Counts the fetches of its keys, and replies to them while `gate` is set."""
 
     def __init__(self) -> None:
-        self.requests, self.gate = 0, threading.Event()
-        self.gate.set()
         super().__init__()
-        self.answer = jwks("one")
+        self.fetches, self.gate, self.reply = 0, threading.Event(), jwks("one")
+        self.gate.set()
+        self.default = self._reply
 
-    @property
-    def answer(self) -> tuple[int, bytes]:  # type: ignore[override]
-        self.requests += 1
+    def _reply(self, exchange: Exchange) -> None:
+        self.fetches += 1
         self.gate.wait(10)
-        return self._answer
-
-    @answer.setter
-    def answer(self, answer: tuple[int, bytes]) -> None:
-        self._answer = answer
+        exchange.answer(*self.reply, {})
 
 
 class Clock:
@@ -72,7 +68,7 @@ def test_the_first_caller_waits_for_the_keys_and_later_ones_use_them(
 ) -> None:
     for _ in range(5):
         assert keys.key("one").public_numbers() == PUBLIC_KEY.public_numbers()
-    assert issuer.requests == 1
+    assert issuer.fetches == 1
 
 
 def test_a_known_key_is_returned_at_once_while_the_issuer_is_slow(
@@ -88,7 +84,7 @@ def test_a_known_key_is_returned_at_once_while_the_issuer_is_slow(
     callers = [threading.Thread(target=ask_for_unknown_key, args=(n,)) for n in range(20)]
     for caller in callers:
         caller.start()
-    wait_until(lambda: issuer.requests == 2, 30, "a refresh has begun")
+    wait_until(lambda: issuer.fetches == 2, 30, "a refresh has begun")
     began = time.monotonic()
     for _ in range(100):
         assert keys.key("one") is not None
@@ -97,7 +93,7 @@ def test_a_known_key_is_returned_at_once_while_the_issuer_is_slow(
     issuer.gate.set()
     for caller in callers:
         caller.join(10)
-    assert issuer.requests == 2, "one refresh for all of them"
+    assert issuer.fetches == 2, "one refresh for all of them"
 
 
 def test_an_unknown_key_is_looked_up_once_per_pause(
@@ -107,11 +103,11 @@ def test_an_unknown_key_is_looked_up_once_per_pause(
     for _ in range(10):
         with pytest.raises(Unauthorized):
             keys.key("two")
-    assert issuer.requests == 1, "the pause after the first fetch"
-    issuer.answer = jwks("one", "two")
+    assert issuer.fetches == 1, "the pause after the first fetch"
+    issuer.reply = jwks("one", "two")
     clock.now += PAUSE_SECONDS
     assert keys.key("two") is not None
-    assert issuer.requests == 2
+    assert issuer.fetches == 2
 
 
 @pytest.mark.parametrize(
@@ -120,12 +116,12 @@ def test_an_unknown_key_is_looked_up_once_per_pause(
 def test_a_failing_issuer_is_asked_once_per_pause_and_used_when_it_recovers(
     keys: SigningKeys, issuer: CountingIssuer, clock: Clock, answer: tuple[int, bytes]
 ) -> None:
-    issuer.answer = answer
+    issuer.reply = answer
     for _ in range(10):
         with pytest.raises(ServiceUnavailable):
             keys.key("one")
-    assert issuer.requests == 1
-    issuer.answer = jwks("one")
+    assert issuer.fetches == 1
+    issuer.reply = jwks("one")
     clock.now += PAUSE_SECONDS
     assert keys.key("one") is not None
 
@@ -147,7 +143,7 @@ def test_a_withdrawn_key_is_refused_after_its_lifetime(
     keys: SigningKeys, issuer: CountingIssuer, clock: Clock
 ) -> None:
     keys.key("one")
-    issuer.answer = jwks("two")
+    issuer.reply = jwks("two")
     clock.now += LIFETIME_SECONDS + 1
     with pytest.raises(Unauthorized):
         keys.key("one")

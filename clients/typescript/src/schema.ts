@@ -13,13 +13,13 @@ export interface paths {
         };
         /**
          * List your projects
-         * @description The caller's own, oldest first.
+         * @description The caller's own projects, oldest first.
          */
         get: operations["listProjects"];
         put?: never;
         /**
          * Create a project
-         * @description Without an `Idempotency-Key` each call makes a new project, also with a name that is already used.
+         * @description Without an `Idempotency-Key` each call creates a new project, even if the name is already used.
          */
         post: operations["createProject"];
         delete?: never;
@@ -34,7 +34,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The project's id. Anything that is not the id of a project of yours is 404.
+                 * @description The project's id. 404 unless it is the id of one of your projects.
                  * @example 3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10
                  */
                 projectId: components["parameters"]["projectId"];
@@ -60,7 +60,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The project's id. Anything that is not the id of a project of yours is 404.
+                 * @description The project's id. 404 unless it is the id of one of your projects.
                  * @example 3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10
                  */
                 projectId: components["parameters"]["projectId"];
@@ -75,8 +75,8 @@ export interface paths {
         put?: never;
         /**
          * Create a job
-         * @description A job in `CREATED`; upload the video, then confirm it. The body is optional. Without an `Idempotency-Key`
-         *     each call makes a new job.
+         * @description Creates a job in `CREATED`: upload the video, then confirm the upload. The body is optional. Without an
+         *     `Idempotency-Key` each call creates a new job.
          */
         post: operations["createJob"];
         delete?: never;
@@ -94,10 +94,10 @@ export interface paths {
         };
         /**
          * List your jobs
-         * @description The caller's own, of all projects, newest first. With `updated_after`, those that have changed since, by
-         *     `updated_at`: to follow many jobs, ask with `order=asc` and the last `updated_at` that you have seen, less
-         *     a few seconds, since the clocks of two servers may differ. With `wait`, ask without that margin, or what
-         *     is in it is the answer at once; read the margin when the answer has come.
+         * @description The caller's own jobs in all projects, newest first. With `updated_after`, those that changed after that
+         *     time, by `updated_at`. To follow many jobs, use `order=asc` and the last `updated_at` that you have seen
+         *     minus a few seconds, since the clocks of two servers may differ. Together with `wait` do not subtract
+         *     that margin, or jobs within it are returned at once; read the margin after the answer has arrived.
          */
         get: operations["listOwnJobs"];
         put?: never;
@@ -114,7 +114,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -123,31 +123,31 @@ export interface paths {
         };
         /**
          * Show a job, or wait until its state changes
-         * @description Without parameters it answers at once. To follow a job, send the state that you show as
-         *     `status_not` and the seconds that you are willing to wait: the answer comes as soon as the job
-         *     is in another state, or with the unchanged job when the wait is over. Then ask again.
+         * @description Without parameters the answer comes at once. To follow a job, send the state that you have as
+         *     `status_not` and the seconds that you can wait: the answer comes as soon as the job is in another state,
+         *     or with the unchanged job at the end of the wait. Then repeat.
          *
-         *     The answer is always 200 with the job as it is now; compare `status` yourself. It may come
-         *     before the wait is over without a change: when the service has no free waiting place for you, and for a
-         *     job that is `DONE` or `CANCELLED`, which nothing can change any more. So leave at least a second
-         *     between two calls that told you nothing new.
+         *     The answer is always 200 with the job in its present state; compare `status` yourself. It may come early
+         *     and without a change: if no wait slot is free, or if the job is `DONE` or `CANCELLED` and cannot change
+         *     any more. So wait at least a second between two calls that returned nothing new.
          */
         get: operations["getJob"];
         put?: never;
         post?: never;
         /**
          * Delete a job that has ended
-         * @description The job, its trail and all that is kept of it are gone at once, for good: its id answers 404, to callbacks
-         *     too. The files that its manifest names are not touched. A job that has not ended is cancelled first.
-         *     A service with a retention deletes a job that has ended in the same way, some days after its last change.
+         * @description Deletes the job, its trail and everything else stored about it, permanently: its id is answered 404,
+         *     also for callbacks. The files that its manifest names are not touched. Cancel a job that has not ended
+         *     first. If the service has a retention, it deletes ended jobs in the same way, some days after their last
+         *     change.
          */
         delete: operations["deleteJob"];
         options?: never;
         head?: never;
         /**
-         * Give a job another name or other metadata
-         * @description In any state. A field that is not sent stays as it is; `name: null` takes the name away, and `metadata`
-         *     replaces all of it. Leaves no event on the trail.
+         * Change the name or metadata of a job
+         * @description Allowed in any state. A field that is not sent is not changed; `name: null` removes the name, and
+         *     `metadata` replaces all metadata. Adds no event to the trail.
          */
         patch: operations["editJob"];
         trace?: never;
@@ -158,7 +158,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -168,10 +168,10 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Say where the uploaded video is
-         * @description Moves the job from `CREATED` or `UPLOADING` to `UPLOADED` and keeps the URI for good. The same
-         *     URI again changes nothing and answers `replayed: true`, whatever state the job has reached.
-         *     Another URI is refused: one job, one video.
+         * Confirm the upload of the video
+         * @description Moves the job from `CREATED` or `UPLOADING` to `UPLOADED` and stores the URI permanently. The same URI
+         *     again changes nothing and is answered `replayed: true`, whatever the job's state. Another URI is
+         *     refused: a job has one video.
          */
         post: operations["confirmUpload"];
         delete?: never;
@@ -185,16 +185,15 @@ export interface paths {
             query?: never;
             header?: {
                 /**
-                 * @description RFC 7240. `respond-async`: do not wait for the orchestrator. `wait=N`: wait at most N seconds, up
-                 *     to the service's own limit (10 by default), also if it comes together with `respond-async`.
-                 *     Anything else is ignored.
+                 * @description RFC 7240. `respond-async`: do not wait for the orchestrator. `wait=N`: wait at most N seconds, up to the
+                 *     service's own limit (10 by default), even together with `respond-async`. Other preferences are ignored.
                  * @example wait=5
                  */
                 Prefer?: components["parameters"]["prefer"];
             };
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -208,21 +207,21 @@ export interface paths {
          * @description Takes no body. Dispatches the job to the orchestrator exactly once and waits for the
          *     orchestrator's answer, by default up to 10 seconds.
          *
-         *     **Press it as often as you like.** Once a dispatch stands, every further call answers 200 with
-         *     the same `dispatch_id`, for the rest of the job's life short of its end. Calls at the same moment
-         *     share one dispatch and its outcome: one gets 202, the others 200; if it fails, all get 502.
+         *     **Repeat it as often as you like.** Once the job has a run dispatch, each further call is answered 200 with
+         *     the same `dispatch_id`, until the job has ended. Simultaneous calls share one dispatch and its outcome: one
+         *     gets 202, the others 200; if it fails, all get 502.
          *
-         *     The checks, in this order: not there or not yours → 404; ended → 409 `FSM_TERMINAL_IMMUTABLE`;
-         *     a run dispatch stands → 200; not `UPLOADED`, or `UPLOADED` without a `video_uri` → 409
+         *     The checks, in this order: no such job or not yours → 404; ended → 409 `FSM_TERMINAL_IMMUTABLE`; a run
+         *     dispatch exists → 200; not `UPLOADED`, or `UPLOADED` without a `video_uri` → 409
          *     `FSM_TRANSITION_INVALID`; then the dispatch.
          *
-         *     **If your wait ends first** (see `Prefer`), as it does while dispatching is paused for maintenance,
-         *     the call that made the dispatch gets 202 and one that joined it gets 200, with `status` as it is, `UPLOADED`. Follow the job at `Location`: its
-         *     `dispatch.phase` tells the outcome.
+         *     **If your wait ends first** (see `Prefer`), as it does while dispatching is paused for maintenance, the call
+         *     that made the dispatch gets 202 and one that joined it gets 200, with `status` still `UPLOADED`. Follow the
+         *     job at `Location`: `dispatch.phase` has the outcome.
          *
-         *     **After a 502** the job is still `UPLOADED`. `details.reason` says why; run again after
-         *     `Retry-After`. With `outcome_unknown` the orchestrator may have started the workflow: the service
-         *     sends nothing more until that is settled, and answers 502 the same way meanwhile.
+         *     **After a 502** the job is still `UPLOADED`. `details.reason` says why; run again after `Retry-After`. With
+         *     `outcome_unknown` the orchestrator may have started the workflow: the service sends nothing more until that
+         *     is settled, and meanwhile answers the same 502.
          */
         post: operations["runJob"];
         delete?: never;
@@ -237,7 +236,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -248,8 +247,8 @@ export interface paths {
         put?: never;
         /**
          * Cancel a job
-         * @description Takes no body. Any job that has not ended becomes `CANCELLED` for good. A dispatch that has not
-         *     been sent is never sent afterwards; one that was is not called back, but its callbacks are refused.
+         * @description Takes no body. Any job that has not ended becomes `CANCELLED`, permanently. A dispatch that was not yet
+         *     sent will not be sent. A dispatch that was sent cannot be recalled, but its callbacks are refused.
          */
         post: operations["cancelJob"];
         delete?: never;
@@ -263,16 +262,15 @@ export interface paths {
             query?: never;
             header?: {
                 /**
-                 * @description RFC 7240. `respond-async`: do not wait for the orchestrator. `wait=N`: wait at most N seconds, up
-                 *     to the service's own limit (10 by default), also if it comes together with `respond-async`.
-                 *     Anything else is ignored.
+                 * @description RFC 7240. `respond-async`: do not wait for the orchestrator. `wait=N`: wait at most N seconds, up to the
+                 *     service's own limit (10 by default), even together with `respond-async`. Other preferences are ignored.
                  * @example wait=5
                  */
                 Prefer?: components["parameters"]["prefer"];
             };
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -283,17 +281,17 @@ export interface paths {
         put?: never;
         /**
          * Resume a failed job from its last checkpoint
-         * @description Dispatches a `FAILED` job again, to be resumed from the furthest checkpoint whose artifact stands
-         *     in the manifest: `draft_uri` → `DRAFT_READY`, `transcript_uri` → `TRANSCRIPT_READY`, `audio_uri` →
+         * @description Dispatches a `FAILED` job again, to resume from the furthest checkpoint whose artifact is in the
+         *     manifest: `draft_uri` → `DRAFT_READY`, `transcript_uri` → `TRANSCRIPT_READY`, `audio_uri` →
          *     `AUDIO_READY`, else `video_uri` → `UPLOADED`.
          *
-         *     Make up one `client_request_id` per decision of the user to retry, and send the same one when you
-         *     repeat the call: it is answered with the first `dispatch_id` and starts nothing new, whatever has
-         *     become of the job since. A retry that ended in 502 (other than `outcome_unknown`) left nothing
-         *     behind, and may be sent again under the same `client_request_id`.
+         *     Choose one `client_request_id` for each decision of the user to retry, and send it again when you repeat
+         *     the call: the repeat is answered with the first `dispatch_id` and starts nothing new, whatever has
+         *     happened to the job since. A retry that ended in 502 (other than `outcome_unknown`) has no effect, and
+         *     may be sent again under the same `client_request_id`.
          *
-         *     The job stays `FAILED` until the first callback of this retry. The wait, `Prefer` and the 502 are
-         *     as for `run`.
+         *     The job stays `FAILED` until the first callback of this retry. The wait, `Prefer` and the 502 are as for
+         *     `run`.
          */
         post: operations["retryJob"];
         delete?: never;
@@ -308,7 +306,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -317,14 +315,13 @@ export interface paths {
         };
         /**
          * Show a job's audit trail
-         * @description Everything that happened to the job, in the order in which it was recorded: every change of state
-         *     once, and every step of every dispatch. A replay leaves no event. Never holds a secret, a URI or
-         *     the text of a failure. Of more than 10,000 events the newest are kept; cursors and `after` count from the
-         *     first one all the same.
+         * @description All events of the job, in the order in which they were recorded: each change of state once, and each
+         *     step of each dispatch. A replay adds no event. Events never contain a secret, a URI or a failure's text.
+         *     Of more than 10,000 events only the newest are kept; cursors and `after` still count from the first.
          *
-         *     To follow a trail, send `after=0` and `wait`, and then each answer's `next_cursor` as `after`: the answer comes
-         *     as soon as there is an event behind it, or without one when the wait is over. With `after`, `next_cursor` is
-         *     never `null`.
+         *     To follow a trail, send `after=0` and `wait`, and then each answer's `next_cursor` as `after`: the
+         *     answer comes as soon as there is an event after it, or without one at the end of the wait. With `after`,
+         *     `next_cursor` is never `null`.
          */
         get: operations["listJobEvents"];
         put?: never;
@@ -343,8 +340,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Show what is going on, in numbers
-         * @description The whole service at one moment, whatever the number of jobs.
+         * Show the service in numbers
+         * @description Counts and ages for the whole service at this moment.
          */
         get: operations["getOverview"];
         put?: never;
@@ -363,9 +360,9 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * List what is unknown, silent, in flight or failed
-         * @description The jobs of all users, oldest first. With a filter, a page looks at 1,000 jobs at the most, and may hold none
-         *     and still have a next one. Of failed jobs the 100,000 latest are listed.
+         * List unknown, silent, in-flight or failed jobs
+         * @description The jobs of all users, oldest first. With a filter, a page searches at most 1,000 jobs, so it may be
+         *     empty although there is a next page. Of failed jobs the latest 100,000 are listed.
          */
         get: operations["listOperatorJobs"];
         put?: never;
@@ -382,7 +379,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -408,7 +405,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -419,9 +416,10 @@ export interface paths {
         put?: never;
         /**
          * Ask the orchestrator about a job's dispatch
-         * @description A worker asks, and the answer comes when what follows from its word is done: a dispatch of unknown outcome is
-         *     settled if it is there, and sent again under its id if it is not and that is safe. An ask that is under way is joined.
-         *     The call waits as long as `run` does, 10 seconds by default.
+         * @description A worker asks, and the call returns when the answer has been applied: a dispatch with an unknown outcome
+         *     is settled if the orchestrator has it, and sent again under its id if the orchestrator does not have it
+         *     and sending is safe. If a worker is already asking, the call joins it. The call waits as long as `run`
+         *     does, 10 seconds by default.
          */
         post: operations["askAboutJob"];
         delete?: never;
@@ -436,7 +434,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -446,10 +444,11 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Say what became of a job's dispatch
-         * @description `sent`: the orchestrator has it. `release`: it has not, and the next run or retry sends it again. For a dispatch of
-         *     unknown outcome or, by `release`, an accepted retry that has never called back. An orchestrator that can be asked is
-         *     asked before a release: what it has is settled so, and what runs there is not released.
+         * Settle the outcome of a job's dispatch
+         * @description `sent`: the orchestrator has it. `release`: it does not, and the next run or retry sends it again.
+         *     Possible for a dispatch with an unknown outcome and, with `release`, for an accepted retry that has
+         *     never called back. An orchestrator that can be asked is asked before a release: a dispatch that it has
+         *     is settled accordingly, and one that is running there is not released.
          */
         post: operations["settleJob"];
         delete?: never;
@@ -464,7 +463,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -475,7 +474,7 @@ export interface paths {
         put?: never;
         /**
          * Cancel any user's job
-         * @description As the job's owner would: for good, whatever its dispatch is doing.
+         * @description Like a cancel by the job's owner: permanent, whatever the state of its dispatch.
          */
         post: operations["cancelOperatorJob"];
         delete?: never;
@@ -490,7 +489,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -501,9 +500,9 @@ export interface paths {
         put?: never;
         /**
          * Fail any user's job, so that it can be retried
-         * @description For a job whose run is dead or goes wrong. The orchestrator is asked first, where it can be, and told to stop the
-         *     run, where it can be; until it is told, the job cannot be retried. A run that goes on all the same is refused at its
-         *     next callback. The failure's code is `FAILED_BY_OPERATOR`.
+         * @description For a job whose run is dead or misbehaves. The orchestrator is asked first and told to stop the run,
+         *     where it supports that; until it has been told, the job cannot be retried. If the run continues anyway,
+         *     its next callback is refused. The failure's code is `FAILED_BY_OPERATOR`.
          */
         post: operations["failJob"];
         delete?: never;
@@ -522,12 +521,13 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Start failed jobs again
-         * @description The jobs that failed at `failed_since` or later, the earliest first, at most 100 at a time; send `next_cursor` as `cursor`
-         *     for more. Each is started, or refused, by itself, from its furthest checkpoint. Repeating the call starts nothing twice:
-         *     what it has started before is `replayed` until the retry's first callback. The dispatches are not waited for.
+         * Retry failed jobs
+         * @description Retries the jobs that failed at `failed_since` or later, the earliest first, at most 100 per call; send
+         *     `next_cursor` as `cursor` for more. Each job is started or refused separately, and resumes from its
+         *     furthest checkpoint. Repeating the call starts nothing twice: a job that was already started is
+         *     `replayed` until the retry's first callback. The call does not wait for the dispatches' outcomes.
          *
-         *     With `dry_run`, nothing is started, and the answer says what would come of each.
+         *     With `dry_run`, nothing is started, and the answer has what the result for each job would be.
          */
         post: operations["retryFailedJobs"];
         delete?: never;
@@ -547,8 +547,8 @@ export interface paths {
         put?: never;
         /**
          * Pause dispatching
-         * @description No dispatch is posted, by any worker, until it is resumed. Runs and retries are taken and wait; asks, cancels and
-         *     callbacks go on. Repeating it changes nothing.
+         * @description No worker posts a dispatch until dispatching is resumed. Runs and retries are accepted and wait; asks,
+         *     cancels and callbacks continue. Repeating the call changes nothing.
          */
         post: operations["pauseDispatching"];
         delete?: never;
@@ -568,7 +568,7 @@ export interface paths {
         put?: never;
         /**
          * Resume dispatching
-         * @description What waits is posted. Repeating it changes nothing.
+         * @description Waiting dispatches are posted. Repeating the call changes nothing.
          */
         post: operations["resumeDispatching"];
         delete?: never;
@@ -583,7 +583,7 @@ export interface paths {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -594,24 +594,25 @@ export interface paths {
         put?: never;
         /**
          * Report a step of the workflow
-         * @description For the orchestrator, by the shared secret or, where a signing secret is configured, by a
-         *     signature of the body. Idempotent on the job, the dispatch and `event_id`: the same payload again, whatever
-         *     its `occurred_at`, changes nothing. Each dispatch begins an order of its own.
-         *     Status, artifacts, failure and trail are written together or not at all. The secret is checked
-         *     before anything else, the body before the job is looked up.
+         * @description For the orchestrator, authenticated by the shared secret or, if a signing secret is configured, by a
+         *     signature of the body. Idempotent by job, dispatch and `event_id`: the same payload again changes
+         *     nothing, even with another `occurred_at`. The order of `occurred_at` is checked within each dispatch.
+         *     Status, artifacts, failure and trail are written together or not at all. The secret is checked first,
+         *     and the body before the job is looked up.
          *
-         *     Every report is kept, so their number is bounded: a state may follow itself 200 times in a row, and one
-         *     dispatch may report 1,000 times. Past the one the job can only go on, past the other only end; any other
-         *     step is 409 `FSM_TRANSITION_INVALID` with what is still allowed.
+         *     Every report is stored, so their number is limited: a state may follow itself 200 times in a row, and
+         *     one dispatch may report 1,000 times. After the first limit the job must leave the state, after the
+         *     second it may only end; any other step is 409 `FSM_TRANSITION_INVALID`, with the steps that are still
+         *     allowed.
          *
-         *     A callback that comes while the dispatch is in flight proves that the orchestrator has it, and
-         *     settles it.
+         *     A callback that arrives while the dispatch is in flight proves that the orchestrator has it, and settles
+         *     it.
          *
-         *     What an answer means for the workflow: 204 or 200, go on. 400, 401, 404, 413, 415: a mistake in
-         *     the workflow; stop. 409 `CALLBACK_OUT_OF_ORDER`: a later step was reported; go on without this
-         *     one. 409 `MANIFEST_FULL`: report the step again without the artifacts that are too much, also under the
-         *     same `event_id`. Any other 409: the job has ended, or another execution is doing it; stop. 503, or no answer:
-         *     send the same callback again.
+         *     What the workflow should do after an answer: 204 or 200: continue. 400, 401, 404, 413, 415: the workflow
+         *     has a bug; stop. 409 `CALLBACK_OUT_OF_ORDER`: a later step was already reported; continue without this
+         *     one. 409 `MANIFEST_FULL`: report the step again with fewer artifacts; the same `event_id` is allowed.
+         *     Any other 409: the job has ended, or another execution is doing it; stop. 503, or no answer: send the
+         *     same callback again.
          */
         post: operations["reportJobStatus"];
         delete?: never;
@@ -629,7 +630,7 @@ export interface paths {
         };
         /**
          * The process is up
-         * @description Touches neither the store nor the broker. Restart the process if it does not answer.
+         * @description Does not use the store or the broker. Restart the process if it does not answer.
          */
         get: operations["getHealth"];
         put?: never;
@@ -649,7 +650,7 @@ export interface paths {
         };
         /**
          * The service can serve
-         * @description Store and broker answer, and in production the store keeps what it is given. Send traffic
+         * @description Store and broker answer, and in production the store is configured to keep its data. Send traffic
          *     elsewhere while this is 503.
          */
         get: operations["getReadiness"];
@@ -674,10 +675,10 @@ export interface webhooks {
         put?: never;
         /**
          * Start the workflow
-         * @description Sent to `TAKEONE_ORCHESTRATOR_URL` when a job is run, once. It comes again, under the same
-         *     `Idempotency-Key`, only where it is known that the first was not taken, or where the orchestrator runs one
-         *     key once for a time (`TAKEONE_ORCHESTRATOR_IDEMPOTENCY_SECONDS`), or after an unknown outcome was held for as long as the
-         *     settings say. Redirects are not followed.
+         * @description Sent once to `TAKEONE_ORCHESTRATOR_URL` when a job is run. It is sent again under the same
+         *     `Idempotency-Key` only if the first send is known not to have been accepted, if the orchestrator still
+         *     recognises the key (`TAKEONE_ORCHESTRATOR_IDEMPOTENCY_SECONDS`), or after an unknown outcome was held
+         *     for the configured time. Redirects are not followed.
          */
         post: operations["dispatchRun"];
         delete?: never;
@@ -697,7 +698,7 @@ export interface webhooks {
         put?: never;
         /**
          * Resume the workflow of a failed job
-         * @description As `run`, with the checkpoint to resume from and what to resume with.
+         * @description Like `run`, with the checkpoint to resume from and the model profile.
          */
         post: operations["dispatchRetry"];
         delete?: never;
@@ -717,10 +718,10 @@ export interface webhooks {
         put?: never;
         /**
          * A job was cancelled
-         * @description Sent to `TAKEONE_ORCHESTRATOR_CANCEL_URL`, if it is set, for a job that the orchestrator may have received.
-         *     It may save work. It comes again until it is answered, and the job stays cancelled whatever the answer, which
-         *     the trail notes as `orchestrator.cancel_notified`. What stops an execution for certain is the 409 to its next
-         *     callback.
+         * @description Sent to `TAKEONE_ORCHESTRATOR_CANCEL_URL`, if it is set, for a job that the orchestrator may have
+         *     received, so that it can stop work early. It is repeated until it is answered. The job stays cancelled
+         *     whatever the answer, which the trail records as `orchestrator.cancel_notified`. What reliably stops an
+         *     execution is the 409 to its next callback.
          */
         post: operations["noticeOfCancel"];
         delete?: never;
@@ -733,27 +734,27 @@ export interface webhooks {
 export interface components {
     schemas: {
         /**
-         * @description How far a job has come. The steps between the states are in `spec/domain/job_fsm.md`.
+         * @description The state of a job. `spec/domain/job_fsm.md` lists the steps between the states.
          * @enum {string}
          */
         JobStatus: "CREATED" | "UPLOADING" | "UPLOADED" | "AUDIO_EXTRACTING" | "AUDIO_READY" | "TRANSCRIBING" | "TRANSCRIPT_READY" | "GENERATING" | "DRAFT_READY" | "EDITING" | "REGENERATING" | "EXPORTING" | "DONE" | "FAILED" | "CANCELLED";
         /**
-         * @description What went wrong, for programs to branch on. The table at the top says what each means.
+         * @description The error code, for programs to branch on. The table at the top explains each.
          * @enum {string}
          */
         ErrorCode: "VALIDATION_ERROR" | "UNAUTHORIZED" | "FORBIDDEN" | "RESOURCE_NOT_FOUND" | "METHOD_NOT_ALLOWED" | "FSM_TRANSITION_INVALID" | "FSM_TERMINAL_IMMUTABLE" | "VIDEO_URI_CONFLICT" | "RETRY_NOT_ALLOWED_STATE" | "JOB_ALREADY_RUNNING" | "CANNOT_BE_ASKED" | "NOTHING_TO_SETTLE" | "CLIENT_REQUEST_MISMATCH" | "IDEMPOTENCY_KEY_MISMATCH" | "NOT_TERMINAL" | "EVENT_ID_PAYLOAD_MISMATCH" | "MANIFEST_FULL" | "CALLBACK_OUT_OF_ORDER" | "EXECUTION_SUPERSEDED" | "INTERNAL_ERROR" | "ORCHESTRATOR_DISPATCH_FAILED" | "RATE_LIMITED" | "SERVICE_UNAVAILABLE";
-        /** @description A folder of jobs, owned by the editor who made it. */
+        /** @description A folder of jobs, owned by the editor who created it. */
         Project: {
             /**
              * Format: uuid
              * @description The project's id.
              */
             id: string;
-            /** @description As its owner wrote it. */
+            /** @description The name that its owner chose. */
             name: string;
             /**
              * Format: date-time
-             * @description When it was made.
+             * @description When it was created.
              */
             created_at: string;
         };
@@ -769,7 +770,7 @@ export interface components {
             /** @description Send it as `cursor` for the next page; `null` on the last one. */
             next_cursor: string | null;
         };
-        /** @description What owners and operators alike are shown of a job. */
+        /** @description The fields of a job that both owners and operators see. */
         JobRecord: {
             /**
              * Format: uuid
@@ -781,25 +782,25 @@ export interface components {
              * @description The project that it belongs to.
              */
             project_id: string;
-            /** @description As its owner wrote it; `null` if it has none. */
+            /** @description The name that its owner chose; `null` if it has none. */
             name: string | null;
-            /** @description What its owner noted about it. The service does nothing with it. */
+            /** @description The owner's notes about it. The service does not use them. */
             metadata: {
                 [key: string]: string;
             };
-            /** @description How far it has come. */
+            /** @description Its state. */
             status: components["schemas"]["JobStatus"];
             /** @description Where its artifacts are. */
             manifest: components["schemas"]["Manifest"];
             /**
              * Format: date-time
-             * @description Since when nothing was heard of its workflow, if a report is overdue; `null` otherwise. It fails
-             *     by this alone never.
+             * @description Since when its workflow has not reported, if a report is overdue; `null` otherwise. Silence alone
+             *     never fails a job.
              */
             silent_since: string | null;
             /**
              * Format: date-time
-             * @description When it was made.
+             * @description When it was created.
              */
             created_at: string;
             /**
@@ -810,16 +811,16 @@ export interface components {
             /** @description Why the job is `FAILED`; `null` otherwise. */
             failure: components["schemas"]["Failure"] | null;
         };
-        /** @description One video's way through the workflow. */
+        /** @description A job takes one video through the workflow. */
         Job: {
             /** @description The job's latest dispatch; `null` before the first. */
             dispatch: components["schemas"]["Dispatch"] | null;
         } & components["schemas"]["JobRecord"];
-        /** @description What the owner of a job may say of it. */
+        /** @description The fields of a job that its owner may change. */
         JobEdit: {
-            /** @description At least one visible character; `null` takes the name away. */
+            /** @description At least one visible character; `null` removes the name. */
             name?: string | null;
-            /** @description Up to 20 notes of your own, such as an id in your system. Never a secret. */
+            /** @description Up to 20 notes of your own, such as an id in your system. Do not put secrets here. */
             metadata?: {
                 [key: string]: string;
             };
@@ -832,19 +833,19 @@ export interface components {
             next_cursor: string | null;
         };
         /**
-         * @description Where the job's artifacts are. Keys beyond the ones named here are the orchestrator's, kept as it
-         *     sent them: at most 256. All of it is at most 65,536 bytes of JSON.
+         * @description Where the job's artifacts are. Keys other than those listed here are the orchestrator's own, stored
+         *     unchanged: at most 256. The whole manifest is at most 65,536 bytes of JSON.
          */
         Manifest: {
             /** @description The confirmed upload. Never changes once it is set. */
             video_uri: string | null;
-            /** @description The sound of the video; `null` until it was extracted. */
+            /** @description The video's audio; `null` until it has been extracted. */
             audio_uri: string | null;
             /** @description The transcript; `null` until there is one. */
             transcript_uri: string | null;
             /** @description The draft; `null` until there is one. */
             draft_uri: string | null;
-            /** @description Every export so far, in the order of their coming, each once; at most 256. */
+            /** @description All exports so far, in the order of their arrival, without duplicates; at most 256. */
             exports: string[];
         } & {
             [key: string]: unknown;
@@ -852,44 +853,45 @@ export interface components {
         /** @description What is known of the request that starts the workflow at the orchestrator. */
         Dispatch: {
             /**
-             * @description What it starts, the whole workflow or a part of it after a failure.
+             * @description Whether it starts the whole workflow or resumes it after a failure.
              * @enum {string}
              */
             kind: "run" | "retry";
-            /** @description The same for every try of this dispatch; the orchestrator's `Idempotency-Key`. */
+            /** @description The same for each attempt of this dispatch; sent to the orchestrator as `Idempotency-Key`. */
             dispatch_id: string;
             /**
              * @description `CLAIMED`: about to be sent. `SENDING`: being sent. `SENT`: the orchestrator has it. `UNKNOWN`:
-             *     sent, and it is not known whether it arrived. `RELEASED`: it did not take place; run again.
+             *     sent, and it is unknown whether it arrived. `RELEASED`: it did not take place; run again.
              * @enum {string}
              */
             phase: "CLAIMED" | "SENDING" | "SENT" | "UNKNOWN" | "RELEASED";
             /**
              * Format: date-time
-             * @description When it was asked for.
+             * @description When it was requested.
              */
             claimed_at: string;
             /**
              * Format: date-time
-             * @description Written just before the first byte leaves; `null` as long as nothing was sent.
+             * @description Stored just before the first byte is sent; `null` as long as nothing was sent.
              */
             sent_at: string | null;
             /**
              * Format: date-time
-             * @description When the outcome became known; `null` as long as it is not.
+             * @description When the outcome became known; `null` until then.
              */
             settled_at: string | null;
             /**
-             * @description Why it was not sent or is unknown: `not_started`, `refused`, `outcome_unknown`,
-             *     `circuit_open`, another word of the service, or what an operator wrote.
+             * @description Why it was not sent or is unknown: `not_started`, `refused`, `outcome_unknown`, `circuit_open`,
+             *     another code of the service, or an operator's text.
              */
             reason: string | null;
-            /** @description The orchestrator's execution that counts, if it named one. */
+            /** @description The `execution_id` that counts, if the orchestrator reported one. */
             execution_id: string | null;
         };
         /**
-         * @description Why the job failed, in the orchestrator's words. The service's own codes are `ORCHESTRATOR_RUN_FAILED`, where
-         *     the orchestrator says that the run ended badly, and `FAILED_BY_OPERATOR`, with the operator's reason.
+         * @description Why the job failed, as reported by the orchestrator. The service's own codes are
+         *     `ORCHESTRATOR_RUN_FAILED`, if the orchestrator says that the run failed or was cancelled, and
+         *     `FAILED_BY_OPERATOR`, with the operator's reason.
          */
         Failure: {
             /** @description The orchestrator's `failure_code`. */
@@ -901,17 +903,17 @@ export interface components {
         };
         /** @description Where the uploaded video is. */
         ConfirmUploadRequest: {
-            /** @description An absolute URI with its scheme and without white space. Compared as it is written. */
+            /** @description An absolute URI with a scheme and without white space. Compared character by character. */
             video_uri: string;
         };
-        /** @description The job, and whether the call was a repeated one. */
+        /** @description The job, and whether the call was a repeat. */
         ConfirmUploadResponse: {
-            /** @description The job as it is now. */
+            /** @description The job in its present state. */
             job: components["schemas"]["Job"];
-            /** @description True if the same URI had been confirmed before. */
+            /** @description True if the same URI was confirmed before. */
             replayed: boolean;
         };
-        /** @description The run dispatch that stands. */
+        /** @description The job's run dispatch. */
         RunJobResponse: {
             /**
              * Format: uuid
@@ -925,14 +927,14 @@ export interface components {
             /** @description False for the one call that made the dispatch (202), true for all others (200). */
             replayed: boolean;
         };
-        /** @description What to resume with. */
+        /** @description How to resume. */
         RetryJobRequest: {
             /**
-             * @description One of the profiles that the service's settings allow; these are the default ones.
+             * @description One of the profiles that `TAKEONE_MODEL_PROFILES` allows; these are the default ones.
              * @enum {string}
              */
             model_profile: "standard" | "fast" | "quality";
-            /** @description Yours; the same for a repeated call, a new one for a new retry. */
+            /** @description Chosen by you. Use the same for a repeated call, a new one for a new retry. */
             client_request_id: string;
         };
         /**
@@ -952,14 +954,14 @@ export interface components {
             resume_from_status: components["schemas"]["ResumeFromStatus"];
             /** @description The URI of that checkpoint's artifact. */
             checkpoint_ref: string;
-            /** @description As it was asked for. */
+            /** @description As requested. */
             model_profile: string;
-            /** @description `retry-`, the job's id and 16 hexadecimal digits that stand for `client_request_id`. */
+            /** @description `retry-`, the job's id and 16 hexadecimal digits derived from `client_request_id`. */
             dispatch_id: string;
             /** @description False for the call that made the dispatch (202), true for all others (200). */
             replayed: boolean;
         };
-        /** @description The start of a job's workflow. A later release may add fields; ignore what you do not know. */
+        /** @description The start of a job's workflow. A later release may add fields; ignore unknown ones. */
         RunDispatch: {
             /**
              * Format: uuid
@@ -978,7 +980,7 @@ export interface components {
              * @description Where to report each step, `reportJobStatus`.
              */
             callback_url: string;
-            /** @description Names this dispatch in callbacks; the same as `Idempotency-Key`. */
+            /** @description Identifies this dispatch in callbacks; the same as `Idempotency-Key`. */
             dispatch_id?: string;
         };
         /** @description A start that resumes from a checkpoint. */
@@ -989,7 +991,7 @@ export interface components {
             /** @description As the editor chose it. */
             model_profile: string;
         } & components["schemas"]["RunDispatch"];
-        /** @description Which dispatch to stop. A later release may add fields; ignore what you do not know. */
+        /** @description The dispatch to stop. A later release may add fields; ignore unknown ones. */
         CancelNotice: {
             /**
              * Format: uuid
@@ -998,42 +1000,42 @@ export interface components {
             job_id: string;
             /** @description The job's latest dispatch. */
             dispatch_id: string;
-            /** @description The orchestrator's execution, if it has named one. */
+            /** @description The `execution_id`, if the orchestrator has reported one. */
             execution_id?: string;
         };
-        /** @description A `null` says nothing, like a field that is not there. */
+        /** @description A `null` means the same as leaving the field out. */
         StatusCallbackRequest: {
-            /** @description Names this report within the dispatch. A repeated report has the same one. */
+            /** @description Identifies this report within the dispatch. A repeated report has the same one. */
             event_id: string;
             /** @description The state that the job has reached. */
             status: components["schemas"]["JobStatus"];
             /**
              * Format: date-time
-             * @description When the step happened, with an offset. Not before the latest applied one, nor in the future.
+             * @description When the step happened, with a UTC offset. Not before the latest applied one, and at most five minutes in the future.
              */
             occurred_at: string;
-            /** @description Joins this report to the orchestrator's own logs; kept on the trail. */
+            /** @description Links this report to the orchestrator's own logs; kept on the trail. */
             correlation_id: string;
             /**
-             * @description The orchestrator's own id of this execution. The first one seen for a dispatch counts; a
-             *     report of any other is 409 `EXECUTION_SUPERSEDED`.
+             * @description The orchestrator's own id of this execution. The first one reported for a dispatch counts; a report
+             *     of any other is 409 `EXECUTION_SUPERSEDED`.
              */
             execution_id?: string | null;
             /**
-             * @description The dispatch that this execution was started by, as it came. A report for another dispatch than
-             *     the job's latest is 409 `EXECUTION_SUPERSEDED`.
+             * @description The dispatch that started this execution, as received. A report for any dispatch other than the
+             *     job's latest is 409 `EXECUTION_SUPERSEDED`.
              */
             dispatch_id?: string | null;
             /**
-             * @description Who is named on the trail.
+             * @description The name to record on the trail.
              * @default orchestrator
              * @enum {string|null}
              */
             actor_type: "orchestrator" | "system" | null;
             /**
-             * @description Artifacts to add to or replace in the manifest; other keys stay. Entries of `exports` are
-             *     appended, each once. `video_uri` is never changed: it is accepted here and ignored. What would make
-             *     the manifest grow past its bounds is 409 `MANIFEST_FULL`.
+             * @description Artifacts to add to or replace in the manifest; other keys are not changed. Entries of `exports` are
+             *     appended, without duplicates. `video_uri` is accepted here and ignored, because it never changes.
+             *     Artifacts that would make the manifest exceed its limits are 409 `MANIFEST_FULL`.
              */
             artifact_updates?: ({
                 video_uri?: components["schemas"]["Artifact"];
@@ -1044,7 +1046,7 @@ export interface components {
             } & {
                 [key: string]: components["schemas"]["Artifact"] | components["schemas"]["ArtifactList"];
             }) | null;
-            /** @description Kept with status `FAILED`; ignored with any other, like the next two. */
+            /** @description Stored with status `FAILED`, otherwise ignored; so are the next two fields. */
             failure_code?: string | null;
             /** @description Shown to the editor. Never logged. */
             failure_message?: string | null;
@@ -1053,9 +1055,9 @@ export interface components {
         };
         /** @description Where an artifact is. */
         Artifact: string | null;
-        /** @description Where several artifacts of one kind are. */
+        /** @description Where artifacts of one kind are. */
         ArtifactList: string[] | null;
-        /** @description What a repeated report is answered with. */
+        /** @description The answer to a repeated report. */
         StatusCallbackReplayResponse: {
             /**
              * Format: uuid
@@ -1074,7 +1076,7 @@ export interface components {
              */
             latest_applied_occurred_at: string;
         };
-        /** @description One line of a job's trail. */
+        /** @description One event of a job's trail. */
         AuditEvent: {
             /**
              * @description What happened.
@@ -1098,58 +1100,58 @@ export interface components {
             actor_type: "editor" | "orchestrator" | "operator" | "system";
             /** @description The state before; `null` for `job.created`. */
             prev_status: components["schemas"]["JobStatus"] | null;
-            /** @description The state after; the same as `prev_status` where the event changed none. */
+            /** @description The state after; the same as `prev_status` if the event did not change it. */
             new_status: components["schemas"]["JobStatus"];
             /**
              * Format: date-time
-             * @description When it happened, by the clock of the one who reported it.
+             * @description When it happened, by the reporter's clock.
              */
             occurred_at: string;
             /**
              * Format: date-time
-             * @description When the service wrote it down.
+             * @description When the service recorded it.
              */
             recorded_at: string;
-            /** @description Of the request or callback that caused it; `null` where none did, as in a sweep. */
+            /** @description From the request or callback that caused it; `null` if there was none, as in a sweep. */
             correlation_id: string | null;
             /** @description The dispatch that a `dispatch.*` or `orchestrator.*` event is about; absent otherwise. */
             dispatch_id?: string;
-            /** @description Which of the job's claims it was, counted from 1; absent if it concerns none. */
+            /** @description The number of the job's claim that it concerns, counted from 1; absent if none. */
             attempt?: number;
-            /** @description A safe word, or what an operator wrote (`actor_type` is `operator`); absent if there is none. */
+            /** @description A code of the service, or an operator's text (`actor_type` is `operator`); absent if there is none. */
             reason?: string;
-            /** @description The orchestrator's execution, where it named one; absent otherwise. */
+            /** @description The `execution_id`, if the orchestrator reported one; absent otherwise. */
             execution_id?: string;
         };
-        /** @description Why an operator does something. It is kept on the trail of the job, whose owner is shown it. */
+        /** @description Why the operator acts. It is kept on the job's trail, and shown to the owner. */
         Act: {
-            /** @description A line of text that is not blank. Never a secret. */
+            /** @description A line of text that is not blank. Do not put secrets here. */
             reason: string;
         };
-        /** @description Why an operator does something, if there is something to say. */
+        /** @description Why the operator acts; optional. */
         OptionalReason: {
-            /** @description A line of text that is not blank; `null` if there is nothing to say. Never a secret. */
+            /** @description A line of text that is not blank, or `null`. Do not put secrets here. */
             reason?: string | null;
         };
-        /** @description What became of a dispatch, and how the operator knows. */
+        /** @description The outcome of a dispatch, and how the operator knows. */
         Settlement: {
             /**
              * @description Whether the orchestrator has it.
              * @enum {string}
              */
             as: "sent" | "release";
-            /** @description A line of text that is not blank. Never a secret. */
+            /** @description A line of text that is not blank. Do not put secrets here. */
             reason: string;
         };
-        /** @description Which failed jobs to start again, and how. */
+        /** @description The failed jobs to retry, and how. */
         RetriesRequest: {
             /**
              * Format: date-time
-             * @description Jobs that failed then or later.
+             * @description Only jobs that failed at this time or later.
              */
             failed_since: string;
             /**
-             * @description One of the profiles that the service's settings allow; these are the default ones.
+             * @description One of the profiles that `TAKEONE_MODEL_PROFILES` allows; these are the default ones.
              * @enum {string}
              */
             model_profile: "standard" | "fast" | "quality";
@@ -1158,21 +1160,21 @@ export interface components {
             /** @description Only jobs of this project. */
             project_id?: string | null;
             /**
-             * @description How many jobs at most.
+             * @description The maximum number of jobs.
              * @default 100
              */
             limit: number;
-            /** @description The `next_cursor` of the answer before. */
+            /** @description The `next_cursor` of the previous answer. */
             cursor?: string | null;
             /**
-             * @description Start nothing, and say what would come of each job.
+             * @description Start nothing; return what the result would be for each job.
              * @default false
              */
             dry_run: boolean;
-            /** @description A line of text that is not blank; `null` if there is nothing to say. Never a secret. */
+            /** @description A line of text that is not blank, or `null`. Do not put secrets here. */
             reason?: string | null;
         };
-        /** @description What came of one job. */
+        /** @description The result for one job. */
         RetriedJob: {
             /**
              * Format: uuid
@@ -1180,8 +1182,8 @@ export interface components {
              */
             job_id: string;
             /**
-             * @description `started`: this call made the retry's dispatch. `joined`: another did, and its outcome is open.
-             *     `replayed`: it stands already. `refused`: see `code`.
+             * @description `started`: this call made the retry's dispatch. `joined`: another call did, and its outcome is open.
+             *     `replayed`: it already exists. `refused`: see `code`.
              * @enum {string}
              */
             outcome: "started" | "joined" | "replayed" | "refused";
@@ -1190,24 +1192,24 @@ export interface components {
             /** @description Why it was refused; `null` if it was not. */
             code: components["schemas"]["ErrorCode"] | null;
         };
-        /** @description What came of each job of one page. */
+        /** @description The results for one page of jobs. */
         RetriedJobPage: {
             /** @description The earliest failure first. */
             items: components["schemas"]["RetriedJob"][];
             /** @description Send it as `cursor` for the next page; `null` on the last one. */
             next_cursor: string | null;
         };
-        /** @description What the orchestrator says of a dispatch, and what followed. */
+        /** @description The orchestrator's answer about a dispatch, and the effect. */
         AskResult: {
             /**
-             * @description The orchestrator's word; `null` if the run reported by itself before it came.
+             * @description The orchestrator's answer; `null` if the run's own report came first.
              * @enum {string|null}
              */
             state: "running" | "succeeded" | "failed" | "cancelled" | "not_found" | null;
-            /** @description The job as it is then. */
+            /** @description The job afterwards. */
             job: components["schemas"]["OperatorJob"];
         };
-        /** @description The service in numbers. Ages are in seconds, 0 where there is nothing. */
+        /** @description The service in numbers. Ages are in seconds, 0 if there is nothing to measure. */
         Overview: {
             /** @description How many jobs are in each state that is not terminal, counted up to 100,000. */
             jobs: {
@@ -1224,24 +1226,24 @@ export interface components {
             in_flight: number;
             /** @description How many dispatches have an unknown outcome. */
             unknown: number;
-            /** @description Of how many jobs a report is overdue. */
+            /** @description How many jobs have an overdue report. */
             silent: number;
-            /** @description How many jobs are `FAILED`, and failed in the last 24 hours. */
+            /** @description How many jobs are `FAILED` and failed in the last 24 hours. */
             failed_last_24h: number;
-            /** @description For how long the oldest dispatch with an open outcome has been so. */
+            /** @description The age of the oldest dispatch with an open outcome. */
             oldest_claim_age: number;
-            /** @description For how long the oldest unknown outcome has been so. */
+            /** @description The age of the oldest unknown outcome. */
             oldest_unknown_age: number;
-            /** @description How many messages wait in each queue; empty where they lie in another broker than the store. */
+            /** @description How many messages wait in each queue; empty if the broker is not the store. */
             queues: {
                 [key: string]: number;
             };
             /** @description Whether dispatching is paused. */
             paused: boolean;
-            /** @description The pause that is on; `null` if none is. */
+            /** @description The present pause; `null` if there is none. */
             pause: components["schemas"]["Pause"] | null;
         };
-        /** @description Since when, by whom and why no dispatch is posted. */
+        /** @description Since when dispatching is paused, by whom and why. */
         Pause: {
             /**
              * Format: date-time
@@ -1250,7 +1252,7 @@ export interface components {
             since: string;
             /** @description The operator's name. */
             by: string;
-            /** @description As the operator wrote it. */
+            /** @description The operator's reason. */
             reason: string;
         };
         /** @description A job as operators see it. */
@@ -1259,10 +1261,13 @@ export interface components {
             owner: string;
             /**
              * Format: date-time
-             * @description When the job came into its state, or last failed.
+             * @description When the job entered its state, or last failed.
              */
             status_since: string;
-            /** @description Of a failed job the failure's code, else the reason of its dispatch, or what the engine said of it last. */
+            /**
+             * @description For a failed job the failure's code, otherwise the reason of its dispatch or the engine's last
+             *     answer about it.
+             */
             reason: string | null;
             /** @description The job's latest dispatch; `null` before the first. */
             dispatch: components["schemas"]["Claim"] | null;
@@ -1276,7 +1281,7 @@ export interface components {
         };
         /** @description A dispatch as operators see it. */
         Claim: {
-            /** @description Which of the job's claims it is, counted from 1; the fencing epoch. */
+            /** @description The number of the job's claim, counted from 1; the fencing epoch. */
             attempt: number;
             /** @description How often it was posted. */
             sends: number;
@@ -1291,29 +1296,29 @@ export interface components {
              */
             due_at: string | null;
             /**
-             * @description What the engine said of it when it was last asked; `null` if it was not since the last report.
+             * @description The engine's last answer about it; `null` if it was not asked since the last report.
              * @enum {string|null}
              */
             run_state: "running" | "succeeded" | "failed" | "cancelled" | "not_found" | "no_answer" | null;
-            /** @description Whether the engine is still to be told to stop it. */
+            /** @description Whether the engine still has to be told to stop it. */
             cancel_due: boolean;
-            /** @description Of a retry, as it was asked for. */
+            /** @description The model profile that a retry requested. */
             model_profile: string | null;
-            /** @description Of a retry, where it resumes. */
+            /** @description The checkpoint that a retry resumes from. */
             resume_from_status: components["schemas"]["ResumeFromStatus"] | null;
         } & components["schemas"]["Dispatch"];
-        /** @description A job with all that is known of its dispatches. */
+        /** @description A job with all its known dispatches. */
         JobHistory: {
-            /** @description The dispatches that the orchestrator took, the latest that was given back, and the present one. */
+            /** @description The dispatches that the orchestrator accepted, the latest released one, and the present one. */
             claims: components["schemas"]["Claim"][];
             /** @description The latest 1,000 events of the trail, oldest first. */
             events: components["schemas"]["OperatorEvent"][];
-            /** @description How many events came before them, kept or not. */
+            /** @description How many events precede them, including any no longer kept. */
             earlier_events: number;
         } & components["schemas"]["OperatorJob"];
         /** @description An event as operators see it. */
         OperatorEvent: {
-            /** @description The name of the operator who did it; absent if none did. */
+            /** @description The name of the operator who did it; absent if it was not an operator. */
             operator?: string;
         } & components["schemas"]["AuditEvent"];
         /** @description One page of a job's trail. */
@@ -1323,18 +1328,18 @@ export interface components {
             /** @description Send it as `cursor` for the next page; `null` on the last one. */
             next_cursor: string | null;
         };
-        /** @description The one shape of every error. */
+        /** @description The schema of every error. */
         Error: {
             /** @description What went wrong. */
             code: components["schemas"]["ErrorCode"];
-            /** @description For people. May change; do not branch on it. */
+            /** @description Text for people. It may change; do not branch on it. */
             message: string;
-            /** @description Present exactly where the table at the top names it; never `null`. */
+            /** @description Present exactly where the table at the top lists it; never `null`. */
             details?: {
                 [key: string]: unknown;
             };
         };
-        /** @description The process, or the service, is well. */
+        /** @description The process or the service is healthy. */
         Health: {
             /**
              * @description Always `ok`.
@@ -1344,7 +1349,7 @@ export interface components {
         };
     };
     responses: {
-        /** @description Taken. Answer before the work begins; a body is ignored. */
+        /** @description Accepted. Answer before the work begins; a body is ignored. */
         DispatchAccepted: {
             headers: {
                 [name: string]: unknown;
@@ -1352,8 +1357,8 @@ export interface components {
             content?: never;
         };
         /**
-         * @description Not taken, and never will be. Nothing stands: a later call may send the same dispatch again. Redirects,
-         *     which are not followed, are refusals too.
+         * @description Not accepted. The claim is released: a later call may send the same dispatch again. Redirects, which are
+         *     not followed, also count as refusals.
          */
         DispatchRefused: {
             headers: {
@@ -1362,8 +1367,8 @@ export interface components {
             content?: never;
         };
         /**
-         * @description Says nothing of the orchestrator, because a gateway sends it too: the dispatch may have been taken. The same
-         *     holds for an answer that breaks off, and for none.
+         * @description The outcome is unknown, because gateways send this too: the orchestrator may have accepted the dispatch.
+         *     The same holds for an incomplete answer, and for none.
          */
         DispatchUnknown: {
             headers: {
@@ -1371,7 +1376,7 @@ export interface components {
             };
             content?: never;
         };
-        /** @description The body is not JSON or not as described, or a query parameter is not known; `details` says what is wrong. */
+        /** @description The body is not valid, or a query parameter is unknown; `details` says what is wrong. */
         ValidationError: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
@@ -1381,7 +1386,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description A query parameter is not as described, given twice, or not known here; `details` says which. */
+        /** @description A query parameter is invalid, repeated or unknown; `details` says which. */
         InvalidQuery: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
@@ -1422,7 +1427,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description The token is valid, but not an editor's. */
+        /** @description The token is valid but lacks the editor role. */
         Forbidden: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
@@ -1433,8 +1438,8 @@ export interface components {
             };
         };
         /**
-         * @description Nothing was created. An operator erases what is kept of the caller, or of the project: it can be created again
-         *     once that has ended. Or, where the path names no project, the token is not an editor's.
+         * @description Nothing was created. An operator is erasing the data of the caller or of the project; creating works
+         *     again once that has ended. Or the path names no project, and the token lacks the editor role.
          */
         CreateForbidden: {
             headers: {
@@ -1445,7 +1450,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description The token is valid, but not an operator's. */
+        /** @description The token is valid but lacks the operator role. */
         NoOperator: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
@@ -1455,7 +1460,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description Not there, or not the caller's. Both answer the same bytes, without `details`. */
+        /** @description It does not exist, or is not the caller's. Both give the same bytes, without `details`. */
         NotFound: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
@@ -1465,7 +1470,10 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description Nothing was created. This `Idempotency-Key` came with another body before, or what it created was deleted. */
+        /**
+         * @description Nothing was created. This `Idempotency-Key` was used before with another body, or what it created was
+         *     deleted.
+         */
         KeyMismatch: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
@@ -1476,9 +1484,8 @@ export interface components {
             };
         };
         /**
-         * @description The caller has used up the changes that the operator allows one user (`TAKEONE_WRITE_LIMIT`; by default
-         *     there is no limit). The call did nothing, and did not count. What changes nothing never counts: reads,
-         *     replays and what is refused.
+         * @description The caller has reached the limit of changes per user (`TAKEONE_WRITE_LIMIT`; no limit by default). The
+         *     call changed nothing and was not counted. Reads, replays and refused calls are never counted.
          */
         RateLimited: {
             headers: {
@@ -1491,16 +1498,16 @@ export interface components {
             };
         };
         /**
-         * @description The orchestrator did not accept the dispatch, or it is not known whether it did. The job's state
+         * @description The orchestrator did not accept the dispatch, or it is unknown whether it did. The job's state
          *     has not changed. `details.reason` is one of:
          *
          *     - `not_started`: the orchestrator could not be reached; nothing was sent.
          *     - `unauthorized`, `unknown_workflow`, `unsupported_workflow`, `invalid_parameters`, `unavailable` or `refused`:
-         *       it answered that it will not, and this is why.
-         *     - `previous_run_active`: the run before this retry still works there; nothing was sent.
-         *     - `circuit_open`: it failed so often just now that it was not asked; nothing was sent.
-         *     - `outcome_unknown`: it was asked and gave no usable answer. It may have started the workflow, so
-         *       nothing more is sent until that is settled.
+         *       it refused, for this reason.
+         *     - `previous_run_active`: the run before this retry is still active there; nothing was sent.
+         *     - `circuit_open`: it has just failed so often that it was not called; nothing was sent.
+         *     - `outcome_unknown`: it gave no usable answer. It may have started the workflow, so nothing more is sent
+         *       until that is settled.
          */
         DispatchFailed: {
             headers: {
@@ -1512,7 +1519,7 @@ export interface components {
                 "application/json": components["schemas"]["Error"];
             };
         };
-        /** @description Our own store or broker does not answer, or the service is full. Send the same call again. */
+        /** @description The store or the broker does not answer, or the service is at capacity. Repeat the call. */
         ServiceUnavailable: {
             headers: {
                 "X-Request-Id": components["headers"]["RequestId"];
@@ -1526,59 +1533,59 @@ export interface components {
     };
     parameters: {
         /**
-         * @description The project's id. Anything that is not the id of a project of yours is 404.
+         * @description The project's id. 404 unless it is the id of one of your projects.
          * @example 3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10
          */
         projectId: string;
         /**
-         * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+         * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
          * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
          */
         jobId: string;
-        /** @description How many items a page holds at most. */
+        /** @description The maximum number of items in a page. */
         limit: number;
-        /** @description The `next_cursor` of the page before. Take it as it is; do not build one. */
+        /** @description The `next_cursor` of the previous page. Use it unchanged; do not construct one. */
         cursor: string;
-        /** @description The `next_cursor` of the page before. Take it as it is; do not build one. */
+        /** @description The `next_cursor` of the previous page. Use it unchanged; do not construct one. */
         trailCursor: string;
         /** @description Only jobs that are in this state now. */
         status: components["schemas"]["JobStatus"];
         /**
-         * @description 1 to 255 printable ASCII characters that stand for what is created; remembered for seven days
+         * @description 1 to 255 printable ASCII characters that identify what is created; remembered for seven days by default
          *     (`TAKEONE_IDEMPOTENCY_KEY_SECONDS`).
          * @example 5b1c0c0e-6f0c-4a57-8a39-5f5b0a9c7f11
          */
         createKey: string;
         /**
-         * @description RFC 7240. `respond-async`: do not wait for the orchestrator. `wait=N`: wait at most N seconds, up
-         *     to the service's own limit (10 by default), also if it comes together with `respond-async`.
-         *     Anything else is ignored.
+         * @description RFC 7240. `respond-async`: do not wait for the orchestrator. `wait=N`: wait at most N seconds, up to the
+         *     service's own limit (10 by default), even together with `respond-async`. Other preferences are ignored.
          * @example wait=5
          */
         prefer: string;
         /**
-         * @description Of a dispatch, its `dispatch_id`: the same in every try of it. Of a cancel, `cancel-` and the `dispatch_id`.
+         * @description For a dispatch, its `dispatch_id`, the same in each attempt. For a cancel, `cancel-` and the
+         *     `dispatch_id`.
          * @example run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
          */
         idempotencyKey: string;
         /**
-         * @description The same as `Idempotency-Key`. The three `webhook-` headers are there with `TAKEONE_SIGNING_SECRET`.
+         * @description The same as `Idempotency-Key`. The three `webhook-` headers are sent if `TAKEONE_SIGNING_SECRET` is set.
          * @example run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
          */
         webhookId: string;
         /**
-         * @description When it was signed, in whole seconds since 1970. Refuse what is older than five minutes.
+         * @description The time of signing, in whole seconds since 1970. Refuse requests older than five minutes.
          * @example 1772443200
          */
         webhookTimestamp: string;
         /**
-         * @description The signature of id, timestamp and body with the first secret, as
-         *     [Standard Webhooks](https://www.standardwebhooks.com) says.
+         * @description The signature of id, timestamp and body with the first secret, as defined by [Standard
+         *     Webhooks](https://www.standardwebhooks.com).
          * @example v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=
          */
         webhookSignature: string;
         /**
-         * @description W3C Trace Context, where tracing is on. Send it with the callbacks, and they join the trace.
+         * @description W3C Trace Context, if tracing is on. Send it with the callbacks, so that they join the trace.
          * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
          */
         traceparent: string;
@@ -1586,12 +1593,12 @@ export interface components {
     requestBodies: never;
     headers: {
         /**
-         * @description The request's own `X-Request-Id`, if it is of this form; a new one otherwise. Logs have its hash.
+         * @description The request's `X-Request-Id` if it has this form, otherwise a new one. Logs contain its hash.
          * @example 5f0a3f3e-7f0e-4f7c-8a5b-0c7f4a1c9e10
          */
         RequestId: string;
         /**
-         * @description The path of the job, to follow what becomes of it.
+         * @description The path of the job, to follow its progress.
          * @example /api/v1/jobs/8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
          */
         JobLocation: string;
@@ -1601,17 +1608,17 @@ export interface components {
          */
         PreferenceApplied: string;
         /**
-         * @description Nothing was created; an earlier call with this `Idempotency-Key` did it.
+         * @description Nothing was created now; an earlier call with this `Idempotency-Key` created it.
          * @example true
          */
         IdempotentReplayed: "true";
         /**
-         * @description Whole seconds until another try makes sense.
+         * @description Whole seconds to wait before another attempt.
          * @example 1
          */
         RetryAfter: number;
         /**
-         * @description The credentials that this route wants.
+         * @description The credentials that this route requires.
          * @example Bearer realm="takeone"
          */
         WWWAuthenticate: string;
@@ -1623,9 +1630,9 @@ export interface operations {
     listProjects: {
         parameters: {
             query?: {
-                /** @description How many items a page holds at most. */
+                /** @description The maximum number of items in a page. */
                 limit?: components["parameters"]["limit"];
-                /** @description The `next_cursor` of the page before. Take it as it is; do not build one. */
+                /** @description The `next_cursor` of the previous page. Use it unchanged; do not construct one. */
                 cursor?: components["parameters"]["cursor"];
             };
             header?: never;
@@ -1667,7 +1674,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description 1 to 255 printable ASCII characters that stand for what is created; remembered for seven days
+                 * @description 1 to 255 printable ASCII characters that identify what is created; remembered for seven days by default
                  *     (`TAKEONE_IDEMPOTENCY_KEY_SECONDS`).
                  * @example 5b1c0c0e-6f0c-4a57-8a39-5f5b0a9c7f11
                  */
@@ -1687,7 +1694,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The project that the first call with this key made, as it is now. */
+            /** @description The project that the first call with this key created, in its present state. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -1738,7 +1745,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The project's id. Anything that is not the id of a project of yours is 404.
+                 * @description The project's id. 404 unless it is the id of one of your projects.
                  * @example 3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10
                  */
                 projectId: components["parameters"]["projectId"];
@@ -1775,15 +1782,15 @@ export interface operations {
             query?: {
                 /** @description Only jobs that are in this state now. */
                 status?: components["parameters"]["status"];
-                /** @description How many items a page holds at most. */
+                /** @description The maximum number of items in a page. */
                 limit?: components["parameters"]["limit"];
-                /** @description The `next_cursor` of the page before. Take it as it is; do not build one. */
+                /** @description The `next_cursor` of the previous page. Use it unchanged; do not construct one. */
                 cursor?: components["parameters"]["cursor"];
             };
             header?: never;
             path: {
                 /**
-                 * @description The project's id. Anything that is not the id of a project of yours is 404.
+                 * @description The project's id. 404 unless it is the id of one of your projects.
                  * @example 3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10
                  */
                 projectId: components["parameters"]["projectId"];
@@ -1850,7 +1857,7 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description 1 to 255 printable ASCII characters that stand for what is created; remembered for seven days
+                 * @description 1 to 255 printable ASCII characters that identify what is created; remembered for seven days by default
                  *     (`TAKEONE_IDEMPOTENCY_KEY_SECONDS`).
                  * @example 5b1c0c0e-6f0c-4a57-8a39-5f5b0a9c7f11
                  */
@@ -1858,7 +1865,7 @@ export interface operations {
             };
             path: {
                 /**
-                 * @description The project's id. Anything that is not the id of a project of yours is 404.
+                 * @description The project's id. 404 unless it is the id of one of your projects.
                  * @example 3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10
                  */
                 projectId: components["parameters"]["projectId"];
@@ -1879,7 +1886,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The job that the first call with this key made, as it is now. */
+            /** @description The job that the first call with this key created, in its present state. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -1962,20 +1969,23 @@ export interface operations {
             query?: {
                 /** @description Only jobs that are in this state now. */
                 status?: components["parameters"]["status"];
-                /** @description Only jobs of this project. Of a project that is not yours there are none. */
+                /** @description Only jobs of this project; none if the project is not yours. */
                 project_id?: string;
-                /** @description By `created_at`, or by `updated_at` together with `updated_after`: `desc`, the latest first, or `asc`. */
+                /**
+                 * @description `desc` (the latest first) or `asc`, by `created_at`, or by `updated_at` together with
+                 *     `updated_after`.
+                 */
                 order?: "asc" | "desc";
                 /** @description Only jobs whose `updated_at` is later than this. */
                 updated_after?: string;
                 /**
-                 * @description How many seconds to wait at most for one of the caller's jobs to have changed. Counts only together with
-                 *     `updated_after`; more than 55 count as 55. A job that is made meanwhile is seen within a second.
+                 * @description Seconds to wait for a change of one of the caller's jobs. Used only together with `updated_after`;
+                 *     values above 55 count as 55. A new job is seen within a second.
                  */
                 wait?: number;
-                /** @description How many items a page holds at most. */
+                /** @description The maximum number of items in a page. */
                 limit?: components["parameters"]["limit"];
-                /** @description The `next_cursor` of the page before. Take it as it is; do not build one. */
+                /** @description The `next_cursor` of the previous page. Use it unchanged; do not construct one. */
                 cursor?: components["parameters"]["cursor"];
             };
             header?: never;
@@ -2041,17 +2051,17 @@ export interface operations {
         parameters: {
             query?: {
                 /**
-                 * @description How many seconds to wait at most. Counts only together with `status_not`. More than 55 count as 55, so
-                 *     that a proxy in between does not give up first.
+                 * @description Seconds to wait at most. Used only together with `status_not`; values above 55 count as 55, so that
+                 *     no proxy in between gives up first.
                  */
                 wait?: number;
-                /** @description The state that you know already; the answer is held back while the job is in it. */
+                /** @description The state that you already have; the answer is delayed while the job is in it. */
                 status_not?: components["schemas"]["JobStatus"];
             };
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -2060,7 +2070,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description The job as it is now. */
+            /** @description The job in its present state. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -2082,7 +2092,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -2104,9 +2114,9 @@ export interface operations {
             404: components["responses"]["NotFound"];
             /**
              * @description Nothing was deleted. `NOT_TERMINAL`: the job is not `DONE`, `FAILED` or `CANCELLED`.
-             *     `JOB_ALREADY_RUNNING`: its dispatch is in flight or of unknown outcome (of a cancelled job that is given
-             *     up after a day), an accepted retry has not called back yet, or the orchestrator is still to be told of
-             *     the cancel.
+             *     `JOB_ALREADY_RUNNING`: its dispatch is in flight or its outcome is unknown (for a cancelled job the
+             *     service gives up on that after a day), an accepted retry has not called back yet, or the cancel has
+             *     not yet been sent to the orchestrator.
              */
             409: {
                 headers: {
@@ -2127,7 +2137,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -2148,7 +2158,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The job as it is now. */
+            /** @description The job in its present state. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -2205,7 +2215,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -2264,8 +2274,8 @@ export interface operations {
             404: components["responses"]["NotFound"];
             /**
              * @description Nothing was written. `VIDEO_URI_CONFLICT`: another URI was confirmed before.
-             *     `FSM_TERMINAL_IMMUTABLE`, `FSM_TRANSITION_INVALID`: the job has no video and its state allows
-             *     none any more.
+             *     `FSM_TERMINAL_IMMUTABLE`, `FSM_TRANSITION_INVALID`: the job has no video, and its state no longer
+             *     allows one.
              */
             409: {
                 headers: {
@@ -2287,16 +2297,15 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description RFC 7240. `respond-async`: do not wait for the orchestrator. `wait=N`: wait at most N seconds, up
-                 *     to the service's own limit (10 by default), also if it comes together with `respond-async`.
-                 *     Anything else is ignored.
+                 * @description RFC 7240. `respond-async`: do not wait for the orchestrator. `wait=N`: wait at most N seconds, up to the
+                 *     service's own limit (10 by default), even together with `respond-async`. Other preferences are ignored.
                  * @example wait=5
                  */
                 Prefer?: components["parameters"]["prefer"];
             };
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -2305,7 +2314,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description A run dispatch already stood, or another call's was joined; `replayed` is true. */
+            /** @description The run dispatch already existed, or another call was already making it; `replayed` is true. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -2364,7 +2373,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -2409,7 +2418,7 @@ export interface operations {
             400: components["responses"]["ValidationError"];
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NotFound"];
-            /** @description The job has already ended, also if by an earlier cancel. */
+            /** @description The job has already ended, possibly by an earlier cancel. */
             409: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -2428,16 +2437,15 @@ export interface operations {
             query?: never;
             header?: {
                 /**
-                 * @description RFC 7240. `respond-async`: do not wait for the orchestrator. `wait=N`: wait at most N seconds, up
-                 *     to the service's own limit (10 by default), also if it comes together with `respond-async`.
-                 *     Anything else is ignored.
+                 * @description RFC 7240. `respond-async`: do not wait for the orchestrator. `wait=N`: wait at most N seconds, up to the
+                 *     service's own limit (10 by default), even together with `respond-async`. Other preferences are ignored.
                  * @example wait=5
                  */
                 Prefer?: components["parameters"]["prefer"];
             };
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -2456,7 +2464,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description This `client_request_id` was dispatched before, or is just being so. */
+            /** @description This `client_request_id` was dispatched before, or is being dispatched by another call. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -2516,10 +2524,11 @@ export interface operations {
             404: components["responses"]["NotFound"];
             /**
              * @description Nothing was dispatched. `JOB_ALREADY_RUNNING`: the job is in `AUDIO_EXTRACTING`, `TRANSCRIBING`,
-             *     `GENERATING`, `REGENERATING` or `EXPORTING`, another dispatch of it is in flight, an accepted
-             *     retry has not called back yet, or the orchestrator is still to be told that an operator has failed it.
-             *     `RETRY_NOT_ALLOWED_STATE`: it is in another state than `FAILED`, has no artifact to resume
-             *     from, or has had 100 retries that the orchestrator took. `CLIENT_REQUEST_MISMATCH`: this `client_request_id` came before with another body.
+             *     `GENERATING`, `REGENERATING` or `EXPORTING`, another dispatch of it is in flight, an accepted retry
+             *     has not called back yet, or the orchestrator has not yet been told that an operator failed the job.
+             *     `RETRY_NOT_ALLOWED_STATE`: its state is not `FAILED`, it has no artifact to resume from, or the
+             *     orchestrator has accepted 100 retries of it. `CLIENT_REQUEST_MISMATCH`: this `client_request_id` was
+             *     used before with another body.
              */
             409: {
                 headers: {
@@ -2540,22 +2549,19 @@ export interface operations {
     listJobEvents: {
         parameters: {
             query?: {
-                /** @description How many items a page holds at most. */
+                /** @description The maximum number of items in a page. */
                 limit?: components["parameters"]["limit"];
-                /** @description The `next_cursor` of the page before. Take it as it is; do not build one. */
+                /** @description The `next_cursor` of the previous page. Use it unchanged; do not construct one. */
                 cursor?: components["parameters"]["trailCursor"];
-                /** @description In place of `cursor`, and may lie behind the last event. */
+                /** @description Used instead of `cursor`; may be past the last event. */
                 after?: string;
-                /**
-                 * @description How many seconds to wait at most for an event. Counts only together with `after`; more than 55 count as
-                 *     55.
-                 */
+                /** @description Seconds to wait for an event. Used only together with `after`; values above 55 count as 55. */
                 wait?: number;
             };
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -2679,9 +2685,9 @@ export interface operations {
         parameters: {
             query: {
                 /**
-                 * @description `unknown`: dispatches of unknown outcome, by when they were sent. `silent`: jobs whose report is overdue,
-                 *     by since when. `in_flight`: dispatches with an open outcome, by when they were asked for. `failed`: by
-                 *     when they failed.
+                 * @description `unknown`: dispatches with an unknown outcome, by when they were sent. `silent`: jobs whose report
+                 *     is overdue, by when they became silent. `in_flight`: dispatches with an open outcome, by when they
+                 *     were requested. `failed`: by when they failed.
                  */
                 view: "unknown" | "silent" | "in_flight" | "failed";
                 /** @description Only jobs of this project. */
@@ -2690,11 +2696,11 @@ export interface operations {
                 owner?: string;
                 /** @description Only jobs with this `reason`. */
                 reason?: string;
-                /** @description Only what has been so for at least so many seconds. */
+                /** @description Only jobs that have been in this list for at least this many seconds. */
                 older_than?: number;
-                /** @description How many items a page holds at most. */
+                /** @description The maximum number of items in a page. */
                 limit?: components["parameters"]["limit"];
-                /** @description The `next_cursor` of the page before. Take it as it is; do not build one. */
+                /** @description The `next_cursor` of the previous page. Use it unchanged; do not construct one. */
                 cursor?: components["parameters"]["cursor"];
             };
             header?: never;
@@ -2773,7 +2779,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -2886,7 +2892,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -2904,7 +2910,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What the orchestrator says, and the job as it is then. */
+            /** @description The orchestrator's answer, and the job after it was applied. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -2977,8 +2983,8 @@ export interface operations {
             413: components["responses"]["BodyTooLarge"];
             415: components["responses"]["UnsupportedMediaType"];
             /**
-             * @description The orchestrator gave no answer, or none came in time; `details.reason` is `no_answer`. It is asked again by
-             *     itself.
+             * @description The orchestrator did not answer, or not in time; `details.reason` is `no_answer`. It is asked again
+             *     automatically.
              */
             502: {
                 headers: {
@@ -2999,7 +3005,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -3076,8 +3082,9 @@ export interface operations {
             403: components["responses"]["NoOperator"];
             404: components["responses"]["NotFound"];
             /**
-             * @description Nothing was settled. `NOTHING_TO_SETTLE`: the dispatch is not an operator's to settle, or is settled.
-             *     `JOB_ALREADY_RUNNING`: it is not released, because the orchestrator says that it runs.
+             * @description Nothing was settled. `NOTHING_TO_SETTLE`: the dispatch is already settled, or an operator cannot
+             *     settle it. `JOB_ALREADY_RUNNING`: it was not released, because the orchestrator reports it as
+             *     running.
              */
             409: {
                 headers: {
@@ -3099,7 +3106,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -3195,7 +3202,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -3275,8 +3282,9 @@ export interface operations {
             403: components["responses"]["NoOperator"];
             404: components["responses"]["NotFound"];
             /**
-             * @description Nothing was written. `FSM_TERMINAL_IMMUTABLE`: the job has already ended. `FSM_TRANSITION_INVALID`: it has not
-             *     begun to run. `JOB_ALREADY_RUNNING`: it was started again while the orchestrator was asked.
+             * @description Nothing was written. `FSM_TERMINAL_IMMUTABLE`: the job has already ended. `FSM_TRANSITION_INVALID`:
+             *     its workflow has not started. `JOB_ALREADY_RUNNING`: it was started again while the orchestrator was
+             *     asked.
              */
             409: {
                 headers: {
@@ -3313,7 +3321,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description What came of each job. */
+            /** @description The result for each job. */
             200: {
                 headers: {
                     "X-Request-Id": components["headers"]["RequestId"];
@@ -3506,7 +3514,7 @@ export interface operations {
             header?: never;
             path: {
                 /**
-                 * @description The job's id. Anything that is not the id of a job, or for an editor not of an own one, is 404.
+                 * @description The job's id. 404 unless it is the id of a job; for an editor, of one of their own.
                  * @example 8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 jobId: components["parameters"]["jobId"];
@@ -3550,12 +3558,12 @@ export interface operations {
             401: components["responses"]["Unauthorized"];
             404: components["responses"]["NotFound"];
             /**
-             * @description Nothing was written. `FSM_TRANSITION_INVALID`: the job's state does not allow the step, or not so often.
-             *     `FSM_TERMINAL_IMMUTABLE`: the job has ended; this is how the orchestrator learns of a cancel.
-             *     `MANIFEST_FULL`: the manifest would grow past one of its bounds.
-             *     `EVENT_ID_PAYLOAD_MISMATCH`: the event came before with another payload.
-             *     `CALLBACK_OUT_OF_ORDER`: a later `occurred_at` was already applied.
-             *     `EXECUTION_SUPERSEDED`: another execution of the dispatch was first.
+             * @description Nothing was written. `FSM_TRANSITION_INVALID`: the job's state does not allow the step, or not as
+             *     often. `FSM_TERMINAL_IMMUTABLE`: the job has ended; this is how the orchestrator learns of a cancel.
+             *     `MANIFEST_FULL`: the manifest would exceed one of its limits. `EVENT_ID_PAYLOAD_MISMATCH`: the event
+             *     was reported before with another payload. `CALLBACK_OUT_OF_ORDER`: a later `occurred_at` was already
+             *     applied. `EXECUTION_SUPERSEDED`: the report is for another dispatch than the latest, or another
+             *     execution of the dispatch reported first.
              */
             409: {
                 headers: {
@@ -3641,28 +3649,29 @@ export interface operations {
             query?: never;
             header: {
                 /**
-                 * @description Of a dispatch, its `dispatch_id`: the same in every try of it. Of a cancel, `cancel-` and the `dispatch_id`.
+                 * @description For a dispatch, its `dispatch_id`, the same in each attempt. For a cancel, `cancel-` and the
+                 *     `dispatch_id`.
                  * @example run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 "Idempotency-Key": components["parameters"]["idempotencyKey"];
                 /**
-                 * @description The same as `Idempotency-Key`. The three `webhook-` headers are there with `TAKEONE_SIGNING_SECRET`.
+                 * @description The same as `Idempotency-Key`. The three `webhook-` headers are sent if `TAKEONE_SIGNING_SECRET` is set.
                  * @example run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 "webhook-id"?: components["parameters"]["webhookId"];
                 /**
-                 * @description When it was signed, in whole seconds since 1970. Refuse what is older than five minutes.
+                 * @description The time of signing, in whole seconds since 1970. Refuse requests older than five minutes.
                  * @example 1772443200
                  */
                 "webhook-timestamp"?: components["parameters"]["webhookTimestamp"];
                 /**
-                 * @description The signature of id, timestamp and body with the first secret, as
-                 *     [Standard Webhooks](https://www.standardwebhooks.com) says.
+                 * @description The signature of id, timestamp and body with the first secret, as defined by [Standard
+                 *     Webhooks](https://www.standardwebhooks.com).
                  * @example v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=
                  */
                 "webhook-signature"?: components["parameters"]["webhookSignature"];
                 /**
-                 * @description W3C Trace Context, where tracing is on. Send it with the callbacks, and they join the trace.
+                 * @description W3C Trace Context, if tracing is on. Send it with the callbacks, so that they join the trace.
                  * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -3709,28 +3718,29 @@ export interface operations {
             query?: never;
             header: {
                 /**
-                 * @description Of a dispatch, its `dispatch_id`: the same in every try of it. Of a cancel, `cancel-` and the `dispatch_id`.
+                 * @description For a dispatch, its `dispatch_id`, the same in each attempt. For a cancel, `cancel-` and the
+                 *     `dispatch_id`.
                  * @example run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 "Idempotency-Key": components["parameters"]["idempotencyKey"];
                 /**
-                 * @description The same as `Idempotency-Key`. The three `webhook-` headers are there with `TAKEONE_SIGNING_SECRET`.
+                 * @description The same as `Idempotency-Key`. The three `webhook-` headers are sent if `TAKEONE_SIGNING_SECRET` is set.
                  * @example run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 "webhook-id"?: components["parameters"]["webhookId"];
                 /**
-                 * @description When it was signed, in whole seconds since 1970. Refuse what is older than five minutes.
+                 * @description The time of signing, in whole seconds since 1970. Refuse requests older than five minutes.
                  * @example 1772443200
                  */
                 "webhook-timestamp"?: components["parameters"]["webhookTimestamp"];
                 /**
-                 * @description The signature of id, timestamp and body with the first secret, as
-                 *     [Standard Webhooks](https://www.standardwebhooks.com) says.
+                 * @description The signature of id, timestamp and body with the first secret, as defined by [Standard
+                 *     Webhooks](https://www.standardwebhooks.com).
                  * @example v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=
                  */
                 "webhook-signature"?: components["parameters"]["webhookSignature"];
                 /**
-                 * @description W3C Trace Context, where tracing is on. Send it with the callbacks, and they join the trace.
+                 * @description W3C Trace Context, if tracing is on. Send it with the callbacks, so that they join the trace.
                  * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
@@ -3780,28 +3790,29 @@ export interface operations {
             query?: never;
             header: {
                 /**
-                 * @description Of a dispatch, its `dispatch_id`: the same in every try of it. Of a cancel, `cancel-` and the `dispatch_id`.
+                 * @description For a dispatch, its `dispatch_id`, the same in each attempt. For a cancel, `cancel-` and the
+                 *     `dispatch_id`.
                  * @example run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 "Idempotency-Key": components["parameters"]["idempotencyKey"];
                 /**
-                 * @description The same as `Idempotency-Key`. The three `webhook-` headers are there with `TAKEONE_SIGNING_SECRET`.
+                 * @description The same as `Idempotency-Key`. The three `webhook-` headers are sent if `TAKEONE_SIGNING_SECRET` is set.
                  * @example run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2
                  */
                 "webhook-id"?: components["parameters"]["webhookId"];
                 /**
-                 * @description When it was signed, in whole seconds since 1970. Refuse what is older than five minutes.
+                 * @description The time of signing, in whole seconds since 1970. Refuse requests older than five minutes.
                  * @example 1772443200
                  */
                 "webhook-timestamp"?: components["parameters"]["webhookTimestamp"];
                 /**
-                 * @description The signature of id, timestamp and body with the first secret, as
-                 *     [Standard Webhooks](https://www.standardwebhooks.com) says.
+                 * @description The signature of id, timestamp and body with the first secret, as defined by [Standard
+                 *     Webhooks](https://www.standardwebhooks.com).
                  * @example v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=
                  */
                 "webhook-signature"?: components["parameters"]["webhookSignature"];
                 /**
-                 * @description W3C Trace Context, where tracing is on. Send it with the callbacks, and they join the trace.
+                 * @description W3C Trace Context, if tracing is on. Send it with the callbacks, so that they join the trace.
                  * @example 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01
                  */
                 traceparent?: components["parameters"]["traceparent"];
