@@ -80,9 +80,7 @@ class Job(Stored):
     project_id: str
     owner: str
     status: JobStatus
-    status_since: datetime | None = (
-        None  # or since it last failed; None if an earlier release did that
-    )
+    status_since: datetime | None = None  # or of its last failure; None: not known
     manifest: Manifest = Field(default_factory=Manifest)
     created_at: datetime
     updated_at: datetime
