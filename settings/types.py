@@ -19,10 +19,20 @@ def split_list(value: str | SecretStr) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
-def sentinel_nodes(hosts: str) -> list[tuple[str, int]]:
-    """The sentinels of `host:port,[::1]:port`, as (host, port)."""
-    nodes = [urlsplit(f"sentinel://{host}") for host in hosts.split(",")]
-    return [(node.hostname or "", node.port or 26379) for node in nodes]
+def sentinel_parts(url: str) -> tuple[str, list[str], str]:
+    """The credentials, hosts and database of `sentinel://user:password@host:port,[::1]:port/0`.
+
+    Recent Pythons' `urlsplit` raises for several hosts of which one is an IPv6 address.
+    """
+    credentials, _, location = url.removeprefix("sentinel://").rpartition("@")
+    hosts, _, database = location.partition("/")
+    return credentials, hosts.split(","), database
+
+
+def sentinel_node(host: str) -> tuple[str, int]:
+    """The address and port of one sentinel."""
+    parts = urlsplit(f"sentinel://{host}")
+    return parts.hostname or "", parts.port or 26379
 
 
 def can_verify(key: Any, algorithm_name: str) -> bool:
@@ -106,9 +116,8 @@ def _is_redis_url(value: str) -> bool:
 
 
 def _is_sentinel_url(value: str) -> bool:
-    credentials, _, location = value.removeprefix("sentinel://").rpartition("@")
-    hosts, _, database = location.partition("/")
-    nodes = [_url_parts(f"sentinel://{host}") for host in hosts.split(",")]
+    credentials, hosts, database = sentinel_parts(value)
+    nodes = [_url_parts(f"sentinel://{host}") for host in hosts]
     return (
         all(node is not None and node.hostname and not node.query for node in nodes)
         and bool(re.fullmatch("[0-9]*", database))

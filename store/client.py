@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from redis import BlockingConnectionPool, Redis, exceptions
 from redis.backoff import NoBackoff
@@ -15,7 +15,7 @@ from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from observability import tracing
 from settings import Settings
-from settings.types import sentinel_nodes
+from settings.types import sentinel_node, sentinel_parts
 from store.errors import StoreUnavailable
 
 # Error replies of a Redis that is up but cannot serve as a primary right now.
@@ -62,20 +62,21 @@ def make_client(settings: Settings, *, connections: int | None = None) -> Redis:
 
 
 def _sentinel_client(settings: Settings, options: dict[str, Any]) -> Redis:
-    parts = urlsplit(settings.redis_url)
+    credentials, hosts, database = sentinel_parts(settings.redis_url)
+    user, _, user_password = credentials.partition(":")
     # Without limits of its own, redis-py tries a dead sentinel for seconds at each connection.
     limits = {name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry")}
     password = settings.redis_sentinel_password.get_secret_value() or None
     sentinel = Sentinel(
-        sentinel_nodes(parts.netloc.rpartition("@")[2]),
+        [sentinel_node(host) for host in hosts],
         sentinel_kwargs={**limits, "password": password, "protocol": 2},
     )
     client: Redis = sentinel.master_for(
         settings.redis_sentinel_master,
         connection_pool_class=_BlockingSentinelPool,
-        db=int(parts.path.strip("/") or 0),
-        username=unquote(parts.username or "") or None,
-        password=unquote(parts.password or "") or None,
+        db=int(database or 0),
+        username=unquote(user) or None,
+        password=unquote(user_password) or None,
         **options,
     )
     return client

@@ -7,6 +7,7 @@ from typing import Any
 from kombu import Connection
 
 from settings import Settings
+from settings.types import sentinel_parts
 
 KEY_PREFIX = "takeone:broker:"
 #: For asks and cancels while dispatching is paused: workers then take messages from this queue only.
@@ -39,10 +40,9 @@ def broker_transport_url(settings: Settings) -> str:
     url = settings.broker_url or settings.redis_url
     if not url.startswith("sentinel://") or ";" in url:
         return url
-    nodes, _, database = url.removeprefix("sentinel://").partition("/")
-    credentials, _, hosts = nodes.rpartition("@")
+    credentials, hosts, database = sentinel_parts(url)
     prefix = f"sentinel://{credentials}@" if credentials else "sentinel://"
-    return ";".join(f"{prefix}{host}/{database}" for host in hosts.split(","))
+    return ";".join(f"{prefix}{host}/{database}" for host in hosts)
 
 
 def broker_options(settings: Settings) -> dict[str, Any]:
