@@ -165,20 +165,19 @@ class _Side(asyncio.Protocol):
         self.is_closed = False
         self.is_forgotten = False
         self.page = b""
-        self.early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.proxy.add(self)
-        self.regulate()
+        # Not at once: before Python 3.11.4, reading begins after this method, even if it was paused.
+        asyncio.get_running_loop().call_soon(self.regulate)
         if self.is_client:
             self.connecting = asyncio.ensure_future(self.proxy.connect(self))
 
     def join(self, other: "_Side") -> None:
         """Connect this side with `other`."""
         self.other, other.other = other, self
-        other.transport.write(self.early)
         if self.is_closed:
             other.abort()
         self.regulate()
@@ -204,22 +203,13 @@ class _Side(asyncio.Protocol):
     def answer(self, page: bytes) -> None:
         """Answer the first bytes with `page`, and close."""
         self.page = page
-        if self.early:
-            self._send_page()
-        else:
-            self.transport.resume_reading()
-
-    def _send_page(self) -> None:
-        self.transport.write(self.page)
-        self.transport.close()
+        self.transport.resume_reading()
 
     def data_received(self, data: bytes) -> None:
         if self.page:
-            self._send_page()
-        elif self.other is None:
-            # Before Python 3.11.4, reading goes on although it was paused in connection_made.
-            self.early += data
-        else:
+            self.transport.write(self.page)
+            self.transport.close()
+        elif self.other is not None:  # it is: reading is paused until then
             self.other.transport.write(data)
 
     def pause_writing(self) -> None:
