@@ -165,6 +165,7 @@ class _Side(asyncio.Protocol):
         self.is_closed = False
         self.is_forgotten = False
         self.page = b""
+        self.held = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -195,22 +196,32 @@ class _Side(asyncio.Protocol):
         )
         if self.transport.is_closing():
             return
-        if may_read:
+        if may_read and self.other:
             self.transport.resume_reading()
+            held, self.held = self.held, b""
+            self.other.transport.write(held)
         else:
             self.transport.pause_reading()
 
     def answer(self, page: bytes) -> None:
         """Answer the first bytes with `page`, and close."""
         self.page = page
-        self.transport.resume_reading()
+        if self.held:
+            self._send_page()
+        else:
+            self.transport.resume_reading()
+
+    def _send_page(self) -> None:
+        self.transport.write(self.page)
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         if self.page:
-            self.transport.write(self.page)
-            self.transport.close()
-        elif self.other is not None:  # it is: reading is paused until then
-            self.other.transport.write(data)
+            self._send_page()
+        else:
+            # With TLS, data may come with the end of the handshake, before reading can be paused.
+            self.held += data
+            self.regulate()
 
     def pause_writing(self) -> None:
         self._let_other_send(False)
