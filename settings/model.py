@@ -291,13 +291,14 @@ class Settings(BaseSettings):
         except ValidationError as error:
             problems = {str(item["loc"][0]): _message(item) for item in error.errors()} | problems
             settings = validate({name: values[name] for name in values.keys() - problems.keys()})
-        # A rule that reads one of these raises AttributeError, and is skipped.
+        # A rule that reads one of these raises AttributeError, and is skipped: the start is refused anyway.
+        skipped = (AttributeError,) if problems else ()
         for name in problems:
             vars(settings).pop(name, None)
             settings.model_fields_set.add(name)
         lines = [*renamed_variables(), *problems.values()]
         for problem, has_problem in cls.rules.items():
-            with suppress(AttributeError):
+            with suppress(*skipped):
                 if has_problem(settings):
                     lines.append(problem)
         if lines:

@@ -34,9 +34,11 @@ _WORKFLOWS = {
 
 def _has_unusable_ca_file(settings: "Settings") -> bool:
     try:
-        return bool(settings.ca_file) and not create_default_context(cafile=settings.ca_file)
+        if settings.ca_file:
+            create_default_context(cafile=settings.ca_file)
     except OSError:  # also SSLError
         return True
+    return False
 
 
 def _algorithms(settings: "Settings") -> tuple[str, ...]:

@@ -63,6 +63,15 @@ def test_a_rule_does_not_apply_if_a_setting_that_it_reads_is_invalid(
     assert [line.split(":")[0] for line in environment.refusal(**changes)] == [next(iter(changes))]
 
 
+def test_a_rule_that_fails_on_valid_settings_lets_no_process_start(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = {"a problem": lambda it: it.no_such_setting}
+    monkeypatch.setattr(Settings, "rules", broken)
+    with pytest.raises(AttributeError, match="no_such_setting"):
+        environment.load()
+
+
 def test_waiting_callers_may_not_take_every_thread() -> None:
     Settings(env="development", web_threads=8, web_wait_slots=7)
     with pytest.raises(SettingsError, match="WEB_WAIT_SLOTS must be below TAKEONE_WEB_THREADS"):
