@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from itertools import chain, repeat
 from typing import TypeVar
 
 from domain.audit import OperatorAct
@@ -87,12 +86,12 @@ class RunAndWait:
         with self.waiting(Wait.DISPATCH, job_id, user) as subscription:
             decision = self._commit(job_id, user, rule, record)
             claim = decision.result.claim
-            records = chain([decision.record], map(self._jobs.get, repeat(job_id)))
             record = watch(
                 subscription,
-                partial(next, records),
+                partial(self._jobs.get, job_id),
                 lambda record: outcome_of(record, claim, self._now()) is not None,
                 deadline,
+                decision.record,
             )
             settled = outcome_of(record, claim, self._now(), is_last=True)
             return replace(decision.result, claim=settled or claim, status=record.job.status)
@@ -202,11 +201,14 @@ def watch(
     read: Callable[[], Seen],
     is_news: Callable[[Seen], bool],
     deadline: float,
+    seen: Seen | None = None,
 ) -> Seen:
-    """What `read` returns, as soon as that is news, or at `deadline` (of the monotonic clock)."""
-    while True:
-        seen = read()
-        left = deadline - time.monotonic()
-        if left <= 0 or is_news(seen):
-            return seen
+    """What `read` returns, as soon as that is news, or at `deadline` (of the monotonic clock).
+
+    `seen` is what it would return now, if the caller has that.
+    """
+    seen = read() if seen is None else seen
+    while (left := deadline - time.monotonic()) > 0 and not is_news(seen):
         subscription.wait_for_change(min(left, _REREAD_SECONDS))
+        seen = read()
+    return seen
