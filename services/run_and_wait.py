@@ -60,6 +60,7 @@ class RunAndWait:
     def end_long_polls(self) -> None:
         """Answer every long poll now: the process is about to stop."""
         self._stopping.set()
+        self._notifier.wake_all()
 
     def dispatch(
         self, job_id: str, user: str, decide: Decide, wait_seconds: float, correlation_id: str

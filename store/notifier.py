@@ -68,7 +68,7 @@ class Notifier:
                 with suppress(Exception):
                     log.error("notifier.failed", exc_info=True)
             # Notifications published meanwhile are lost.
-            self._notify_all()
+            self.wake_all()
             time.sleep(_RECONNECT_SECONDS)
 
     def _listen(self) -> None:
@@ -81,13 +81,14 @@ class Notifier:
                 if message["type"] == "message":
                     self._notify(message["data"].decode(errors="replace"))
                 else:
-                    self._notify_all()  # just subscribed: earlier notifications were missed
+                    self.wake_all()  # just subscribed: earlier notifications were missed
 
     def _notify(self, topic: str) -> None:
         with self._lock:
             for subscription in self._subscriptions.get(topic, ()):
                 subscription.set()
 
-    def _notify_all(self) -> None:
+    def wake_all(self) -> None:
+        """Let every waiter read again."""
         for topic in list(self._subscriptions):  # it changes meanwhile
             self._notify(topic)

@@ -2,9 +2,9 @@
 
 import resource
 import socket
-import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -128,24 +128,17 @@ def read_answer(kept: socket.socket) -> bytes:
     return received.lower()
 
 
-def test_a_stop_ends_long_polls_and_closes_kept_connections_after_one_more_answer(
+def test_a_stop_ends_long_polls_and_closes_kept_connections_with_their_answers(
     new_stack: NewStack,
 ) -> None:
     own = new_stack(workers=0, **SETTINGS)
     request = b"GET /healthz HTTP/1.1\r\nHost: takeone\r\n\r\n"
-    with own, connections(own.api_url, 1, request) as (kept,):
+    with own, connections(own.api_url, 1, request) as (kept,), ThreadPoolExecutor(4) as pool:
         assert b"connection: close" not in read_answer(kept)
         clients = [ApiClient(own.api_url, user, timeout_seconds=70) for user in ("alice", "bob")]
         jobs = [(client, client.uploaded_job()["id"]) for client in clients]
-        answers: list[int] = []
         query = {"wait": 60, "status_not": "UPLOADED"}
-
-        def poll(client: ApiClient, job_id: str) -> None:
-            answers.append(client.job(job_id, params=query).status_code)
-
-        polls = [threading.Thread(target=poll, args=job) for job in 2 * jobs]
-        for thread in polls:
-            thread.start()
+        polls = [pool.submit(client.job, job_id, params=query) for client, job_id in 2 * jobs]
         metrics = ApiClient(own.api_url)
         wait_until(
             lambda: "takeone_callers_waiting 4.0" in metrics.call("GET", "/metrics").text,
@@ -154,12 +147,8 @@ def test_a_stop_ends_long_polls_and_closes_kept_connections_after_one_more_answe
         )
         (web,) = own.webs
         web.ask_to_stop()
-        polls[0].join(15)
-        kept.sendall(request)
-        answer = read_answer(kept)
-        assert answer.startswith(b"http/1.1 200")
-        assert b"connection: close" in answer
-        for thread in polls:
-            thread.join(15)
-        assert answers == [200] * 4
+        answers = [poll.result(15) for poll in polls]
+        assert [answer.status_code for answer in answers] == [200] * 4
+        assert {answer.headers.get("Connection") for answer in answers} == {"close"}
+        assert kept.recv(1) == b""
         wait_until(lambda: not web.is_running, 15, "the process has ended")

@@ -1,0 +1,28 @@
+"""The end of a process's long polls."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from devstack.waiting import wait_until
+from services.run_and_wait import RunAndWait
+from services.wait_slots import WaitSlots
+from store.notifier import Notifier
+from store.write_limit import WriteLimit
+from tests.support.stores import NOW, POLICY, Shelf
+
+
+def test_a_stopping_process_answers_its_long_polls_without_another_notification(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.run_and_wait._REREAD_SECONDS", 60)
+    notifier, writes = Notifier(shelf.client), WriteLimit("", shelf.client)
+    runs = RunAndWait(shelf.jobs, notifier, POLICY, WaitSlots(4), writes, lambda: NOW)
+    reads: list[None] = []
+
+    with ThreadPoolExecutor(1) as pool:
+        poll = pool.submit(runs.long_poll, "topic", "alice", lambda: reads.append(None), bool, 50)
+        # The first read, and the one after the subscription has been confirmed.
+        wait_until(lambda: len(reads) == 2, 10, "it waits")
+        runs.end_long_polls()
+        assert poll.result(10) is None
