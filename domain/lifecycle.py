@@ -150,11 +150,13 @@ def cancel_notified(
     The trail has the first try and the last.
     """
     claim = record.held_by(token)
+    if claim is not None and not claim.cancel_due:
+        return unchanged(record)
     change = Change(record, now)
     if is_received or claim is None or not claim.asks:
         shown = record.shown_claim
         change.log(EventType.CANCEL_NOTIFIED, Actor.SYSTEM, claim=shown, reason=outcome)
-    if claim is not None and claim.cancel_due:
+    if claim is not None:
         is_settled = claim.phase is Phase.SENT
         due = claim.lease_until if not is_settled else now + claim.backoff(claim.asks + 1)
         change.update_claim(

@@ -42,9 +42,6 @@ dispatch_seconds = Histogram(
 asks = Counter("takeone_asks", "Questions to the orchestrator, by answer.", ["answer"])
 unreadable_records = Counter("takeone_unreadable_records", "Reads of undecodable records.")
 messages_discarded = Counter("takeone_messages_discarded", "Foreign queue messages, dropped.")
-messages_put_aside = Counter(
-    "takeone_messages_put_aside", "Queue messages of a later release, kept."
-)
 log_lines_dropped = Counter("takeone_log_lines_dropped", "Log lines that could not be written.")
 sweeps = Counter("takeone_sweeps", "Sweeps of this worker: done or failed.", ["result"])
 swept_claims = Counter("takeone_swept_claims", "Claims handled by sweeps.", ["result"])

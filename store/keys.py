@@ -16,7 +16,6 @@ IN_FLIGHT = f"{PREFIX}claims:open"
 SILENT = f"{PREFIX}jobs:silent"
 SWEEP_LOCK = f"{PREFIX}sweep:lock"
 LIMITS = f"{PREFIX}limits"
-PUT_ASIDE = f"{PREFIX}messages:put-aside"
 PAUSE = f"{PREFIX}pause"
 LAST_PAUSE = f"{PREFIX}pause:last"
 # All lists of jobs, as a pattern.

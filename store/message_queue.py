@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 from redis import Redis
 
-from store import keys
 from store.client import redis_errors
 
 
@@ -35,14 +34,3 @@ class MessageQueue:
         name, message = taken
         self._first = (self.names.index(name.decode()) + 1) % len(names)
         return bytes(message)
-
-    def put_aside(self, message: bytes) -> None:
-        """Keep a message for a release that can read it."""
-        with redis_errors("LPUSH"):
-            self.client.lpush(keys.PUT_ASIDE, message)
-
-    def take_aside(self) -> bytes | None:
-        """The message that was put aside first; None if there is none."""
-        with redis_errors("RPOP"):
-            message: bytes | None = self.client.rpop(keys.PUT_ASIDE)
-        return message

@@ -18,7 +18,7 @@ from celery.worker.request import Request
 from celery.worker.state import task_reserved
 from kombu.message import Message
 
-from observability.metrics import messages_discarded, messages_put_aside
+from observability.metrics import messages_discarded
 from store.errors import StoreError
 from store.message_queue import MessageQueue
 from tasks import message
@@ -121,9 +121,7 @@ class Consumer(bootsteps.StartStopStep):
                 with self._waiting_at_redis:
                     payload = None if self._stopping.is_set() else queue.take()
                 if payload is not None:
-                    self._run(worker, payload, queue)
-                elif not self._stopping.is_set():
-                    self._run_put_aside(worker, queue)
+                    self._run(worker, payload)
             except StoreError:
                 self._stopping.wait(_RETRY_SECONDS)  # the sweep sends a lost message again
             except Exception:
@@ -131,22 +129,9 @@ class Consumer(bootsteps.StartStopStep):
                     log.error("consumer.failed", exc_info=True)
                 self._stopping.wait(_RETRY_SECONDS)
 
-    def _run_put_aside(self, worker: Any, queue: MessageQueue) -> None:
-        """Take one message that was put aside, and run it if this release can read it."""
-        payload = queue.take_aside()
-        if payload is not None and message.is_later(payload):
-            queue.put_aside(payload)
-        elif payload is not None:
-            self._run(worker, payload, queue)
-
-    def _run(self, worker: Any, payload: bytes, queue: MessageQueue) -> None:
-        if message.is_later(payload):
-            queue.put_aside(payload)
-            messages_put_aside.inc()
-            log.warning("message.put_aside", size=len(payload))
-            return
+    def _run(self, worker: Any, payload: bytes) -> None:
         request = request_of(payload, worker.app, worker.hostname, self._events)
-        if request is None:
+        if request is None:  # the sweep sends a later release's message again
             messages_discarded.inc()
             log.warning("message.discarded", size=len(payload))
             return

@@ -23,7 +23,6 @@ from domain.claim import (
 )
 from domain.errors import ResourceNotFound
 from domain.job import Job
-from domain.job_fsm import JobStatus
 from domain.record import Decision, Record
 from observability import tracing
 from observability.logs import hashed
@@ -102,16 +101,12 @@ class Dispatcher:
     def tell_cancelled(self, token: FencingToken) -> None:
         """Tell the orchestrator to stop a job that it may have received, and record the result."""
         record = self.store.load(token.job_id)
-        claim = record.shown_claim if record else None
-        if record is None or claim is None or not self.policy.can_cancel:
-            return
-        # Anyone who may write to the broker can forge a message: only the record counts.
-        is_failed = record.job.status is JobStatus.FAILED and claim.cancel_due
-        is_ended = record.job.status is JobStatus.CANCELLED or is_failed
-        if not is_ended or not claim.holds(token):
+        claim = record.held_by(token) if record else None
+        # Anyone who may write to the broker can forge a message or send one twice: only the record counts.
+        if record is None or claim is None or not claim.cancel_due:
             log.warning("cancel.not_wanted", **asdict(token))
             return
-        if claim.is_elsewhere(self.policy):
+        if not self.policy.can_cancel or claim.is_elsewhere(self.policy):
             return
         with tracing.span("cancel at the orchestrator", "CLIENT"):
             result = self.engine.cancel(self._dispatch_of(record.job, claim))

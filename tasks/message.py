@@ -7,7 +7,6 @@ records do (spec/decisions/0019).
 
 import os
 import socket
-from contextlib import suppress
 from typing import Final
 
 import orjson
@@ -69,12 +68,3 @@ def own_headers() -> dict[str, object]:
 def is_known(form: object) -> bool:
     """Whether this release can read messages of this form: its own, or the one before."""
     return form in (FORM - 1, FORM)
-
-
-def is_later(message: bytes) -> bool:
-    """Whether a message is ours, but of a form that only a later release can read."""
-    with suppress(ValueError, TypeError, KeyError, AttributeError):
-        headers = orjson.loads(message)["headers"]
-        form = headers.get(FORM_HEADER)
-        return headers["task"].startswith("takeone.") and type(form) is int and form > FORM
-    return False

@@ -11,13 +11,13 @@ from celery import Celery
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from domain.claim import FencingToken
-from store import keys
 from tasks import message
 from tasks.consumer import request_of
 from tasks.queues import KEY_PREFIX
 from tests.conftest import NewStack
 from tests.support.behaviours import accept
 from tests.support.client import ApiClient
+from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 
 QUEUE = "takeone.dispatch.0"
@@ -78,6 +78,7 @@ MALFORMED: dict[str, bytes] = {
     "another language": with_headers(lang="js"),
     "a form that is text": with_headers(form="1"),
     "a form before the one before": with_headers(form=message.FORM - 2),
+    "a later form": with_headers(form=message.FORM + 1),
     "another task of a later form": with_headers(task="os.system", form=message.FORM + 1),
     "the first protocol": json.dumps(
         {"task": message.DISPATCH_TASK, "id": "a", "args": ["x", "run-x", 1], "kwargs": {}}
@@ -137,35 +138,6 @@ def test_a_message_states_its_form_and_the_previous_form_is_read(celery_app: Cel
     assert GOOD["headers"]["form"] == message.FORM
     before = {k: v for k, v in GOOD["headers"].items() if k != "form"}
     assert request_of(changed(headers=before), celery_app, "host") is not None
-
-
-def test_a_message_of_a_later_form_is_put_aside_until_it_can_be_read(
-    own_stack: Stack, orchestrator: StubOrchestrator
-) -> None:
-    (worker,) = own_stack.workers
-    alice = ApiClient(own_stack.api_url)
-    job_id = alice.uploaded_job()["id"]
-    alice.run(job_id)
-    alice.cancel(job_id)
-    orchestrator.wait_for_requests(job_id, 2)
-    token = FencingToken(job_id, f"run-{job_id}", 1)
-    whole = orjson.loads(
-        message.encode(message.TELL_CANCELLED_TASK, f"cancel-{job_id}", token, QUEUE)
-    )
-    whole["headers"]["form"] = message.FORM + 1
-    later = orjson.dumps(whole).decode()
-    with own_stack.redis.client() as client:
-        client.lpush(KEY_PREFIX + QUEUE, later)
-        worker.wait_until(lambda: "message.put_aside" in worker.log(), 10, "it is put aside")
-        other = alice.uploaded_job()["id"]
-        assert alice.run(other).json()["status"] == "AUDIO_EXTRACTING"
-        wait_until(lambda: client.lrange(keys.PUT_ASIDE, 0, -1) == [later], 10, "it is kept")
-        assert len(orchestrator.requests_for(job_id)) == 2
-        whole["headers"]["form"] = message.FORM
-        client.lpush(keys.PUT_ASIDE, orjson.dumps(whole))
-        orchestrator.wait_for_requests(job_id, 3)
-        wait_until(lambda: client.lrange(keys.PUT_ASIDE, 0, -1) == [later], 10, "that alone")
-    assert worker.log().count("message.put_aside") == 1, "later looks are not logged"
 
 
 def control(stack: Stack, command: str, arguments: dict[str, Any] | None = None) -> list[Any]:
@@ -234,16 +206,21 @@ def test_active_lists_the_dispatch_being_posted(
     wait_until(lambda: alice.job(job_id).json()["status"] == "AUDIO_EXTRACTING", 10, "it is done")
 
 
-def test_a_forged_cancel_message_cancels_nothing(
-    own_stack: Stack, orchestrator: StubOrchestrator
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["forged", "repeated"])
+def test_a_cancel_message_that_no_record_asks_for_is_not_posted(
+    is_cancelled: bool, own_stack: Stack, orchestrator: StubOrchestrator
 ) -> None:
     alice = ApiClient(own_stack.api_url)
     job_id = alice.uploaded_job()["id"]
     alice.run(job_id)
+    if is_cancelled:
+        alice.cancel(job_id)
+        events = lambda: alice.events(job_id).text  # noqa: E731
+        wait_until(lambda: "orchestrator.cancel_notified" in events(), 10, "it is cancelled")
     token = FencingToken(job_id, f"run-{job_id}", 1)
     forged = message.encode(message.TELL_CANCELLED_TASK, f"cancel-{job_id}", token, QUEUE)
     with own_stack.redis.client() as client:
         client.lpush(KEY_PREFIX + QUEUE, forged)
     (worker,) = own_stack.workers
-    worker.wait_until(lambda: "cancel.not_wanted" in worker.log(), 10, "the message is handled")
-    assert len(orchestrator.requests_for(job_id)) == 1
+    wait_for_line(worker, "cancel.not_wanted", job_id)
+    assert len(orchestrator.requests_for(job_id)) == 1 + is_cancelled
