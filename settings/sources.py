@@ -12,14 +12,6 @@ PREFIX = "TAKEONE_"
 _FILE = "_FILE"
 _WITHOUT_PREFIX = ("host", "port")
 _MAX_BYTES = 65_536
-# A deployment may still set an old name: if it were ignored, a limit would silently be off. With both names
-# set, one environment serves this release and the one before.
-_RENAMED = {
-    f"{PREFIX}RUN_LIMIT": f"{PREFIX}WRITE_LIMIT",
-    f"{PREFIX}DISPATCH_LANES": f"{PREFIX}DISPATCH_QUEUES",
-    f"{PREFIX}WEB_WAITERS": f"{PREFIX}WEB_WAIT_SLOTS",
-    f"{PREFIX}ORCHESTRATOR_DEDUPLICATES": f"{PREFIX}ORCHESTRATOR_IDEMPOTENCY_SECONDS",
-}
 
 
 def variable_of(name: str) -> str:
@@ -30,16 +22,6 @@ def variable_of(name: str) -> str:
 def may_be_secret(field: FieldInfo) -> bool:
     """Whether a setting is a secret, or may hold one as a URL may hold a password."""
     return field.annotation is SecretStr or not field.repr
-
-
-def renamed_variables() -> list[str]:
-    """A problem for each variable that is set under its old name only."""
-    environment = _environment()
-    return [
-        f"{old} is now called {new}"
-        for old, new in _RENAMED.items()
-        if environment.get(old) and not environment.get(new)
-    ]
 
 
 def unknown_variables(settings: type[BaseSettings]) -> dict[str, str | None]:
