@@ -1,10 +1,12 @@
 """Whether a Redis is fit to be the store: its configuration, clock, memory and permissions."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
 from redis import Redis
+from redis.client import Pipeline
 from redis.exceptions import NoPermissionError, ResponseError
 
 from store import keys
@@ -67,17 +69,26 @@ def missing_permissions(client: Redis) -> list[str]:
         "EVAL": ("return 1", 1, text), "PUBLISH": (keys.changes_channel(client), ""),
         "SCAN": (0, "COUNT", 1), "DEL": (text, queue, fields, index),
     }  # fmt: skip
-    return [command for command, arguments in calls.items() if not may(client, command, *arguments)]
+    missing = [name for name, arguments in calls.items() if not may(client, name, *arguments)]
+    if not _is_allowed("WATCH", lambda: client.transaction(Pipeline.multi, text)):
+        missing += ["WATCH", "MULTI", "EXEC"]
+    return missing
 
 
 def may(client: Redis, command: str, *arguments: Any) -> bool:
     """Whether this user may call a command, found out by calling it. Raises `StoreUnavailable`."""
+    return _is_allowed(command, lambda: client.execute_command(command, *arguments))
+
+
+def _is_allowed(command: str, call: Callable[[], Any]) -> bool:
     try:
         with redis_errors(command):
-            client.execute_command(command, *arguments)
+            call()
     except StoreUnavailable as error:
         if not isinstance(error.__cause__, NoPermissionError):
             raise
+        return False
+    except ResponseError:  # such as "EXEC without MULTI"
         return False
     return True
 
