@@ -6,19 +6,23 @@ under its own id. A million jobs take seconds.
 
 import socket
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 from uuid import uuid4
 
 import redis
 
 from devstack.ports import HOST
+from domain.claim import DispatchPolicy
 from domain.job import Job, Project
 from domain.lifecycle import confirm_upload, create_job
+from domain.record import Change
 from store import codec, keys, lists
 
 PLACEHOLDER = "00000000-0000-4000-8000-000000000000"
 VIDEO_URI = "s3://studio/interviews/2026/interview-with-a-farmer.mp4"
+# Confirming an upload needs no property of the orchestrator, and no lease.
+_POLICY = DispatchPolicy(timedelta(0), timedelta(0), unknown_hold=None)
 
 _BATCH = 1_000
 _next_number = count(1)
@@ -46,7 +50,8 @@ def uploaded_job(project_id: str, owner: str) -> bytes:
     """The commands that store a job whose upload is confirmed, under the placeholder id."""
     now = datetime.now(UTC)
     created = create_job(PLACEHOLDER, project_id, owner, now, str(uuid4()))
-    confirmed = confirm_upload(created.record, VIDEO_URI, now, str(uuid4()))
+    change = Change(created.record, now, _POLICY, str(uuid4()))
+    confirmed = confirm_upload(change, VIDEO_URI)
     lines = [codec.dump_event(event) for event in (*created.events, *confirmed.events)]
     return (
         command("SET", keys.job(PLACEHOLDER), codec.dump_job(confirmed.record.job))

@@ -7,11 +7,11 @@ that is gone, is no error.
 from dataclasses import replace
 from datetime import datetime
 
-from domain.audit import Actor, EventType, OperatorAct
+from domain.audit import Actor, EventType
 from domain.claim import Claim, ClaimEvent, DispatchKind, DispatchPolicy, FencingToken, Phase
 from domain.job import Job
 from domain.job_fsm import JobStatus
-from domain.record import Change, Decision, Record, TaskKind, unchanged
+from domain.record import Change, Decision, Record, TaskKind
 
 # These prove that the orchestrator has a dispatch, whichever of its sends they answer.
 _PROOF = frozenset({ClaimEvent.ACCEPTED, ClaimEvent.FOUND})
@@ -31,21 +31,18 @@ def wants_dispatch(job: Job, claim: Claim) -> bool:
     return job.status is start
 
 
-def begin(
-    record: Record, token: FencingToken, now: datetime, policy: DispatchPolicy
-) -> Decision[bool]:
+def begin(change: Change, token: FencingToken) -> Decision[bool]:
     """Store the intent to post (CLAIMED → SENDING); the result is whether the caller may post.
 
     A dispatch that was sent before, and that the engine may no longer recognise, becomes UNKNOWN instead.
     While dispatching is paused, the store refuses this commit.
     """
-    claim = record.held_by(token)
+    now, policy, claim = change.now, change.policy, change.record.held_by(token)
     phase = claim.next_phase(ClaimEvent.BEGIN) if claim else None
-    if claim is None or phase is None or not wants_dispatch(record.job, claim):
-        return Decision(False, record)
-    change = Change(record, now, claim.correlation_id)
+    if claim is None or phase is None or not wants_dispatch(change.job, claim):
+        return change.decision(False)
     if not claim.may_be_sent(now, policy):
-        settle_claim(change, claim, ClaimEvent.WINDOW_OVER, policy, ClaimEvent.WINDOW_OVER.value)
+        settle_claim(change, claim, ClaimEvent.WINDOW_OVER, ClaimEvent.WINDOW_OVER.value)
         return change.decision(False)
     change.log(EventType.SENT, Actor.SYSTEM, claim=claim)
     change.update_claim(
@@ -59,12 +56,12 @@ def begin(
     return replace(change.decision(True), unless_paused=True)
 
 
-def put_back(record: Record, token: FencingToken) -> Decision[None]:
+def put_back(change: Change, token: FencingToken) -> Decision[None]:
     """Enqueue a claim's message again, because the worker that took it could not act on it."""
-    claim = record.held_by(token)
-    if claim is None or claim.phase is not Phase.CLAIMED:
-        return unchanged(record)
-    return Decision(None, record, changed=True, task=TaskKind.DISPATCH)
+    claim = change.record.held_by(token)
+    if claim is not None and claim.phase is Phase.CLAIMED:
+        change.task = TaskKind.DISPATCH
+    return change.decision(None)
 
 
 def still_wanted(
@@ -78,12 +75,10 @@ def still_wanted(
 
 
 def settle(
-    record: Record,
+    change: Change,
     token: FencingToken,
     event: ClaimEvent,
     reason: str | None,
-    now: datetime,
-    policy: DispatchPolicy,
     http_status: int | None = None,
 ) -> Decision[None]:
     """Record the outcome of a post; `http_status`, the engine's, is for the trail.
@@ -91,12 +86,11 @@ def settle(
     Only a negative outcome is fenced by the epoch. An acceptance proves that the dispatch arrived, even one
     of an older epoch, and the next send is then not made.
     """
+    record = change.record
     claim = record.standing(token.dispatch_id) if event in _PROOF else record.held_by(token)
-    if claim is None:
-        return unchanged(record)
-    change = Change(record, now, claim.correlation_id)
-    shown = f"{reason} {http_status}" if http_status else reason
-    settle_claim(change, claim, event, policy, reason, shown)
+    if claim is not None:
+        shown = f"{reason} {http_status}" if http_status else reason
+        settle_claim(change, claim, event, reason, shown)
     return change.decision(None)
 
 
@@ -104,7 +98,6 @@ def settle_claim(
     change: Change,
     claim: Claim,
     event: ClaimEvent,
-    policy: DispatchPolicy,
     reason: str | None = None,
     shown: str | None = None,
     actor: Actor = Actor.SYSTEM,
@@ -113,7 +106,7 @@ def settle_claim(
 
     An accepted run takes its job to AUDIO_EXTRACTING.
     """
-    settled = claim.after(event, change.now, policy, reason)
+    settled = claim.after(event, change.now, change.policy, reason)
     if settled is None:
         return
     is_unknown = settled.phase is Phase.UNKNOWN
@@ -124,16 +117,15 @@ def settle_claim(
     # A job that was cancelled meanwhile, or moved on by a callback, stays where it is.
     if starts and change.job.status is JobStatus.UPLOADED:
         change.move(JobStatus.AUDIO_EXTRACTING, Actor.SYSTEM)
-    change.set_next_look(policy)
+    change.set_next_look()
 
 
-def resend(change: Change, claim: Claim, policy: DispatchPolicy, actor: Actor) -> bool:
+def resend(change: Change, claim: Claim, actor: Actor) -> bool:
     """Claim an unknown dispatch again, under its own id and the next epoch; whether that is allowed."""
-    phase, now = claim.next_phase(ClaimEvent.RESEND), change.now
+    phase, now, policy = claim.next_phase(ClaimEvent.RESEND), change.now, change.policy
     is_wanted = wants_dispatch(change.job, claim) and claim.may_be_sent(now, policy)
     if phase is None or not is_wanted:
         return False
-    change.correlation_id = change.correlation_id or claim.correlation_id
     change.update_claim(
         phase=phase,
         epoch=change.record.next_epoch,
@@ -148,18 +140,13 @@ def resend(change: Change, claim: Claim, policy: DispatchPolicy, actor: Actor) -
     return True
 
 
-def settle_by_operator(
-    record: Record, event: ClaimEvent, act: OperatorAct, now: datetime, policy: DispatchPolicy
-) -> Decision[None]:
+def settle_by_operator(change: Change, event: ClaimEvent) -> Decision[None]:
     """Settle a dispatch on an operator's word: SETTLED_SENT or SETTLED_RELEASE.
 
     Operators settle unknown outcomes, and may release an accepted retry that never called back. An accepted
     run is not released, because its job has moved on.
     """
-    claim = record.claim
-    awaited = claim is not None and claim.awaits_resume and wants_dispatch(record.job, claim)
-    if claim is None or (claim.phase is Phase.SENT and not awaited):
-        return unchanged(record)
-    change = Change(record, now, claim.correlation_id, act)
-    settle_claim(change, claim, event, policy, event.value)
+    claim = change.record.claim
+    if claim is not None and (claim.phase is not Phase.SENT or change.record.awaits_resume):
+        settle_claim(change, claim, event, event.value)
     return change.decision(None)

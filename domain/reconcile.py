@@ -6,7 +6,7 @@ only for the record that it was asked about, except "it is there", which stays t
 
 from datetime import datetime, timedelta
 
-from domain.audit import Actor, EventType, OperatorAct
+from domain.audit import Actor, EventType
 from domain.claim import (
     ABANDONED_AFTER,
     CANCEL_AGAIN_AFTER,
@@ -24,7 +24,7 @@ from domain.claim_rules import resend, settle_claim, wants_dispatch
 from domain.errors import CannotBeAsked, OrchestratorDispatchFailed
 from domain.job import RUN_FAILED, Failure, Job
 from domain.job_fsm import DRAFTING_STATUSES, JobStatus
-from domain.record import Change, Decision, Record, TaskKind, unchanged
+from domain.record import Change, Decision, Record, TaskKind
 
 NO_ANSWER = "The orchestrator gave no answer."
 LONGEST_CLAIM_LEASE = timedelta(minutes=10)
@@ -37,57 +37,48 @@ _TICK = timedelta(microseconds=1)
 _WHILE_PAUSED = timedelta(minutes=1)
 
 
-def look(record: Record, now: datetime, policy: DispatchPolicy) -> Decision[None]:
+def look(change: Change) -> Decision[None]:
     """What the sweep does with a record; nothing if it is not due."""
-    claim = record.claim
+    claim = change.record.claim
     due = claim.lease_until if claim else None
-    is_due = due <= now if due else claim is not None and claim.phase is Phase.UNKNOWN
+    is_due = due <= change.now if due else claim is not None and claim.phase is Phase.UNKNOWN
     if claim is None or not is_due:
-        return unchanged(record)
-    change = Change(record, now, claim.correlation_id)
+        return change.decision(None)
     match claim.phase:
         case Phase.CLAIMED:
-            _redeliver(change, claim, policy)
+            _redeliver(change, claim)
         case Phase.SENDING:
-            _call_unknown(change, claim, policy)
+            _call_unknown(change, claim)
         case Phase.UNKNOWN:
-            _look_at_unknown(change, claim, policy)
+            _look_at_unknown(change, claim)
         case _:
-            _look_at_sent(change, claim, policy)
+            _look_at_sent(change, claim)
     return change.decision(None)
 
 
-def start_ask(change: Change, policy: DispatchPolicy) -> bool:
+def start_ask(change: Change) -> bool:
     """Have a worker ask the engine about the current dispatch; whether it can be, and is not being asked."""
     claim = change.record.claim
-    if claim is None or not claim.is_askable(policy) or is_asked(claim, change.now):
+    if claim is None or not claim.is_askable(change.policy) or is_asked(claim, change.now):
         return False
-    change.correlation_id = change.correlation_id or claim.correlation_id
     if change.act is not None:
         change.log(EventType.ASKED, Actor.OPERATOR, claim=claim)
     _ask(change, claim)
     return True
 
 
-def ask_by_operator(
-    record: Record,
-    act: OperatorAct,
-    now: datetime,
-    policy: DispatchPolicy,
-    correlation_id: str | None = None,
-) -> Decision[Claim]:
+def ask_by_operator(change: Change) -> Decision[Claim]:
     """Have a worker ask about a dispatch that no worker holds; nothing changes if one is being asked.
 
     The result is the claim as it is being asked about. Raises `CannotBeAsked`.
     """
-    claim = record.claim
+    claim = change.record.claim
     # In CLAIMED and SENDING a worker holds the claim.
     if claim is None or claim.phase not in (Phase.UNKNOWN, Phase.SENT):
         raise CannotBeAsked
-    if not claim.is_askable(policy):
+    if not claim.is_askable(change.policy):
         raise CannotBeAsked
-    change = Change(record, now, correlation_id, act)
-    start_ask(change, policy)
+    start_ask(change)
     return change.decision(change.record.claim or claim)
 
 
@@ -119,23 +110,22 @@ def is_asked(claim: Claim, now: datetime) -> bool:
     return claim.asked_at is not None and now - claim.asked_at < ASK_LEASE
 
 
-def answered(
-    record: Record, asked: Record, state: RunState, now: datetime, policy: DispatchPolicy
-) -> Decision[None]:
+def answered(change: Change, asked: Record, state: RunState) -> Decision[None]:
     """What an engine's answer leads to. `asked` is the record as the worker read it before it asked."""
+    record = change.record
     claim = record.standing(asked.token.dispatch_id)
-    if claim is None or claim.is_elsewhere(policy):
-        return unchanged(record)
+    if claim is None or claim.is_elsewhere(change.policy):
+        return change.decision(None)
     # The clock of the process that asked may be ahead: no answer is older than its ask.
-    change = Change(record, max(now, claim.asked_at or now), claim.correlation_id)
+    change.now = max(change.now, claim.asked_at or change.now)
     is_as_asked = claim is record.claim and record.revision == asked.revision
     if claim.in_flight and state in FOUND:
-        settle_claim(change, claim, ClaimEvent.FOUND, policy)
-        _note_state(change, state, policy)
+        settle_claim(change, claim, ClaimEvent.FOUND)
+        _note_state(change, state)
     elif is_as_asked and claim.phase is Phase.SENT:
-        _note_sent(change, claim, state, policy)
+        _note_sent(change, claim, state)
     elif is_as_asked and claim.phase is Phase.UNKNOWN:
-        _note_absent(change, claim, state, policy)
+        _note_absent(change, claim, state)
     return change.decision(None)
 
 
@@ -148,16 +138,16 @@ def _ask(change: Change, claim: Claim) -> None:
     change.task = TaskKind.ASK
 
 
-def _redeliver(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
-    now, pause, messages = change.now, policy.pause, claim.messages + 1
+def _redeliver(change: Change, claim: Claim) -> None:
+    now, policy, messages = change.now, change.policy, claim.messages + 1
     if not wants_dispatch(change.job, claim):
-        settle_claim(change, claim, ClaimEvent.CANCELLED, policy, ClaimEvent.CANCELLED.value)
+        settle_claim(change, claim, ClaimEvent.CANCELLED, ClaimEvent.CANCELLED.value)
         return
     # A claim that waits for the end of a pause is not lost: its lease counts from there.
     if policy.is_paused:
         change.update_claim(lease_until=now + _WHILE_PAUSED)
         return
-    resumed_at = pause.resumed_at if pause else None
+    resumed_at = policy.pause.resumed_at if policy.pause else None
     if resumed_at and (due := resumed_at + _claim_lease(claim.messages, policy)) > now:
         change.update_claim(lease_until=due)
         return
@@ -171,30 +161,30 @@ def _claim_lease(messages: int, policy: DispatchPolicy) -> timedelta:
     return min(policy.claim_lease * (1 << min(messages - 1, 16)), LONGEST_CLAIM_LEASE)
 
 
-def _call_unknown(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
+def _call_unknown(change: Change, claim: Claim) -> None:
     # Its worker stored the intent to post: whether it posted is not known.
-    settle_claim(change, claim, ClaimEvent.LEASE_OVER, policy, OUTCOME_UNKNOWN, "worker_lost")
+    settle_claim(change, claim, ClaimEvent.LEASE_OVER, OUTCOME_UNKNOWN, "worker_lost")
 
 
-def _look_at_unknown(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
-    now = change.now
+def _look_at_unknown(change: Change, claim: Claim) -> None:
+    now, policy = change.now, change.policy
     if claim.is_askable(policy):
-        start_ask(change, policy)
+        start_ask(change)
     elif _is_abandoned(change.job, claim, now):
-        settle_claim(change, claim, ClaimEvent.ABANDONED, policy, ClaimEvent.ABANDONED.value)
+        settle_claim(change, claim, ClaimEvent.ABANDONED, ClaimEvent.ABANDONED.value)
     elif change.job.status is JobStatus.CANCELLED:
-        _cancel_again(change, claim, policy)
+        _cancel_again(change, claim)
     elif claim.is_recognised(now, policy):
         if policy.is_paused:
             change.update_claim(lease_until=now + _WHILE_PAUSED)
         else:
-            resend(change, claim, policy, Actor.SYSTEM)
+            resend(change, claim, Actor.SYSTEM)
     elif policy.window is not None or claim.is_elsewhere(policy):  # held for good
         change.update_claim(lease_until=now + SELDOM)
 
 
-def _cancel_again(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
-    is_due = claim.cancel_due and not claim.is_elsewhere(policy)
+def _cancel_again(change: Change, claim: Claim) -> None:
+    is_due = claim.cancel_due and not claim.is_elsewhere(change.policy)
     change.update_claim(lease_until=change.now + (CANCEL_AGAIN_AFTER if is_due else SELDOM))
     change.task = TaskKind.TELL_CANCELLED if is_due else None
 
@@ -205,11 +195,11 @@ def _is_abandoned(job: Job, claim: Claim, now: datetime) -> bool:
     return job.status is JobStatus.CANCELLED and now - since >= ABANDONED_AFTER
 
 
-def _look_at_sent(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
+def _look_at_sent(change: Change, claim: Claim) -> None:
     if claim.cancel_due:
-        _cancel_again(change, claim, policy)
+        _cancel_again(change, claim)
         return
-    deadline = change.record.report_deadline(policy)
+    deadline = change.record.report_deadline(change.policy)
     is_overdue = deadline is not None and deadline <= change.now
     if claim.ended_at is None and not is_overdue:
         change.update_claim(lease_until=deadline)
@@ -219,65 +209,63 @@ def _look_at_sent(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
         # The last report may be of the dispatch before.
         heard = filter(None, (change.job.reported_at, claim.settled_at))
         change.update_job(silent_since=max(heard))
-    if claim.is_askable(policy):
+    if claim.is_askable(change.policy):
         _ask(change, claim)
     else:
-        change.update_claim(lease_until=change.now + _silent_pause(policy))
+        change.update_claim(lease_until=change.now + _silent_pause(change))
 
 
-def _note_absent(change: Change, claim: Claim, state: RunState, policy: DispatchPolicy) -> None:
+def _note_absent(change: Change, claim: Claim, state: RunState) -> None:
     # Absent never means released: the first request may still be travelling.
-    now, is_absent = change.now, state is RunState.NOT_FOUND
+    now, policy, is_absent = change.now, change.policy, state is RunState.NOT_FOUND
     if is_absent and _is_abandoned(change.job, claim, now):
-        settle_claim(change, claim, ClaimEvent.ABANDONED, policy, ClaimEvent.ABANDONED.value)
+        settle_claim(change, claim, ClaimEvent.ABANDONED, ClaimEvent.ABANDONED.value)
         return
     may_resend = is_absent and claim.is_recognised(now, policy) and not policy.is_paused
-    if may_resend and resend(change, claim, policy, Actor.SYSTEM):
+    if may_resend and resend(change, claim, Actor.SYSTEM):
         return
     due = claim.next_try(now, policy)
     change.update_claim(asked_at=None, run_state=state, run_state_at=now, lease_until=due)
 
 
-def _note_sent(change: Change, claim: Claim, state: RunState, policy: DispatchPolicy) -> None:
+def _note_sent(change: Change, claim: Claim, state: RunState) -> None:
     ended_at, reported_at = claim.ended_at, change.job.reported_at
     is_second = ended_at is not None and change.now - ended_at >= LAST_REPORT
     is_unreported = reported_at is None or ended_at is None or reported_at < ended_at
     if state in ENDED_BADLY and is_second and is_unreported and _may_fail(change.record):
         _fail(change, claim, state)
     else:
-        _note_state(change, state, policy)
+        _note_state(change, state)
 
 
-def _silent_pause(policy: DispatchPolicy) -> timedelta:
-    return min(policy.silent_after or SELDOM, SELDOM)
+def _silent_pause(change: Change) -> timedelta:
+    return min(change.policy.silent_after or SELDOM, SELDOM)
 
 
-def _note_state(change: Change, state: RunState, policy: DispatchPolicy) -> None:
+def _note_state(change: Change, state: RunState) -> None:
     claim = change.record.claim
     if claim is None or claim.phase is not Phase.SENT:
         return
     if state is RunState.NO_ANSWER:
-        pause = LAST_REPORT if claim.ended_at else _silent_pause(policy)
+        pause = LAST_REPORT if claim.ended_at else _silent_pause(change)
         change.update_claim(asked_at=None, lease_until=change.now + pause)
         return
     change.update_claim(asked_at=None, run_state=state, run_state_at=change.now, ended_at=None)
     if claim.cancel_due:
-        change.set_next_look(policy)
+        change.set_next_look()
     elif state in ENDED_BADLY and _may_fail(change.record):
         change.update_claim(
             ended_at=claim.ended_at or change.now, lease_until=change.now + LAST_REPORT
         )
     elif change.job.silent_since is not None:
-        change.update_claim(lease_until=change.now + _silent_pause(policy))
+        change.update_claim(lease_until=change.now + _silent_pause(change))
     else:
-        change.set_next_look(policy)
+        change.set_next_look()
 
 
 def _may_fail(record: Record) -> bool:
-    claim, status = record.claim, record.job.status
-    resumes = claim is not None and claim.awaits_resume and status is JobStatus.FAILED
     # Later the draft is the editor's, and the run may have ended well long ago.
-    return resumes or status in DRAFTING_STATUSES
+    return record.awaits_resume or record.job.status in DRAFTING_STATUSES
 
 
 def _fail(change: Change, claim: Claim, state: RunState) -> None:

@@ -1,8 +1,8 @@
 """A job with its claim, and what a rule decides about them.
 
-A rule is a pure function of a `Record` and a time that returns a `Decision`. The store commits the decision
-only if the stored record has not changed since it was read, and otherwise reads it and applies the rule
-again.
+A rule is a pure function that makes a `Change` of a `Record` and returns a `Decision`. The store commits the
+decision only if the stored record has not changed since it was read, and otherwise reads it and applies the
+rule again.
 """
 
 from dataclasses import dataclass, field, replace
@@ -88,6 +88,11 @@ class Record:
         return next((claim for claim in self.replaced if claim.dispatch_id == dispatch_id), None)
 
     @property
+    def awaits_resume(self) -> bool:
+        """Whether the first callback of a retry, which takes the job out of FAILED, is still due."""
+        return bool(self.claim and self.claim.awaits_resume) and self.job.status is JobStatus.FAILED
+
+    @property
     def awaits_report(self) -> bool:
         """Whether a callback is due: the dispatch was accepted, and the workflow is at work.
 
@@ -96,8 +101,7 @@ class Record:
         claim = self.claim
         if claim is None or claim.phase is not Phase.SENT or claim.is_dead:
             return False
-        resumes = claim.awaits_resume and self.job.status is JobStatus.FAILED
-        return resumes or self.job.status in _WORKFLOW_STATUSES
+        return self.awaits_resume or self.job.status in _WORKFLOW_STATUSES
 
     def report_deadline(self, policy: DispatchPolicy) -> datetime | None:
         """When the next callback is due; None if none is due, or if `policy` sets no limit."""
@@ -141,20 +145,18 @@ class Decision(Generic[Result]):
         return cast("Decision[Other]", replace(self, result=cast("Any", result)))
 
 
-def unchanged(record: Record) -> Decision[None]:
-    """The decision to do nothing. A late or duplicate message, or one for another claim, is no error."""
-    return Decision(None, record)
-
-
 @dataclass(slots=True)
 class Change:
-    """Collects the changes to a record, the events that go with them, and the task to enqueue.
+    """What a rule works on: a record, the time and the policy. Collects the changes to the record, the events
+    that go with them, and the task to enqueue.
 
-    `act`: an operator's. Every event then names the operator, whatever actor it is logged with.
+    `correlation_id` is that of the request; without one, the current claim's. `act`: an operator's. Every event
+    then names the operator, whatever actor it is logged with.
     """
 
     record: Record
     now: datetime
+    policy: DispatchPolicy
     correlation_id: str | None = None
     act: OperatorAct | None = None
     events: tuple[AuditEvent, ...] = ()
@@ -163,6 +165,8 @@ class Change:
 
     def __post_init__(self) -> None:
         self.before = self.record
+        if self.record.claim is not None:
+            self.correlation_id = self.correlation_id or self.record.claim.correlation_id
 
     @property
     def job(self) -> Job:
@@ -233,7 +237,7 @@ class Change:
         if claim is not None and (changed := claim.model_copy(update=fields)) != claim:
             self.set_claim(changed)
 
-    def set_next_look(self, policy: DispatchPolicy) -> None:
+    def set_next_look(self) -> None:
         """Schedule the sweep's next look at the claim.
 
         At an accepted dispatch: when its next callback is overdue, or at once if a cancel is due. At an
@@ -243,7 +247,7 @@ class Change:
         if claim is None:
             return
         if claim.phase is Phase.SENT:
-            due = self.now if claim.cancel_due else self.record.report_deadline(policy)
+            due = self.now if claim.cancel_due else self.record.report_deadline(self.policy)
             self.update_claim(lease_until=due)
         elif claim.phase is Phase.UNKNOWN and self.job.status is JobStatus.CANCELLED:
             latest = self.now + (CANCEL_AGAIN_AFTER if claim.cancel_due else ABANDONED_AFTER)
@@ -263,7 +267,11 @@ class Change:
         callback: tuple[str, AppliedEvent] | None = None,
         error: TakeOneError | None = None,
     ) -> Decision[Result]:
-        """The finished decision; `changed` if anything was collected."""
+        """The finished decision; `changed` if anything was collected.
+
+        Nothing is for a rule that has nothing to do: a late or duplicate message, or one for another claim, is
+        no error.
+        """
         if self.record is self.before and not self.events and self.task is None:
             return Decision(result, self.before, error=error)
         if self.job.silent_since is not None and not self.record.awaits_report:

@@ -1,10 +1,8 @@
 """The rules of retry: start a failed job's workflow again from its furthest checkpoint."""
 
-from datetime import datetime
 from hashlib import sha256
 
 from domain import errors
-from domain.audit import OperatorAct
 from domain.claim import DispatchKind, DispatchPolicy, Phase, RetryTerms
 from domain.job import Job
 from domain.job_fsm import RUNNING_STATUSES, JobStatus
@@ -29,28 +27,21 @@ def retry_dispatch_id(job_id: str, client_request_id: str) -> str:
 
 
 def decide_retry(
-    record: Record,
-    client_request_id: str,
-    model_profile: str,
-    now: datetime,
-    policy: DispatchPolicy,
-    correlation_id: str | None = None,
-    act: OperatorAct | None = None,
+    change: Change, client_request_id: str, model_profile: str
 ) -> Decision[DispatchResult]:
-    """Claim, join or replay a retry. `act`: an operator's.
+    """Claim, join or replay a retry.
 
     Raises `ClientRequestMismatch`, `JobAlreadyRunning`, `RetryNotAllowedState`, or
     `OrchestratorDispatchFailed` while the outcome of an earlier try is unknown and held.
     """
-    job = record.job
+    job = change.job
     dispatch_id = retry_dispatch_id(job.id, client_request_id)
-    known, change = record.standing(dispatch_id), Change(record, now, correlation_id, act)
-    if known is not None:
+    if (known := change.record.standing(dispatch_id)) is not None:
         if known.retry is None or known.retry.model_profile != model_profile:
             raise errors.ClientRequestMismatch
-        return decide_again(change, known, policy)
-    _ensure_retryable(record, policy)
-    return start(change, DispatchKind.RETRY, dispatch_id, policy, _retry_terms(job, model_profile))
+        return decide_again(change, known)
+    _ensure_retryable(change.record, change.policy)
+    return start(change, DispatchKind.RETRY, dispatch_id, _retry_terms(job, model_profile))
 
 
 def operator_request_id(record: Record) -> str:

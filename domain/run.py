@@ -48,33 +48,26 @@ def run_dispatch_id(job_id: str) -> str:
     return f"run-{job_id}"
 
 
-def decide_run(
-    record: Record, now: datetime, policy: DispatchPolicy, correlation_id: str | None = None
-) -> Decision[DispatchResult]:
+def decide_run(change: Change) -> Decision[DispatchResult]:
     """Claim, join or replay a run, in the contract's order of checks.
 
     Raises `FsmTerminalImmutable`, `FsmTransitionInvalid`, or `OrchestratorDispatchFailed` while the outcome
     of an earlier try is unknown and held.
     """
-    job, target = record.job, JobStatus.AUDIO_EXTRACTING
+    job, target = change.job, JobStatus.AUDIO_EXTRACTING
     if job.status in TERMINAL_STATUSES:
         raise forbidden_step(job.status, target)
     dispatch_id = run_dispatch_id(job.id)
-    change = Change(record, now, correlation_id)
-    if (known := record.standing(dispatch_id)) is not None:
-        return decide_again(change, known, policy)
+    if (known := change.record.standing(dispatch_id)) is not None:
+        return decide_again(change, known)
     # AUDIO_EXTRACTING may follow itself, but only by a callback: a run starts from UPLOADED.
     if job.status is not JobStatus.UPLOADED or not job.manifest.video_uri:
         raise forbidden_step(job.status, target)
-    return start(change, DispatchKind.RUN, dispatch_id, policy)
+    return start(change, DispatchKind.RUN, dispatch_id)
 
 
 def start(
-    change: Change,
-    kind: DispatchKind,
-    dispatch_id: str,
-    policy: DispatchPolicy,
-    retry: RetryTerms | None = None,
+    change: Change, kind: DispatchKind, dispatch_id: str, retry: RetryTerms | None = None
 ) -> Decision[DispatchResult]:
     """Claim a dispatch that the caller has checked to be allowed, and ask for a worker."""
     record = change.record
@@ -84,7 +77,7 @@ def start(
         epoch=record.next_epoch,
         phase=Phase.CLAIMED,
         claimed_at=change.now,
-        lease_until=change.now + policy.claim_lease,
+        lease_until=change.now + change.policy.claim_lease,
         correlation_id=change.correlation_id,
         retry=retry,
     )
@@ -96,18 +89,18 @@ def start(
     return change.decision(DispatchResult(Outcome.STARTED, claim, record.job.status))
 
 
-def decide_again(change: Change, claim: Claim, policy: DispatchPolicy) -> Decision[DispatchResult]:
+def decide_again(change: Change, claim: Claim) -> Decision[DispatchResult]:
     """Replay an accepted dispatch, join one that is under way, or send an unknown one again.
 
     Raises `OrchestratorDispatchFailed` while an unknown outcome is held.
     """
-    now = change.now
+    now, policy = change.now, change.policy
     may_send = claim.is_recognised(now, policy) or hold_is_over(claim, now, policy)
     if claim.phase is Phase.SENT:
         outcome = Outcome.REPLAYED
-    elif claim.phase is not Phase.UNKNOWN or is_asked(claim, now) or start_ask(change, policy):
+    elif claim.phase is not Phase.UNKNOWN or is_asked(claim, now) or start_ask(change):
         outcome = Outcome.JOINED
-    elif may_send and resend(change, claim, policy, Actor.EDITOR):
+    elif may_send and resend(change, claim, Actor.EDITOR):
         # This call makes a dispatch, so it starts it; the call before was answered 502.
         outcome = Outcome.STARTED
     else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from domain import errors
 from domain.audit import Actor, EventType
-from domain.claim import Claim, ClaimEvent, DispatchKind, DispatchPolicy, Phase, Refusal
+from domain.claim import Claim, ClaimEvent, DispatchKind, Phase, Refusal
 from domain.job import Failure, Job
 from domain.job_fsm import TERMINAL_STATUSES, TRANSITIONS, JobStatus
 from domain.record import AppliedEvent, Change, Decision, Record
@@ -40,9 +40,7 @@ class StatusCallback:
     failure: Failure | None = None
 
 
-def apply_callback(
-    record: Record, callback: StatusCallback, now: datetime, policy: DispatchPolicy
-) -> Decision[bool]:
+def apply_callback(change: Change, callback: StatusCallback) -> Decision[bool]:
     """Apply a callback once. The result is whether this was a replay.
 
     Raises `EventIdPayloadMismatch`, `CallbackOutOfOrder`, what the FSM raises, `ManifestFull`, and
@@ -50,27 +48,27 @@ def apply_callback(
     the current dispatch, `ExecutionSuperseded` is the decision's `error`, because it leaves an event on the
     trail.
     """
-    claim = record.shown_claim
+    record, claim = change.record, change.record.shown_claim
+    change.correlation_id = callback.correlation_id
     # Without a claim the workflow was started by other means, or the claim was lost. Either way it is the
     # run.
     current = claim.dispatch_id if claim else run_dispatch_id(record.job.id)
     if _is_replay(record.seen, callback, current):
-        return Decision(True, record)
+        return change.decision(True)
     superseded = errors.ExecutionSuperseded(claim.execution_id if claim else None)
     if callback.dispatch_id not in (None, current):
         raise superseded
     if _is_superseded(record, callback.execution_id):
-        return _note_superseded(record, callback, now, superseded)
-    resumes = _resumes(record, callback, policy)
+        return _note_superseded(change, callback, superseded)
+    resumes = _resumes(change, callback)
     # Each dispatch begins a new order: the clock of the one before may have been ahead.
     latest = record.job.latest_occurred_at
     if not resumes and latest is not None and callback.occurred_at < latest:
         raise errors.CallbackOutOfOrder(latest, record.job.status, callback.status)
     _ensure_not_too_often(record.job, callback.status)
-    change = Change(record, now, callback.correlation_id)
-    _take_step(change, callback, policy, resumes=resumes)
-    _keep_report(change, record.job, callback, is_first=resumes)
-    change.set_next_look(policy)
+    _take_step(change, callback, resumes=resumes)
+    _keep_report(change, callback, is_first=resumes)
+    change.set_next_look()
     return change.decision(
         False, callback=(callback.event_id, AppliedEvent(callback.digest, current))
     )
@@ -118,10 +116,9 @@ def _is_superseded(record: Record, execution_id: str | None) -> bool:
 
 
 def _note_superseded(
-    record: Record, callback: StatusCallback, now: datetime, error: errors.ExecutionSuperseded
+    change: Change, callback: StatusCallback, error: errors.ExecutionSuperseded
 ) -> Decision[bool]:
-    change = Change(record, now, callback.correlation_id)
-    claim, execution_id = record.claim, callback.execution_id or ""
+    claim, execution_id = change.record.claim, callback.execution_id or ""
     known = claim.superseded if claim else ()
     if claim is not None and execution_id not in known and len(known) < _MAX_SUPERSEDED:
         change.log(EventType.SUPERSEDED, Actor.ORCHESTRATOR, claim=claim, execution_id=execution_id)
@@ -129,9 +126,7 @@ def _note_superseded(
     return change.decision(False, error=error)
 
 
-def _take_step(
-    change: Change, callback: StatusCallback, policy: DispatchPolicy, *, resumes: bool
-) -> None:
+def _take_step(change: Change, callback: StatusCallback, *, resumes: bool) -> None:
     claim, checkpoint = change.record.shown_claim, None
     if claim is not None and _is_late(change.job, claim, callback):
         # The engine said first that the run ended badly. The run's own report has its artifacts and failure.
@@ -139,11 +134,11 @@ def _take_step(
         return
     if claim is not None and resumes:
         checkpoint = _checkpoint(claim, callback.status)
-        _prove(change, claim, policy)
+        _prove(change, claim)
         change.update_claim(resumed=True)
         change.update_job(failure=None)
     elif change.job.status is JobStatus.UPLOADED:
-        _leave_uploaded(change, claim, callback, policy)
+        _leave_uploaded(change, claim, callback)
     change.move(
         callback.status, callback.actor, occurred_at=callback.occurred_at, checkpoint=checkpoint
     )
@@ -156,20 +151,20 @@ def _is_late(job: Job, claim: Claim, callback: StatusCallback) -> bool:
     return is_ended and is_own and job.reports < _MAX_REPORTS
 
 
-def _resumes(record: Record, callback: StatusCallback, policy: DispatchPolicy) -> bool:
+def _resumes(change: Change, callback: StatusCallback) -> bool:
     """Whether this callback is a retry's first, which takes the job out of FAILED.
 
     Where the engine can be asked, no dispatch depends on a callback to be settled: there the callback must
     name its dispatch, because a late one of an earlier run must not resume the job.
     """
-    claim = record.shown_claim
-    if claim is None or record.job.status is not JobStatus.FAILED:
+    claim = change.record.shown_claim
+    if claim is None or change.job.status is not JobStatus.FAILED:
         return False
-    if policy.can_be_asked and callback.dispatch_id is None:
+    if change.policy.can_be_asked and callback.dispatch_id is None:
         return False
     # Before anything of this retry was sent, a callback is a late one of an earlier execution. If it resumed
     # the job, the retry would never be dispatched.
-    return claim.awaits_resume and _maybe_received(record, claim)
+    return claim.awaits_resume and _maybe_received(change.record, claim)
 
 
 def _maybe_received(record: Record, claim: Claim) -> bool:
@@ -192,19 +187,17 @@ def _checkpoint(claim: Claim, status: JobStatus) -> JobStatus:
     return resumed_from
 
 
-def _leave_uploaded(
-    change: Change, claim: Claim | None, callback: StatusCallback, policy: DispatchPolicy
-) -> None:
+def _leave_uploaded(change: Change, claim: Claim | None, callback: StatusCallback) -> None:
     first_step = JobStatus.AUDIO_EXTRACTING
     if claim is not None or callback.status is first_step:
-        _prove(change, claim or _external_claim(change), policy)
+        _prove(change, claim or _external_claim(change))
     if claim is not None and callback.status not in (first_step, JobStatus.CANCELLED):
         # The callback has overtaken the answer to the dispatch.
         change.move(first_step, callback.actor)
 
 
-def _prove(change: Change, claim: Claim, policy: DispatchPolicy) -> None:
-    proved = claim.after(ClaimEvent.PROVED, change.now, policy)
+def _prove(change: Change, claim: Claim) -> None:
+    proved = claim.after(ClaimEvent.PROVED, change.now, change.policy)
     if proved is not None:
         change.log(EventType.PROVED, Actor.ORCHESTRATOR, claim=proved)
         change.set_claim(proved)
@@ -222,7 +215,8 @@ def _external_claim(change: Change) -> Claim:
     )
 
 
-def _keep_report(change: Change, before: Job, callback: StatusCallback, *, is_first: bool) -> None:
+def _keep_report(change: Change, callback: StatusCallback, *, is_first: bool) -> None:
+    before = change.before.job
     change.update_job(
         latest_occurred_at=callback.occurred_at,
         reported_at=change.now,

@@ -17,7 +17,7 @@ from domain.audit import Actor, AuditEvent
 from domain.claim import DispatchPolicy
 from domain.errors import FsmTerminalImmutable, JobAlreadyRunning, NotTerminal, ResourceNotFound
 from domain.job import Project
-from domain.record import Record
+from domain.record import Change, Record
 from store.errors import QueueUnavailable, StoreUnavailable
 from store.idempotency import IdempotencyKeys
 from store.jobs import JobStore
@@ -174,8 +174,7 @@ class Erasure:
             # Without a queue, the sweep sends the message of the cancel.
             with suppress(FsmTerminalImmutable, QueueUnavailable):
                 self.job_store.update(
-                    job_id,
-                    lambda record: lifecycle.cancel(record, now, policy, None, actor=Actor.SYSTEM),
+                    job_id, lambda it: lifecycle.cancel(Change(it, now, policy), Actor.SYSTEM)
                 )
             try:
                 self.job_store.delete(job_id, ensure_deletable)

@@ -17,7 +17,7 @@ from domain.claim_rules import settle_by_operator
 from domain.job_fsm import JobStatus, ensure_transition
 from domain.pause import Pause
 from domain.reconcile import NO_ANSWER, ask_by_operator, engine_answer, has_answered
-from domain.record import Decision, Record, unchanged
+from domain.record import Change, Decision, Record
 from domain.run import DispatchResult
 from services.run_and_wait import RunAndWait, watch
 from services.wait_slots import Wait
@@ -148,12 +148,9 @@ class Operations:
         `OrchestratorDispatchFailed` if there is no answer within `wait_seconds`.
         """
         deadline = time.monotonic() + self.wait_seconds
-        now = self.now()
+        change = self._change(act, correlation_id)
         with self.runs.waiting(Wait.DISPATCH, job_id, act.operator) as subscription:
-            asked = self.store.update(
-                job_id,
-                lambda record: ask_by_operator(record, act, now, self.policy, correlation_id),
-            ).result
+            asked = self.store.update(job_id, lambda it: ask_by_operator(change(it))).result
             record = watch(
                 subscription,
                 partial(self.store.get, job_id),
@@ -170,7 +167,7 @@ class Operations:
         Before a release, the orchestrator is asked if it can be: a dispatch that it has is settled as sent.
         Raises `JobAlreadyRunning` while it runs there, `NothingToSettle`, and `ResourceNotFound`.
         """
-        event = _SETTLEMENTS[settlement]
+        event, change = _SETTLEMENTS[settlement], self._change(act, None)
         seen = self.store.get(job_id)
         if event is ClaimEvent.SETTLED_RELEASE:
             asked = self._ask_if_possible(job_id, act)
@@ -180,8 +177,8 @@ class Operations:
         def rule(record: Record) -> Decision[None]:
             # The operator did not mean a dispatch that was begun while the orchestrator was asked.
             if seen.claim is None or record.held_by(seen.token) is None:
-                return unchanged(record)
-            return settle_by_operator(record, event, act, self.now(), self.policy)
+                return Decision(None, record)
+            return settle_by_operator(change(record), event)
 
         settled = self.store.update(job_id, rule)
         if not settled.changed:
@@ -190,10 +187,8 @@ class Operations:
 
     def cancel(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
         """Cancel any user's job. Raises `FsmTerminalImmutable` and `ResourceNotFound`."""
-        return self._stop(
-            job_id,
-            lambda record: lifecycle.cancel(record, self.now(), self.policy, correlation_id, act),
-        )
+        change = self._change(act, correlation_id)
+        return self._stop(job_id, lambda record: lifecycle.cancel(change(record)))
 
     def fail(self, job_id: str, act: OperatorAct, correlation_id: str | None = None) -> Record:
         """Fail any user's job, so that it can be retried, after asking the orchestrator if that is possible.
@@ -201,7 +196,7 @@ class Operations:
         Raises `FsmTerminalImmutable`, `FsmTransitionInvalid`, `JobAlreadyRunning` if another dispatch was begun
         meanwhile, and `ResourceNotFound`.
         """
-        seen = self.store.get(job_id)
+        seen, change = self.store.get(job_id), self._change(act, correlation_id)
         ensure_transition(seen.job.status, JobStatus.FAILED)
         self._ask_if_possible(job_id, act)
 
@@ -209,9 +204,12 @@ class Operations:
             # The operator did not mean a run that was begun while the orchestrator was asked.
             if record.next_epoch != seen.next_epoch:
                 raise errors.JobAlreadyRunning(record.job.status)
-            return lifecycle.fail(record, act, self.now(), self.policy, correlation_id)
+            return lifecycle.fail(change(record))
 
         return self._stop(job_id, rule)
+
+    def _change(self, act: OperatorAct, correlation_id: str | None) -> Callable[[Record], Change]:
+        return lambda record: Change(record, self.now(), self.policy, correlation_id, act)
 
     def _stop(self, job_id: str, rule: Callable[[Record], Decision[None]]) -> Record:
         try:

@@ -17,7 +17,7 @@ from domain.claim import ClaimEvent, DispatchPolicy
 from domain.claim_rules import settle
 from domain.errors import ServiceUnavailable
 from domain.job_fsm import JobStatus
-from domain.record import Decision, Record, owned
+from domain.record import Change, Decision, Record, owned
 from domain.retry import decide_retry, operator_request_id
 from domain.run import DispatchResult, Outcome, outcome_of
 from observability.metrics import callers_waiting
@@ -72,8 +72,8 @@ class RunAndWait:
         """
 
         def rule(record: Record) -> Decision[DispatchResult]:
-            options = {"now": self._now(), "policy": self._policy, "correlation_id": correlation_id}
-            return decide(owned(record, user), **options)
+            own = owned(record, user)
+            return decide(Change(own, self._now(), self._policy, correlation_id))
 
         deadline = time.monotonic() + wait_seconds
         record = self._jobs.get(job_id)
@@ -112,9 +112,8 @@ class RunAndWait:
         """
 
         def rule(record: Record) -> Decision[DispatchResult]:
-            request_id = operator_request_id(record)
-            now, policy = self._now(), self._policy
-            return decide_retry(record, request_id, model_profile, now, policy, correlation_id, act)
+            change = Change(record, self._now(), self._policy, correlation_id, act)
+            return decide_retry(change, operator_request_id(record), model_profile)
 
         record = self._jobs.get(job_id)
         return (rule(record) if dry_run else self._commit(job_id, None, rule, record)).result
@@ -127,16 +126,16 @@ class RunAndWait:
         try:
             return self._jobs.update(job_id, rule, known=record, before_write=count)
         except QueueUnavailable as error:
-            token, reason = error.token, ClaimEvent.NOT_STARTED.value
+            token = error.token
+
+            def free(record: Record) -> Decision[None]:
+                change = Change(record, self._now(), self._policy)
+                return settle(change, token, ClaimEvent.UNQUEUED, ClaimEvent.NOT_STARTED.value)
+
             # Free the claim whose message was not sent; if that fails too, the sweep finds it. By its token:
             # the message may have landed all the same, and the present claim may be another caller's.
             with suppress(StoreError):
-                self._jobs.update(
-                    job_id,
-                    lambda record: settle(
-                        record, token, ClaimEvent.UNQUEUED, reason, self._now(), self._policy
-                    ),
-                )
+                self._jobs.update(job_id, free)
             raise ServiceUnavailable from None
 
     def wait_for_change(

@@ -23,7 +23,7 @@ from domain.claim import (
 )
 from domain.errors import ResourceNotFound
 from domain.job import Job
-from domain.record import Decision, Record
+from domain.record import Change, Decision, Record
 from observability import tracing
 from observability.logs import hashed
 from observability.metrics import asks, dispatch_seconds
@@ -72,7 +72,7 @@ class Dispatcher:
             begun = self._begin(token)
         except DispatchingPaused:
             with suppress(ResourceNotFound):
-                self.store.update(token.job_id, lambda record: rules.put_back(record, token))
+                self.store.update(token.job_id, lambda it: rules.put_back(self._change(it), token))
             # Until this worker has seen the pause it takes messages, and would take this one again and again.
             time.sleep(PAUSE_SEEN_SECONDS)
             return "paused"
@@ -116,7 +116,7 @@ class Dispatcher:
         with suppress(ResourceNotFound):  # another message did this before, and the job was deleted
             self.store.update(
                 token.job_id,
-                lambda it: lifecycle.cancel_notified(it, token, result, is_done, self.now()),
+                lambda it: lifecycle.cancel_notified(self._change(it), token, result, is_done),
             )
         log.info(f"cancel.{result}", **asdict(token))
 
@@ -131,7 +131,8 @@ class Dispatcher:
         policy = replace(self.policy, pause=self.store.pauses.latest())
         with suppress(ResourceNotFound):  # deleted meanwhile
             self.store.update(
-                token.job_id, lambda it: reconcile.answered(it, asked, state, self.now(), policy)
+                token.job_id,
+                lambda it: reconcile.answered(Change(it, self.now(), policy), asked, state),
             )
         asks.labels(state).inc()
         log.info(f"ask.{state}", **asdict(token))
@@ -192,11 +193,14 @@ class Dispatcher:
             if record and is_ours and rules.still_wanted(record, token, now, self.policy):
                 return record
             decision = self.store.update(
-                token.job_id, lambda it: rules.begin(it, token, now, self.policy)
+                token.job_id, lambda it: rules.begin(Change(it, now, self.policy), token)
             )
             return decision.record if decision.result else None
 
         return _until_stored(_MAX_BEGIN_SECONDS, begin)
+
+    def _change(self, record: Record) -> Change:
+        return Change(record, self.now(), self.policy)
 
     def _still_wanted(self, token: FencingToken) -> bool:
         try:
@@ -214,7 +218,7 @@ class Dispatcher:
         http_status = outcome.http_status if event is ClaimEvent.REFUSED else None
 
         def rule(record: Record) -> Decision[None]:
-            return rules.settle(record, token, event, reason, self.now(), self.policy, http_status)
+            return rules.settle(self._change(record), token, event, reason, http_status)
 
         def settle(is_retry: bool) -> None:
             self.store.update(token.job_id, rule, known=None if is_retry else begun)

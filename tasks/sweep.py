@@ -15,7 +15,7 @@ import structlog
 from domain.claim import SELDOM, DispatchPolicy, Phase
 from domain.errors import ResourceNotFound
 from domain.reconcile import look
-from domain.record import Decision, Record, TaskKind
+from domain.record import Change, Decision, Record, TaskKind
 from observability.metrics import sweeps, swept_claims, unreadable_records
 from store.errors import RecordUnreadable
 from store.jobs import JobStore
@@ -42,7 +42,7 @@ def sweep_once(store: JobStore, policy: DispatchPolicy, now: datetime) -> Counte
 
 def _sweep_one(store: JobStore, policy: DispatchPolicy, job_id: str, now: datetime) -> str:
     def rule(record: Record) -> Decision[str]:
-        decision = look(record, now, policy)
+        decision = look(Change(record, now, policy))
         return decision.with_result(_name(decision)) if decision.changed else _idle(record, now)
 
     try:

@@ -20,7 +20,7 @@ from domain.audit import Actor
 from domain.errors import ExecutionSuperseded, ServiceUnavailable, Unauthorized
 from domain.job import Failure
 from domain.job_fsm import JobStatus
-from domain.record import Decision, Record
+from domain.record import Change, Decision, Record
 from domain.status_callback import StatusCallback, apply_callback
 from observability.logs import hashed
 from observability.metrics import callbacks, superseded_executions
@@ -70,7 +70,7 @@ def report_job_status(job_id: str) -> ResponseReturnValue:
 
     def rule(record: Record) -> Decision[bool]:
         bind_contextvars(job_id=job_id)  # the job exists
-        return apply_callback(record, callback, now, policy)
+        return apply_callback(Change(record, now, policy), callback)
 
     try:
         with count_refusals(callbacks):

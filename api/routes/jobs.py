@@ -16,7 +16,7 @@ from api.responses import Shape, event_shape, job_shape, page_shape, retry_shape
 from api.routes.metrics import count_refusals
 from domain import lifecycle
 from domain.audit import AuditEvent
-from domain.record import Decision, Record, owned
+from domain.record import Change, Decision, Record, owned
 from domain.retry import decide_retry
 from domain.run import DispatchResult, decide_run
 from observability.metrics import runs
@@ -60,8 +60,8 @@ def get_job(job_id: str) -> Shape:
 @blueprint.patch("/jobs/<job_id>")
 def edit_job(job_id: str) -> Shape:
     """Change a job's name or metadata."""
-    body, now = read_json(schemas.JOB_EDIT), services().now()
-    return job_shape(_update(job_id, lambda record: lifecycle.edit(record, body, now)).record)
+    body = read_json(schemas.JOB_EDIT)
+    return job_shape(_update(job_id, lambda change: lifecycle.edit(change, body)).record)
 
 
 @blueprint.delete("/jobs/<job_id>")
@@ -81,10 +81,8 @@ def delete_job(job_id: str) -> ResponseReturnValue:
 @blueprint.post("/jobs/<job_id>/confirm-upload")
 def confirm_upload(job_id: str) -> Shape:
     """Record where the uploaded video is."""
-    video_uri, now = read_json(schemas.CONFIRM_UPLOAD)["video_uri"], services().now()
-    decision = _update(
-        job_id, lambda record: lifecycle.confirm_upload(record, video_uri, now, request_id())
-    )
+    video_uri = read_json(schemas.CONFIRM_UPLOAD)["video_uri"]
+    decision = _update(job_id, lambda change: lifecycle.confirm_upload(change, video_uri))
     return {"job": job_shape(decision.record), "replayed": decision.result}
 
 
@@ -107,11 +105,8 @@ def retry_job(job_id: str) -> ResponseReturnValue:
 def cancel_job(job_id: str) -> Shape:
     """Cancel a job."""
     refuse_input()
-    now, policy = services().now(), services().policy
     try:
-        record = _update(
-            job_id, lambda record: lifecycle.cancel(record, now, policy, request_id())
-        ).record
+        record = _update(job_id, lifecycle.cancel).record
     except QueueUnavailable:
         # The job is cancelled, but the message about it was not sent. The orchestrator finds out by the
         # answers to its callbacks.
@@ -147,11 +142,12 @@ def _own(job_id: str) -> Record:
     return owned(services().jobs.get(job_id), user)
 
 
-def _update(job_id: str, rule: Callable[[Record], Decision[Result]]) -> Decision[Result]:
+def _update(job_id: str, rule: Callable[[Change], Decision[Result]]) -> Decision[Result]:
     user = principal().owner_of_a_resource()
+    now, policy = services().now(), services().policy
     decision = services().jobs.update(
         job_id,
-        lambda record: rule(owned(record, user)),
+        lambda record: rule(Change(owned(record, user), now, policy, request_id())),
         before_write=lambda: services().writes.count(user),
     )
     bind_contextvars(job_id=job_id)

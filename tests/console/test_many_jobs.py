@@ -11,7 +11,7 @@ from devstack.stack import Stack
 from domain import claim_rules, lifecycle
 from domain.claim import ClaimEvent
 from domain.job import Project
-from domain.record import Decision, Record
+from domain.record import Change, Decision, Record
 from domain.run import decide_run
 from store.jobs import JobStore
 from store.projects import ProjectStore
@@ -28,11 +28,11 @@ BEGAN = datetime.now(UTC) - timedelta(hours=1)
 
 def unknown_since(record: Record, now: datetime) -> Decision[None]:
     """Decide, in one step, a run that was sent at `now` and has an unknown outcome."""
-    uploaded = lifecycle.confirm_upload(record, "s3://video", now, None).record
-    claimed = decide_run(uploaded, now, POLICY).record
-    sending = claim_rules.begin(claimed, claimed.token, now, POLICY).record
+    uploaded = lifecycle.confirm_upload(Change(record, now, POLICY), "s3://video").record
+    claimed = decide_run(Change(uploaded, now, POLICY)).record
+    sending = claim_rules.begin(Change(claimed, now, POLICY), claimed.token).record
     event = ClaimEvent.LOST
-    lost = claim_rules.settle(sending, sending.token, event, "outcome_unknown", now, POLICY)
+    lost = claim_rules.settle(Change(sending, now, POLICY), sending.token, event, "outcome_unknown")
     return replace(lost, task=None)
 
 

@@ -11,7 +11,7 @@ from domain import lifecycle
 from domain.claim import ClaimEvent
 from domain.errors import IdempotencyKeyMismatch, NotTerminal, RateLimited, ResourceNotFound
 from domain.job import Project
-from domain.record import Record
+from domain.record import Change, Record
 from store import keys
 from store.idempotency import IdempotencyKeys
 from store.indexes import INDEXES
@@ -38,9 +38,10 @@ def create_job(shelf: Shelf, job_id: str) -> bool:
 def job_at_rest(shelf: Shelf) -> str:
     """Make a job that was accepted and cancelled, with a callback; return its id."""
     token = shelf.accepted()
-    shelf.jobs.update(token.job_id, lambda r: lifecycle.cancel(r, NOW, CAN_CANCEL, None))
+    shelf.jobs.update(token.job_id, lambda r: lifecycle.cancel(Change(r, NOW, CAN_CANCEL)))
     shelf.jobs.update(
-        token.job_id, lambda r: lifecycle.cancel_notified(r, token, "done", True, NOW)
+        token.job_id,
+        lambda r: lifecycle.cancel_notified(Change(r, NOW, POLICY), token, "done", True),
     )
     shelf.redis.hset(keys.callbacks(token.job_id), "event", "digest")
     return token.job_id
@@ -191,7 +192,9 @@ def test_delete_applies_the_rule_again_if_the_job_has_changed(shelf: Shelf) -> N
     def rule(record: Record) -> None:
         seen.append(record.job.name)
         if len(seen) == 1:
-            shelf.jobs.update(job_id, lambda r: lifecycle.edit(r, {"name": "new"}, NOW))
+            shelf.jobs.update(
+                job_id, lambda r: lifecycle.edit(Change(r, NOW, POLICY), {"name": "new"})
+            )
 
     shelf.jobs.delete(job_id, rule)
     assert seen == [None, "new"]
@@ -209,7 +212,9 @@ def test_late_steps_for_a_deleted_job_change_nothing(shelf: Shelf) -> None:
         with pytest.raises(ResourceNotFound):
             late()
     with pytest.raises(ResourceNotFound):  # from a record read before
-        shelf.jobs.update(job_id, lambda r: lifecycle.edit(r, {"name": "n"}, NOW), known=record)
+        shelf.jobs.update(
+            job_id, lambda r: lifecycle.edit(Change(r, NOW, POLICY), {"name": "n"}), known=record
+        )
     shelf.redis.zadd(keys.DUE, {job_id: 1})
     assert sweep_once(shelf.jobs, POLICY, NOW) == {"dropped": 1}
     assert traces(shelf, job_id) == []

@@ -41,11 +41,13 @@ def create_project(shelf: Shelf, owner: str) -> Project:
 def cancelled_job(shelf: Shelf, project: Project) -> str:
     """Make a job that was run, accepted and cancelled, and so is at rest; return its id."""
     job_id = shelf.new_job(project=project)
-    shelf.jobs.update(job_id, lambda r: lifecycle.confirm_upload(r, "s3://planted", NOW, "c"))
+    shelf.jobs.update(
+        job_id, lambda r: lifecycle.confirm_upload(Change(r, NOW, POLICY, "c"), "s3://planted")
+    )
     token = shelf.run(job_id)
     assert shelf.begin(token)
     assert shelf.settle(token, ClaimEvent.ACCEPTED)
-    shelf.jobs.update(job_id, lambda r: lifecycle.cancel(r, NOW, POLICY, None))
+    shelf.jobs.update(job_id, lambda r: lifecycle.cancel(Change(r, NOW, POLICY)))
     return job_id
 
 
@@ -169,7 +171,8 @@ def test_erase_waits_until_the_orchestrator_is_notified_of_a_cancel(shelf: Shelf
     def notify() -> None:
         wait_until(lambda: shelf.claim(token.job_id).cancel_due, 10, "the job is cancelled")
         shelf.jobs.update(
-            token.job_id, lambda r: lifecycle.cancel_notified(r, token, "done", True, NOW)
+            token.job_id,
+            lambda r: lifecycle.cancel_notified(Change(r, NOW, POLICY), token, "done", True),
         )
 
     worker = threading.Thread(target=notify)
@@ -297,7 +300,7 @@ def test_an_orphan_is_listed_with_its_engine_and_execution(shelf: Shelf, takeone
     ):
 
         def edit(record: Record, fields: dict[str, Any] = fields) -> Decision[None]:
-            change = Change(record, NOW)
+            change = Change(record, NOW, POLICY)
             change.update_claim(**fields)
             return change.decision(None)
 
@@ -430,7 +433,7 @@ def test_an_export_has_the_past_claims(shelf: Shelf, takeone: Command) -> None:
     past = shelf.claim(job_id)
 
     def keep(record: Record) -> Decision[None]:
-        change = Change(record, NOW)
+        change = Change(record, NOW, POLICY)
         change.add_past_claim(past)
         return change.decision(None)
 

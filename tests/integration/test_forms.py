@@ -33,14 +33,14 @@ def write_fields(shelf: Shelf, name: str, **fields: Any) -> None:
 
 
 def fail(record: Record) -> Decision[None]:
-    change = Change(record, NOW)
+    change = Change(record, NOW, POLICY)
     change.move(JobStatus.FAILED, Actor.ORCHESTRATOR)
     return change.decision(None)
 
 
 def retry(shelf: Shelf, job_id: str) -> FencingToken:
     def rule(record: Record) -> Decision[Any]:
-        return decide_retry(record, "again", "standard", NOW, POLICY, None)
+        return decide_retry(Change(record, NOW, POLICY), "again", "standard")
 
     shelf.jobs.update(job_id, rule)
     return shelf.record(job_id).token

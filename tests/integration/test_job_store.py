@@ -38,7 +38,7 @@ def _slot(key: str) -> int:
 
 
 def _add_export(record: Record, name: str) -> Decision[None]:
-    change = Change(record, NOW)
+    change = Change(record, NOW, POLICY)
     change.update_job(manifest=record.job.manifest.merged({"exports": [name]}))
     return change.decision(None)
 
@@ -68,7 +68,7 @@ def test_of_concurrent_runs_one_claims_and_the_others_join(shelf: Shelf) -> None
             if is_first:  # all have read the same record before any of them commits
                 is_first.clear()
                 barrier.wait(5)
-            return decide_run(record, NOW, POLICY)
+            return decide_run(Change(record, NOW, POLICY))
 
         return shelf.jobs.update(job_id, rule).result.outcome
 
@@ -86,7 +86,7 @@ def _claim_after(act: Callable[[], object]) -> Callable[[Record], Decision[Any]]
         if not acts:
             return Decision(None, record)
         acts.pop()()
-        return decide_run(record, NOW, POLICY)
+        return decide_run(Change(record, NOW, POLICY))
 
     return rule
 
@@ -118,7 +118,7 @@ def test_of_two_workers_with_the_same_claim_one_begins(shelf: Shelf) -> None:
     def rule(record: Record) -> Decision[bool]:
         if others:
             assert others.pop()()
-        return begin(record, token, NOW, POLICY)
+        return begin(Change(record, NOW, POLICY), token)
 
     assert not shelf.jobs.update(token.job_id, rule).result
     assert shelf.claim(token.job_id).sends == 1
@@ -128,8 +128,8 @@ def test_a_commit_writes_job_claim_trail_callback_and_message(shelf: Shelf) -> N
     job_id = shelf.uploaded()
 
     def rule(record: Record) -> Decision[None]:
-        run = decide_run(record, NOW, POLICY)
-        change = Change(run.record, NOW, events=run.events, task=run.task)
+        run = decide_run(Change(record, NOW, POLICY))
+        change = Change(run.record, NOW, POLICY, events=run.events, task=run.task)
         change.update_job(manifest=change.job.manifest.merged({"exports": ["e"]}))
         return change.decision(None, callback=("event", AppliedEvent("digest", "run-1")))
 
@@ -231,7 +231,7 @@ def test_an_update_gives_up_on_a_record_that_keeps_changing(shelf: Shelf) -> Non
 
 def test_a_cancel_frees_the_claim_in_the_same_commit(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
-    shelf.jobs.update(token.job_id, lambda record: lifecycle.cancel(record, NOW, POLICY, None))
+    shelf.jobs.update(token.job_id, lambda record: lifecycle.cancel(Change(record, NOW, POLICY)))
     assert shelf.record(token.job_id).claim is None
     assert shelf.record(token.job_id).job.status is JobStatus.CANCELLED
     assert not shelf.begin(token)

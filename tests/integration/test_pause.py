@@ -11,7 +11,7 @@ from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase,
 from domain.lifecycle import cancel
 from domain.pause import Pause
 from domain.reconcile import answered
-from domain.record import Decision, Record
+from domain.record import Change, Decision, Record
 from domain.run import decide_run
 from store import keys
 from store.errors import DispatchingPaused
@@ -99,7 +99,7 @@ def test_a_pause_between_a_workers_read_and_its_commit_prevents_the_post(shelf: 
 
     def rule(record: Record) -> Decision[bool]:
         _pause(shelf)
-        return claim_rules.begin(record, token, NOW, POLICY)
+        return claim_rules.begin(Change(record, NOW, POLICY), token)
 
     with pytest.raises(DispatchingPaused):
         shelf.jobs.update(token.job_id, rule)
@@ -120,7 +120,7 @@ def test_putting_back_a_claim_enqueues_one_message(shelf: Shelf) -> None:
     claim, queued = shelf.claim(token.job_id), shelf.messages()
 
     def put_back(held: FencingToken) -> bool:
-        rule = lambda record: claim_rules.put_back(record, held)  # noqa: E731
+        rule = lambda record: claim_rules.put_back(Change(record, NOW, POLICY), held)  # noqa: E731
         return shelf.jobs.update(token.job_id, rule).changed
 
     assert put_back(token)
@@ -207,15 +207,15 @@ def test_during_a_pause_an_engine_is_asked_but_not_found_resends_nothing(shelf: 
     assert _sweep(shelf, due, ASKABLE) == {"asked": 1}
     asked = shelf.record(token.job_id)
     policy = _policy(shelf, ASKABLE)
-    answer = answered(asked, asked, RunState.NOT_FOUND, due, policy)
+    answer = answered(Change(asked, due, policy), asked, RunState.NOT_FOUND)
     assert answer.task is None
     kept = _claim(answer)
     assert kept.phase is Phase.UNKNOWN
     assert kept.lease_until is not None
     assert kept.lease_until > due, "it is asked again"
-    assert _claim(answered(asked, asked, RunState.RUNNING, due, policy)).phase is Phase.SENT
+    assert _claim(answered(Change(asked, due, policy), asked, RunState.RUNNING)).phase is Phase.SENT
     _resume(shelf, due)
-    again = answered(asked, asked, RunState.NOT_FOUND, due, _policy(shelf, ASKABLE))
+    again = answered(Change(asked, due, _policy(shelf, ASKABLE)), asked, RunState.NOT_FOUND)
     assert _claim(again).phase is Phase.CLAIMED
 
 
@@ -229,15 +229,15 @@ def test_asks_and_cancels_use_the_follow_up_queue_during_a_pause(shelf: Shelf) -
     token = shelf.unknown(policy=policy)
     _pause(shelf)
     queued = shelf.redis.llen("takeone:broker:takeone.follow-ups")
-    shelf.jobs.update(token.job_id, lambda record: decide_run(record, NOW, ASKABLE))
-    shelf.jobs.update(token.job_id, lambda record: cancel(record, NOW, policy, None))
+    shelf.jobs.update(token.job_id, lambda record: decide_run(Change(record, NOW, ASKABLE)))
+    shelf.jobs.update(token.job_id, lambda record: cancel(Change(record, NOW, policy)))
     assert shelf.redis.llen("takeone:broker:takeone.follow-ups") == queued + 2
 
 
 def test_a_cancel_during_a_pause_frees_a_waiting_claim(shelf: Shelf) -> None:
     token = shelf.run(shelf.uploaded())
     _pause(shelf)
-    shelf.jobs.update(token.job_id, lambda record: cancel(record, NOW, POLICY, None))
+    shelf.jobs.update(token.job_id, lambda record: cancel(Change(record, NOW, POLICY)))
     assert shelf.record(token.job_id).claim is None
     _resume(shelf, NOW + HOUR)
     assert not shelf.begin(token, NOW + HOUR)

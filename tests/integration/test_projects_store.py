@@ -11,10 +11,10 @@ import pytest
 from domain import lifecycle
 from domain.job import Project
 from domain.job_fsm import JobStatus
-from domain.record import Record
+from domain.record import Change, Record
 from store import keys, lists
 from store.lists import Page, PageQuery, every_page
-from tests.support.stores import NOW, Shelf, seconds
+from tests.support.stores import NOW, POLICY, Shelf, seconds
 
 NEWEST = {"newest_first": True}
 
@@ -113,7 +113,9 @@ def test_a_filter_shows_exactly_the_jobs_in_the_status(shelf: Shelf, limit: int)
     made = _new_jobs(shelf, 9)
     wanted = [job_id for number, job_id in enumerate(made) if number % 3 == 1]
     for job_id in wanted:
-        shelf.jobs.update(job_id, lambda r: lifecycle.confirm_upload(r, "s3://v", NOW, None))
+        shelf.jobs.update(
+            job_id, lambda r: lifecycle.confirm_upload(Change(r, NOW, POLICY), "s3://v")
+        )
     assert _flat(_of_project(shelf, limit, JobStatus.UPLOADED)) == wanted
     assert len(_flat(_of_project(shelf, limit, JobStatus.CREATED))) == 6
     assert _of_project(shelf, limit, JobStatus.DONE)[-1] == []
@@ -187,7 +189,8 @@ def test_the_list_by_change_has_the_jobs_that_changed_after_a_moment(shelf: Shel
         name = f"at {moment}"
         now = NOW + seconds(moment)
         shelf.jobs.update(
-            made[number], lambda r, name=name, now=now: lifecycle.edit(r, {"name": name}, now)
+            made[number],
+            lambda r, name=name, now=now: lifecycle.edit(Change(r, now, POLICY), {"name": name}),
         )
     by_change = [made[3], elsewhere, made[0], made[1], made[2]]
     assert _of_user(shelf, after=NOW) == by_change

@@ -14,6 +14,7 @@ from domain.claim import ClaimEvent, FencingToken
 from domain.errors import ResourceNotFound
 from domain.job import Failure
 from domain.job_fsm import JobStatus
+from domain.record import Change
 from domain.retry import decide_retry
 from domain.run import decide_run
 from domain.status_callback import StatusCallback, apply_callback
@@ -61,7 +62,9 @@ def report(shelf: Shelf, job_id: str, event_id: str, status: JobStatus) -> None:
         event_id=event_id, digest=event_id, status=status, occurred_at=NOW, correlation_id="c",
         failure=failure,
     )  # fmt: skip
-    shelf.jobs.update(job_id, lambda r: apply_callback(r, callback, NOW, POLICY), event_id=event_id)
+    shelf.jobs.update(
+        job_id, lambda r: apply_callback(Change(r, NOW, POLICY), callback), event_id=event_id
+    )
 
 
 def failed(shelf: Shelf) -> str:
@@ -73,7 +76,7 @@ def failed(shelf: Shelf) -> str:
 
 def retry(shelf: Shelf, job_id: str) -> FencingToken:
     """Retry the job; return the token of the new claim."""
-    shelf.jobs.update(job_id, lambda r: decide_retry(r, "one", "standard", NOW, POLICY))
+    shelf.jobs.update(job_id, lambda r: decide_retry(Change(r, NOW, POLICY), "one", "standard"))
     return shelf.record(job_id).token
 
 
@@ -110,12 +113,13 @@ def test_a_cancelled_job_is_at_rest_once_its_outcome_is_known_and_the_engine_not
     shelf: Shelf,
 ) -> None:
     token = shelf.unknown()
-    shelf.jobs.update(token.job_id, lambda r: lifecycle.cancel(r, NOW, CAN_CANCEL, None))
+    shelf.jobs.update(token.job_id, lambda r: lifecycle.cancel(Change(r, NOW, CAN_CANCEL)))
     assert times(shelf, token.job_id) == {FOR_EVER}
     assert shelf.settle(token, ClaimEvent.ACCEPTED)
     assert times(shelf, token.job_id) == {FOR_EVER}, "the orchestrator is not yet notified"
     shelf.jobs.update(
-        token.job_id, lambda r: lifecycle.cancel_notified(r, token, "done", True, NOW)
+        token.job_id,
+        lambda r: lifecycle.cancel_notified(Change(r, NOW, POLICY), token, "done", True),
     )
     assert is_for_days(times(shelf, token.job_id))
 
@@ -124,7 +128,7 @@ def test_an_edit_of_a_job_at_rest_restarts_its_expiry(shelf: Shelf) -> None:
     job_id = failed(shelf)
     for name in (keys.job(job_id), keys.claim(job_id), keys.trail(job_id)):
         shelf.redis.expire(name, 100)
-    shelf.jobs.update(job_id, lambda r: lifecycle.edit(r, {"name": "new"}, NOW))
+    shelf.jobs.update(job_id, lambda r: lifecycle.edit(Change(r, NOW, POLICY), {"name": "new"}))
     assert is_for_days(times(shelf, job_id))
 
 
@@ -132,7 +136,7 @@ def test_without_retention_jobs_never_expire_once_changed(shelf: Shelf) -> None:
     job_id = failed(shelf)
     keeping(shelf, None)
     assert times(shelf, failed(shelf)) == {FOR_EVER}
-    shelf.jobs.update(job_id, lambda r: lifecycle.edit(r, {"name": "new"}, NOW))
+    shelf.jobs.update(job_id, lambda r: lifecycle.edit(Change(r, NOW, POLICY), {"name": "new"}))
     assert times(shelf, job_id) == {FOR_EVER}
 
 
@@ -144,7 +148,7 @@ def test_an_expired_job_is_gone_and_never_dispatched_again(shelf: Shelf) -> None
     queued = shelf.messages()
     for late in (
         lambda: retry(shelf, token.job_id),
-        lambda: shelf.jobs.update(token.job_id, lambda r: decide_run(r, NOW, POLICY)),
+        lambda: shelf.jobs.update(token.job_id, lambda r: decide_run(Change(r, NOW, POLICY))),
         lambda: shelf.begin(token),
         lambda: shelf.settle(token, ClaimEvent.ACCEPTED),
         lambda: report(shelf, token.job_id, "e2", JobStatus.AUDIO_READY),
@@ -163,7 +167,9 @@ def test_a_change_of_a_job_that_has_just_expired_writes_nothing(shelf: Shelf) ->
         shelf.redis.pexpire(name, 1)
     wait_until(lambda: not shelf.redis.exists(*names), 30, "the job is gone")
     with pytest.raises(ResourceNotFound):
-        shelf.jobs.update(job_id, lambda r: lifecycle.edit(r, {"name": "new"}, NOW), known=known)
+        shelf.jobs.update(
+            job_id, lambda r: lifecycle.edit(Change(r, NOW, POLICY), {"name": "new"}), known=known
+        )
     assert not shelf.redis.exists(*names)
 
 

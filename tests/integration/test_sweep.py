@@ -4,7 +4,6 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,7 @@ from domain.claim import ClaimEvent, DispatchPolicy, Phase
 from domain.errors import OrchestratorDispatchFailed
 from domain.lifecycle import cancel
 from domain.reconcile import look
-from domain.record import Decision, Record
+from domain.record import Change, Decision
 from domain.run import decide_run
 from store import keys
 from tasks import sweep
@@ -81,7 +80,7 @@ def test_without_an_idempotency_window_only_the_next_run_resends_an_unknown_outc
     assert shelf.claim(token.job_id).phase is Phase.UNKNOWN
     assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]
     with pytest.raises(OrchestratorDispatchFailed):
-        decide_run(shelf.record(token.job_id), held - seconds(0.001), POLICY)
+        decide_run(Change(shelf.record(token.job_id), held - seconds(0.001), POLICY))
     again = shelf.run(token.job_id, held)
     assert (again.dispatch_id, again.epoch) == (token.dispatch_id, token.epoch + 1)
     assert shelf.messages() == 2
@@ -95,7 +94,7 @@ def test_an_unknown_outcome_may_be_held_for_ever(shelf: Shelf) -> None:
         _sweep(shelf, NOW + seconds(86_400 * days), FOREVER)
         assert shelf.claim(token.job_id).phase is Phase.UNKNOWN
     with pytest.raises(OrchestratorDispatchFailed):
-        decide_run(shelf.record(token.job_id), NOW + seconds(86_400_000), FOREVER)
+        decide_run(Change(shelf.record(token.job_id), NOW + seconds(86_400_000), FOREVER))
     assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]
 
 
@@ -130,7 +129,7 @@ def test_the_delays_between_resends_grow_up_to_a_minute(shelf: Shelf) -> None:
 
 def test_a_cancelled_job_is_never_resent(shelf: Shelf) -> None:
     token = shelf.unknown(policy=IDEMPOTENT)
-    shelf.jobs.update(token.job_id, lambda r: cancel(r, NOW, IDEMPOTENT, None))
+    shelf.jobs.update(token.job_id, lambda r: cancel(Change(r, NOW, IDEMPOTENT)))
     queued = shelf.messages()
     done = _sweep(shelf, NOW + seconds(3600), IDEMPOTENT)
     assert "resent" not in done
@@ -150,10 +149,10 @@ def test_dropping_a_stale_entry_keeps_that_of_a_concurrent_claim(
     job_id = shelf.uploaded()
     shelf.redis.zadd(keys.DUE, {job_id: NOW.timestamp()})
 
-    def claim_first(record: Record, *args: Any) -> Decision[None]:
-        if record.claim is None:
+    def claim_first(change: Change) -> Decision[None]:
+        if change.record.claim is None:
             shelf.run(job_id)
-        return look(record, *args)
+        return look(change)
 
     monkeypatch.setattr(sweep, "look", claim_first)
     assert _sweep(shelf, NOW) == {"rescheduled": 1}

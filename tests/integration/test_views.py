@@ -14,7 +14,7 @@ from domain.claim_rules import settle_by_operator
 from domain.errors import JobAlreadyRunning, NothingToSettle
 from domain.job_fsm import JobStatus
 from domain.lifecycle import cancel, edit
-from domain.record import Record
+from domain.record import Change, Record
 from domain.retry import decide_retry
 from domain.status_callback import StatusCallback, apply_callback
 from services.operations import Operations
@@ -64,7 +64,7 @@ def report(shelf: Shelf, job_id: str, status: JobStatus, age: float = 0) -> None
     then = NOW - seconds(age)
     callback = StatusCallback(str(uuid4()), "digest", status, then, "c")
     shelf.jobs.update(
-        job_id, lambda record: apply_callback(record, callback, then, POLICY), event_id="x"
+        job_id, lambda record: apply_callback(Change(record, then, POLICY), callback), event_id="x"
     )
 
 
@@ -73,7 +73,7 @@ def remove_from(shelf: Shelf, view: View, job_id: str) -> None:
     if view is View.FAILED:
         shelf.jobs.delete(job_id, lambda _: None)
     else:
-        shelf.jobs.update(job_id, lambda record: cancel(record, NOW, POLICY, None))
+        shelf.jobs.update(job_id, lambda record: cancel(Change(record, NOW, POLICY)))
         claim = shelf.record(job_id).token
         assert shelf.settle(claim, ClaimEvent.ACCEPTED)
 
@@ -138,7 +138,7 @@ def test_a_failed_job_is_listed_by_the_time_of_its_failure_until_it_is_deleted(
     job_id = failed(shelf, 10)
     assert list(pages(shelf, View.FAILED, PageQuery(9))) == [[job_id]]
     later = NOW + seconds(3600)
-    shelf.jobs.update(job_id, lambda record: edit(record, {"name": "New"}, later))
+    shelf.jobs.update(job_id, lambda record: edit(Change(record, later, POLICY), {"name": "New"}))
     assert list(pages(shelf, View.FAILED, PageQuery(9, before=NOW - seconds(10)))) == [[job_id]]
     shelf.jobs.delete(job_id, lambda _: None)
     assert shelf.redis.zcard(keys.jobs_in("FAILED")) == 0
@@ -164,7 +164,9 @@ def test_fail_does_not_apply_to_a_retry_begun_meanwhile(shelf: Shelf) -> None:
         """The clock; at its first call, the run fails by itself and its retry is accepted."""
         for _ in acts:
             report(shelf, job_id, JobStatus.FAILED)
-            shelf.jobs.update(job_id, lambda r: decide_retry(r, "again", "standard", NOW, POLICY))
+            shelf.jobs.update(
+                job_id, lambda r: decide_retry(Change(r, NOW, POLICY), "again", "standard")
+            )
             again = shelf.record(job_id).token
             assert shelf.begin(again)
             assert shelf.settle(again, ClaimEvent.ACCEPTED)
@@ -183,7 +185,9 @@ def test_settle_does_not_apply_to_a_later_dispatch(shelf: Shelf) -> None:
     def now() -> datetime:
         """The clock; at its first call, another operator releases the job, and a new send is lost."""
         for _ in acts:
-            shelf.jobs.update(job_id, lambda r: settle_by_operator(r, release, act, NOW, POLICY))
+            shelf.jobs.update(
+                job_id, lambda r: settle_by_operator(Change(r, NOW, POLICY, act=act), release)
+            )
             again = shelf.run(job_id)
             assert shelf.begin(again)
             assert shelf.settle(again, ClaimEvent.LOST)

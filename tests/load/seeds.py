@@ -7,11 +7,12 @@ from uuid import uuid4
 from devstack.stack import Stack
 from domain.job import Project
 from domain.lifecycle import confirm_upload, create_job
+from domain.record import Change
 from store import codec, keys, lists
 from store.jobs import JobStore
 from store.projects import ProjectStore
 from tasks.outbox import TransactionalOutbox
-from tests.support.stores import client_of
+from tests.support.stores import POLICY, client_of
 
 
 def uploaded_jobs(stack: Stack, user: str, number: int) -> list[str]:
@@ -56,5 +57,5 @@ def batched(numbers: range, size: int) -> Iterator[range]:
 def _uploaded(jobs: JobStore, project: Project, now: datetime) -> str:
     job_id = str(uuid4())
     jobs.create(create_job(job_id, project.id, project.owner, now, None))
-    jobs.update(job_id, lambda record: confirm_upload(record, "s3://video", now, None))
+    jobs.update(job_id, lambda record: confirm_upload(Change(record, now, POLICY), "s3://video"))
     return job_id

@@ -12,7 +12,7 @@ from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase,
 from domain.errors import TakeOneError
 from domain.job import Failure, Job, Manifest
 from domain.job_fsm import JobStatus
-from domain.record import Decision, Record, TaskKind
+from domain.record import Change, Decision, Record, TaskKind
 from domain.retry import decide_retry
 from domain.run import decide_run
 from domain.status_callback import StatusCallback, apply_callback
@@ -156,7 +156,7 @@ class Rules:
         moment = NOW - age * UNIT
         return self._step(
             ("begin", number, token, age),
-            lambda record: steps.begin(record, _full(token), moment, self.policy),
+            lambda record: steps.begin(Change(record, moment, self.policy), _full(token)),
         )
 
     def still_wanted(self, number: int, token: Token) -> bool:
@@ -171,13 +171,15 @@ class Rules:
         """A process with a token reports the outcome."""
         return self._step(
             ("settle", number, token, event),
-            lambda record: steps.settle(record, _full(token), event, event.value, NOW, self.policy),
+            lambda record: steps.settle(
+                Change(record, NOW, self.policy), _full(token), event, event.value
+            ),
         )
 
     def sweep(self, number: int) -> Step | None:
         """The sweep looks at the claim."""
         return self._step(
-            ("sweep", number), lambda record: reconcile.look(record, NOW, self.policy)
+            ("sweep", number), lambda record: reconcile.look(Change(record, NOW, self.policy))
         )
 
     def answered(self, number: int, asked: int, state: RunState) -> Step | None:
@@ -185,7 +187,9 @@ class Rules:
         before = self._revised(asked)
         return self._step(
             ("answered", number, asked, state),
-            lambda _: reconcile.answered(self._revised(number), before, state, NOW, self.policy),
+            lambda _: reconcile.answered(
+                Change(self._revised(number), NOW, self.policy), before, state
+            ),
         )
 
     def _revised(self, number: int) -> Record:
@@ -205,16 +209,18 @@ class Rules:
     def _ask(self, record: Record, request: str) -> Decision[Any]:
         name, _, rest = request.partition(" ")
         if name == "run":
-            return decide_run(record, NOW, self.policy)
+            return decide_run(Change(record, NOW, self.policy))
         if name == "retry":
-            return decide_retry(record, rest, "standard", NOW, self.policy)
+            return decide_retry(Change(record, NOW, self.policy), rest, "standard")
         if name == "fail":
-            return lifecycle.fail(record, ACT, NOW, self.policy)
+            return lifecycle.fail(Change(record, NOW, self.policy, act=ACT))
         if name == "cancel":
-            return lifecycle.cancel(record, NOW, self.policy, None)
+            return lifecycle.cancel(Change(record, NOW, self.policy))
         if name == "operator":
-            return steps.settle_by_operator(record, ClaimEvent(rest), ACT, NOW, self.policy)
-        return apply_callback(record, _callback(rest), NOW, self.policy)
+            return steps.settle_by_operator(
+                Change(record, NOW, self.policy, act=ACT), ClaimEvent(rest)
+            )
+        return apply_callback(Change(record, NOW, self.policy), _callback(rest))
 
     def _step(self, key: tuple[Any, ...], rule: Callable[[Record], Decision[Any]]) -> Step | None:
         return self._once(key, lambda: self._decide(key[1], rule))

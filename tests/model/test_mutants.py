@@ -2,13 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import Any
 
 import pytest
 
 from domain import claim, claim_rules, lifecycle, reconcile, run, status_callback
-from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken, Phase, RunState
+from domain.claim import Claim, ClaimEvent, FencingToken, Phase, RunState
 from domain.job_fsm import TERMINAL_STATUSES
 from domain.record import Change, Decision, Record, TaskKind
 from tests.model.explorer import explore
@@ -62,8 +61,9 @@ def without_phase(patch: pytest.MonkeyPatch) -> None:
 def without_sent_at(patch: pytest.MonkeyPatch) -> None:
     """A dispatch that a dead worker may have sent is treated as never sent."""
 
-    def send_again(change: Change, held: Claim, policy: DispatchPolicy) -> None:
-        change.update_claim(phase=Phase.CLAIMED, lease_until=change.now + policy.claim_lease)
+    def send_again(change: Change, held: Claim) -> None:
+        lease_until = change.now + change.policy.claim_lease
+        change.update_claim(phase=Phase.CLAIMED, lease_until=lease_until)
         change.task = TaskKind.DISPATCH
 
     patch.setattr(reconcile, "_call_unknown", send_again)
@@ -99,8 +99,8 @@ def without_a_window(patch: pytest.MonkeyPatch) -> None:
 
 
 def with_absent_released(patch: pytest.MonkeyPatch) -> None:
-    def free(change: Change, held: Claim, state: RunState, policy: DispatchPolicy) -> None:
-        claim_rules.settle_claim(change, held, ClaimEvent.SETTLED_RELEASE, policy, "absent")
+    def free(change: Change, held: Claim, state: RunState) -> None:
+        claim_rules.settle_claim(change, held, ClaimEvent.SETTLED_RELEASE, "absent")
 
     patch.setattr(reconcile, "_note_absent", free)
 
@@ -108,10 +108,8 @@ def with_absent_released(patch: pytest.MonkeyPatch) -> None:
 def with_answers_for_any_dispatch(patch: pytest.MonkeyPatch) -> None:
     answered = reconcile.answered
 
-    def for_the_current_one(
-        record: Record, asked: Record, state: RunState, now: datetime, policy: DispatchPolicy
-    ) -> Decision[None]:
-        return answered(record, record, state, now, policy)
+    def for_the_current_one(change: Change, asked: Record, state: RunState) -> Decision[None]:
+        return answered(change, change.record, state)
 
     patch.setattr(reconcile, "answered", for_the_current_one)
 

@@ -11,7 +11,7 @@ from devstack.redis_server import RedisServer
 from domain import claim_rules, lifecycle
 from domain.claim import Claim, ClaimEvent, DispatchPolicy, FencingToken
 from domain.job import Project
-from domain.record import Decision, Record
+from domain.record import Change, Decision, Record
 from domain.run import decide_run
 from settings import Settings
 from store.client import make_client
@@ -75,21 +75,23 @@ class Shelf:
     def uploaded(self, now: datetime = NOW) -> str:
         """Create a job in UPLOADED; return its id."""
         job_id = self.new_job(now)
-        self._decide(job_id, lambda r: lifecycle.confirm_upload(r, "s3://video", NOW, None))
+        self._decide(
+            job_id, lambda r: lifecycle.confirm_upload(Change(r, NOW, POLICY), "s3://video")
+        )
         return job_id
 
     def run(
         self, job_id: str, now: datetime = NOW, policy: DispatchPolicy = POLICY
     ) -> FencingToken:
         """Make a run's claim, and return its token."""
-        self._decide(job_id, lambda record: decide_run(record, now, policy))
+        self._decide(job_id, lambda record: decide_run(Change(record, now, policy)))
         return self.record(job_id).token
 
     def begin(
         self, token: FencingToken, now: datetime = NOW, policy: DispatchPolicy = POLICY
     ) -> bool:
         """Begin sending as a worker; return whether it may post."""
-        rule = lambda record: claim_rules.begin(record, token, now, policy)  # noqa: E731
+        rule = lambda record: claim_rules.begin(Change(record, now, policy), token)  # noqa: E731
         return self.jobs.update(token.job_id, rule).result
 
     def settle(
@@ -100,7 +102,11 @@ class Shelf:
         policy: DispatchPolicy = POLICY,
     ) -> bool:
         """Settle the dispatch as a worker; return whether that changed anything."""
-        rule = lambda record: claim_rules.settle(record, token, event, event.value, now, policy)  # noqa: E731
+
+        def rule(record: Record) -> Decision[None]:
+            change = Change(record, now, policy)
+            return claim_rules.settle(change, token, event, event.value)
+
         return self.jobs.update(token.job_id, rule).changed
 
     def accepted(self, now: datetime = NOW) -> FencingToken:

@@ -76,7 +76,7 @@ def test_an_outcome_settles_the_claim_or_changes_nothing(phase: Phase, event: Cl
 @pytest.mark.parametrize("phase", Phase)
 def test_only_a_claimed_dispatch_is_begun_and_the_intent_is_stored(phase: Phase) -> None:
     record = a_record(JobStatus.UPLOADED, a_claim(phase, sends=2))
-    decision = begin(record, record.token, NOW, POLICY)
+    decision = begin(Change(record, NOW, POLICY), record.token)
     assert decision.changed == decision.result == (phase is Phase.CLAIMED)
     begun = decision.record.claim
     if decision.changed:
@@ -89,8 +89,8 @@ def test_only_an_unknown_dispatch_is_sent_again_with_its_id_and_the_next_epoch(
     phase: Phase,
 ) -> None:
     claim = a_claim(phase, reason="outcome_unknown", sends=1, messages=3)
-    change = Change(a_record(JobStatus.UPLOADED, claim), NOW)
-    assert resend(change, claim, POLICY, Actor.SYSTEM) == (phase is Phase.UNKNOWN)
+    change = Change(a_record(JobStatus.UPLOADED, claim), NOW, POLICY)
+    assert resend(change, claim, Actor.SYSTEM) == (phase is Phase.UNKNOWN)
     again = change.record.claim
     if phase is Phase.UNKNOWN:
         assert (again.dispatch_id, again.epoch) == (claim.dispatch_id, 2)
@@ -112,21 +112,21 @@ def test_a_resend_needs_an_engine_that_recognises_it_and_a_job_that_wants_it(
 ) -> None:
     claim = a_claim(Phase.UNKNOWN, sends=1, first_sent_at=NOW, engine="here")
     policy = replace(POLICY, window=seconds(60), engine=engine)
-    change = Change(a_record(status, claim), NOW + seconds(age))
-    assert resend(change, claim, policy, Actor.SYSTEM) is is_allowed
+    change = Change(a_record(status, claim), NOW + seconds(age), policy)
+    assert resend(change, claim, Actor.SYSTEM) is is_allowed
 
 
 @pytest.mark.parametrize("phase", Phase)
 def test_only_the_message_of_a_claimed_dispatch_is_sent_again(phase: Phase) -> None:
     record = a_record(JobStatus.UPLOADED, a_claim(phase, lease_until=NOW))
-    task = look(record, NOW, POLICY).task
+    task = look(Change(record, NOW, POLICY)).task
     assert (task is TaskKind.DISPATCH) == (phase is Phase.CLAIMED)
 
 
 def test_the_lease_doubles_with_each_message_up_to_a_limit() -> None:
     record, now, leases = a_record(JobStatus.UPLOADED, a_claim(lease_until=NOW)), NOW, []
     for number in range(2, 12):
-        record = look(record, now, POLICY).record
+        record = look(Change(record, now, POLICY)).record
         assert record.claim.messages == number
         leases.append(record.claim.lease_until - now)
         now = record.claim.lease_until

@@ -23,7 +23,7 @@ from domain.lifecycle import (
     edit,
     ensure_at_rest,
 )
-from domain.record import TaskKind
+from domain.record import Change, TaskKind
 from tests.unit.records import (
     JOB_ID,
     NOW,
@@ -52,7 +52,7 @@ def test_a_new_job_is_created_with_the_first_event_of_its_trail() -> None:
 @pytest.mark.parametrize("status", [JobStatus.CREATED, JobStatus.UPLOADING])
 def test_a_confirmed_upload_takes_the_job_to_uploaded(status: JobStatus) -> None:
     record = a_record(status, manifest=Manifest())
-    decision = confirm_upload(record, "s3://v", LATER, None)
+    decision = confirm_upload(Change(record, LATER, POLICY), "s3://v")
     assert (decision.result, decision.changed) == (False, True)
     job = decision.record.job
     assert (job.status, job.manifest.video_uri) == (JobStatus.UPLOADED, "s3://v")
@@ -62,10 +62,10 @@ def test_a_confirmed_upload_takes_the_job_to_uploaded(status: JobStatus) -> None
 
 @pytest.mark.parametrize("status", JobStatus)
 def test_confirming_the_same_uri_is_a_replay_and_another_is_refused(status: JobStatus) -> None:
-    decision = confirm_upload(a_record(status), "s3://v", LATER, None)
+    decision = confirm_upload(Change(a_record(status), LATER, POLICY), "s3://v")
     assert (decision.result, decision.changed) == (True, False)
     with pytest.raises(VideoUriConflict) as refused:
-        confirm_upload(a_record(status), "s3://w", LATER, None)
+        confirm_upload(Change(a_record(status), LATER, POLICY), "s3://w")
     uris = {"current_video_uri": "s3://v", "submitted_video_uri": "s3://w"}
     assert refused.value.details == uris
 
@@ -74,17 +74,17 @@ def test_confirming_the_same_uri_is_a_replay_and_another_is_refused(status: JobS
 def test_an_upload_is_confirmed_only_before_uploaded(status: JobStatus) -> None:
     kind = FsmTerminalImmutable if status in TERMINAL_STATUSES else FsmTransitionInvalid
     with pytest.raises(kind):
-        confirm_upload(a_record(status, manifest=Manifest()), "s3://v", LATER, None)
+        confirm_upload(Change(a_record(status, manifest=Manifest()), LATER, POLICY), "s3://v")
 
 
 @pytest.mark.parametrize("status", JobStatus)
 def test_every_job_that_has_not_ended_can_be_cancelled(status: JobStatus) -> None:
     if status in TERMINAL_STATUSES:
         with pytest.raises(FsmTerminalImmutable) as refused:
-            cancel(a_record(status), LATER, POLICY, None)
+            cancel(Change(a_record(status), LATER, POLICY))
         assert refused.value.details["attempted_status"] == JobStatus.CANCELLED
         return
-    decision = cancel(a_record(status), LATER, POLICY, "c")
+    decision = cancel(Change(a_record(status), LATER, POLICY, "c"))
     assert decision.record.job.status is JobStatus.CANCELLED
     (event,) = decision.events
     assert (event.event_type, event.actor) == (EventType.JOB_CANCELLED, Actor.EDITOR)
@@ -95,7 +95,7 @@ def test_every_job_that_has_not_ended_can_be_cancelled(status: JobStatus) -> Non
 def test_a_cancel_keeps_a_claim_that_may_have_been_received_and_tells_the_orchestrator(
     phase: Phase,
 ) -> None:
-    decision = cancel(a_record(JobStatus.UPLOADED, a_claim(phase)), LATER, CAN_CANCEL, None)
+    decision = cancel(Change(a_record(JobStatus.UPLOADED, a_claim(phase)), LATER, CAN_CANCEL))
     claim = decision.record.claim
     assert (claim.phase, claim.cancel_due) == (phase, True)
     assert claim.lease_until is not None
@@ -106,19 +106,19 @@ def test_a_cancel_tells_the_orchestrator_of_a_dispatch_that_an_earlier_epoch_may
     None
 ):
     resent = a_claim(Phase.CLAIMED, epoch=2, sends=1)
-    decision = cancel(a_record(JobStatus.UPLOADED, resent), LATER, CAN_CANCEL, None)
+    decision = cancel(Change(a_record(JobStatus.UPLOADED, resent), LATER, CAN_CANCEL))
     assert decision.record.claim.phase is Phase.UNKNOWN, "the earlier send may still arrive"
     assert decision.task is TaskKind.TELL_CANCELLED
 
 
 def test_an_orchestrator_that_cannot_cancel_is_not_told() -> None:
-    decision = cancel(a_record(JobStatus.UPLOADED, a_claim(Phase.SENT)), LATER, POLICY, None)
+    decision = cancel(Change(a_record(JobStatus.UPLOADED, a_claim(Phase.SENT)), LATER, POLICY))
     assert decision.task is None
     assert not decision.record.claim.cancel_due
 
 
 def test_a_cancel_releases_a_claim_that_was_not_sent() -> None:
-    decision = cancel(a_record(JobStatus.UPLOADED, a_claim()), LATER, POLICY, None)
+    decision = cancel(Change(a_record(JobStatus.UPLOADED, a_claim()), LATER, POLICY))
     assert (decision.record.claim, decision.task) == (None, None)
     assert decision.record.released.reason == "cancelled"
     kinds = [event.event_type for event in decision.events]
@@ -127,7 +127,7 @@ def test_a_cancel_releases_a_claim_that_was_not_sent() -> None:
 
 def test_the_outcome_of_a_cancel_is_an_event_and_leaves_the_job_as_it_is() -> None:
     record = a_record(JobStatus.CANCELLED, a_claim(Phase.SENT, cancel_due=True))
-    decision = cancel_notified(record, record.token, "refused", True, LATER)
+    decision = cancel_notified(Change(record, LATER, POLICY), record.token, "refused", True)
     (event,) = decision.events
     assert (event.event_type, event.reason) == (EventType.CANCEL_NOTIFIED, "refused")
     job, claim = decision.record.job, decision.record.claim
@@ -139,7 +139,7 @@ def test_a_cancel_stays_due_until_it_is_received_and_only_the_first_failure_is_a
     record = a_record(JobStatus.CANCELLED, a_claim(Phase.SENT, cancel_due=True))
     events = []
     for _ in range(3):
-        decision = cancel_notified(record, record.token, "no_answer", False, LATER)
+        decision = cancel_notified(Change(record, LATER, POLICY), record.token, "no_answer", False)
         events += decision.events
         record = decision.record
         assert record.claim.cancel_due
@@ -149,7 +149,9 @@ def test_a_cancel_stays_due_until_it_is_received_and_only_the_first_failure_is_a
 
 def test_a_late_outcome_of_a_cancel_that_was_received_changes_nothing() -> None:
     record = a_record(JobStatus.CANCELLED, a_claim(Phase.SENT, asks=1))
-    assert not cancel_notified(record, record.token, "no_answer", False, LATER).changed
+    assert not cancel_notified(
+        Change(record, LATER, POLICY), record.token, "no_answer", False
+    ).changed
 
 
 @pytest.mark.parametrize("status", JobStatus)
@@ -177,14 +179,18 @@ def test_a_job_with_an_open_dispatch_is_not_at_rest(claim: Claim) -> None:
 
 
 def test_a_job_with_a_due_cancel_is_not_at_rest() -> None:
-    record = cancel(a_record(JobStatus.EDITING, a_claim(Phase.SENT)), NOW, CAN_CANCEL, None).record
+    record = cancel(
+        Change(a_record(JobStatus.EDITING, a_claim(Phase.SENT)), NOW, CAN_CANCEL)
+    ).record
     for is_received in (False, False, True):
         with pytest.raises(JobAlreadyRunning):
             ensure_at_rest(record)
-        record = cancel_notified(record, record.token, "an outcome", is_received, LATER).record
+        record = cancel_notified(
+            Change(record, LATER, POLICY), record.token, "an outcome", is_received
+        ).record
     ensure_at_rest(record)
     for policy, claim in ((POLICY, a_claim(Phase.SENT)), (CAN_CANCEL, None)):
-        ensure_at_rest(cancel(a_record(JobStatus.EDITING, claim), NOW, policy, None).record)
+        ensure_at_rest(cancel(Change(a_record(JobStatus.EDITING, claim), NOW, policy)).record)
 
 
 def test_a_job_is_at_rest_when_its_retry_ended_badly_without_a_callback() -> None:
@@ -195,7 +201,7 @@ def test_a_job_is_at_rest_when_its_retry_ended_badly_without_a_callback() -> Non
 def test_an_edit_changes_only_the_fields_that_it_names(status: JobStatus) -> None:
     record = a_record(status, a_claim(Phase.SENT), name="old", metadata={"a": "1"})
     for own in ({"name": "new"}, {"name": None}, {"metadata": {}}, {"metadata": {"b": "2"}}):
-        decision = edit(record, own, LATER)
+        decision = edit(Change(record, LATER, POLICY), own)
         changed = record.job.model_copy(update={**own, "updated_at": LATER, "version": 2})
         assert (decision.record.job, decision.record.claim) == (changed, record.claim)
         assert (decision.changed, decision.events, decision.task) == (True, (), None)
@@ -204,4 +210,4 @@ def test_an_edit_changes_only_the_fields_that_it_names(status: JobStatus) -> Non
 @pytest.mark.parametrize("own", [{}, {"name": "old"}, {"metadata": {"a": "1"}}])
 def test_an_edit_to_the_same_values_changes_nothing(own: dict[str, object]) -> None:
     record = a_record(JobStatus.DONE, name="old", metadata={"a": "1"})
-    assert not edit(record, own, LATER).changed
+    assert not edit(Change(record, LATER, POLICY), own).changed

@@ -20,7 +20,7 @@ from domain.job_fsm import TRANSITIONS, JobStatus
 from domain.lifecycle import fail
 from domain.pause import Pause
 from domain.reconcile import answered, ask_by_operator, engine_answer, has_answered
-from domain.record import TaskKind
+from domain.record import Change, TaskKind
 from tests.unit.records import NOW, POLICY, a_claim, a_record, a_retry_claim, seconds
 
 SENT, RELEASE = ClaimEvent.SETTLED_SENT, ClaimEvent.SETTLED_RELEASE
@@ -31,7 +31,7 @@ ASKED = replace(POLICY, can_be_asked=True, window=timedelta.max, engine="it")
 
 def test_an_unknown_run_is_settled_as_sent_and_the_job_moves_on() -> None:
     record = a_record(UPLOADED, a_claim(Phase.UNKNOWN, sent_at=NOW))
-    decision = settle_by_operator(record, SENT, ACT, NOW, POLICY)
+    decision = settle_by_operator(Change(record, NOW, POLICY, act=ACT), SENT)
     assert decision.record.claim.phase is Phase.SENT
     assert decision.record.job.status is JobStatus.AUDIO_EXTRACTING
     by = {(event.actor, event.operator, event.reason) for event in decision.events}
@@ -55,7 +55,7 @@ def test_an_unknown_run_is_settled_as_sent_and_the_job_moves_on() -> None:
 def test_only_an_unknown_dispatch_or_a_retry_that_never_called_back_is_released(
     status: JobStatus, claim: Claim, is_released: bool
 ) -> None:
-    decision = settle_by_operator(a_record(status, claim), RELEASE, ACT, NOW, POLICY)
+    decision = settle_by_operator(Change(a_record(status, claim), NOW, POLICY, act=ACT), RELEASE)
     assert decision.changed is is_released
     assert decision.record.claim == (None if is_released else claim)
     assert decision.record.job.status is status
@@ -67,14 +67,14 @@ def test_an_operator_has_the_engine_asked_about_a_dispatch_that_no_worker_holds(
 ) -> None:
     record = a_record(UPLOADED, a_claim(phase, sent_at=NOW, sends=1, engine="it"))
     if phase in (Phase.UNKNOWN, Phase.SENT):
-        decision = ask_by_operator(record, ACT, NOW, ASKED)
+        decision = ask_by_operator(Change(record, NOW, ASKED, act=ACT))
         (event,) = decision.events
         assert (event.event_type, event.operator) == (EventType.ASKED, "olga")
-        again = ask_by_operator(decision.record, ACT, NOW, ASKED)
+        again = ask_by_operator(Change(decision.record, NOW, ASKED, act=ACT))
         assert not again.changed, "the ask that is under way is joined"
         return
     with pytest.raises(CannotBeAsked):
-        ask_by_operator(record, ACT, NOW, ASKED)
+        ask_by_operator(Change(record, NOW, ASKED, act=ACT))
 
 
 def test_only_a_dispatch_that_was_sent_to_this_engine_is_asked_about() -> None:
@@ -82,7 +82,7 @@ def test_only_a_dispatch_that_was_sent_to_this_engine_is_asked_about() -> None:
     sent = a_record(UPLOADED, a_claim(Phase.UNKNOWN, sent_at=NOW, sends=1))
     for record, policy in ((unsent, ASKED), (sent, POLICY), (a_record(UPLOADED), ASKED)):
         with pytest.raises(CannotBeAsked):
-            ask_by_operator(record, ACT, NOW, policy)
+            ask_by_operator(Change(record, NOW, policy, act=ACT))
 
 
 @pytest.mark.parametrize("status", JobStatus)
@@ -90,9 +90,9 @@ def test_an_operator_fails_a_job_from_every_state_that_can_fail(status: JobStatu
     record = a_record(status, a_claim(Phase.SENT, sent_at=NOW, sends=1))
     if FAILED not in TRANSITIONS[status]:
         with pytest.raises((FsmTerminalImmutable, FsmTransitionInvalid)):
-            fail(record, ACT, NOW, POLICY)
+            fail(Change(record, NOW, POLICY, act=ACT))
         return
-    decision = fail(record, ACT, NOW, replace(POLICY, can_cancel=True))
+    decision = fail(Change(record, NOW, replace(POLICY, can_cancel=True), act=ACT))
     job = decision.record.job
     failure = Failure(code="FAILED_BY_OPERATOR", message="a reason")
     assert (job.status, job.failure) == (FAILED, failure)
@@ -110,9 +110,9 @@ def test_a_pause_is_printed_in_one_line_whatever_its_operators_name() -> None:
 @pytest.mark.parametrize("behind", [0, 5])
 def test_an_answer_counts_although_its_clock_is_behind(phase: Phase, behind: int) -> None:
     claim = a_retry_claim(phase, sent_at=NOW, settled_at=NOW, sends=1, engine="it")
-    ask = ask_by_operator(a_record(FAILED, claim), ACT, NOW, ASKED)
+    ask = ask_by_operator(Change(a_record(FAILED, claim), NOW, ASKED, act=ACT))
     then = NOW - seconds(behind)
-    after = answered(ask.record, ask.record, RunState.RUNNING, then, ASKED)
+    after = answered(Change(ask.record, then, ASKED), ask.record, RunState.RUNNING)
     assert has_answered(after.record, ask.result)
     assert engine_answer(after.record, ask.result) is RunState.RUNNING
 
@@ -120,11 +120,13 @@ def test_an_answer_counts_although_its_clock_is_behind(phase: Phase, behind: int
 @pytest.mark.parametrize("ahead", [0, 5])
 def test_an_earlier_answer_whose_clock_was_ahead_does_not_answer_a_new_ask(ahead: int) -> None:
     claim = a_retry_claim(Phase.SENT, sent_at=NOW, settled_at=NOW, sends=1, engine="it")
-    ask = ask_by_operator(a_record(FAILED, claim), ACT, NOW, ASKED)
+    ask = ask_by_operator(Change(a_record(FAILED, claim), NOW, ASKED, act=ACT))
     later = NOW + seconds(ahead)
-    known = answered(ask.record, ask.record, RunState.RUNNING, later, ASKED).record
-    again = ask_by_operator(known, ACT, NOW + seconds(1), ASKED)
-    after = answered(again.record, again.record, RunState.NO_ANSWER, NOW + seconds(2), ASKED)
+    known = answered(Change(ask.record, later, ASKED), ask.record, RunState.RUNNING).record
+    again = ask_by_operator(Change(known, NOW + seconds(1), ASKED, act=ACT))
+    after = answered(
+        Change(again.record, NOW + seconds(2), ASKED), again.record, RunState.NO_ANSWER
+    )
     assert has_answered(after.record, again.result)
     with pytest.raises(OrchestratorDispatchFailed):
         engine_answer(after.record, again.result)

@@ -23,7 +23,7 @@ from domain.job_fsm import JobStatus
 from domain.lifecycle import cancel, cancel_notified, fail
 from domain.pause import Pause
 from domain.reconcile import ASK_LEASE, LAST_REPORT, answered, look
-from domain.record import Record, TaskKind
+from domain.record import Change, Record, TaskKind
 from domain.retry import decide_retry
 from domain.run import Outcome, decide_run, hold_is_over
 from domain.status_callback import StatusCallback, apply_callback
@@ -64,10 +64,10 @@ def a_report(status: JobStatus, dispatch_id: str | None, number: int = 1) -> Sta
 @pytest.mark.parametrize("ahead", [0, 0.4, 40])
 def test_an_ask_without_an_answer_is_repeated_when_it_is_due(ahead: float) -> None:
     """Even if the clock of the answer before it was ahead."""
-    asked = look(a_record(UPLOADED, unknown(run_state_at=NOW + seconds(ahead))), NOW, ASKED)
+    asked = look(Change(a_record(UPLOADED, unknown(run_state_at=NOW + seconds(ahead))), NOW, ASKED))
     assert asked.task is TaskKind.ASK
     due = asked.record.claim.lease_until
-    assert look(asked.record, due, ASKED).task is TaskKind.ASK
+    assert look(Change(asked.record, due, ASKED)).task is TaskKind.ASK
 
 
 # The window
@@ -81,10 +81,10 @@ def test_the_window_limits_the_decision_to_resend_its_begin_and_its_first_byte(
 ) -> None:
     now = NOW + age
     record = a_record(UPLOADED, unknown())
-    decided = answered(record, record, S.NOT_FOUND, now, ASKED)
+    decided = answered(Change(record, now, ASKED), record, S.NOT_FOUND)
     assert (decided.task is TaskKind.DISPATCH) is is_allowed
     waited = a_record(UPLOADED, unknown(phase=Phase.CLAIMED, epoch=2))
-    begun = begin(waited, waited.token, now, ASKED)
+    begun = begin(Change(waited, now, ASKED), waited.token)
     assert begun.result is is_allowed
     if not is_allowed:
         assert (begun.record.claim.phase, begun.record.claim.reason) == (
@@ -99,12 +99,14 @@ def test_a_first_send_needs_no_window_and_without_its_time_there_is_no_resend() 
     first = a_record(UPLOADED, unknown(phase=Phase.SENDING))
     assert still_wanted(first, first.token, NOW + 2 * WINDOW, ASKED)
     old = unknown(phase=Phase.CLAIMED, first_sent_at=None, sent_at=None)
-    assert not begin(a_record(UPLOADED, old), a_record(UPLOADED, old).token, NOW, ASKED).result
+    assert not begin(
+        Change(a_record(UPLOADED, old), NOW, ASKED), a_record(UPLOADED, old).token
+    ).result
 
 
 def test_a_resend_keeps_the_time_of_the_first_send() -> None:
     record = a_record(UPLOADED, unknown(phase=Phase.CLAIMED, epoch=2))
-    begun = begin(record, record.token, NOW + seconds(99), ASKED).record.claim
+    begun = begin(Change(record, NOW + seconds(99), ASKED), record.token).record.claim
     assert (begun.first_sent_at, begun.sent_at, begun.sends) == (NOW, NOW + seconds(99), 2)
 
 
@@ -112,9 +114,9 @@ def test_an_endless_window_does_not_overflow() -> None:
     policy = replace(ASKED, window=timedelta.max)
     late = NOW + timedelta(days=300_000)
     record = a_record(UPLOADED, unknown())
-    assert answered(record, record, S.NOT_FOUND, late, policy).task is TaskKind.DISPATCH
+    assert answered(Change(record, late, policy), record, S.NOT_FOUND).task is TaskKind.DISPATCH
     for state in RunState:
-        answered(record, record, state, NOW, policy)
+        answered(Change(record, NOW, policy), record, state)
 
 
 def test_the_hold_is_that_of_the_settings_even_if_the_claim_was_due_earlier() -> None:
@@ -130,25 +132,25 @@ def test_the_hold_is_that_of_the_settings_even_if_the_claim_was_due_earlier() ->
 def test_a_dispatch_of_another_engine_is_not_asked_about_cancelled_or_sent() -> None:
     other = replace(TELLING, engine="there")
     record = a_record(UPLOADED, unknown())
-    assert look(record, NOW, other).task is None
+    assert look(Change(record, NOW, other)).task is None
     for state in RunState:
-        assert not answered(record, record, state, NOW, other).changed
+        assert not answered(Change(record, NOW, other), record, state).changed
     waited = a_record(UPLOADED, unknown(phase=Phase.CLAIMED, epoch=2))
-    assert not begin(waited, waited.token, NOW, other).result
+    assert not begin(Change(waited, NOW, other), waited.token).result
     gone = a_record(CANCELLED, unknown(cancel_due=True))
-    assert look(gone, NOW, other).task is None
+    assert look(Change(gone, NOW, other)).task is None
     sent = a_record(CANCELLED, unknown(phase=Phase.SENT, cancel_due=True))
-    assert look(sent, NOW, other).task is None
-    due = look(record, NOW, other).record.claim.lease_until
+    assert look(Change(sent, NOW, other)).task is None
+    due = look(Change(record, NOW, other)).record.claim.lease_until
     assert due == NOW + timedelta(hours=1)
 
 
 def test_after_the_hold_nothing_is_sent_to_another_engine() -> None:
     record, later = a_record(UPLOADED, unknown()), NOW + seconds(60)
-    result = decide_run(record, later, replace(POLICY, engine="here")).result
+    result = decide_run(Change(record, later, replace(POLICY, engine="here"))).result
     assert result.outcome is Outcome.STARTED
     with pytest.raises(OrchestratorDispatchFailed):
-        decide_run(record, later, replace(POLICY, engine="there"))
+        decide_run(Change(record, later, replace(POLICY, engine="there")))
 
 
 def test_a_process_without_the_engines_url_takes_every_dispatch_for_its_own() -> None:
@@ -181,32 +183,32 @@ def test_only_a_found_run_counts_for_a_record_that_has_changed_since(state: RunS
     asked = versioned(a_record(UPLOADED, unknown()), b"1")
     newer = versioned(asked, b"2")
     is_found = state in (S.RUNNING, S.SUCCEEDED, S.FAILED, S.CANCELLED)
-    decided = answered(newer, asked, state, NOW, ASKED)
+    decided = answered(Change(newer, NOW, ASKED), asked, state)
     assert decided.changed is is_found
     if is_found:
         assert decided.record.claim.phase is Phase.SENT
     sent = versioned(a_record(JobStatus.AUDIO_READY, unknown(phase=Phase.SENT)), b"3")
-    assert not answered(sent, asked, state, NOW, ASKED).changed
+    assert not answered(Change(sent, NOW, ASKED), asked, state).changed
 
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING, Phase.UNKNOWN])
 def test_a_found_run_counts_under_a_later_epoch(phase: Phase) -> None:
     asked = versioned(a_record(UPLOADED, unknown()), b"1")
     resent = versioned(a_record(UPLOADED, unknown(phase=phase, epoch=2, sends=2)), b"2")
-    assert answered(resent, asked, S.RUNNING, NOW, ASKED).record.claim.phase is Phase.SENT
-    assert not answered(resent, asked, S.NOT_FOUND, NOW, ASKED).changed
+    assert answered(Change(resent, NOW, ASKED), asked, S.RUNNING).record.claim.phase is Phase.SENT
+    assert not answered(Change(resent, NOW, ASKED), asked, S.NOT_FOUND).changed
 
 
 def test_an_answer_about_another_dispatch_is_ignored() -> None:
     asked = a_record(UPLOADED, unknown(dispatch_id="run-other"))
     for state in RunState:
-        assert not answered(a_record(UPLOADED, unknown()), asked, state, NOW, ASKED).changed
+        assert not answered(Change(a_record(UPLOADED, unknown()), NOW, ASKED), asked, state).changed
 
 
 @pytest.mark.parametrize("state", [S.NOT_FOUND, S.NO_ANSWER])
 def test_an_accepted_dispatch_that_is_not_found_stays_accepted(state: RunState) -> None:
     record = a_record(EXTRACTING, unknown(phase=Phase.SENT, settled_at=NOW))
-    decided = answered(record, record, state, NOW + seconds(999), ASKED)
+    decided = answered(Change(record, NOW + seconds(999), ASKED), record, state)
     assert (decided.record.claim.phase, decided.task) == (Phase.SENT, None)
     assert decided.record.job.status is EXTRACTING
 
@@ -215,7 +217,7 @@ def test_an_accepted_dispatch_that_is_not_found_stays_accepted(state: RunState) 
 
 
 def ended(record: Record, at: float, state: RunState = S.FAILED) -> Record:
-    return answered(record, record, state, NOW + seconds(at), ASKED).record
+    return answered(Change(record, NOW + seconds(at), ASKED), record, state).record
 
 
 def test_a_run_that_ended_badly_fails_its_job_at_a_second_answer_30_seconds_later() -> None:
@@ -231,7 +233,7 @@ def test_a_run_that_ended_badly_fails_its_job_at_a_second_answer_30_seconds_late
 def test_a_callback_or_a_running_run_between_the_two_answers_restarts_the_wait() -> None:
     first = ended(a_record(UPLOADED, unknown()), 0)
     report = a_report(JobStatus.AUDIO_READY, first.claim.dispatch_id)
-    reported = apply_callback(first, report, NOW + seconds(10), ASKED).record
+    reported = apply_callback(Change(first, NOW + seconds(10), ASKED), report).record
     assert ended(reported, 31).job.status is JobStatus.AUDIO_READY
     assert ended(ended(reported, 31), 61).job.status is FAILED
     revived = ended(first, 10, S.RUNNING)
@@ -250,7 +252,7 @@ def test_the_engines_answer_fails_a_job_only_up_to_generating(status: JobStatus)
 
 def test_a_run_that_succeeded_without_a_callback_leaves_the_job_silent() -> None:
     claim = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW + seconds(600))
-    silent = look(a_record(EXTRACTING, claim), NOW + seconds(600), ASKED)
+    silent = look(Change(a_record(EXTRACTING, claim), NOW + seconds(600), ASKED))
     assert silent.task is TaskKind.ASK
     assert silent.record.job.silent_since is not None
     known = ended(ended(silent.record, 600, S.SUCCEEDED), 700, S.SUCCEEDED)
@@ -259,7 +261,7 @@ def test_a_run_that_succeeded_without_a_callback_leaves_the_job_silent() -> None
 
 
 def silent_record(status: JobStatus, claim: Claim, **fields: Any) -> Record:
-    silent = look(a_record(status, claim, **fields), NOW + seconds(600), ASKED).record
+    silent = look(Change(a_record(status, claim, **fields), NOW + seconds(600), ASKED)).record
     assert silent.job.silent_since is not None
     return silent
 
@@ -267,11 +269,11 @@ def silent_record(status: JobStatus, claim: Claim, **fields: Any) -> Record:
 def test_a_job_is_no_longer_silent_once_no_report_is_due() -> None:
     run = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW)
     running = silent_record(EXTRACTING, run)
-    assert cancel(running, NOW, TELLING, None).record.job.silent_since is None
+    assert cancel(Change(running, NOW, TELLING)).record.job.silent_since is None
     act = OperatorAct("olga", "stuck")
-    assert fail(running, act, NOW, TELLING).record.job.silent_since is None
+    assert fail(Change(running, NOW, TELLING, act=act)).record.job.silent_since is None
     retried = silent_record(FAILED, ACCEPTED_RETRY)
-    released = settle_by_operator(retried, ClaimEvent.SETTLED_RELEASE, act, NOW, ASKED)
+    released = settle_by_operator(Change(retried, NOW, ASKED, act=act), ClaimEvent.SETTLED_RELEASE)
     assert released.record.job.silent_since is None
 
 
@@ -289,38 +291,38 @@ def test_another_retry_may_follow_one_that_died_before_its_first_callback() -> N
     assert record.report_deadline(ASKED) == NOW + seconds(600)
     dead = ended(ended(record, 0), 30)
     assert (dead.job.status, dead.claim.is_dead) == (FAILED, True)
-    again = decide_retry(dead, "another", "standard", NOW + seconds(40), ASKED)
+    again = decide_retry(Change(dead, NOW + seconds(40), ASKED), "another", "standard")
     assert again.result.outcome is Outcome.STARTED
 
 
 def test_late_reports_of_a_dead_run_are_merged_until_a_retry_starts() -> None:
     record = dead_run()
     run_id = record.claim.dispatch_id
-    progress = apply_callback(record, a_report(JobStatus.AUDIO_READY, run_id), NOW, ASKED)
+    progress = apply_callback(Change(record, NOW, ASKED), a_report(JobStatus.AUDIO_READY, run_id))
     assert (progress.record.job.status, progress.result) == (FAILED, False)
     assert progress.record.job.failure == Failure(code=RUN_FAILED)
-    failure = apply_callback(progress.record, a_report(FAILED, run_id, 2), NOW, ASKED)
+    failure = apply_callback(Change(progress.record, NOW, ASKED), a_report(FAILED, run_id, 2))
     assert (failure.record.job.status, failure.record.job.failure) == (FAILED, Failure(code="own"))
-    retried = decide_retry(failure.record, "one", "standard", NOW, ASKED).record
+    retried = decide_retry(Change(failure.record, NOW, ASKED), "one", "standard").record
     with pytest.raises(ExecutionSuperseded):
-        apply_callback(retried, a_report(FAILED, run_id, 3), NOW, ASKED)
+        apply_callback(Change(retried, NOW, ASKED), a_report(FAILED, run_id, 3))
     with pytest.raises(FsmTerminalImmutable):
-        apply_callback(retried, a_report(FAILED, None, 3), NOW, ASKED)
+        apply_callback(Change(retried, NOW, ASKED), a_report(FAILED, None, 3))
 
 
 def test_late_reports_are_limited_like_all_reports() -> None:
     record = dead_run()
     full = replace(record, job=record.job.model_copy(update={"reports": 1_000}))
     with pytest.raises(FsmTerminalImmutable):
-        apply_callback(full, a_report(FAILED, record.claim.dispatch_id), NOW, ASKED)
+        apply_callback(Change(full, NOW, ASKED), a_report(FAILED, record.claim.dispatch_id))
 
 
 def test_a_late_report_counts_for_a_dead_retry_only_if_it_names_the_dispatch() -> None:
     retry = a_retry_claim(Phase.SENT, is_dead=True)
     with pytest.raises(FsmTerminalImmutable):
-        apply_callback(a_record(FAILED, retry), a_report(FAILED, None), NOW, ASKED)
+        apply_callback(Change(a_record(FAILED, retry), NOW, ASKED), a_report(FAILED, None))
     named = a_report(FAILED, retry.dispatch_id)
-    assert apply_callback(a_record(FAILED, retry), named, NOW, ASKED).changed
+    assert apply_callback(Change(a_record(FAILED, retry), NOW, ASKED), named).changed
 
 
 # Which callback proves a retry
@@ -332,13 +334,13 @@ def test_if_the_engine_can_be_asked_a_callback_must_name_the_retry_that_it_prove
 ) -> None:
     record = a_record(FAILED, a_retry_claim(phase, sends=1))
     with pytest.raises(FsmTerminalImmutable):
-        apply_callback(record, a_report(JobStatus.TRANSCRIBING, None), NOW, ASKED)
+        apply_callback(Change(record, NOW, ASKED), a_report(JobStatus.TRANSCRIBING, None))
     named = a_report(JobStatus.TRANSCRIBING, record.claim.dispatch_id)
-    resumed = apply_callback(record, named, NOW, ASKED).record
+    resumed = apply_callback(Change(record, NOW, ASKED), named).record
     assert (resumed.job.status, resumed.claim.phase) == (JobStatus.TRANSCRIBING, Phase.SENT)
-    assert apply_callback(record, a_report(JobStatus.TRANSCRIBING, None), NOW, POLICY).changed, (
-        "an engine that cannot be asked depends on callbacks"
-    )
+    assert apply_callback(
+        Change(record, NOW, POLICY), a_report(JobStatus.TRANSCRIBING, None)
+    ).changed, "an engine that cannot be asked depends on callbacks"
 
 
 # Cancels, and the next look
@@ -360,14 +362,16 @@ def test_the_sweep_looks_at_a_due_cancel_within_30_seconds_and_an_open_claim_wit
         if lease is None and phase in (Phase.CLAIMED, Phase.SENDING):
             continue
         claim = unknown(phase=phase, lease_until=lease)
-        change = cancel(a_record(UPLOADED, claim), NOW, policy, None)
+        change = cancel(Change(a_record(UPLOADED, claim), NOW, policy))
         left = change.record.claim
         assert left.phase is (Phase.UNKNOWN if phase is Phase.CLAIMED else phase)
         assert (change.task is TaskKind.TELL_CANCELLED) is left.cancel_due is can_cancel
         if left.phase is Phase.SENDING:
             # Its worker's lease stays; what the worker learns sets the next look.
             assert left.lease_until == lease
-            lost = settle(change.record, change.record.token, ClaimEvent.LOST, None, NOW, policy)
+            lost = settle(
+                Change(change.record, NOW, policy), change.record.token, ClaimEvent.LOST, None
+            )
             left = lost.record.claim
         if left.phase is Phase.UNKNOWN:
             assert left.lease_until <= NOW + (CANCEL_AGAIN_AFTER if can_cancel else ABANDONED_AFTER)
@@ -377,22 +381,22 @@ def test_the_sweep_looks_at_a_due_cancel_within_30_seconds_and_an_open_claim_wit
 
 def test_a_cancel_whose_message_is_lost_is_sent_again_after_a_pause() -> None:
     record = a_record(CANCELLED, unknown(phase=Phase.SENT, cancel_due=True, lease_until=NOW))
-    again = look(record, NOW, TELLING)
+    again = look(Change(record, NOW, TELLING))
     assert again.task is TaskKind.TELL_CANCELLED
     assert again.record.claim.lease_until == NOW + CANCEL_AGAIN_AFTER
 
 
 def test_a_start_that_arrives_after_the_cancel_is_found_and_cancelled() -> None:
-    record = cancel(a_record(UPLOADED, unknown()), NOW, TELLING, None).record
-    record = cancel_notified(record, record.token, "not_found", False, NOW).record
+    record = cancel(Change(a_record(UPLOADED, unknown()), NOW, TELLING)).record
+    record = cancel_notified(Change(record, NOW, POLICY), record.token, "not_found", False).record
     due = record.claim.lease_until
-    asked = look(record, due, TELLING)
+    asked = look(Change(record, due, TELLING))
     assert asked.task is TaskKind.ASK
-    absent = answered(asked.record, asked.record, S.NOT_FOUND, due, TELLING)
+    absent = answered(Change(asked.record, due, TELLING), asked.record, S.NOT_FOUND)
     assert (absent.record.claim.phase, absent.task) == (Phase.UNKNOWN, None)
-    found = answered(absent.record, absent.record, S.RUNNING, due, TELLING).record
+    found = answered(Change(absent.record, due, TELLING), absent.record, S.RUNNING).record
     assert (found.job.status, found.claim.phase) == (CANCELLED, Phase.SENT)
-    assert look(found, due, TELLING).task is TaskKind.TELL_CANCELLED
+    assert look(Change(found, due, TELLING)).task is TaskKind.TELL_CANCELLED
 
 
 @pytest.mark.parametrize("policy", [POLICY, replace(POLICY, can_cancel=True), ASKED, TELLING])
@@ -403,26 +407,26 @@ def test_absence_releases_the_claim_of_a_cancelled_job_a_day_after_the_last_send
     for late, is_free in ((seconds(-1), False), (seconds(0), True)):
         now = sent_at + ABANDONED_AFTER + late
         claim = unknown(sent_at=sent_at, sends=2, lease_until=now, cancel_due=policy.can_cancel)
-        record = look(a_record(CANCELLED, claim), now, policy).record
+        record = look(Change(a_record(CANCELLED, claim), now, policy)).record
         if policy.can_be_asked:
-            assert answered(record, record, S.NO_ANSWER, now, policy).record.claim
-            record = answered(record, record, S.NOT_FOUND, now, policy).record
+            assert answered(Change(record, now, policy), record, S.NO_ANSWER).record.claim
+            record = answered(Change(record, now, policy), record, S.NOT_FOUND).record
         assert (record.claim is None) is is_free
         if is_free:
             assert record.released.reason == "abandoned"
     uploaded = a_record(UPLOADED, unknown())
     later = NOW + 3 * ABANDONED_AFTER
-    assert answered(uploaded, uploaded, S.NOT_FOUND, later, ASKED).record.claim
+    assert answered(Change(uploaded, later, ASKED), uploaded, S.NOT_FOUND).record.claim
 
 
 @pytest.mark.parametrize("policy", [POLICY, ASKED, TELLING])
 def test_a_cancel_does_not_postpone_an_earlier_look(policy: DispatchPolicy) -> None:
     soon = unknown(lease_until=NOW + seconds(2))
-    cancelled = cancel(a_record(UPLOADED, soon), NOW, policy, None).record
+    cancelled = cancel(Change(a_record(UPLOADED, soon), NOW, policy)).record
     assert cancelled.claim.lease_until == NOW + seconds(2)
     sending = unknown(phase=Phase.SENDING, lease_until=NOW + seconds(71))
-    cancelled = cancel(a_record(UPLOADED, sending), NOW, policy, None).record
-    lost = settle(cancelled, cancelled.token, ClaimEvent.LOST, None, NOW, policy).record
+    cancelled = cancel(Change(a_record(UPLOADED, sending), NOW, policy)).record
+    lost = settle(Change(cancelled, NOW, policy), cancelled.token, ClaimEvent.LOST, None).record
     first = cancelled.claim.after(ClaimEvent.LOST, NOW, policy)
     latest = NOW + (CANCEL_AGAIN_AFTER if policy.can_cancel else ABANDONED_AFTER)
     assert lost.claim.lease_until == min(first.lease_until, latest)
@@ -433,7 +437,7 @@ def test_a_cancel_does_not_postpone_an_earlier_look(policy: DispatchPolicy) -> N
 def test_every_unknown_claim_has_a_next_look(policy: DispatchPolicy, status: JobStatus) -> None:
     sending = unknown(phase=Phase.SENDING, lease_until=NOW + POLICY.send_lease)
     record = a_record(status, sending)
-    lost = settle(record, record.token, ClaimEvent.LOST, None, NOW, policy).record
+    lost = settle(Change(record, NOW, policy), record.token, ClaimEvent.LOST, None).record
     due, *_, since, _ = scores(lost)
     assert due
     assert since == repr(NOW.timestamp())
@@ -441,8 +445,8 @@ def test_every_unknown_claim_has_a_next_look(policy: DispatchPolicy, status: Job
 
 def test_a_claim_that_was_held_for_ever_is_asked_about_once_the_settings_allow_it() -> None:
     held = a_record(UPLOADED, unknown(lease_until=None))
-    assert look(held, NOW, replace(POLICY, unknown_hold=None)).changed is False
-    assert look(held, NOW, ASKED).task is TaskKind.ASK
+    assert look(Change(held, NOW, replace(POLICY, unknown_hold=None))).changed is False
+    assert look(Change(held, NOW, ASKED)).task is TaskKind.ASK
 
 
 # One ask at a time
@@ -450,12 +454,12 @@ def test_a_claim_that_was_held_for_ever_is_asked_about_once_the_settings_allow_i
 
 def test_a_second_run_joins_the_ask_under_way_which_ends_with_its_lease() -> None:
     record = a_record(UPLOADED, unknown())
-    first = decide_run(record, NOW, ASKED)
+    first = decide_run(Change(record, NOW, ASKED))
     assert (first.task, first.result.outcome) == (TaskKind.ASK, Outcome.JOINED)
-    second = decide_run(first.record, NOW + seconds(1), ASKED)
+    second = decide_run(Change(first.record, NOW + seconds(1), ASKED))
     assert (second.changed, second.result.outcome) == (False, Outcome.JOINED)
-    assert not look(first.record, NOW + ASK_LEASE - seconds(1), ASKED).changed
-    assert look(first.record, NOW + ASK_LEASE, ASKED).task is TaskKind.ASK
+    assert not look(Change(first.record, NOW + ASK_LEASE - seconds(1), ASKED)).changed
+    assert look(Change(first.record, NOW + ASK_LEASE, ASKED)).task is TaskKind.ASK
 
 
 # A pause
@@ -467,10 +471,10 @@ def test_after_a_pause_a_claim_that_waited_has_its_whole_lease() -> None:
     for messages, lease in ((1, seconds(15)), (2, seconds(30)), (4, seconds(120))):
         over = NOW + seconds(100) + lease
         record = a_record(UPLOADED, a_claim(messages=messages, lease_until=NOW + seconds(101)))
-        waits = look(record, NOW + seconds(101), policy)
+        waits = look(Change(record, NOW + seconds(101), policy))
         assert (waits.task, waits.record.claim.messages) == (None, messages)
         assert waits.record.claim.lease_until == over
-        sent_again = look(waits.record, over, policy)
+        sent_again = look(Change(waits.record, over, policy))
         assert (sent_again.task, sent_again.record.claim.messages) == (
             TaskKind.DISPATCH,
             messages + 1,

@@ -21,7 +21,7 @@ from domain.errors import (
 from domain.job import Manifest
 from domain.job_fsm import RUNNING_STATUSES, TERMINAL_STATUSES, JobStatus
 from domain.reconcile import look
-from domain.record import Decision, Record, TaskKind
+from domain.record import Change, Decision, Record, TaskKind
 from domain.retry import decide_retry, retry_dispatch_id
 from domain.run import DispatchResult, Outcome, decide_run, outcome_of, run_dispatch_id
 from tests.unit.records import (
@@ -42,7 +42,7 @@ RUN = FencingToken(JOB_ID, f"run-{JOB_ID}", 1)
 def retry(
     record: Record, request_id: str = "r1", profile: str = "standard"
 ) -> Decision[DispatchResult]:
-    return decide_retry(record, request_id, profile, NOW, POLICY, "c")
+    return decide_retry(Change(record, NOW, POLICY, "c"), request_id, profile)
 
 
 def test_a_dispatch_id_is_derived_and_valid_for_every_engine() -> None:
@@ -53,7 +53,7 @@ def test_a_dispatch_id_is_derived_and_valid_for_every_engine() -> None:
 
 
 def test_the_first_run_claims_the_dispatch_and_enqueues_it() -> None:
-    decision = decide_run(a_record(UPLOADED), NOW, POLICY, "c")
+    decision = decide_run(Change(a_record(UPLOADED), NOW, POLICY, "c"))
     assert decision.result.outcome is Outcome.STARTED
     assert decision.changed
     claim = decision.record.claim
@@ -64,7 +64,7 @@ def test_the_first_run_claims_the_dispatch_and_enqueues_it() -> None:
 
 
 def test_a_new_claim_has_a_new_epoch() -> None:
-    decision = decide_run(a_record(UPLOADED, a_claim(Phase.RELEASED, epoch=4)), NOW, POLICY)
+    decision = decide_run(Change(a_record(UPLOADED, a_claim(Phase.RELEASED, epoch=4)), NOW, POLICY))
     assert decision.result.claim.epoch == 5
 
 
@@ -72,45 +72,45 @@ def test_a_new_claim_has_a_new_epoch() -> None:
 def test_a_run_starts_from_uploaded_only(status: JobStatus) -> None:
     kind = FsmTerminalImmutable if status in TERMINAL_STATUSES else FsmTransitionInvalid
     with pytest.raises(kind) as refused:
-        decide_run(a_record(status), NOW, POLICY)
+        decide_run(Change(a_record(status), NOW, POLICY))
     assert refused.value.details["attempted_status"] == JobStatus.AUDIO_EXTRACTING
 
 
 @pytest.mark.parametrize("uri", [None, ""])
 def test_a_run_needs_a_video(uri: str | None) -> None:
     with pytest.raises(FsmTransitionInvalid):
-        decide_run(a_record(UPLOADED, manifest=Manifest(video_uri=uri)), NOW, POLICY)
+        decide_run(Change(a_record(UPLOADED, manifest=Manifest(video_uri=uri)), NOW, POLICY))
 
 
 @pytest.mark.parametrize("status", statuses_but(*TERMINAL_STATUSES))
 def test_an_accepted_run_is_replayed_until_the_job_has_ended(status: JobStatus) -> None:
-    decision = decide_run(a_record(status, a_claim(Phase.SENT)), NOW, POLICY)
+    decision = decide_run(Change(a_record(status, a_claim(Phase.SENT)), NOW, POLICY))
     assert (decision.result.outcome, decision.changed) == (Outcome.REPLAYED, False)
 
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING])
 def test_a_run_under_way_is_joined(phase: Phase) -> None:
-    decision = decide_run(a_record(UPLOADED, a_claim(phase)), NOW, POLICY)
+    decision = decide_run(Change(a_record(UPLOADED, a_claim(phase)), NOW, POLICY))
     assert (decision.result.outcome, decision.changed) == (Outcome.JOINED, False)
 
 
 def test_after_the_hold_the_next_run_sends_an_unknown_dispatch_again() -> None:
     record = a_record(UPLOADED, a_claim(Phase.UNKNOWN, lease_until=NOW + seconds(60)))
     with pytest.raises(OrchestratorDispatchFailed) as refused:
-        decide_run(record, NOW, POLICY)
+        decide_run(Change(record, NOW, POLICY))
     assert refused.value.details == {"reason": "outcome_unknown"}
     assert refused.value.retry_after == 61
-    decision = decide_run(record, NOW + seconds(60), POLICY)
+    decision = decide_run(Change(record, NOW + seconds(60), POLICY))
     assert decision.changed
     assert (decision.result.outcome, decision.result.claim.epoch) == (Outcome.STARTED, 2)
     assert decision.task is TaskKind.DISPATCH
-    assert not look(record, NOW + seconds(61), POLICY).changed, "the sweep does not send it"
+    assert not look(Change(record, NOW + seconds(61), POLICY)).changed, "the sweep does not send it"
 
 
 def test_a_run_is_sent_again_at_once_to_an_engine_that_recognises_it() -> None:
     policy = replace(POLICY, window=timedelta.max)
     record = a_record(UPLOADED, a_claim(Phase.UNKNOWN, sends=1, first_sent_at=NOW))
-    assert decide_run(record, NOW, policy).result.claim.dispatch_id == RUN.dispatch_id
+    assert decide_run(Change(record, NOW, policy)).result.claim.dispatch_id == RUN.dispatch_id
 
 
 @pytest.mark.parametrize("status", statuses_but(FAILED))
@@ -155,7 +155,7 @@ def test_after_a_retry_the_run_before_it_is_still_replayed() -> None:
     assert record.job.past_claims == (run,)
     assert record.claim.epoch == 2
     running = record.job.model_copy(update={"status": JobStatus.TRANSCRIBING})
-    replay = decide_run(Record(running, record.claim), NOW, POLICY).result
+    replay = decide_run(Change(Record(running, record.claim), NOW, POLICY)).result
     assert (replay.outcome, replay.claim) == (Outcome.REPLAYED, run)
 
 
@@ -189,7 +189,7 @@ def test_a_failed_job_is_not_retried_before_its_run_was_stopped(
 ) -> None:
     record = a_record(status, a_claim(Phase.SENT, cancel_due=True))
     with pytest.raises(refusal):
-        decide_retry(record, "r1", "standard", NOW, replace(POLICY, can_cancel=True))
+        decide_retry(Change(record, NOW, replace(POLICY, can_cancel=True)), "r1", "standard")
 
 
 def test_a_job_is_retried_at_most_100_times_not_counting_released_retries() -> None:
@@ -207,7 +207,9 @@ def test_a_job_is_retried_at_most_100_times_not_counting_released_retries() -> N
 def test_accepted_claims_are_kept_for_good_and_of_the_released_only_the_latest() -> None:
     run, first = a_claim(Phase.SENT), a_retry_claim(Phase.RELEASED, dispatch_id="retry-1")
     record = a_record(FAILED, a_retry_claim(Phase.SENDING, epoch=3), past_claims=(run, first))
-    refused = settle(record, record.token, ClaimEvent.REFUSED, "refused", NOW, POLICY).record
+    refused = settle(
+        Change(record, NOW, POLICY), record.token, ClaimEvent.REFUSED, "refused"
+    ).record
     kept = [(claim.phase, claim.epoch) for claim in refused.job.past_claims]
     assert kept == [(Phase.SENT, 1), (Phase.RELEASED, 3)]
 
@@ -274,23 +276,22 @@ def test_a_waiting_call_fails_when_the_job_is_cancelled(phase: Phase) -> None:
 
 def test_a_worker_begins_once_with_the_right_token_while_the_job_wants_it() -> None:
     record = a_record(UPLOADED, a_claim())
-    change = begin(record, RUN, NOW, POLICY)
+    change = begin(Change(record, NOW, POLICY), RUN)
     assert change.changed
     assert still_wanted(change.record, RUN, NOW, POLICY)
-    assert not begin(change.record, RUN, NOW, POLICY).changed
+    assert not begin(Change(change.record, NOW, POLICY), RUN).changed
     for other in (replace(RUN, epoch=2), replace(RUN, dispatch_id="run-x")):
-        assert not begin(record, other, NOW, POLICY).changed
-    assert not begin(a_record(JobStatus.CANCELLED, a_claim()), RUN, NOW, POLICY).changed
-    assert not begin(a_record(UPLOADED), RUN, NOW, POLICY).changed
+        assert not begin(Change(record, NOW, POLICY), other).changed
+    assert not begin(Change(a_record(JobStatus.CANCELLED, a_claim()), NOW, POLICY), RUN).changed
+    assert not begin(Change(a_record(UPLOADED), NOW, POLICY), RUN).changed
 
 
 def test_an_acceptance_moves_the_job_of_a_run_but_not_of_a_retry() -> None:
-    accepted = settle(
-        a_record(UPLOADED, a_claim(Phase.SENDING)), RUN, ClaimEvent.ACCEPTED, None, NOW, POLICY
-    )
+    change = Change(a_record(UPLOADED, a_claim(Phase.SENDING)), NOW, POLICY)
+    accepted = settle(change, RUN, ClaimEvent.ACCEPTED, None)
     assert accepted.record.job.status is JobStatus.AUDIO_EXTRACTING
     record = a_record(FAILED, a_retry_claim(Phase.SENDING))
-    accepted = settle(record, record.token, ClaimEvent.ACCEPTED, None, NOW, POLICY)
+    accepted = settle(Change(record, NOW, POLICY), record.token, ClaimEvent.ACCEPTED, None)
     assert accepted.changed
     assert accepted.record.job.status is FAILED
 
@@ -298,30 +299,30 @@ def test_an_acceptance_moves_the_job_of_a_run_but_not_of_a_retry() -> None:
 @pytest.mark.parametrize("event", [ClaimEvent.ACCEPTED, ClaimEvent.REFUSED, ClaimEvent.LOST])
 def test_a_late_answer_does_not_move_a_cancelled_job_or_a_settled_claim(event: ClaimEvent) -> None:
     cancelled = a_record(JobStatus.CANCELLED, a_claim(Phase.SENDING))
-    change = settle(cancelled, RUN, event, None, NOW, POLICY)
+    change = settle(Change(cancelled, NOW, POLICY), RUN, event, None)
     assert change.changed
     assert change.record.job.status is JobStatus.CANCELLED
     proved = a_record(JobStatus.AUDIO_READY, a_claim(Phase.SENT))
-    assert not settle(proved, RUN, event, None, NOW, POLICY).changed
+    assert not settle(Change(proved, NOW, POLICY), RUN, event, None).changed
 
 
 def test_the_sweep_acts_on_a_due_claim_and_does_not_dispatch_a_cancelled_job() -> None:
     due = NOW + POLICY.claim_lease
-    assert not look(a_record(UPLOADED, a_claim()), due - seconds(0.001), POLICY).changed
-    again = look(a_record(UPLOADED, a_claim()), due, POLICY)
+    assert not look(Change(a_record(UPLOADED, a_claim()), due - seconds(0.001), POLICY)).changed
+    again = look(Change(a_record(UPLOADED, a_claim()), due, POLICY))
     assert again.task is TaskKind.DISPATCH
-    freed = look(a_record(JobStatus.CANCELLED, a_claim()), due, POLICY)
+    freed = look(Change(a_record(JobStatus.CANCELLED, a_claim()), due, POLICY))
     assert (freed.record.claim, freed.task) == (None, None)
-    dead = look(a_record(UPLOADED, a_claim(Phase.SENDING)), due, POLICY)
+    dead = look(Change(a_record(UPLOADED, a_claim(Phase.SENDING)), due, POLICY))
     assert (dead.record.claim.phase, dead.task) == (Phase.UNKNOWN, None)
 
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING, Phase.UNKNOWN])
 def test_an_acceptance_of_an_older_epoch_counts_and_a_refusal_does_not(phase: Phase) -> None:
     record = a_record(UPLOADED, a_claim(phase, epoch=2, sends=1))
-    accepted = settle(record, RUN, ClaimEvent.ACCEPTED, None, NOW, POLICY)
+    accepted = settle(Change(record, NOW, POLICY), RUN, ClaimEvent.ACCEPTED, None)
     assert accepted.record.claim.phase is Phase.SENT
     assert accepted.record.job.status is JobStatus.AUDIO_EXTRACTING
-    assert not settle(record, RUN, ClaimEvent.REFUSED, None, NOW, POLICY).changed
+    assert not settle(Change(record, NOW, POLICY), RUN, ClaimEvent.REFUSED, None).changed
     other = replace(RUN, dispatch_id="run-x")
-    assert not settle(record, other, ClaimEvent.ACCEPTED, None, NOW, POLICY).changed
+    assert not settle(Change(record, NOW, POLICY), other, ClaimEvent.ACCEPTED, None).changed

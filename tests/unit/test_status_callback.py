@@ -17,7 +17,7 @@ from domain.errors import (
 )
 from domain.job import Failure, Manifest
 from domain.job_fsm import TERMINAL_STATUSES, TRANSITIONS, JobStatus
-from domain.record import AppliedEvent, Decision, Record
+from domain.record import AppliedEvent, Change, Decision, Record
 from domain.run import run_dispatch_id
 from domain.status_callback import StatusCallback, apply_callback
 from tests.unit.records import (
@@ -57,7 +57,7 @@ def decide(
     record: Record, status: JobStatus, seen: AppliedEvent | None = None, **fields: Any
 ) -> Decision[Any]:
     read = replace(record, seen=seen)
-    return apply_callback(read, a_callback(status, **fields), NOW + seconds(9), POLICY)
+    return apply_callback(Change(read, NOW + seconds(9), POLICY), a_callback(status, **fields))
 
 
 def test_the_same_payload_again_is_a_replay_in_any_state() -> None:
