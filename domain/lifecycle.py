@@ -72,12 +72,15 @@ def is_at_rest(record: Record) -> bool:
     return record.job.status in TERMINAL_STATUSES and not is_open
 
 
-def ensure_at_rest(record: Record) -> None:
-    """Raise `NotTerminal` or `JobAlreadyRunning` unless the job is at rest."""
-    if record.job.status not in TERMINAL_STATUSES:
-        raise NotTerminal(record.job.status)
-    if not is_at_rest(record):
-        raise JobAlreadyRunning(record.job.status)
+def delete(record: Record, *, forced: bool = False) -> Decision[None]:
+    """Delete the job and all that is kept of it.
+
+    Raises `NotTerminal` or `JobAlreadyRunning` unless it is at rest or the deletion is `forced`.
+    """
+    if not forced and not is_at_rest(record):
+        is_terminal = record.job.status in TERMINAL_STATUSES
+        raise (JobAlreadyRunning if is_terminal else NotTerminal)(record.job.status)
+    return Decision(None, record, changed=True, deletes=True)
 
 
 def cancel(change: Change, actor: Actor = Actor.EDITOR) -> Decision[None]:

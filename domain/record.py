@@ -140,6 +140,7 @@ class Decision(Generic[Result]):
     callback: tuple[str, AppliedEvent] | None = None  # the event id to remember
     error: TakeOneError | None = None  # raised after the commit: a refusal may leave an event
     unless_paused: bool = False  # the store refuses the commit while dispatching is paused
+    deletes: bool = False  # the job, with all that is kept of it
 
     def with_result(self, result: Other) -> "Decision[Other]":
         return cast("Decision[Other]", replace(self, result=cast("Any", result)))

@@ -17,7 +17,7 @@ from domain.audit import Actor, AuditEvent
 from domain.claim import DispatchPolicy
 from domain.errors import FsmTerminalImmutable, JobAlreadyRunning, NotTerminal, ResourceNotFound
 from domain.job import Project
-from domain.record import Change, Record
+from domain.record import Change, Decision, Record
 from store.errors import QueueUnavailable, StoreUnavailable
 from store.idempotency import IdempotencyKeys
 from store.jobs import JobStore
@@ -163,11 +163,10 @@ class Erasure:
     def _erase_job(self, job_id: str, on_orphan: OnOrphan | None) -> bool:
         """Cancel and delete a job; whether it is gone."""
 
-        def ensure_deletable(record: Record) -> None:
-            if on_orphan is None:
-                lifecycle.ensure_at_rest(record)
-            elif not lifecycle.is_at_rest(record):
+        def delete(record: Record) -> Decision[None]:
+            if on_orphan is not None and not lifecycle.is_at_rest(record):
                 on_orphan(record)
+            return lifecycle.delete(record, forced=on_orphan is not None)
 
         now, policy = self.now(), self.policy
         with suppress(ResourceNotFound):
@@ -177,7 +176,7 @@ class Erasure:
                     job_id, lambda it: lifecycle.cancel(Change(it, now, policy), Actor.SYSTEM)
                 )
             try:
-                self.job_store.delete(job_id, ensure_deletable)
+                self.job_store.update(job_id, delete)
             except (NotTerminal, JobAlreadyRunning):
                 return False
         return True

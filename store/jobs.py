@@ -118,27 +118,6 @@ class JobStore:
         job, event = decision.record.job, codec.dump_event(*decision.events)
         return create_listed(self._put, job, codec.dump_job(job), event, marker_seconds)
 
-    def delete(
-        self,
-        job_id: str,
-        rule: Callable[[Record], None],
-        before_write: Callable[[], None] | None = None,
-    ) -> None:
-        """Delete a job and all that is kept of it, unless `rule` refuses by raising.
-
-        `before_write`: see `update`. Raises `ResourceNotFound` if there is no such job, and `StoreContended`.
-        """
-        for _ in range(_MOST_TRIES):
-            record = self.get(job_id)
-            rule(record)
-            if before_write is not None:
-                before_write()
-                before_write = None
-            entries = lists_of_job(record.job) | dict.fromkeys(INDEXES, job_id)
-            if self._delete([*_names(job_id), *entries], [*record.revision, *entries.values()]):
-                return
-        raise StoreContended(job_id)
-
     def trail(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], int, int]:
         """Up to `limit` events of a trail from position `start` on (below 0: from its end).
 
@@ -153,6 +132,10 @@ class JobStore:
 
     def _write(self, before: Record, decision: Decision[Any]) -> Record | None:
         """Commit the decision; the record as stored, or None if it is no longer as in `before`."""
+        if decision.deletes:
+            entries = lists_of_job(before.job) | dict.fromkeys(INDEXES, before.job.id)
+            names = [*_names(before.job.id), *entries]
+            return before if self._delete(names, [*before.revision, *entries.values()]) else None
         after = _with_revision(before, decision.record)
         owner, task = after.job.owner, decision.task
         past_pause = task not in (None, TaskKind.DISPATCH) and bool(self.pauses.current())

@@ -68,13 +68,7 @@ def edit_job(job_id: str) -> Shape:
 def delete_job(job_id: str) -> ResponseReturnValue:
     """Delete a job that is at rest, with everything that is stored of it."""
     refuse_input()
-    user = principal().owner_of_a_resource()
-    services().jobs.delete(
-        job_id,
-        lambda record: lifecycle.ensure_at_rest(owned(record, user)),
-        before_write=lambda: services().writes.count(user),
-    )
-    bind_contextvars(job_id=job_id)
+    _update(job_id, lambda change: lifecycle.delete(change.record))
     return "", 204
 
 

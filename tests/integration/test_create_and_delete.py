@@ -11,7 +11,7 @@ from domain import lifecycle
 from domain.claim import ClaimEvent
 from domain.errors import IdempotencyKeyMismatch, NotTerminal, RateLimited, ResourceNotFound
 from domain.job import Project
-from domain.record import Change, Record
+from domain.record import Change, Decision, Record
 from store import keys
 from store.idempotency import IdempotencyKeys
 from store.indexes import INDEXES
@@ -116,7 +116,7 @@ def test_a_stalled_request_does_not_recreate_a_deleted_job(
 ) -> None:
     idempotency_keys.id_for(KEY, {}, "the-id", no_limit)  # and the process stalls
     assert create_job(shelf, "the-id")  # by the repeat
-    shelf.jobs.delete("the-id", lambda record: None)
+    shelf.delete("the-id")
     before = sorted(shelf.redis.keys())
     assert not create_job(shelf, "the-id")  # it continues
     assert shelf.jobs.load("the-id") is None
@@ -170,11 +170,11 @@ def test_deleting_a_job_leaves_no_trace(shelf: Shelf) -> None:
     shelf.redis.delete(*queues)
     for index in INDEXES:
         shelf.redis.zadd(index, {job_id: 1})
-    shelf.jobs.delete(job_id, lifecycle.ensure_at_rest)
+    shelf.jobs.update(job_id, lifecycle.delete)
     assert traces(shelf, job_id) == []
     assert shelf.jobs.load(job_id) is None
     with pytest.raises(ResourceNotFound):
-        shelf.jobs.delete(job_id, lifecycle.ensure_at_rest)
+        shelf.jobs.update(job_id, lifecycle.delete)
     assert len(traces(shelf, kept)) == 6
 
 
@@ -182,21 +182,22 @@ def test_a_refused_delete_changes_nothing(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
     before = traces(shelf, job_id)
     with pytest.raises(NotTerminal):
-        shelf.jobs.delete(job_id, lifecycle.ensure_at_rest)
+        shelf.jobs.update(job_id, lifecycle.delete)
     assert traces(shelf, job_id) == before
 
 
 def test_delete_applies_the_rule_again_if_the_job_has_changed(shelf: Shelf) -> None:
     job_id, seen = job_at_rest(shelf), []
 
-    def rule(record: Record) -> None:
+    def rule(record: Record) -> Decision[None]:
         seen.append(record.job.name)
         if len(seen) == 1:
             shelf.jobs.update(
                 job_id, lambda r: lifecycle.edit(Change(r, NOW, POLICY), {"name": "new"})
             )
+        return lifecycle.delete(record)
 
-    shelf.jobs.delete(job_id, rule)
+    shelf.jobs.update(job_id, rule)
     assert seen == [None, "new"]
     assert shelf.jobs.load(job_id) is None
 
@@ -205,7 +206,7 @@ def test_late_steps_for_a_deleted_job_change_nothing(shelf: Shelf) -> None:
     job_id = job_at_rest(shelf)
     record = shelf.record(job_id)
     token = record.token
-    shelf.jobs.delete(job_id, lifecycle.ensure_at_rest)
+    shelf.jobs.update(job_id, lifecycle.delete)
     for name in traces(shelf, job_id):
         shelf.redis.delete(name)  # the message of the cancel
     for late in (lambda: shelf.begin(token), lambda: shelf.settle(token, ClaimEvent.ACCEPTED)):

@@ -338,7 +338,7 @@ def test_a_project_with_a_job_is_not_deleted(shelf: Shelf) -> None:
     job_id = shelf.new_job()
     assert not shelf.projects.delete(shelf.project)
     assert shelf.projects.load(shelf.project.id)
-    shelf.jobs.delete(job_id, lambda record: None)
+    shelf.delete(job_id)
     assert shelf.projects.delete(shelf.project)
 
 

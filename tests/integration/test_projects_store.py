@@ -144,7 +144,7 @@ def test_list_entries_of_missing_jobs_are_skipped_on_every_page_and_removed(
         assert _flat(_of_project(shelf, limit)) == made
         assert shelf.redis.zcard(jobs) == 2
         for job_id in made:
-            shelf.jobs.delete(job_id, lambda record: None)
+            shelf.delete(job_id)
 
 
 def test_a_page_has_the_jobs_claims(shelf: Shelf) -> None:
@@ -158,7 +158,7 @@ def test_jobs_created_or_deleted_while_paging_shift_no_other(shelf: Shelf) -> No
     made = _new_jobs(shelf, 6)
     first = shelf.projects.jobs(shelf.project.id, PageQuery(3))
     for job_id in made[1:4]:  # the cursor is one of them
-        shelf.jobs.delete(job_id, lambda record: None)
+        shelf.delete(job_id)
     made.append(shelf.new_job(NOW + seconds(9)))
     assert first.next_cursor is not None
     rest = shelf.projects.jobs(shelf.project.id, PageQuery(10, first.next_cursor))

@@ -71,7 +71,7 @@ def report(shelf: Shelf, job_id: str, status: JobStatus, age: float = 0) -> None
 def remove_from(shelf: Shelf, view: View, job_id: str) -> None:
     """Make the job leave the view."""
     if view is View.FAILED:
-        shelf.jobs.delete(job_id, lambda _: None)
+        shelf.delete(job_id)
     else:
         shelf.jobs.update(job_id, lambda record: cancel(Change(record, NOW, POLICY)))
         claim = shelf.record(job_id).token
@@ -140,7 +140,7 @@ def test_a_failed_job_is_listed_by_the_time_of_its_failure_until_it_is_deleted(
     later = NOW + seconds(3600)
     shelf.jobs.update(job_id, lambda record: edit(Change(record, later, POLICY), {"name": "New"}))
     assert list(pages(shelf, View.FAILED, PageQuery(9, before=NOW - seconds(10)))) == [[job_id]]
-    shelf.jobs.delete(job_id, lambda _: None)
+    shelf.delete(job_id)
     assert shelf.redis.zcard(keys.jobs_in("FAILED")) == 0
 
 

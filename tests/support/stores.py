@@ -80,6 +80,10 @@ class Shelf:
         )
         return job_id
 
+    def delete(self, job_id: str) -> None:
+        """Delete a job, whatever its state."""
+        self._decide(job_id, lambda record: lifecycle.delete(record, forced=True))
+
     def run(
         self, job_id: str, now: datetime = NOW, policy: DispatchPolicy = POLICY
     ) -> FencingToken:

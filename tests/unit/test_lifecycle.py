@@ -20,8 +20,8 @@ from domain.lifecycle import (
     cancel_notified,
     confirm_upload,
     create_job,
+    delete,
     edit,
-    ensure_at_rest,
 )
 from domain.record import Change, TaskKind
 from tests.unit.records import (
@@ -159,11 +159,11 @@ def test_only_a_job_that_has_ended_is_at_rest(status: JobStatus) -> None:
     sent = a_claim(Phase.SENT)
     if status in TERMINAL_STATUSES:
         for claim in (None, sent, a_retry_claim(resumed=True), a_claim(Phase.RELEASED)):
-            ensure_at_rest(a_record(status, claim))
+            delete(a_record(status, claim))
         return
     for claim in (None, a_claim(), sent):
         with pytest.raises(NotTerminal) as refused:
-            ensure_at_rest(a_record(status, claim))
+            delete(a_record(status, claim))
         assert refused.value.details == {"current_status": status}
 
 
@@ -174,7 +174,7 @@ def test_only_a_job_that_has_ended_is_at_rest(status: JobStatus) -> None:
 def test_a_job_with_an_open_dispatch_is_not_at_rest(claim: Claim) -> None:
     for status in (JobStatus.FAILED, JobStatus.CANCELLED):
         with pytest.raises(JobAlreadyRunning) as refused:
-            ensure_at_rest(a_record(status, claim))
+            delete(a_record(status, claim))
         assert refused.value.details == {"current_status": status}
 
 
@@ -184,17 +184,17 @@ def test_a_job_with_a_due_cancel_is_not_at_rest() -> None:
     ).record
     for is_received in (False, False, True):
         with pytest.raises(JobAlreadyRunning):
-            ensure_at_rest(record)
+            delete(record)
         record = cancel_notified(
             Change(record, LATER, POLICY), record.token, "an outcome", is_received
         ).record
-    ensure_at_rest(record)
+    delete(record)
     for policy, claim in ((POLICY, a_claim(Phase.SENT)), (CAN_CANCEL, None)):
-        ensure_at_rest(cancel(Change(a_record(JobStatus.EDITING, claim), NOW, policy)).record)
+        delete(cancel(Change(a_record(JobStatus.EDITING, claim), NOW, policy)).record)
 
 
 def test_a_job_is_at_rest_when_its_retry_ended_badly_without_a_callback() -> None:
-    ensure_at_rest(a_record(JobStatus.FAILED, a_retry_claim(is_dead=True)))
+    delete(a_record(JobStatus.FAILED, a_retry_claim(is_dead=True)))
 
 
 @pytest.mark.parametrize("status", JobStatus)
