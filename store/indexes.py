@@ -3,7 +3,7 @@
 One is scored by when the sweep must look at the job's claim. The others are operators' views, by age.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import count
@@ -11,12 +11,10 @@ from itertools import count
 from redis import Redis
 
 from domain.claim import SELDOM, Phase
-from domain.job_fsm import JobStatus
 from domain.record import Record
 from store import keys
 from store.client import redis_errors
-from store.errors import RecordUnreadable
-from store.lists import TIME_DIGITS, Page, PageQuery, read_page, state_entry
+from store.lists import TIME_DIGITS, PageQuery
 
 _PAGE = 200
 _MICROSECONDS = 1_000_000
@@ -89,43 +87,24 @@ class View(StrEnum):
     FAILED = "failed"
 
 
-_INDEX_OF: dict[str, str] = {
+#: The index of each view; the view of failed jobs is the list of their state.
+INDEX_OF: dict[str, str] = {
     View.UNKNOWN: keys.UNKNOWN,
     View.SILENT: keys.SILENT,
     View.IN_FLIGHT: keys.IN_FLIGHT,
 }
 
 
-def read_view(
-    client: Redis,
-    view: View | JobStatus,
-    query: PageQuery,
-    load: Callable[[list[str]], Sequence[Record | RecordUnreadable | None]],
-    is_wanted: Callable[[Record], bool],
-) -> Page[Record]:
-    """A page of a view, or of the jobs in a listed state by when they entered it; `load` reads jobs by ids.
-
-    Only the list of a state, which View.FAILED is too, can be read `after` a time. Raises `StoreUnavailable`.
-    """
-    index = _INDEX_OF.get(view)
-    if index is None:
-        status = JobStatus(view.upper())
-
-        def entry_in_state(record: Record) -> str:
-            return state_entry(record.job) if record.job.status is status else ""
-
-        return read_page(client, keys.jobs_in(status), query, load, entry_in_state, is_wanted)
-
-    def entry_in_index(record: Record) -> str:
-        score = scores(record)[INDEXES.index(index)]
-        return _entry(record.job.id, score) if score else ""
-
-    return read_page(client, index, query, load, entry_in_index, is_wanted, _read_index)
+def entries_in_indexes(record: Record) -> dict[str, str]:
+    """The indexes that a job is in, and its entry in each, as in a list."""
+    found = zip(INDEXES, scores(record), strict=True)
+    return {index: _entry(record.job.id, score) for index, score in found if score}
 
 
-def _read_index(
+def read_index(
     client: Redis, index: str, query: PageQuery, cursor: str | None, size: int
 ) -> list[str]:
+    """The entries of an index behind `cursor`, as of a list: see `lists.read_page`."""
     least = int(cursor[:TIME_DIGITS]) / _MICROSECONDS if cursor else "-inf"
     most = query.before.timestamp() if query.before else "+inf"
     number = size + 1  # the cursor's own entry may still be there

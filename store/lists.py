@@ -5,7 +5,7 @@ then the record's id. An entry is also a page's cursor: paging is not disturbed 
 meanwhile, and costs the same anywhere in a list of any length.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -120,14 +120,15 @@ def read_page(
     name: str,
     query: PageQuery,
     load: Callable[[list[str]], Sequence[Item | RecordUnreadable | None]],
-    entry_of: Callable[[Item], str],
+    entries_of: Callable[[Item], Mapping[str, str]],
     is_wanted: Callable[[Item], bool] = lambda _: True,
     read_entries: ReadEntries | None = None,
 ) -> Page[Item]:
     """Read a page of the list `name`; `load` reads records by their ids, None for one that is gone.
 
-    `read_entries` reads an index that is not such a list as if it were one. Stale entries, of records that are
-    gone or are elsewhere in the list by now, are skipped and removed. Raises `StoreUnavailable`.
+    `entries_of` has the entries of a record in all its lists, by list. `read_entries` reads an index that is not
+    such a list as if it were one. Stale entries, of records that are gone or are elsewhere in the list by now,
+    are skipped and removed. Raises `StoreUnavailable`.
     """
     found: list[Item] = []
     cursor, examined, size, unreadable = query.cursor, 0, query.limit + 1, 0
@@ -140,7 +141,7 @@ def read_page(
             cursor = line
             if isinstance(item, RecordUnreadable):
                 unreadable += 1
-            elif item is None or entry_of(item) != line:
+            elif item is None or entries_of(item).get(name) != line:
                 stale.append(line)
             elif is_wanted(item):
                 found.append(item)

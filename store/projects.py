@@ -14,7 +14,7 @@ from observability.metrics import unreadable_records
 from store import codec, keys, lists
 from store.client import execute, load_script, redis_errors
 from store.errors import RecordUnreadable
-from store.indexes import View, read_view
+from store.indexes import INDEX_OF, View, entries_in_indexes, read_index
 from store.lists import Page, PageQuery
 
 Item = TypeVar("Item")
@@ -75,7 +75,7 @@ class ProjectStore:
         return lists.read_page(
             self._client, keys.user_projects(user), query,
             lambda ids: self._load_many("project_id", ids, codec.load_project, keys.project),
-            lambda project: lists.entry(project.created_at, project.id),
+            lists.lists_of_project,
         )  # fmt: skip
 
     def jobs(
@@ -107,21 +107,25 @@ class ProjectStore:
     def _jobs(
         self, name: str, query: PageQuery, status: JobStatus | None, project_id: str | None = None
     ) -> Page[Record]:
-        def entry_of(record: Record) -> str:
-            job = record.job
-            return lists.entry(job.updated_at if query.after else job.created_at, job.id)
-
         def is_wanted(record: Record) -> bool:
             job = record.job
             return status in (None, job.status) and project_id in (None, job.project_id)
 
-        return lists.read_page(self._client, name, query, self._load_jobs, entry_of, is_wanted)
+        return lists.read_page(self._client, name, query, self._load_jobs, _lists_of, is_wanted)
 
     def jobs_in_view(
         self, view: View | JobStatus, query: PageQuery, is_wanted: Callable[[Record], bool]
     ) -> Page[Record]:
-        """A page of all users' jobs: see `read_view`."""
-        return read_view(self._client, view, query, self._load_jobs, is_wanted)
+        """A page of all users' jobs in a view, or in a listed state by when they entered it.
+
+        Only the list of a state, which View.FAILED is too, can be read `after` a time.
+        """
+        client, load = self._client, self._load_jobs
+        if index := INDEX_OF.get(view):
+            entries_of = entries_in_indexes
+            return lists.read_page(client, index, query, load, entries_of, is_wanted, read_index)
+        name = keys.jobs_in(view.upper())
+        return lists.read_page(client, name, query, load, _lists_of, is_wanted)
 
     def _load_jobs(self, ids: list[str]) -> list[Record | RecordUnreadable | None]:
         """Read jobs with their claims; None for one that is gone, an error for one that cannot be read."""
@@ -143,6 +147,10 @@ class ProjectStore:
                 log.error("record.unreadable", **{kind: record_id})
                 found.append(error)
         return found
+
+
+def _lists_of(record: Record) -> dict[str, str]:
+    return lists.lists_of_job(record.job)
 
 
 def _erasure(user: str | None, project_id: str | None) -> str:
