@@ -155,9 +155,7 @@ def retried_shape(retried: Retried) -> Shape:
 def claim_shape(claim: Claim) -> Shape:
     """A Claim of the contract."""
     retry = claim.retry
-    return _fields(
-        claim, _CLAIM, attempt="epoch", first_sent_at="first_send", due_at="lease_until"
-    ) | {
+    return _fields(claim, _CLAIM, attempt="epoch", due_at="lease_until") | {
         "model_profile": retry.model_profile if retry else None,
         "resume_from_status": retry.resume_from_status if retry else None,
     }

@@ -40,7 +40,7 @@ def ids(number: int) -> Iterator[str]:
 def make_project(client: redis.Redis, owner: str) -> str:
     """Store a project, as `ProjectStore.create` does, and return its id."""
     project = Project(id=str(uuid4()), name="Bench", owner=owner, created_at=datetime.now(UTC))
-    client.set(keys.project(project.id), codec.dump_project(project))
+    client.set(keys.project(project.id), codec.dump(project))
     for name, place in lists.lists_of_project(project).items():
         client.zadd(name, {place: 0})
     return project.id

@@ -216,11 +216,6 @@ class Claim(Stored):
         is_sent = self.phase in (Phase.SENDING, Phase.UNKNOWN)
         return max(0, self.sends - is_sent)
 
-    @property
-    def first_send(self) -> datetime | None:
-        """When it was first sent; None also for a claim that an earlier release sent more than once."""
-        return self.first_sent_at or (self.sent_at if self.sends == 1 else None)
-
     def holds(self, token: FencingToken) -> bool:
         """Whether `token` identifies this claim."""
         return (self.dispatch_id, self.epoch) == (token.dispatch_id, token.epoch)
@@ -252,7 +247,7 @@ class Claim(Stored):
             return True
         if self.is_elsewhere(policy):
             return False
-        first = self.first_send
+        first = self.first_sent_at
         return policy.window is None or (first is not None and now - first < policy.window)
 
     def is_recognised(self, now: datetime, policy: DispatchPolicy) -> bool:

@@ -48,7 +48,7 @@ def begin(change: Change, token: FencingToken) -> Decision[bool]:
     change.update_claim(
         phase=phase,
         sent_at=now,
-        first_sent_at=claim.first_send if claim.sends else now,
+        first_sent_at=claim.first_sent_at if claim.sends else now,
         engine=claim.engine if claim.sends else policy.engine or None,
         sends=claim.sends + 1,
         lease_until=now + policy.send_lease,

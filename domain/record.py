@@ -5,10 +5,10 @@ decision only if the stored record has not changed since it was read, and otherw
 rule again.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, NamedTuple, TypeVar, cast
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from domain.audit import Actor, AuditEvent, EventType, OperatorAct
 from domain.claim import (
@@ -24,7 +24,6 @@ from domain.job import Job
 from domain.job_fsm import DRAFTING_STATUSES, JobStatus, ensure_transition
 
 Result = TypeVar("Result")
-Other = TypeVar("Other")
 
 _WORKFLOW_STATUSES = DRAFTING_STATUSES | {JobStatus.REGENERATING, JobStatus.EXPORTING}
 
@@ -141,9 +140,6 @@ class Decision(Generic[Result]):
     error: TakeOneError | None = None  # raised after the commit: a refusal may leave an event
     unless_paused: bool = False  # the store refuses the commit while dispatching is paused
     deletes: bool = False  # the job, with all that is kept of it
-
-    def with_result(self, result: Other) -> "Decision[Other]":
-        return cast("Decision[Other]", replace(self, result=cast("Any", result)))
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ fields that it does not know. A job's past claims are stored under the names tha
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -18,6 +18,8 @@ from domain.job import Job, Project
 from domain.job_fsm import JobStatus
 from domain.record import AppliedEvent, Record
 from store.errors import RecordUnreadable
+
+Model = TypeVar("Model", Claim, Project)
 
 #: The form that this release writes. A record that states none is of form 0.
 FORM: Final = 1
@@ -42,22 +44,16 @@ def load_record(job_id: str, job: bytes, claim: bytes, seen: bytes | None = None
         fields["past_claims"] = sorted(filter(None, past), key=lambda claim: claim["epoch"])
         return Record(
             Job.model_validate(fields),
-            load_claim(job_id, claim) if claim else None,
+            load(Claim, job_id, claim) if claim else None,
             revision=(job, claim),
             seen=AppliedEvent(*seen.decode().partition(" ")[::2]) if seen else None,
         )
 
 
-def load_claim(job_id: str, raw: bytes) -> Claim:
-    """Read a claim. Raises `RecordUnreadable`."""
-    with _reading(job_id):
-        return Claim.model_validate(_load(raw))
-
-
-def load_project(project_id: str, raw: bytes) -> Project:
-    """Read a project. Raises `RecordUnreadable`."""
-    with _reading(project_id):
-        return Project.model_validate(_load(raw))
+def load(kind: type[Model], record_id: str, raw: bytes) -> Model:
+    """Read a claim (by its job's id) or a project. Raises `RecordUnreadable`."""
+    with _reading(record_id):
+        return kind.model_validate(_load(raw))
 
 
 def _load(raw: bytes) -> dict[str, Any]:
@@ -78,13 +74,9 @@ def dump_job(job: Job) -> bytes:
     return _dump(fields)
 
 
-def dump_claim(claim: Claim | None) -> bytes:
-    """Write a claim without the fields that have their default; empty if there is none."""
-    return _dump(claim.model_dump(exclude_defaults=True)) if claim else b""
-
-
-def dump_project(project: Project) -> bytes:
-    return _dump(project.model_dump())
+def dump(record: Claim | Project) -> bytes:
+    """Write a claim or a project without the fields that have their default."""
+    return _dump(record.model_dump(exclude_defaults=True))
 
 
 def _dump(fields: dict[str, Any]) -> bytes:

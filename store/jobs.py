@@ -193,5 +193,7 @@ def _with_revision(before: Record, after: Record) -> Record:
     """The record as the commit will leave it: unchanged parts keep the bytes that they were read from."""
     old_job, old_claim = before.revision
     job = old_job if after.job is before.job else codec.dump_job(after.job)
-    claim = old_claim if after.claim is before.claim else codec.dump_claim(after.claim)
+    claim = old_claim
+    if after.claim is not before.claim:
+        claim = codec.dump(after.claim) if after.claim else b""
     return replace(after, revision=(job, claim), seen=None)

@@ -122,18 +122,18 @@ def read_page(
     load: Callable[[list[str]], Sequence[Item | RecordUnreadable | None]],
     entries_of: Callable[[Item], Mapping[str, str]],
     is_wanted: Callable[[Item], bool] = lambda _: True,
-    read_entries: ReadEntries | None = None,
+    read: ReadEntries | None = None,
 ) -> Page[Item]:
     """Read a page of the list `name`; `load` reads records by their ids, None for one that is gone.
 
-    `entries_of` has the entries of a record in all its lists, by list. `read_entries` reads an index that is not
-    such a list as if it were one. Stale entries, of records that are gone or are elsewhere in the list by now,
-    are skipped and removed. Raises `StoreUnavailable`.
+    `entries_of` has a record's entries in all its lists, by list. `read` reads an index that is not such a
+    list as if it were one. Stale entries, of records that are gone or are elsewhere in the list by now, are
+    skipped and removed. Raises `StoreUnavailable`.
     """
     found: list[Item] = []
     cursor, examined, size, unreadable = query.cursor, 0, query.limit + 1, 0
     while examined < _MOST_EXAMINED:
-        entries = (read_entries or _read_entries)(client, name, query, cursor, size)
+        entries = (read or read_entries)(client, name, query, cursor, size)
         stale = []
         for line, item in zip(entries, load([*map(record_id, entries)]), strict=True):
             if len(found) == query.limit:
@@ -155,9 +155,10 @@ def read_page(
     return Page(found, cursor, unreadable)
 
 
-def _read_entries(
+def read_entries(
     client: Redis, name: str, query: PageQuery, cursor: str | None, size: int
 ) -> list[str]:
+    """The next `size` entries of a list behind `cursor`, within the bounds of `query`."""
     least, most = "-", "+"
     if query.after is not None:
         least = f"[{entry(query.after + timedelta(microseconds=1), '')}"

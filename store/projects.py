@@ -1,6 +1,7 @@
 """Projects, and the lists of users' projects and jobs. No request scans the keyspace."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -38,14 +39,13 @@ class ProjectStore:
 
         `marker_seconds`, and what it raises: see `lists.create_listed`.
         """
-        stored = codec.dump_project(project)
-        return lists.create_listed(self._put, project, stored, b"", marker_seconds)
+        return lists.create_listed(self._put, project, codec.dump(project), b"", marker_seconds)
 
     def load(self, project_id: str) -> Project | None:
         """Read a project. Raises `RecordUnreadable`."""
         with redis_errors("GET"):
             raw = self._client.get(keys.project(project_id))
-        return codec.load_project(project_id, raw) if raw else None
+        return codec.load(Project, project_id, raw) if raw else None
 
     def delete(self, project: Project) -> bool:
         """Delete a project, unless a job is listed in it; whether it is gone. No job can be created in it."""
@@ -72,9 +72,10 @@ class ProjectStore:
 
     def of_user(self, user: str, query: PageQuery) -> Page[Project]:
         """A page of a user's projects, by creation."""
+        load = partial(codec.load, Project)
         return lists.read_page(
             self._client, keys.user_projects(user), query,
-            lambda ids: self._load_many("project_id", ids, codec.load_project, keys.project),
+            lambda ids: self._load_many("project_id", ids, load, keys.project),
             lists.lists_of_project,
         )  # fmt: skip
 

@@ -11,7 +11,7 @@ from domain.errors import ResourceNotFound
 from domain.lifecycle import is_at_rest
 from domain.record import Decision, Record
 from store import keys, lists
-from store.client import execute, redis_errors, scan_keys
+from store.client import execute, scan_keys
 from store.errors import RecordUnreadable
 from store.jobs import JobStore
 
@@ -33,7 +33,7 @@ class Retention:
         self._client, self._jobs, self._retention = client, jobs, retention
         self._batches: Iterator[list[str]] = iter(())
         # The lists still to be examined, and where to continue in each.
-        self._ahead: list[tuple[str, str]] = []
+        self._ahead: list[tuple[str, str | None]] = []
 
     def step(self, now: datetime) -> Counter[str]:
         """Do one step; how many entries were removed (`unlisted`) and jobs given an expiry (`timed`).
@@ -41,14 +41,15 @@ class Retention:
         Raises `StoreUnavailable`, and `StoreContended`; the next step continues all the same.
         """
         done: Counter[str] = Counter()
+        query = lists.PageQuery(_CHUNK, before=now - self._retention)
         if not self._ahead:
-            self._ahead = [(name, "-") for name in self._next_batch()]
+            self._ahead = [(name, None) for name in self._next_batch()]
         examined = 0
         while self._ahead and examined < _MOST_EXAMINED:
             name, start = self._ahead.pop()
-            entries = self._entries(name, start, now)
+            entries = lists.read_entries(self._client, name, query, start, _CHUNK)
             if len(entries) == _CHUNK:
-                self._ahead.append((name, f"({entries[-1]}"))
+                self._ahead.append((name, entries[-1]))
             done += self._examine(name, entries)
             examined += len(entries)
         return done
@@ -59,12 +60,6 @@ class Retention:
             self._batches = scan_keys(self._client, keys.JOB_LISTS)
             batch = next(self._batches)
         return batch
-
-    def _entries(self, name: str, start: str, now: datetime) -> list[str]:
-        before = f"({lists.entry(now - self._retention, '')}"
-        with redis_errors("ZRANGE"):
-            found = self._client.zrangebylex(name, start, before, start=0, num=_CHUNK)
-        return [entry.decode() for entry in found]
 
     def _examine(self, name: str, entries: list[str]) -> Counter[str]:
         pipeline = self._client.pipeline(transaction=False)

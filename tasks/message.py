@@ -12,11 +12,8 @@ from typing import Final
 import orjson
 
 from domain.claim import FencingToken
+from domain.record import TaskKind
 from observability import tracing
-
-DISPATCH_TASK = "takeone.dispatch"
-TELL_CANCELLED_TASK = "takeone.tell_cancelled"
-ASK_TASK = "takeone.ask"
 
 #: The form of this release's messages. One that states no form has form 0.
 FORM: Final = 1
@@ -26,18 +23,31 @@ _EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _ORIGIN = f"takeone@{os.getpid()}@{socket.gethostname()}"
 
 
-def encode(task: str, task_id: str, token: FencingToken, queue: str) -> bytes:
+def task_name(task: TaskKind) -> str:
+    """The task's name in Celery."""
+    return f"takeone.{task}"
+
+
+def task_id(task: TaskKind, token: FencingToken) -> str:
+    """The Celery task id; of a dispatch it is the dispatch id, under which operators look for it."""
+    if task is TaskKind.DISPATCH:
+        return token.dispatch_id
+    prefix = "cancel" if task is TaskKind.TELL_CANCELLED else "ask"
+    return f"{prefix}-{token.job_id}"
+
+
+def encode(task: TaskKind, token: FencingToken, queue: str) -> bytes:
     """The message for a task about a claim. It holds ids only."""
-    arguments = [token.job_id, token.dispatch_id, token.epoch]
+    arguments, message_id = [token.job_id, token.dispatch_id, token.epoch], task_id(task, token)
     envelope = {
         "body": orjson.dumps([arguments, {}, _EMBED]).decode(),
         "content-encoding": "utf-8",
         "content-type": "application/json",
         "headers": {
             "lang": "py",
-            "task": task,
-            "id": task_id,
-            "root_id": task_id,
+            "task": task_name(task),
+            "id": message_id,
+            "root_id": message_id,
             **dict.fromkeys(("parent_id", "group", "shadow", "eta", "expires")),
             "retries": 0,
             "timelimit": [None, None],
@@ -48,13 +58,13 @@ def encode(task: str, task_id: str, token: FencingToken, queue: str) -> bytes:
             **own_headers(),
         },
         "properties": {
-            "correlation_id": task_id,
+            "correlation_id": message_id,
             "reply_to": "",
             "delivery_mode": 2,
             "delivery_info": {"exchange": "", "routing_key": queue},
             "priority": 0,
             # It need not be unique, because messages are not acknowledged.
-            "delivery_tag": f"{task_id}.{token.epoch}",
+            "delivery_tag": f"{message_id}.{token.epoch}",
         },
     }
     return orjson.dumps(envelope)

@@ -15,11 +15,6 @@ from tasks.queues import FOLLOW_UPS, dispatch_queue_names, is_redis, queue_keys
 
 _SLOT_SECONDS = 0.5
 _ONE_RETRY = {"max_retries": 1, "interval_start": 0, "interval_step": 0, "interval_max": 0}
-_TASKS = {
-    TaskKind.DISPATCH: message.DISPATCH_TASK,
-    TaskKind.TELL_CANCELLED: message.TELL_CANCELLED_TASK,
-    TaskKind.ASK: message.ASK_TASK,
-}
 
 
 class TransactionalOutbox:
@@ -33,8 +28,7 @@ class TransactionalOutbox:
     ) -> tuple[list[str], bytes]:
         """The user's two queues, of which the commit takes the shorter one, and the message."""
         queues = [FOLLOW_UPS] if past_pause else user_queues(user, self._queues)
-        body = message.encode(_TASKS[task], task_id(task, token), token, queues[0])
-        return queue_keys(queues), body
+        return queue_keys(queues), message.encode(task, token, queues[0])
 
     def publish(self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool) -> None:
         """Never called: each message is part of a commit."""
@@ -68,9 +62,9 @@ class BrokerOutbox:
             raise QueueUnavailable(token)
         try:
             self._send_task(
-                _TASKS[task],
+                message.task_name(task),
                 args=(token.job_id, token.dispatch_id, token.epoch),
-                task_id=task_id(task, token),
+                task_id=message.task_id(task, token),
                 queue=choice(queues),  # noqa: S311 - spreads load
                 retry=self._is_retried,
                 retry_policy=_ONE_RETRY,
@@ -87,14 +81,6 @@ def make_outbox(settings: Settings) -> Outbox:
     if settings.broker_is_store:
         return TransactionalOutbox(dispatch_queue_names(settings))
     return BrokerOutbox(settings)
-
-
-def task_id(task: TaskKind, token: FencingToken) -> str:
-    """The Celery task id; of a dispatch it is the dispatch id, under which operators look for it."""
-    if task is TaskKind.DISPATCH:
-        return token.dispatch_id
-    prefix = "cancel" if task is TaskKind.TELL_CANCELLED else "ask"
-    return f"{prefix}-{token.job_id}"
 
 
 def user_queues(user: str, queues: list[str]) -> list[str]:

@@ -42,8 +42,10 @@ def sweep_once(store: JobStore, policy: DispatchPolicy, now: datetime) -> Counte
 
 def _sweep_one(store: JobStore, policy: DispatchPolicy, job_id: str, now: datetime) -> str:
     def rule(record: Record) -> Decision[str]:
-        decision = look(Change(record, now, policy))
-        return decision.with_result(_name(decision)) if decision.changed else _idle(record, now)
+        looked = look(Change(record, now, policy))
+        if not looked.changed:
+            return _idle(record, now)
+        return Decision(_name(looked), looked.record, True, looked.events, looked.task)
 
     try:
         result = store.update(job_id, rule).result

@@ -13,6 +13,7 @@ from celery.worker.control import Panel, inspect_command
 from prometheus_client import start_http_server
 
 from domain.claim import FencingToken
+from domain.record import TaskKind
 from observability import tracing
 from observability.log_sink import stdout
 from observability.logs import configure_logging
@@ -72,19 +73,19 @@ def _handling(name: str, token: FencingToken) -> Iterator[None]:
         raise DispatchFailed(type(error).__name__) from None
 
 
-def _task(name: str, work: Callable[[Dispatcher, FencingToken], str | None]) -> None:
+def _task(kind: TaskKind, work: Callable[[Dispatcher, FencingToken], str | None]) -> None:
     """Register a task about one claim."""
 
-    @app.task(name=name, throws=(DispatchFailed,))
+    @app.task(name=message.task_name(kind), throws=(DispatchFailed,))
     def run(job_id: str, dispatch_id: str, epoch: int) -> str | None:
         token = FencingToken(job_id, dispatch_id, epoch)
-        with _handling(name.removeprefix("takeone."), token):
+        with _handling(kind, token):
             return work(_parts().dispatcher, token)
 
 
-_task(message.DISPATCH_TASK, Dispatcher.dispatch)
-_task(message.TELL_CANCELLED_TASK, Dispatcher.tell_cancelled)
-_task(message.ASK_TASK, Dispatcher.ask)
+_task(TaskKind.DISPATCH, Dispatcher.dispatch)
+_task(TaskKind.TELL_CANCELLED, Dispatcher.tell_cancelled)
+_task(TaskKind.ASK, Dispatcher.ask)
 
 
 class _Parts:

@@ -8,6 +8,7 @@ from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from domain.claim import FencingToken
+from domain.record import TaskKind
 from store import keys
 from tasks import message
 from tasks.queues import KEY_PREFIX
@@ -38,7 +39,7 @@ def send_message_again(redis: RedisServer, handle: JobHandle, epoch: int) -> Non
     """Deliver the message of a dispatch again, as a broker may."""
     queue = "takeone.dispatch.0"
     token = FencingToken(handle.id, handle.run_id, epoch)
-    body = message.encode(message.DISPATCH_TASK, handle.run_id, token, queue)
+    body = message.encode(TaskKind.DISPATCH, token, queue)
     with redis.client() as client:
         client.lpush(KEY_PREFIX + queue, body)
 

@@ -15,6 +15,7 @@ from devstack.processes import ROOT
 from devstack.stack import Stack
 from domain import errors
 from domain.claim import NEXT_PHASE, ClaimEvent, FencingToken, Phase
+from domain.record import TaskKind
 from tasks import message
 from tests.support import openapi
 from tests.support.client import ApiClient
@@ -85,7 +86,7 @@ def celerys_own() -> Document:
     arguments = (TOKEN.job_id, TOKEN.dispatch_id, TOKEN.epoch)
     with app.connection_for_write() as connection:
         app.send_task(
-            message.DISPATCH_TASK,
+            message.task_name(TaskKind.DISPATCH),
             args=arguments,
             task_id=TOKEN.dispatch_id,
             queue=QUEUE,
@@ -98,7 +99,7 @@ def celerys_own() -> Document:
 
 def our_message() -> Document:
     """The message that the service pushes."""
-    encoded = message.encode(message.DISPATCH_TASK, TOKEN.dispatch_id, TOKEN, QUEUE)
+    encoded = message.encode(TaskKind.DISPATCH, TOKEN, QUEUE)
     return json.loads(encoded)
 
 

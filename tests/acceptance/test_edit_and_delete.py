@@ -9,6 +9,7 @@ import pytest
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from domain.claim import FencingToken
+from domain.record import TaskKind
 from store import keys
 from tasks import message
 from tests.acceptance.outcomes import already_running, assert_invalid
@@ -216,7 +217,7 @@ def test_a_late_message_for_a_deleted_job_does_nothing(
     delete(handle)
     token = FencingToken(handle.id, handle.run_id, 1)
     queue = "takeone.dispatch.0"
-    late = [message.DISPATCH_TASK, message.TELL_CANCELLED_TASK]
+    late = [message.task_name(TaskKind.DISPATCH), message.task_name(TaskKind.TELL_CANCELLED)]
     with stack.redis.client() as redis:
         for task in late:
             redis.lpush(

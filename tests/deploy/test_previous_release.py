@@ -15,6 +15,7 @@ from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from domain.claim import FencingToken
+from domain.record import TaskKind
 from store import keys
 from tasks import message
 from tasks.queues import KEY_PREFIX
@@ -198,7 +199,7 @@ def test_concurrent_workers_of_both_releases_post_each_dispatch_once(bed: Bed) -
         for job_id in jobs * 2:
             queue = "takeone.dispatch.0"
             token = FencingToken(job_id, f"run-{job_id}", 1)
-            again = message.encode(message.DISPATCH_TASK, token.dispatch_id, token, queue)
+            again = message.encode(TaskKind.DISPATCH, token, queue)
             client.lpush(KEY_PREFIX + queue, again)
 
     def duplicates_are_done() -> bool:

@@ -11,6 +11,7 @@ from kombu import Connection, Queue
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from domain.record import TaskKind
 from settings import Settings
 from tasks import message
 from tasks.queues import broker_answers, queue_names
@@ -75,7 +76,7 @@ def test_a_message_of_a_later_format_is_discarded_and_its_claim_unchanged(
     url = bed.stack.settings["TAKEONE_BROKER_URL"]
     with Celery("later", broker=url, set_as_current=False) as later:
         later.send_task(
-            message.DISPATCH_TASK,
+            message.task_name(TaskKind.DISPATCH),
             args=arguments,
             task_id=f"run-{job_id}",
             queue="takeone.dispatch.3",

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from domain import lifecycle
-from domain.claim import ClaimEvent
+from domain.claim import Claim, ClaimEvent
 from domain.claim_rules import begin
+from domain.job import Project
 from domain.job_fsm import JobStatus
 from domain.record import AppliedEvent, Change, Decision, Record
 from domain.run import DispatchResult, Outcome, decide_run
@@ -195,9 +196,9 @@ def test_a_corrupt_record_is_unreadable(shelf: Shelf, corrupt: bytes) -> None:
     with pytest.raises(RecordUnreadable):
         shelf.jobs.load(job_id)
     with pytest.raises(RecordUnreadable):
-        codec.load_claim(job_id, corrupt)
+        codec.load(Claim, job_id, corrupt)
     with pytest.raises(RecordUnreadable):
-        codec.load_project(shelf.project.id, corrupt)
+        codec.load(Project, shelf.project.id, corrupt)
 
 
 def test_the_keys_of_a_job_share_one_hash_slot(shelf: Shelf) -> None:

@@ -11,6 +11,7 @@ from celery import Celery
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from domain.claim import FencingToken
+from domain.record import TaskKind
 from tasks import message
 from tasks.consumer import request_of
 from tasks.queues import KEY_PREFIX
@@ -21,9 +22,7 @@ from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 
 QUEUE = "takeone.dispatch.0"
-GOOD = orjson.loads(
-    message.encode(message.DISPATCH_TASK, "run-x", FencingToken("x", "run-x", 1), QUEUE)
-)
+GOOD = orjson.loads(message.encode(TaskKind.DISPATCH, FencingToken("x", "run-x", 1), QUEUE))
 
 
 def changed(**parts: Any) -> bytes:
@@ -81,7 +80,12 @@ MALFORMED: dict[str, bytes] = {
     "a later form": with_headers(form=message.FORM + 1),
     "another task of a later form": with_headers(task="os.system", form=message.FORM + 1),
     "the first protocol": json.dumps(
-        {"task": message.DISPATCH_TASK, "id": "a", "args": ["x", "run-x", 1], "kwargs": {}}
+        {
+            "task": message.task_name(TaskKind.DISPATCH),
+            "id": "a",
+            "args": ["x", "run-x", 1],
+            "kwargs": {},
+        }
     ).encode(),
 }
 
@@ -90,7 +94,7 @@ MALFORMED: dict[str, bytes] = {
 def celery_app() -> Celery:
     app = Celery("takeone", broker="memory://", set_as_current=False)
 
-    @app.task(name=message.DISPATCH_TASK)
+    @app.task(name=message.task_name(TaskKind.DISPATCH))
     def dispatch(job_id: str, dispatch_id: str, epoch: int) -> None:
         """Never called."""
 
@@ -154,8 +158,8 @@ def control(stack: Stack, command: str, arguments: dict[str, Any] | None = None)
     ("command", "arguments"),
     [
         ("shutdown", {}),
-        ("rate_limit", {"task_name": message.DISPATCH_TASK, "rate_limit": "1/h"}),
-        ("time_limit", {"task_name": message.DISPATCH_TASK, "hard": 1, "soft": 1}),
+        ("rate_limit", {"task_name": message.task_name(TaskKind.DISPATCH), "rate_limit": "1/h"}),
+        ("time_limit", {"task_name": message.task_name(TaskKind.DISPATCH), "hard": 1, "soft": 1}),
         ("cancel_consumer", {"queue": QUEUE}),
         ("add_consumer", {"queue": "anything"}),
         ("pool_grow", {"n": 50}),
@@ -185,12 +189,12 @@ def test_a_command_that_changes_the_worker_or_shows_settings_is_refused(
 def test_inspection_shows_the_workers_state(own_stack: Stack) -> None:
     (stats,) = control(own_stack, "stats")
     assert stats["pool"]["max-concurrency"] == 4
-    assert stats["total"][message.DISPATCH_TASK] >= 1
+    assert stats["total"][message.task_name(TaskKind.DISPATCH)] >= 1
     assert stats["broker"].keys() == {"transport", "hostname", "port", "virtual_host"}
     (queues,) = control(own_stack, "active_queues")
     assert QUEUE in {queue["name"] for queue in queues}
     (registered,) = control(own_stack, "registered")
-    assert message.DISPATCH_TASK in registered
+    assert message.task_name(TaskKind.DISPATCH) in registered
 
 
 def test_active_lists_the_dispatch_being_posted(
@@ -218,7 +222,7 @@ def test_a_cancel_message_that_no_record_asks_for_is_not_posted(
         events = lambda: alice.events(job_id).text  # noqa: E731
         wait_until(lambda: "orchestrator.cancel_notified" in events(), 10, "it is cancelled")
     token = FencingToken(job_id, f"run-{job_id}", 1)
-    forged = message.encode(message.TELL_CANCELLED_TASK, f"cancel-{job_id}", token, QUEUE)
+    forged = message.encode(TaskKind.TELL_CANCELLED, token, QUEUE)
     with own_stack.redis.client() as client:
         client.lpush(KEY_PREFIX + QUEUE, forged)
     (worker,) = own_stack.workers
