@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from domain.audit import Actor, AuditEvent, EventType
-from domain.claim import CANCEL_AGAIN_AFTER, ClaimEvent, FencingToken, Phase
+from domain.claim import ClaimEvent, FencingToken, Phase
 from domain.claim_rules import settle_claim
 from domain.errors import JobAlreadyRunning, NotTerminal, VideoUriConflict
 from domain.job import FAILED_BY_OPERATOR, Failure, Job
@@ -112,18 +112,12 @@ def fail(change: Change) -> Decision[None]:
 
 
 def _stop_at_engine(change: Change) -> None:
-    claim = change.record.claim
-    if claim is None or not change.policy.can_cancel:
-        change.set_next_look()
-        return
-    # The message can be lost, and the start may still be on its way: the cancel stays due until it is
-    # confirmed.
-    due = change.now + CANCEL_AGAIN_AFTER
-    if claim.lease_until is not None:
-        is_sending = claim.phase is Phase.SENDING  # the lease is its worker's
-        due = claim.lease_until if is_sending else min(due, claim.lease_until)
-    change.update_claim(cancel_due=True, asks=0, ended_at=None, lease_until=due)
-    change.task = TaskKind.TELL_CANCELLED
+    if change.record.claim is not None and change.policy.can_cancel:
+        # The message can be lost, and the start may still be on its way: the cancel stays due until it is
+        # confirmed.
+        change.update_claim(cancel_due=True, asks=0, ended_at=None)
+        change.task = TaskKind.TELL_CANCELLED
+    change.set_next_look()
 
 
 def cancel_notified(

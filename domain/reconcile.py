@@ -63,7 +63,12 @@ def start_ask(change: Change) -> bool:
         return False
     if change.act is not None:
         change.log(EventType.ASKED, Actor.OPERATOR, claim=claim)
-    _ask(change, claim)
+    answered_at = claim.run_state_at
+    # Earlier answers are older than this ask, whichever clock set their time.
+    asked_at = max(change.now, answered_at + _TICK) if answered_at else change.now
+    # Due only once the ask is over: looked at before, it would count as held.
+    change.update_claim(asked_at=asked_at, asks=claim.asks + 1, lease_until=asked_at + ASK_LEASE)
+    change.task = TaskKind.ASK
     return True
 
 
@@ -74,9 +79,8 @@ def ask_by_operator(change: Change) -> Decision[Claim]:
     """
     claim = change.record.claim
     # In CLAIMED and SENDING a worker holds the claim.
-    if claim is None or claim.phase not in (Phase.UNKNOWN, Phase.SENT):
-        raise CannotBeAsked
-    if not claim.is_askable(change.policy):
+    is_held = claim is not None and claim.phase in (Phase.CLAIMED, Phase.SENDING)
+    if claim is None or is_held or not claim.is_askable(change.policy):
         raise CannotBeAsked
     start_ask(change)
     return change.decision(change.record.claim or claim)
@@ -127,15 +131,6 @@ def answered(change: Change, asked: Record, state: RunState) -> Decision[None]:
     elif is_as_asked and claim.phase is Phase.UNKNOWN:
         _note_absent(change, claim, state)
     return change.decision(None)
-
-
-def _ask(change: Change, claim: Claim) -> None:
-    answered_at = claim.run_state_at
-    # Earlier answers are older than this ask, whichever clock set their time.
-    asked_at = max(change.now, answered_at + _TICK) if answered_at else change.now
-    # Due only once the ask is over: looked at before, it would count as held.
-    change.update_claim(asked_at=asked_at, asks=claim.asks + 1, lease_until=asked_at + ASK_LEASE)
-    change.task = TaskKind.ASK
 
 
 def _redeliver(change: Change, claim: Claim) -> None:
@@ -209,9 +204,7 @@ def _look_at_sent(change: Change, claim: Claim) -> None:
         # The last report may be of the dispatch before.
         heard = filter(None, (change.job.reported_at, claim.settled_at))
         change.update_job(silent_since=max(heard))
-    if claim.is_askable(change.policy):
-        _ask(change, claim)
-    else:
+    if not start_ask(change):
         change.update_claim(lease_until=change.now + _silent_pause(change))
 
 

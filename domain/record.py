@@ -6,7 +6,7 @@ rule again.
 """
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -237,15 +237,17 @@ class Change:
     def set_next_look(self) -> None:
         """Schedule the sweep's next look at the claim.
 
-        At an accepted dispatch: when its next callback is overdue, or at once if a cancel is due. At an
-        unknown one of a cancelled job: when the cancel is to be sent again, or the claim can be given up.
+        At an accepted dispatch: when its next callback is overdue, or if a cancel is due, at once or some time
+        after its message. At an unknown one of a cancelled job: when the cancel is to be sent again, or the
+        claim can be given up.
         """
         claim = self.record.claim
         if claim is None:
             return
         if claim.phase is Phase.SENT:
-            due = self.now if claim.cancel_due else self.record.report_deadline(self.policy)
-            self.update_claim(lease_until=due)
+            pause = CANCEL_AGAIN_AFTER if self.task is TaskKind.TELL_CANCELLED else timedelta(0)
+            deadline = self.record.report_deadline(self.policy)
+            self.update_claim(lease_until=self.now + pause if claim.cancel_due else deadline)
         elif claim.phase is Phase.UNKNOWN and self.job.status is JobStatus.CANCELLED:
             latest = self.now + (CANCEL_AGAIN_AFTER if claim.cancel_due else ABANDONED_AFTER)
             self.update_claim(lease_until=min(claim.lease_until or latest, latest))
