@@ -48,7 +48,8 @@ def look(change: Change) -> Decision[None]:
         case Phase.CLAIMED:
             _redeliver(change, claim)
         case Phase.SENDING:
-            _call_unknown(change, claim)
+            # Its worker stored the intent to post: whether it posted is not known.
+            settle_claim(change, claim, ClaimEvent.LEASE_OVER, OUTCOME_UNKNOWN, "worker_lost")
         case Phase.UNKNOWN:
             _look_at_unknown(change, claim)
         case _:
@@ -125,9 +126,9 @@ def answered(change: Change, asked: Record, state: RunState) -> Decision[None]:
     is_as_asked = claim is record.claim and record.revision == asked.revision
     if claim.in_flight and state in FOUND:
         settle_claim(change, claim, ClaimEvent.FOUND)
-        _note_state(change, state)
+        _note_sent(change, state)
     elif is_as_asked and claim.phase is Phase.SENT:
-        _note_sent(change, claim, state)
+        _note_sent(change, state)
     elif is_as_asked and claim.phase is Phase.UNKNOWN:
         _note_absent(change, claim, state)
     return change.decision(None)
@@ -135,30 +136,23 @@ def answered(change: Change, asked: Record, state: RunState) -> Decision[None]:
 
 def _redeliver(change: Change, claim: Claim) -> None:
     now, policy, messages = change.now, change.policy, claim.messages + 1
+    # A claim that waits for the end of a pause is not lost: its lease counts from there.
+    resumed_at = policy.pause.resumed_at if policy.pause else None
     if not wants_dispatch(change.job, claim):
         settle_claim(change, claim, ClaimEvent.CANCELLED, ClaimEvent.CANCELLED.value)
-        return
-    # A claim that waits for the end of a pause is not lost: its lease counts from there.
-    if policy.is_paused:
+    elif policy.is_paused:
         change.update_claim(lease_until=now + _WHILE_PAUSED)
-        return
-    resumed_at = policy.pause.resumed_at if policy.pause else None
-    if resumed_at and (due := resumed_at + _claim_lease(claim.messages, policy)) > now:
+    elif resumed_at and (due := resumed_at + _claim_lease(claim.messages, policy)) > now:
         change.update_claim(lease_until=due)
-        return
-    change.update_claim(lease_until=now + _claim_lease(messages, policy), messages=messages)
-    change.task = TaskKind.DISPATCH
+    else:
+        change.update_claim(lease_until=now + _claim_lease(messages, policy), messages=messages)
+        change.task = TaskKind.DISPATCH
 
 
 def _claim_lease(messages: int, policy: DispatchPolicy) -> timedelta:
     # It doubles with each message: a claim that merely waits in a long queue is not lost, and must not
     # fill that queue with copies of its message.
     return min(policy.claim_lease * (1 << min(messages - 1, 16)), LONGEST_CLAIM_LEASE)
-
-
-def _call_unknown(change: Change, claim: Claim) -> None:
-    # Its worker stored the intent to post: whether it posted is not known.
-    settle_claim(change, claim, ClaimEvent.LEASE_OVER, OUTCOME_UNKNOWN, "worker_lost")
 
 
 def _look_at_unknown(change: Change, claim: Claim) -> None:
@@ -211,47 +205,37 @@ def _look_at_sent(change: Change, claim: Claim) -> None:
 def _note_absent(change: Change, claim: Claim, state: RunState) -> None:
     # Absent never means released: the first request may still be travelling.
     now, policy, is_absent = change.now, change.policy, state is RunState.NOT_FOUND
+    may_resend = is_absent and claim.is_recognised(now, policy) and not policy.is_paused
     if is_absent and _is_abandoned(change.job, claim, now):
         settle_claim(change, claim, ClaimEvent.ABANDONED, ClaimEvent.ABANDONED.value)
-        return
-    may_resend = is_absent and claim.is_recognised(now, policy) and not policy.is_paused
-    if may_resend and resend(change, claim, Actor.SYSTEM):
-        return
-    due = claim.next_try(now, policy)
-    change.update_claim(asked_at=None, run_state=state, run_state_at=now, lease_until=due)
-
-
-def _note_sent(change: Change, claim: Claim, state: RunState) -> None:
-    ended_at, reported_at = claim.ended_at, change.job.reported_at
-    is_second = ended_at is not None and change.now - ended_at >= LAST_REPORT
-    is_unreported = reported_at is None or ended_at is None or reported_at < ended_at
-    if state in ENDED_BADLY and is_second and is_unreported and _may_fail(change.record):
-        _fail(change, claim, state)
-    else:
-        _note_state(change, state)
+    elif not (may_resend and resend(change, claim, Actor.SYSTEM)):
+        due = claim.next_try(now, policy)
+        change.update_claim(asked_at=None, run_state=state, run_state_at=now, lease_until=due)
 
 
 def _silent_pause(change: Change) -> timedelta:
     return min(change.policy.silent_after or SELDOM, SELDOM)
 
 
-def _note_state(change: Change, state: RunState) -> None:
-    claim = change.record.claim
+def _note_sent(change: Change, state: RunState) -> None:
+    claim, now = change.record.claim, change.now
     if claim is None or claim.phase is not Phase.SENT:
         return
     if state is RunState.NO_ANSWER:
         pause = LAST_REPORT if claim.ended_at else _silent_pause(change)
-        change.update_claim(asked_at=None, lease_until=change.now + pause)
+        change.update_claim(asked_at=None, lease_until=now + pause)
         return
-    change.update_claim(asked_at=None, run_state=state, run_state_at=change.now, ended_at=None)
-    if claim.cancel_due:
+    ended_badly = state in ENDED_BADLY and _may_fail(change.record)
+    change.update_claim(asked_at=None, run_state=state, run_state_at=now, ended_at=None)
+    # A callback in between would have cleared `ended_at`.
+    if ended_badly and claim.ended_at and now - claim.ended_at >= LAST_REPORT:
+        _fail(change, claim, state)
+    elif claim.cancel_due:
         change.set_next_look()
-    elif state in ENDED_BADLY and _may_fail(change.record):
-        change.update_claim(
-            ended_at=claim.ended_at or change.now, lease_until=change.now + LAST_REPORT
-        )
+    elif ended_badly:
+        change.update_claim(ended_at=claim.ended_at or now, lease_until=now + LAST_REPORT)
     elif change.job.silent_since is not None:
-        change.update_claim(lease_until=change.now + _silent_pause(change))
+        change.update_claim(lease_until=now + _silent_pause(change))
     else:
         change.set_next_look()
 
@@ -269,6 +253,4 @@ def _fail(change: Change, claim: Claim, state: RunState) -> None:
     else:
         change.move(JobStatus.FAILED, Actor.SYSTEM, EventType.RUN_FAILED)
     change.update_job(failure=Failure(code=RUN_FAILED))
-    change.update_claim(
-        asked_at=None, run_state=state, run_state_at=change.now, is_dead=True, lease_until=None
-    )
+    change.update_claim(ended_at=claim.ended_at, is_dead=True, lease_until=None)

@@ -61,12 +61,17 @@ def without_phase(patch: pytest.MonkeyPatch) -> None:
 def without_sent_at(patch: pytest.MonkeyPatch) -> None:
     """A dispatch that a dead worker may have sent is treated as never sent."""
 
-    def send_again(change: Change, held: Claim) -> None:
+    settle_claim = claim_rules.settle_claim
+
+    def send_again(change: Change, held: Claim, event: ClaimEvent, *reasons: str) -> None:
+        if event is not ClaimEvent.LEASE_OVER:
+            settle_claim(change, held, event, *reasons)
+            return
         lease_until = change.now + change.policy.claim_lease
         change.update_claim(phase=Phase.CLAIMED, lease_until=lease_until)
         change.task = TaskKind.DISPATCH
 
-    patch.setattr(reconcile, "_call_unknown", send_again)
+    patch.setattr(reconcile, "settle_claim", send_again)
 
 
 def without_checking_the_job(patch: pytest.MonkeyPatch) -> None:
