@@ -41,7 +41,8 @@ class Retention:
         Raises `StoreUnavailable`, and `StoreContended`; the next step continues all the same.
         """
         done: Counter[str] = Counter()
-        query = lists.PageQuery(_CHUNK, before=now - self._retention)
+        older = now - self._retention - timedelta.resolution  # a query's `before` is inclusive
+        query = lists.PageQuery(_CHUNK, before=older)
         if not self._ahead:
             self._ahead = [(name, None) for name in self._next_batch()]
         examined = 0
