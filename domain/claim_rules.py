@@ -41,6 +41,7 @@ def begin(change: Change, token: FencingToken) -> Decision[bool]:
     phase = claim.next_phase(ClaimEvent.BEGIN) if claim else None
     if claim is None or phase is None or not wants_dispatch(change.job, claim):
         return change.decision(False)
+    change.correlation_id = claim.correlation_id
     if not claim.may_be_sent(now, policy):
         settle_claim(change, claim, ClaimEvent.WINDOW_OVER, ClaimEvent.WINDOW_OVER.value)
         return change.decision(False)
@@ -89,6 +90,7 @@ def settle(
     record = change.record
     claim = record.standing(token.dispatch_id) if event in _PROOF else record.held_by(token)
     if claim is not None:
+        change.correlation_id = claim.correlation_id
         shown = f"{reason} {http_status}" if http_status else reason
         settle_claim(change, claim, event, reason, shown)
     return change.decision(None)
@@ -126,6 +128,7 @@ def resend(change: Change, claim: Claim, actor: Actor) -> bool:
     is_wanted = wants_dispatch(change.job, claim) and claim.may_be_sent(now, policy)
     if phase is None or not is_wanted:
         return False
+    change.correlation_id = change.correlation_id or claim.correlation_id
     change.update_claim(
         phase=phase,
         epoch=change.record.next_epoch,
@@ -148,5 +151,6 @@ def settle_by_operator(change: Change, event: ClaimEvent) -> Decision[None]:
     """
     claim = change.record.claim
     if claim is not None and (claim.phase is not Phase.SENT or change.record.awaits_resume):
+        change.correlation_id = claim.correlation_id
         settle_claim(change, claim, event, event.value)
     return change.decision(None)

@@ -79,7 +79,8 @@ def delete(record: Record, *, forced: bool = False) -> Decision[None]:
     """
     if not forced and not is_at_rest(record):
         is_terminal = record.job.status in TERMINAL_STATUSES
-        raise (JobAlreadyRunning if is_terminal else NotTerminal)(record.job.status)
+        refusal = JobAlreadyRunning if is_terminal else NotTerminal
+        raise refusal(record.job.status)
     return Decision(None, record, changed=True, deletes=True)
 
 

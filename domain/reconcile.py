@@ -44,6 +44,7 @@ def look(change: Change) -> Decision[None]:
     is_due = due <= change.now if due else claim is not None and claim.phase is Phase.UNKNOWN
     if claim is None or not is_due:
         return change.decision(None)
+    change.correlation_id = claim.correlation_id
     match claim.phase:
         case Phase.CLAIMED:
             _redeliver(change, claim)
@@ -62,6 +63,7 @@ def start_ask(change: Change) -> bool:
     claim = change.record.claim
     if claim is None or not claim.is_askable(change.policy) or is_asked(claim, change.now):
         return False
+    change.correlation_id = change.correlation_id or claim.correlation_id
     if change.act is not None:
         change.log(EventType.ASKED, Actor.OPERATOR, claim=claim)
     answered_at = claim.run_state_at
@@ -121,6 +123,7 @@ def answered(change: Change, asked: Record, state: RunState) -> Decision[None]:
     claim = record.standing(asked.token.dispatch_id)
     if claim is None or claim.is_elsewhere(change.policy):
         return change.decision(None)
+    change.correlation_id = claim.correlation_id
     # The clock of the process that asked may be ahead: no answer is older than its ask.
     change.now = max(change.now, claim.asked_at or change.now)
     is_as_asked = claim is record.claim and record.revision == asked.revision

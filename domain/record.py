@@ -147,8 +147,8 @@ class Change:
     """What a rule works on: a record, the time and the policy. Collects the changes to the record, the events
     that go with them, and the task to enqueue.
 
-    `correlation_id` is that of the request; without one, the current claim's. `act`: an operator's. Every event
-    then names the operator, whatever actor it is logged with.
+    `correlation_id` is that of the request; workers and the sweep continue that of the claim. `act`: an
+    operator's. Every event then names the operator, whatever actor it is logged with.
     """
 
     record: Record
@@ -162,8 +162,6 @@ class Change:
 
     def __post_init__(self) -> None:
         self.before = self.record
-        if self.record.claim is not None:
-            self.correlation_id = self.correlation_id or self.record.claim.correlation_id
 
     @property
     def job(self) -> Job:
