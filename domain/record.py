@@ -1,8 +1,8 @@
 """A job with its claim, and what a rule decides about them.
 
-A rule is a pure function that makes a `Change` of a `Record` and returns a `Decision`. The store commits the
+A rule is given a `Change` of a `Record`, affects nothing else, and returns a `Decision`. The store commits the
 decision only if the stored record has not changed since it was read, and otherwise reads it and applies the
-rule again.
+rule again, with another `Change`.
 """
 
 from dataclasses import dataclass, field
@@ -144,8 +144,8 @@ class Decision(Generic[Result]):
 
 @dataclass(slots=True)
 class Change:
-    """What a rule works on: a record, the time and the policy. Collects the changes to the record, the events
-    that go with them, and the task to enqueue.
+    """What a rule is given: a record, the time and the policy. It collects the changes to the record, the
+    events that go with them, and the task to enqueue.
 
     `correlation_id` is that of the request; workers and the sweep continue that of the claim. `act`: an
     operator's. Every event then names the operator, whatever actor it is logged with.

@@ -149,10 +149,8 @@ def _prepare(**_: Any) -> None:
 def stats(state: Any, **_: Any) -> dict[str, Any]:
     """Celery's statistics of the worker, without the broker's fields that may hold a password."""
     statistics: dict[str, Any] = state.consumer.controller.stats()
-    shown, broker = (
-        ("transport", "hostname", "port", "virtual_host"),
-        statistics.get("broker") or {},
-    )
+    broker = statistics.get("broker") or {}
+    shown = ("transport", "hostname", "port", "virtual_host")
     return statistics | {"broker": {name: broker.get(name) for name in shown}}
 
 
