@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from redis import Redis
 
-from domain.claim import Claim, Phase
+from domain.claim import IN_FLIGHT, Claim, Phase
 from domain.job_fsm import TERMINAL_STATUSES, JobStatus
 from store import codec, keys
 from store.client import execute, redis_errors
@@ -57,15 +57,12 @@ def overview(client: Redis, queues: Sequence[str], now: datetime) -> Overview:
     in_flight, job_ids, unknown, oldest, silent, paused, failed, *counts = found
     claims = [*_claims_in_flight(client, [job_id.decode() for job_id in job_ids])]
     phases = Counter(claim.phase for claim in claims)
+    phases[Phase.UNKNOWN] = unknown  # all of them, not only those read
     since = min((claim.claimed_at for claim in claims), default=now)
     return Overview(
         in_flight=in_flight,
         unknown=unknown,
-        phases={
-            Phase.CLAIMED: phases[Phase.CLAIMED],
-            Phase.SENDING: phases[Phase.SENDING],
-            Phase.UNKNOWN: unknown,  # all of them
-        },
+        phases={phase: phases[phase] for phase in Phase if phase in IN_FLIGHT},
         oldest_claim_age=max(0.0, (now - since).total_seconds()),
         oldest_unknown_age=max(0.0, now.timestamp() - oldest[0][1]) if oldest else 0.0,
         silent=silent,
