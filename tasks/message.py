@@ -36,9 +36,9 @@ def task_id(task: TaskKind, token: FencingToken) -> str:
     return f"{prefix}-{token.job_id}"
 
 
-def encode(task: TaskKind, token: FencingToken, queue: str) -> bytes:
+def encode(task: TaskKind, message_id: str, token: FencingToken, queue: str) -> bytes:
     """The message for a task about a claim. It holds ids only."""
-    arguments, message_id = [token.job_id, token.dispatch_id, token.epoch], task_id(task, token)
+    arguments = [token.job_id, token.dispatch_id, token.epoch]
     envelope = {
         "body": orjson.dumps([arguments, {}, _EMBED]).decode(),
         "content-encoding": "utf-8",

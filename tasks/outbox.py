@@ -28,7 +28,8 @@ class TransactionalOutbox:
     ) -> tuple[list[str], bytes]:
         """The user's two queues, of which the commit takes the shorter one, and the message."""
         queues = [FOLLOW_UPS] if past_pause else user_queues(user, self._queues)
-        return queue_keys(queues), message.encode(task, token, queues[0])
+        body = message.encode(task, message.task_id(task, token), token, queues[0])
+        return queue_keys(queues), body
 
     def publish(self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool) -> None:
         """Never called: each message is part of a commit."""

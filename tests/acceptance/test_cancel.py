@@ -39,7 +39,7 @@ def send_message_again(redis: RedisServer, handle: JobHandle, epoch: int) -> Non
     """Deliver the message of a dispatch again, as a broker may."""
     queue = "takeone.dispatch.0"
     token = FencingToken(handle.id, handle.run_id, epoch)
-    body = message.encode(TaskKind.DISPATCH, token, queue)
+    body = message.encode(TaskKind.DISPATCH, handle.run_id, token, queue)
     with redis.client() as client:
         client.lpush(KEY_PREFIX + queue, body)
 

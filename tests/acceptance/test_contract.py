@@ -99,7 +99,7 @@ def celerys_own() -> Document:
 
 def our_message() -> Document:
     """The message that the service pushes."""
-    encoded = message.encode(TaskKind.DISPATCH, TOKEN, QUEUE)
+    encoded = message.encode(TaskKind.DISPATCH, TOKEN.dispatch_id, TOKEN, QUEUE)
     return json.loads(encoded)
 
 

@@ -217,7 +217,7 @@ def test_a_late_message_for_a_deleted_job_does_nothing(
     delete(handle)
     token = FencingToken(handle.id, handle.run_id, 1)
     queue = "takeone.dispatch.0"
-    late = [message.task_name(TaskKind.DISPATCH), message.task_name(TaskKind.TELL_CANCELLED)]
+    late = [TaskKind.DISPATCH, TaskKind.TELL_CANCELLED]
     with stack.redis.client() as redis:
         for task in late:
             redis.lpush(

@@ -199,7 +199,7 @@ def test_concurrent_workers_of_both_releases_post_each_dispatch_once(bed: Bed) -
         for job_id in jobs * 2:
             queue = "takeone.dispatch.0"
             token = FencingToken(job_id, f"run-{job_id}", 1)
-            again = message.encode(TaskKind.DISPATCH, token, queue)
+            again = message.encode(TaskKind.DISPATCH, token.dispatch_id, token, queue)
             client.lpush(KEY_PREFIX + queue, again)
 
     def duplicates_are_done() -> bool:

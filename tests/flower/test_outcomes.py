@@ -4,6 +4,7 @@ import pytest
 
 from devstack.stack import Stack
 from domain.claim import FencingToken
+from domain.record import TaskKind
 from store import keys
 from tasks import message
 from tasks.queues import KEY_PREFIX
@@ -63,4 +64,4 @@ def send(stack: Stack, token: FencingToken, task_id: str) -> None:
     """Send the worker a message without a claim."""
     queue = "takeone.dispatch.0"
     with stack.redis.client() as client:
-        client.lpush(KEY_PREFIX + queue, message.encode("takeone.dispatch", task_id, token, queue))
+        client.lpush(KEY_PREFIX + queue, message.encode(TaskKind.DISPATCH, task_id, token, queue))

@@ -22,7 +22,9 @@ from tests.support.log_lines import wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 
 QUEUE = "takeone.dispatch.0"
-GOOD = orjson.loads(message.encode(TaskKind.DISPATCH, FencingToken("x", "run-x", 1), QUEUE))
+GOOD = orjson.loads(
+    message.encode(TaskKind.DISPATCH, "run-x", FencingToken("x", "run-x", 1), QUEUE)
+)
 
 
 def changed(**parts: Any) -> bytes:
@@ -222,7 +224,7 @@ def test_a_cancel_message_that_no_record_asks_for_is_not_posted(
         events = lambda: alice.events(job_id).text  # noqa: E731
         wait_until(lambda: "orchestrator.cancel_notified" in events(), 10, "it is cancelled")
     token = FencingToken(job_id, f"run-{job_id}", 1)
-    forged = message.encode(TaskKind.TELL_CANCELLED, token, QUEUE)
+    forged = message.encode(TaskKind.TELL_CANCELLED, f"cancel-{job_id}", token, QUEUE)
     with own_stack.redis.client() as client:
         client.lpush(KEY_PREFIX + QUEUE, forged)
     (worker,) = own_stack.workers
