@@ -52,7 +52,7 @@ _JOB = (
 _DISPATCH = (
     "kind", "dispatch_id", "phase", "claimed_at", "sent_at", "settled_at", "reason", "execution_id",
 )  # fmt: skip
-_CLAIM = (*_DISPATCH, "sends", "run_state", "cancel_due")
+_CLAIM = (*_DISPATCH, "first_sent_at", "sends", "run_state", "cancel_due")
 _EVENT = ("event_type", "occurred_at", "recorded_at", "correlation_id")
 _EVENT_DETAILS = ("dispatch_id", "reason", "execution_id")
 _OVERVIEW = ("in_flight", "unknown", "silent", "oldest_claim_age", "oldest_unknown_age")
