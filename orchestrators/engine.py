@@ -18,6 +18,7 @@ _ASK_PAUSES = (0.0, 0.3, 1.0)
 _ASK_SECONDS = 5.0
 _LOST = Outcome(ClaimEvent.LOST, OUTCOME_UNKNOWN)
 _NOT_STARTED = Outcome(ClaimEvent.NOT_STARTED, ClaimEvent.NOT_STARTED)
+_WITHOUT_A_RUN = {RunState.NOT_FOUND: Cancel.NOT_FOUND, RunState.NO_ANSWER: Cancel.NO_ANSWER}
 _NOT_PREPARED = Outcome(ClaimEvent.NOT_STARTED, Refusal.UNAVAILABLE)
 
 
@@ -79,11 +80,7 @@ class Engine:
         if self.adapter.asks_before_cancel:
             run = self._run(partial(self.adapter.ask_before_cancel, dispatch.dispatch_id))
             if run.state is not RunState.RUNNING:
-                results = {
-                    RunState.NOT_FOUND: Cancel.NOT_FOUND,
-                    RunState.NO_ANSWER: Cancel.NO_ANSWER,
-                }
-                return results.get(run.state, Cancel.DONE)
+                return _WITHOUT_A_RUN.get(run.state, Cancel.DONE)
         answer = self._answer(partial(self.adapter.cancel, dispatch, run))
         return self.adapter.read_cancel(answer) if answer else Cancel.NO_ANSWER
 

@@ -4,7 +4,7 @@ One is scored by when the sweep must look at the job's claim. The others are ope
 """
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import count
 
@@ -14,30 +14,28 @@ from domain.claim import SELDOM, Phase
 from domain.record import Record
 from store import keys
 from store.client import redis_errors
-from store.lists import TIME_DIGITS, PageQuery
+from store.lists import TIME_DIGITS, PageQuery, entry
 
 _PAGE = 200
-_MICROSECONDS = 1_000_000
 
-# In the order of `scores`.
 INDEXES = (keys.DUE, keys.IN_FLIGHT, keys.UNKNOWN, keys.SILENT)
 
 
-def scores(record: Record) -> tuple[str, ...]:
-    """The job's score in each index; empty where it is not listed."""
+def times_in_indexes(record: Record) -> dict[str, datetime]:
+    """The indexes that a job is in, and the time by which it is sorted in each."""
     claim = record.claim
     if claim is None:
-        return ("",) * len(INDEXES)
+        return {}
     since = claim.sent_at or claim.claimed_at
     is_unknown = claim.phase is Phase.UNKNOWN
-    moments = (
+    moments = {
         # An outcome that is held for ever is looked at too: the settings may have changed since.
-        claim.lease_until or (since + SELDOM if is_unknown else None),
-        claim.claimed_at if claim.in_flight else None,
-        since if is_unknown else None,
-        record.job.silent_since if record.awaits_report else None,
-    )
-    return tuple(repr(moment.timestamp()) if moment else "" for moment in moments)
+        keys.DUE: claim.lease_until or (since + SELDOM if is_unknown else None),
+        keys.IN_FLIGHT: claim.claimed_at if claim.in_flight else None,
+        keys.UNKNOWN: since if is_unknown else None,
+        keys.SILENT: record.job.silent_since if record.awaits_report else None,
+    }
+    return {index: moment for index, moment in moments.items() if moment}
 
 
 class DueIndex:
@@ -97,27 +95,25 @@ INDEX_OF: dict[str, str] = {
 
 def entries_in_indexes(record: Record) -> dict[str, str]:
     """The indexes that a job is in, and its entry in each, as in a list."""
-    found = zip(INDEXES, scores(record), strict=True)
-    return {index: _entry(record.job.id, score) for index, score in found if score}
+    times = times_in_indexes(record)
+    return {index: entry(moment, record.job.id) for index, moment in times.items()}
 
 
 def read_index(
     client: Redis, index: str, query: PageQuery, cursor: str | None, size: int
 ) -> list[str]:
     """The entries of an index behind `cursor`, as of a list: see `lists.read_page`."""
-    least = int(cursor[:TIME_DIGITS]) / _MICROSECONDS if cursor else "-inf"
+    least = int(cursor[:TIME_DIGITS]) / 1_000_000 if cursor else "-inf"
     most = query.before.timestamp() if query.before else "+inf"
     number = size + 1  # the cursor's own entry may still be there
     while True:
         # From the start each time: an offset would be shifted by jobs that leave the index meanwhile.
         with redis_errors("ZRANGEBYSCORE"):
             found = client.zrangebyscore(index, least, most, start=0, num=number, withscores=True)
-        entries = [_entry(job_id.decode(), score) for job_id, score in found]
+        entries = [
+            entry(datetime.fromtimestamp(score, UTC), job_id.decode()) for job_id, score in found
+        ]
         behind = [line for line in entries if cursor is None or line > cursor]
         if len(behind) >= size or len(found) < number:
             return behind[:size]
         number *= 2  # many have the same score
-
-
-def _entry(job_id: str, score: str | bytes) -> str:
-    return f"{round(float(score) * _MICROSECONDS):0{TIME_DIGITS}d}{job_id}"

@@ -15,7 +15,7 @@ from domain.record import Decision, Record, TaskKind
 from store import codec, keys
 from store.client import execute, load_script, redis_errors
 from store.errors import DispatchingPaused, StoreContended
-from store.indexes import INDEXES, DueIndex, scores
+from store.indexes import INDEXES, DueIndex, times_in_indexes
 from store.lists import change_entry, create_listed, lists_of_job, state_entry
 from store.pauses import PauseStore
 
@@ -158,9 +158,10 @@ class JobStore:
 
     def _arguments(
         self, before: Record, after: Record, decision: Decision[Any], message: bytes
-    ) -> list[str | bytes]:
+    ) -> list[str | bytes | float]:
         (old_job, old_claim), (new_job, new_claim) = before.revision, after.revision
         event_id, applied = decision.callback or ("", ())
+        times = times_in_indexes(after)
         # A caller who waits for a dispatch is not woken while it is merely under way.
         is_settled = after.claim is None or after.claim.phase in (Phase.SENT, Phase.UNKNOWN)
         is_news = is_settled or after.job is not before.job
@@ -170,7 +171,7 @@ class JobStore:
             new_job if new_job != old_job else b"",
             (new_claim or b"-") if new_claim != old_claim else b"",
             after.job.id,
-            *scores(after),
+            *(times[index].timestamp() if index in times else b"" for index in INDEXES),
             self._channel if is_news else b"",
             event_id,
             " ".join(applied),

@@ -29,7 +29,8 @@ from domain.run import Outcome, decide_run, hold_is_over
 from domain.status_callback import StatusCallback, apply_callback
 from orchestrators.registry import dispatch_policy
 from settings import Settings
-from store.indexes import scores
+from store import keys
+from store.indexes import times_in_indexes
 from tests.unit.records import NOW, POLICY, a_claim, a_record, a_retry_claim, seconds
 
 WINDOW = timedelta(hours=1)
@@ -438,9 +439,9 @@ def test_every_unknown_claim_has_a_next_look(policy: DispatchPolicy, status: Job
     sending = unknown(phase=Phase.SENDING, lease_until=NOW + POLICY.send_lease)
     record = a_record(status, sending)
     lost = settle(Change(record, NOW, policy), record.token, ClaimEvent.LOST, None).record
-    due, *_, since, _ = scores(lost)
-    assert due
-    assert since == repr(NOW.timestamp())
+    times = times_in_indexes(lost)
+    assert keys.DUE in times
+    assert times[keys.UNKNOWN] == NOW
 
 
 def test_a_claim_that_was_held_for_ever_is_asked_about_once_the_settings_allow_it() -> None:
