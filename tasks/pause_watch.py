@@ -4,30 +4,29 @@ This only leaves messages in their queues. What keeps a dispatch from being post
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
 from store.pauses import PauseStore
-from tasks.periodic import PeriodicThread
 
 log = structlog.get_logger("tasks")
 
 PAUSE_SEEN_SECONDS = 1.0
 
 
-class PauseWatch(PeriodicThread):
+@dataclass(slots=True)
+class PauseWatch:
     """Reads the pause every second. While the store is unavailable, the last reading holds."""
 
-    def __init__(self, pauses: PauseStore) -> None:
-        super().__init__("pause", PAUSE_SEEN_SECONDS)
-        self._pauses = pauses
-        self.is_on = False
-        #: Called with `is_on` each time that it changes.
-        self.on_change: Callable[[bool], None] = lambda _: None
+    pauses: PauseStore
+    is_on: bool = False
+    #: Called with `is_on` each time that it changes.
+    on_change: Callable[[bool], None] = lambda _: None
 
     def step(self) -> None:
         """Read the pause once."""
-        pause = self._pauses.latest()
+        pause = self.pauses.latest()
         is_on = pause is not None and pause.is_on
         if is_on is self.is_on:
             return

@@ -1,25 +1,26 @@
 """A thread that repeats one step, and that no error ends."""
 
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 
 class PeriodicThread(threading.Thread):
-    """Calls `step` when it is started and then every `seconds`, until it is stopped."""
+    """Calls `step` when it is started and then every `seconds`, until it is stopped.
 
-    def __init__(self, name: str, seconds: float) -> None:
+    An exception ends one step only.
+    """
+
+    def __init__(self, name: str, seconds: float, step: Callable[[], None]) -> None:
         super().__init__(name=name, daemon=True)
-        self._seconds = seconds
+        self._seconds, self._step = seconds, step
         self._stopping = threading.Event()
-
-    def step(self) -> None:
-        """What a subclass repeats. An exception ends this step only."""
 
     def run(self) -> None:
         """Repeat the step."""
         while not self._stopping.is_set():
             with suppress(Exception):
-                self.step()
+                self._step()
             self._stopping.wait(self._seconds)
 
     def stop(self) -> None:

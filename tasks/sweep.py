@@ -1,12 +1,12 @@
 """The sweep: resends, settles or frees the claims that are due. Any worker may sweep; one at a time is enough.
 
-`sweep_once` is the whole sweep; the thread around it only repeats it. A claim that is tried again goes through
+`sweep_once` is the whole sweep; `Sweeper` only repeats it. A claim that is tried again goes through
 the same change, message and task as at the first try.
 """
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -20,7 +20,6 @@ from observability.metrics import sweeps, swept_claims, unreadable_records
 from store.errors import RecordUnreadable
 from store.jobs import JobStore
 from store.retention import Retention
-from tasks.periodic import PeriodicThread
 
 log = structlog.get_logger("tasks")
 
@@ -84,21 +83,16 @@ def _name(decision: Decision[None]) -> str:
     return "called_unknown" if claim.phase is Phase.UNKNOWN else "silent"
 
 
-class Sweeper(PeriodicThread):
-    """Calls `sweep_once` and takes a step of `retention` every `interval`, in one process at a time."""
+@dataclass(frozen=True, slots=True)
+class Sweeper:
+    """Each step sweeps and takes a step of `retention`, if no process did within nearly `interval`."""
 
-    def __init__(
-        self,
-        store: JobStore,
-        policy: DispatchPolicy,
-        interval: timedelta,
-        now: Callable[[], datetime],
-        retention: Retention | None = None,
-    ) -> None:
-        super().__init__("sweep", interval.total_seconds())
-        self._store, self._policy, self._retention = store, policy, retention
-        self._interval, self._now = interval, now
-        self._process_id = str(uuid4())
+    store: JobStore
+    policy: DispatchPolicy
+    interval: timedelta
+    now: Callable[[], datetime]
+    retention: Retention | None = None
+    process_id: str = field(default_factory=lambda: str(uuid4()))
 
     def step(self) -> None:
         """Sweep if it is this process's turn."""
@@ -109,13 +103,13 @@ class Sweeper(PeriodicThread):
             log.error("sweep.failed", exc_info=True)
 
     def _sweep(self) -> None:
-        if not self._store.index.take_turn(self._process_id, self._interval * 0.9):
+        if not self.store.index.take_turn(self.process_id, self.interval * 0.9):
             return
-        done = sweep_once(self._store, self._policy, self._now())
+        done = sweep_once(self.store, self.policy, self.now())
         sweeps.labels("done").inc()
         for result, count in done.items():
             swept_claims.labels(result).inc(count)
         if done:
             log.info("sweep.done", **done)
-        if self._retention and (kept := self._retention.step(self._now())):
+        if self.retention and (kept := self.retention.step(self.now())):
             log.info("retention.done", **kept)

@@ -32,7 +32,8 @@ from tasks.circuit_breaker import CircuitBreaker
 from tasks.consumer import Consumer
 from tasks.dispatch import Dispatcher, DispatchFailed
 from tasks.outbox import make_outbox
-from tasks.pause_watch import PauseWatch
+from tasks.pause_watch import PAUSE_SEEN_SECONDS, PauseWatch
+from tasks.periodic import PeriodicThread
 from tasks.queues import dispatch_queue_names, queue_keys, queue_names
 from tasks.sweep import Sweeper
 
@@ -102,7 +103,8 @@ class _Parts:
         self.dispatcher = Dispatcher(store, engine, policy, settings.public_url, breaker, _utc_now)
         kept, interval = settings.retention, timedelta(seconds=settings.sweep_interval_seconds)
         retention = Retention(client, store, kept) if kept else None
-        self.sweeper = Sweeper(store, policy, interval, _utc_now, retention)
+        sweeper = Sweeper(store, policy, interval, _utc_now, retention)
+        self.sweeping = PeriodicThread("sweep", settings.sweep_interval_seconds, sweeper.step)
         self.pause_watch = PauseWatch(store.pauses)
         keys, wait = queue_keys(queue_names(settings)), min(1.0, settings.redis_timeout_seconds / 2)
         self.queue = MessageQueue(client, keys, wait, lambda: self.pause_watch.is_on)
@@ -169,10 +171,10 @@ def _begin_work(sender: Any, **_: Any) -> None:
             start_http_server(settings.worker_metrics_port, settings.listen_address)
         except OSError as error:  # a worker without metrics still works
             log.warning("metrics.not_served", error=type(error).__name__)
-    parts.sweeper.start()
+    parts.sweeping.start()
     if not settings.broker_is_store:
         parts.pause_watch.on_change = partial(_set_paused, sender)
-    parts.pause_watch.start()
+    PeriodicThread("pause", PAUSE_SEEN_SECONDS, parts.pause_watch.step).start()
     # On SIGHUP Celery would execute its command line again, which fails for one that was started by `-m`.
     # Instead the worker finishes its tasks and exits, and the supervisor starts the next one.
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
@@ -181,4 +183,4 @@ def _begin_work(sender: Any, **_: Any) -> None:
 
 @signals.worker_shutting_down.connect
 def _stop_sweeping(**_: Any) -> None:
-    _parts().sweeper.stop()
+    _parts().sweeping.stop()

@@ -22,6 +22,7 @@ from store import keys
 from store.jobs import JobStore
 from store.retention import Retention
 from tasks.outbox import TransactionalOutbox
+from tasks.periodic import PeriodicThread
 from tasks.sweep import Sweeper, sweep_once
 from tests.support.stores import NOW, POLICY, QUEUES, Shelf
 
@@ -265,8 +266,9 @@ def test_the_sweeper_takes_the_steps(shelf: Shelf) -> None:
         shelf.jobs, POLICY, timedelta(milliseconds=20), lambda: NOW + 2 * DAYS,
         Retention(shelf.client, shelf.jobs, DAYS),
     )  # fmt: skip
-    sweeper.start()
+    sweeping = PeriodicThread("sweep", 0.02, sweeper.step)
+    sweeping.start()
     try:
         wait_until(lambda: listed(shelf) == [0, 0, 0], 10, "the lists are empty")
     finally:
-        sweeper.stop()
+        sweeping.stop()
