@@ -1,8 +1,10 @@
 """What is sent on a connection, and when a connection is reused: against raw sockets."""
 
+import gzip
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -115,6 +117,53 @@ def test_a_connection_with_unread_data_is_not_reused() -> None:
         time.sleep(0.2)  # until the second answer has arrived
         assert outcome_of(WEBHOOK, post(sender, server.url)).http_status == 409
         assert server.accepted == 2
+
+
+LENGTH, ENCODING = b"Content-Length: 0\r\n", b"Transfer-Encoding: identity\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"204 No Content\r\nContent-Length: 43\r\n",
+        b"304 Not Modified\r\nContent-Length: 43\r\n",
+        b"204 No Content\r\n" + ENCODING,
+        b"409 Conflict\r\n" + ENCODING + LENGTH,
+        b"101 Switching Protocols\r\nUpgrade: other\r\n",
+    ],
+)
+def test_a_connection_on_which_more_may_come_is_not_reused(head: bytes) -> None:
+    """It can come after the next request: the next dispatch would take it as its answer."""
+
+    def serve(connection: socket.socket, _: int) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 " + head + b"\r\n")
+        read_request(connection)
+        connection.sendall(ACCEPTED)
+
+    with serving(serve) as server:
+        sender = client(timeout_seconds=1)
+        for _ in range(2):
+            answer = post(sender, server.url).answer
+            assert answer is not None
+            assert f"{answer.status}".encode() in head
+        assert server.accepted == 2
+
+
+def test_a_redirect_is_a_refusal_whose_body_is_neither_unpacked_nor_read_in_full() -> None:
+    packed = gzip.compress(bytes(100_000_000))
+    head = b"HTTP/1.1 302 Found\r\nLocation: http://[\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    with serving(answering(head % len(packed) + packed)) as server:
+        tracemalloc.start()
+        try:
+            exchange = post(client(), server.url)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert outcome_of(WEBHOOK, exchange).event is ClaimEvent.REFUSED
+    assert exchange.answer is not None
+    assert packed.startswith(exchange.answer.body)
+    assert most < 10_000_000
 
 
 @pytest.mark.parametrize("forgotten_by", ["reset", "silence"])
