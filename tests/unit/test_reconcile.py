@@ -170,8 +170,13 @@ def test_a_dispatch_of_another_engine_is_not_asked_about_cancelled_or_sent() -> 
     assert look(Change(gone, NOW, other)).task is None
     sent = a_record(CANCELLED, unknown(phase=Phase.SENT, cancel_due=True))
     assert look(Change(sent, NOW, other)).task is None
-    due = look(Change(record, NOW, other)).record.claim.lease_until
-    assert due == NOW + timedelta(hours=1)
+    for policy in (other, replace(POLICY, engine="there")):
+        due = look(Change(record, NOW, policy)).record.claim.lease_until
+        assert due == NOW + timedelta(hours=1)
+    running = a_record(EXTRACTING, unknown(phase=Phase.SENT, settled_at=NOW))
+    silent = look(Change(running, NOW + seconds(600), other))
+    assert silent.record.job.silent_since is not None
+    assert silent.task is None
 
 
 def test_after_the_hold_nothing_is_sent_to_another_engine() -> None:
