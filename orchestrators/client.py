@@ -28,6 +28,7 @@ log = structlog.get_logger("orchestrators")
 
 _MAX_BYTES = 65_536  # of a head, and of a body
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b")  # 101 was not asked for: it is no answer
+_LENGTHS = ("Content-Length", "Transfer-Encoding")
 # A request that began longer ago than this is checked again before its first byte.
 _RECENT_SECONDS = 0.2
 _SOCKET_OPTIONS = [
@@ -113,9 +114,10 @@ def _read_head(stream: BufferedReader) -> bytes:
 
 
 class _TrackingConnection(HTTPConnection):
-    """A connection that records when its request begins, and is not reused once it was idle for too long.
+    """A connection that records when its request begins.
 
-    Firewalls and load balancers drop idle connections without telling either end.
+    It is reused only if nothing more can come on it, and not once it was idle for too long: firewalls and
+    load balancers drop idle connections without telling either end.
     """
 
     response_class = _FinalResponse
@@ -130,7 +132,10 @@ class _TrackingConnection(HTTPConnection):
 
     def getresponse(self) -> Any:
         response = super().getresponse()
-        self._used_at = time.monotonic()
+        lengths = sum(name in response.headers for name in _LENGTHS)
+        # With two lengths, or one for what has no body, the rest may come when the next answer is awaited.
+        is_clear = lengths <= (response.status not in (204, 304)) and response.status != 101
+        self._used_at = time.monotonic() if is_clear else float("-inf")
         return response
 
     @property
@@ -154,12 +159,19 @@ class _TrackingAdapter(HTTPAdapter):
         return pool
 
 
+class _Session(requests.Session):
+    """Knows no redirect: requests unpacks the whole body of one, even if it is not to follow it."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
+
+
 class OrchestratorClient:
     """Sends requests on kept-alive connections. One per process; threads share it."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.trust_env = False  # a .netrc would add credentials
         self._session.verify = settings.ca_file or True
         self._session.headers.clear()
@@ -220,7 +232,6 @@ class OrchestratorClient:
                 **tracing.headers(),
             },
             stream=True,
-            allow_redirects=False,
             timeout=(min(self._settings.orchestrator_connect_timeout_seconds, seconds), seconds),
             proxies=requests.utils.get_environ_proxies(request.url) if use_proxies else {},
         ) as response:
@@ -228,10 +239,7 @@ class OrchestratorClient:
 
 
 def _read(response: requests.Response) -> tuple[bytes, bool]:
-    """Read the body up to a limit; return it, and whether it is whole up to that limit.
-
-    The connection goes back to the pool only if nothing more can come on it.
-    """
+    """Read the body up to a limit; return it, and whether it is whole up to that limit."""
     raw, content = response.raw, b""
     try:
         while len(content) < _MAX_BYTES:
@@ -240,12 +248,5 @@ def _read(response: requests.Response) -> tuple[bytes, bool]:
                 break
             content += piece
     except Exception:  # whatever a broken body raises, it only means that the body is broken
-        raw.close()
         return content, False
-    both_lengths = "Content-Length" in response.headers and "Transfer-Encoding" in response.headers
-    is_final = response.status_code >= 200
-    if len(content) >= _MAX_BYTES or both_lengths or not is_final:
-        raw.close()
-    else:
-        raw.release_conn()
-    return content, is_final
+    return content, response.status_code >= 200

@@ -28,7 +28,7 @@ def post(url: str, *, use_proxies: bool = False) -> Outcome:
     return outcome_of(WEBHOOK, exchange)
 
 
-def client(**settings: Any) -> OrchestratorClient:
+def client(*, ca_file: str = "", **settings: Any) -> OrchestratorClient:
     """A client with one try; `settings` are those of the orchestrator."""
     named = {f"orchestrator_{name}": value for name, value in settings.items()}
     defaults = {
@@ -36,7 +36,7 @@ def client(**settings: Any) -> OrchestratorClient:
         "orchestrator_connect_timeout_seconds": 1,
         "orchestrator_connect_tries": 1,
     }
-    return OrchestratorClient(Settings(env="development", **(defaults | named)))
+    return OrchestratorClient(Settings(env="development", ca_file=ca_file, **(defaults | named)))
 
 
 @pytest.fixture

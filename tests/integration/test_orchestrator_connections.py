@@ -1,10 +1,14 @@
 """What is sent on a connection, and when a connection is reused: against raw sockets."""
 
+import gzip
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +18,7 @@ from orchestrators.base import Exchange, Request
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import outcome_of
 from tests.integration.test_orchestrator_client import BODY, KEY, WEBHOOK, client
+from tests.support.certificates import Authority
 
 ACCEPTED = b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n"
 REFUSED = b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n"
@@ -117,6 +122,53 @@ def test_a_connection_with_unread_data_is_not_reused() -> None:
         assert server.accepted == 2
 
 
+LENGTH, ENCODING = b"Content-Length: 0\r\n", b"Transfer-Encoding: identity\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"204 No Content\r\nContent-Length: 43\r\n",
+        b"304 Not Modified\r\nContent-Length: 43\r\n",
+        b"204 No Content\r\n" + ENCODING,
+        b"409 Conflict\r\n" + ENCODING + LENGTH,
+        b"101 Switching Protocols\r\nUpgrade: other\r\n",
+    ],
+)
+def test_a_connection_on_which_more_may_come_is_not_reused(head: bytes) -> None:
+    """It can come after the next request: the next dispatch would take it as its answer."""
+
+    def serve(connection: socket.socket, _: int) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 " + head + b"\r\n")
+        read_request(connection)
+        connection.sendall(ACCEPTED)
+
+    with serving(serve) as server:
+        sender = client(timeout_seconds=1)
+        for _ in range(2):
+            answer = post(sender, server.url).answer
+            assert answer is not None
+            assert f"{answer.status}".encode() in head
+        assert server.accepted == 2
+
+
+def test_a_redirect_is_a_refusal_whose_body_is_neither_unpacked_nor_read_in_full() -> None:
+    packed = gzip.compress(bytes(100_000_000))
+    head = b"HTTP/1.1 302 Found\r\nLocation: http://[\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    with serving(answering(head % len(packed) + packed)) as server:
+        tracemalloc.start()
+        try:
+            exchange = post(client(), server.url)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert outcome_of(WEBHOOK, exchange).event is ClaimEvent.REFUSED
+    assert exchange.answer is not None
+    assert packed.startswith(exchange.answer.body)
+    assert most < 10_000_000
+
+
 @pytest.mark.parametrize("forgotten_by", ["reset", "silence"])
 def test_an_idle_connection_is_not_reused(forgotten_by: str) -> None:
     """A firewall forgets an idle connection: what is sent on it is reset, or goes nowhere."""
@@ -148,15 +200,15 @@ def test_a_connection_in_use_is_reused() -> None:
 
 
 @pytest.fixture
-def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], OrchestratorClient]:
+def proxied(monkeypatch: pytest.MonkeyPatch) -> Callable[..., OrchestratorClient]:
     """Makes a client that reaches an https orchestrator through a proxy."""
 
-    def make(proxy: str) -> OrchestratorClient:
+    def make(proxy: str, **more: Any) -> OrchestratorClient:
         for name in ("https_proxy", "HTTPS_PROXY"):
             monkeypatch.setenv(name, proxy.removesuffix("/dispatches"))
         for name in ("no_proxy", "NO_PROXY"):
             monkeypatch.setenv(name, "")
-        return client(use_proxies=True, timeout_seconds=1)
+        return client(use_proxies=True, timeout_seconds=1, **more)
 
     return make
 
@@ -211,3 +263,64 @@ def test_a_request_past_its_deadline_is_not_sent() -> None:
         late = time.monotonic() - 2
         exchange = sender.send(Request("POST", server.url, BODY, KEY), lambda: True, late)
         assert exchange == Exchange(is_sent=False)
+
+
+def test_a_request_whose_connection_took_until_the_deadline_is_not_sent(
+    proxied: Callable[..., OrchestratorClient], tmp_path: Path
+) -> None:
+    """Each step of connecting is in time, and all together are not."""
+    authority, received = Authority(tmp_path), threading.Event()
+    context, is_connected = authority.server_context(), threading.Event()
+
+    def serve(connection: socket.socket, _: int) -> None:
+        connection.recv(65_536)
+        time.sleep(0.6)
+        connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        time.sleep(0.6)
+        with context.wrap_socket(connection, server_side=True) as tls:
+            is_connected.set()
+            if tls.recv(65_536):
+                received.set()
+
+    with serving(serve) as proxy:
+        sender = proxied(proxy.url, ca_file=str(authority.ca_file))
+        assert post(sender, f"https://{HOST}/dispatches") == Exchange(is_sent=False)
+        assert is_connected.wait(20)
+    assert not received.is_set()
+
+
+def test_an_answer_that_stalls_ends_at_the_deadline() -> None:
+    """The time limit of a read does not start anew with each byte."""
+
+    def serve(connection: socket.socket, _: int) -> None:
+        read_request(connection)
+        time.sleep(1.5)
+        connection.sendall(b"H")
+        read_request(connection)
+
+    with serving(serve) as server:
+        began = time.monotonic()
+        assert post(client(timeout_seconds=2), server.url) == Exchange(is_sent=True)
+        assert time.monotonic() - began < 3
+
+
+def test_an_endless_head_is_no_answer_and_is_not_read_until_the_deadline() -> None:
+    def serve(connection: socket.socket, _: int) -> None:
+        read_request(connection)
+        connection.sendall(b"HTTP/1.1 202 Accepted\r\n")
+        while True:
+            connection.sendall(b"X: y\r\n" * 1_000)
+
+    with serving(serve) as server:
+        began = time.monotonic()
+        assert post(client(timeout_seconds=40), server.url) == Exchange(is_sent=True)
+        assert time.monotonic() - began < 20
+
+
+def test_each_try_after_the_first_is_made_only_if_it_is_still_wanted() -> None:
+    answers = [True, False]
+    with socket.create_server((HOST, 0)) as listener:
+        url = f"http://{HOST}:{listener.getsockname()[1]}/dispatches"
+    request = Request("POST", url, BODY, KEY)
+    exchange = client(connect_tries=5).send(request, lambda: answers.pop(0))
+    assert (exchange, answers) == (Exchange(is_sent=False), [])

@@ -154,6 +154,55 @@ def test_a_negative_outcome_does_not_release_a_claim_with_an_earlier_send(
     assert released.phase is Phase.RELEASED
 
 
+@pytest.mark.parametrize("event", [ClaimEvent.REFUSED, ClaimEvent.NOT_STARTED])
+def test_a_late_negative_outcome_of_the_only_send_releases_an_unknown_claim(
+    event: ClaimEvent,
+) -> None:
+    assert a_claim(Phase.UNKNOWN, sends=1).after(event, NOW, POLICY).phase is Phase.RELEASED
+
+
+def test_a_claim_that_names_no_engine_was_sent_to_a_webhook() -> None:
+    asked, old = replace(POLICY, can_be_asked=True, engine="here"), {"sent_at": NOW}
+    assert a_claim(Phase.UNKNOWN, sends=1, **old).is_elsewhere(asked)
+    assert not a_claim(sends=0).is_elsewhere(asked)
+    assert not a_claim(Phase.UNKNOWN, sends=1, **old).is_elsewhere(replace(POLICY, engine="here"))
+
+
+def test_a_resend_does_not_invent_what_an_earlier_release_did_not_note() -> None:
+    """A window that the settings add later would count from a time that is not the first send's."""
+    record = a_record(JobStatus.UPLOADED, a_claim(sends=2, sent_at=NOW, epoch=3))
+    policy = replace(POLICY, engine="here")
+    begun = begin(Change(record, NOW + seconds(5), policy), record.token).record.claim
+    assert (begun.sends, begun.first_sent_at, begun.engine) == (3, None, None)
+
+
+def test_a_settled_claim_and_a_resent_one_are_not_being_asked_about() -> None:
+    asked = a_claim(Phase.UNKNOWN, sends=1, first_sent_at=NOW, asked_at=NOW, asks=3)
+    found = asked.after(ClaimEvent.FOUND, NOW, POLICY)
+    assert (found.asked_at, found.asks) == (None, 0)
+    policy = replace(POLICY, window=timedelta.max)
+    change = Change(a_record(JobStatus.UPLOADED, asked), NOW, policy)
+    assert resend(change, asked, Actor.SYSTEM)
+    assert (change.record.claim.asked_at, change.record.claim.asks) == (None, 0)
+
+
+def test_what_cannot_be_sent_again_is_looked_at_once_an_hour() -> None:
+    hour, claim = NOW + timedelta(hours=1), a_claim(Phase.UNKNOWN, sends=1, engine="here")
+    asked = replace(POLICY, can_be_asked=True, window=timedelta.max)
+    assert claim.next_try(NOW, replace(asked, engine="there")) == hour
+    late = replace(POLICY, window=seconds(60), engine="here")
+    closed = a_claim(Phase.UNKNOWN, sends=1, first_sent_at=NOW - seconds(60), engine="here")
+    assert closed.next_try(NOW, late) == hour
+
+
+def test_a_hold_counts_from_when_the_outcome_became_unknown() -> None:
+    sending = a_claim(Phase.SENDING, sends=1, sent_at=NOW)
+    lost = sending.after(ClaimEvent.LEASE_OVER, NOW + POLICY.send_lease, POLICY)
+    over = NOW + POLICY.send_lease + seconds(60)
+    assert not hold_is_over(lost, over - seconds(1), POLICY)
+    assert hold_is_over(lost, over, POLICY)
+
+
 def test_an_unknown_outcome_may_be_held_for_ever() -> None:
     policy = replace(POLICY, unknown_hold=None)
     lost = a_claim(Phase.SENDING).after(ClaimEvent.LOST, NOW, policy)

@@ -111,6 +111,12 @@ def test_a_cancel_tells_the_orchestrator_of_a_dispatch_that_an_earlier_epoch_may
     assert decision.task is TaskKind.TELL_CANCELLED
 
 
+def test_a_cancel_begins_its_own_tries_and_ends_the_wait_for_a_last_report() -> None:
+    claim = a_claim(Phase.SENT, sends=1, asks=7, ended_at=NOW)
+    record = cancel(Change(a_record(JobStatus.GENERATING, claim), NOW, CAN_CANCEL)).record
+    assert (record.claim.asks, record.claim.ended_at) == (0, None)
+
+
 def test_an_orchestrator_that_cannot_cancel_is_not_told() -> None:
     decision = cancel(Change(a_record(JobStatus.UPLOADED, a_claim(Phase.SENT)), LATER, POLICY))
     assert decision.task is None

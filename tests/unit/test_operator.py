@@ -1,7 +1,9 @@
 """What an operator may do to a dispatch: settle it, have it asked about, fail its job."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from domain.errors import (
     CannotBeAsked,
     FsmTerminalImmutable,
     FsmTransitionInvalid,
+    JobAlreadyRunning,
     OrchestratorDispatchFailed,
 )
 from domain.job import Failure
@@ -21,6 +24,8 @@ from domain.lifecycle import fail
 from domain.pause import Pause
 from domain.reconcile import answered, ask_by_operator, engine_answer, has_answered
 from domain.record import Change, TaskKind
+from domain.retry import decide_retry, operator_request_id
+from domain.status_callback import StatusCallback, apply_callback
 from tests.unit.records import NOW, POLICY, a_claim, a_record, a_retry_claim, seconds
 
 SENT, RELEASE = ClaimEvent.SETTLED_SENT, ClaimEvent.SETTLED_RELEASE
@@ -130,3 +135,50 @@ def test_an_earlier_answer_whose_clock_was_ahead_does_not_answer_a_new_ask(ahead
     assert has_answered(after.record, again.result)
     with pytest.raises(OrchestratorDispatchFailed):
         engine_answer(after.record, again.result)
+
+
+def test_a_dispatch_that_was_sent_again_was_not_found() -> None:
+    claim = a_claim(Phase.UNKNOWN, sent_at=NOW, first_sent_at=NOW, sends=1, engine="it")
+    ask = ask_by_operator(Change(a_record(UPLOADED, claim), NOW, ASKED, act=ACT))
+    resent = answered(
+        Change(ask.record, NOW + seconds(1), ASKED), ask.record, RunState.NOT_FOUND
+    ).record
+    assert resent.claim.epoch == claim.epoch + 1
+    assert has_answered(resent, ask.result)
+    assert engine_answer(resent, ask.result) is RunState.NOT_FOUND
+
+
+def test_a_callback_during_an_ask_ends_it_without_an_answer() -> None:
+    claim = a_claim(Phase.SENT, sent_at=NOW, settled_at=NOW, sends=1, engine="it")
+    ask = ask_by_operator(Change(a_record(JobStatus.AUDIO_EXTRACTING, claim), NOW, ASKED, act=ACT))
+    report = StatusCallback("e", "d", JobStatus.AUDIO_READY, NOW, "c")
+    reported = apply_callback(Change(ask.record, NOW + seconds(1), ASKED), report).record
+    assert has_answered(reported, ask.result)
+    assert engine_answer(reported, ask.result) is None
+
+
+def test_the_request_id_of_an_operators_retry_stays_until_the_retry_resumes() -> None:
+    ended = a_claim(Phase.SENT, sends=1)
+    failed = a_record(FAILED, ended)
+    first = operator_request_id(failed)
+    retry = a_retry_claim(Phase.SENT, sends=1)
+    assert operator_request_id(a_record(FAILED, retry, past_claims=(ended,))) == first
+    for over in ({"resumed": True}, {"is_dead": True}):
+        again = a_record(FAILED, retry.model_copy(update=over), past_claims=(ended,))
+        assert operator_request_id(again) != first
+
+
+@pytest.mark.parametrize(
+    ("change", "is_barred"),
+    [({}, True), ({"engine": "other"}, False), ({"can_cancel": False}, False)],
+)
+def test_only_a_cancel_that_can_still_be_told_bars_a_retry(
+    change: dict[str, Any], is_barred: bool
+) -> None:
+    policy = replace(ASKED, can_cancel=True)
+    running = a_claim(Phase.SENT, sent_at=NOW, sends=1, engine="it")
+    failed = fail(
+        Change(a_record(JobStatus.AUDIO_EXTRACTING, running), NOW, policy, act=ACT)
+    ).record
+    with pytest.raises(JobAlreadyRunning) if is_barred else nullcontext():
+        decide_retry(Change(failed, NOW, replace(policy, **change)), "one", "standard")

@@ -71,6 +71,35 @@ def test_an_ask_without_an_answer_is_repeated_when_it_is_due(ahead: float) -> No
     assert look(Change(asked.record, due, ASKED)).task is TaskKind.ASK
 
 
+def test_the_pauses_between_asks_grow_and_an_answer_ends_its_ask() -> None:
+    record, now, pauses = a_record(UPLOADED, unknown()), NOW, []
+    for _ in range(7):
+        asked = look(Change(record, now, ASKED))
+        assert asked.task is TaskKind.ASK
+        record = answered(Change(asked.record, now, ASKED), asked.record, S.NO_ANSWER).record
+        assert record.claim.asked_at is None
+        pauses.append((record.claim.lease_until - now).total_seconds())
+        now = record.claim.lease_until
+    for pause, mean in zip(pauses, (2, 4, 8, 16, 32, 60, 60), strict=True):
+        assert 0.75 * mean <= pause <= 1.25 * mean
+
+
+def test_a_callback_ends_the_ask_under_way_and_sets_the_next_look() -> None:
+    policy = replace(ASKED, silent_after=seconds(3600))
+    sent = unknown(phase=Phase.SENT, settled_at=NOW, asked_at=NOW, lease_until=NOW + ASK_LEASE)
+    report = a_report(JobStatus.AUDIO_READY, sent.dispatch_id)
+    later = NOW + seconds(5)
+    claim = apply_callback(Change(a_record(EXTRACTING, sent), later, policy), report).record.claim
+    assert (claim.asked_at, claim.lease_until) == (None, later + seconds(3600))
+
+
+def test_an_engine_that_can_be_asked_but_recognises_nothing_is_not_sent_to_again() -> None:
+    record, policy = a_record(UPLOADED, unknown()), replace(ASKED, window=None)
+    absent = answered(Change(record, NOW, policy), record, S.NOT_FOUND)
+    assert (absent.task, absent.record.claim.phase) == (None, Phase.UNKNOWN)
+    assert absent.record.claim.lease_until > NOW
+
+
 # The window
 
 
@@ -142,8 +171,13 @@ def test_a_dispatch_of_another_engine_is_not_asked_about_cancelled_or_sent() -> 
     assert look(Change(gone, NOW, other)).task is None
     sent = a_record(CANCELLED, unknown(phase=Phase.SENT, cancel_due=True))
     assert look(Change(sent, NOW, other)).task is None
-    due = look(Change(record, NOW, other)).record.claim.lease_until
-    assert due == NOW + timedelta(hours=1)
+    for policy in (other, replace(POLICY, engine="there")):
+        due = look(Change(record, NOW, policy)).record.claim.lease_until
+        assert due == NOW + timedelta(hours=1)
+    running = a_record(EXTRACTING, unknown(phase=Phase.SENT, settled_at=NOW))
+    silent = look(Change(running, NOW + seconds(600), other))
+    assert silent.record.job.silent_since is not None
+    assert silent.task is None
 
 
 def test_after_the_hold_nothing_is_sent_to_another_engine() -> None:
@@ -225,8 +259,11 @@ def test_a_run_that_ended_badly_fails_its_job_at_a_second_answer_30_seconds_late
     first = ended(a_record(UPLOADED, unknown()), 0)
     assert (first.job.status, first.claim.phase) == (EXTRACTING, Phase.SENT)
     assert first.claim.lease_until == NOW + LAST_REPORT
-    assert ended(first, 29.9).job.status is EXTRACTING
-    failed = ended(first, 30)
+    asked = look(Change(first, NOW + LAST_REPORT, ASKED))
+    assert (asked.task, asked.record.job.silent_since) == (TaskKind.ASK, None)
+    early = ended(first, 29.9)
+    assert early.job.status is EXTRACTING
+    failed = ended(early, 30)
     assert (failed.job.status, failed.job.failure) == (FAILED, Failure(code=RUN_FAILED))
     assert failed.claim.lease_until is None
 
@@ -243,12 +280,31 @@ def test_a_callback_or_a_running_run_between_the_two_answers_restarts_the_wait()
     assert ended(unanswered, 31).job.status is FAILED
 
 
+@pytest.mark.parametrize("ahead", [-50, 50])
+def test_a_run_that_ended_badly_fails_its_job_although_its_last_report_has_another_clock(
+    ahead: float,
+) -> None:
+    """The process that took the report is not the one that asks."""
+    sent = a_record(EXTRACTING, unknown(phase=Phase.SENT, settled_at=NOW))
+    report = a_report(JobStatus.AUDIO_READY, sent.claim.dispatch_id)
+    reported = apply_callback(Change(sent, NOW + seconds(ahead), ASKED), report).record
+    first = ended(reported, 1)
+    assert ended(first, 30.9).job.status is JobStatus.AUDIO_READY
+    assert ended(first, 31).job.status is FAILED
+
+
+def test_a_second_answer_that_fails_to_come_is_asked_for_30_seconds_later() -> None:
+    first = ended(a_record(UPLOADED, unknown()), 0)
+    assert ended(first, 30, S.NO_ANSWER).claim.lease_until == NOW + seconds(30) + LAST_REPORT
+
+
 @pytest.mark.parametrize(
     "status", [JobStatus.DRAFT_READY, JobStatus.EDITING, JobStatus.REGENERATING, CANCELLED]
 )
 def test_the_engines_answer_fails_a_job_only_up_to_generating(status: JobStatus) -> None:
-    record = a_record(status, unknown(phase=Phase.SENT, settled_at=NOW))
-    assert ended(ended(record, 0), 31).job.status is status
+    for ended_at in (None, NOW):
+        record = a_record(status, unknown(phase=Phase.SENT, settled_at=NOW, ended_at=ended_at))
+        assert ended(ended(record, 0), 31).job.status is status
 
 
 def test_a_run_that_succeeded_without_a_callback_leaves_the_job_silent() -> None:
@@ -265,6 +321,16 @@ def silent_record(status: JobStatus, claim: Claim, **fields: Any) -> Record:
     silent = look(Change(a_record(status, claim, **fields), NOW + seconds(600), ASKED)).record
     assert silent.job.silent_since is not None
     return silent
+
+
+def test_a_silent_job_is_asked_about_at_most_hourly_and_called_silent_once() -> None:
+    run = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW)
+    record, now = silent_record(EXTRACTING, run), NOW + seconds(600)
+    running = answered(Change(record, now, ASKED), record, S.RUNNING).record
+    assert running.claim.lease_until == now + timedelta(hours=1)
+    again = look(Change(running, now + timedelta(hours=1), ASKED))
+    assert (again.task, again.events) == (TaskKind.ASK, ())
+    assert again.record.job.silent_since == running.job.silent_since
 
 
 def test_a_job_is_no_longer_silent_once_no_report_is_due() -> None:
