@@ -1,15 +1,17 @@
 """Rules for the specification that linters do not have: for its readers, and for generated clients."""
 
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from devstack.processes import ROOT
 from domain import errors
 from domain.claim import Claim
 from domain.job import Job
-from domain.job_fsm import JobStatus
+from domain.job_fsm import TERMINAL_STATUSES, TRANSITIONS, JobStatus
 from orchestrators.base import Answer, Exchange
 from orchestrators.engine import outcome_of
 from orchestrators.payload import payload
@@ -78,6 +80,14 @@ def test_states_and_error_codes_are_listed_in_one_schema_each() -> None:
 
 def test_the_job_states_match_the_code() -> None:
     assert openapi.document()["components"]["schemas"]["JobStatus"]["enum"] == list(JobStatus)
+
+
+def test_the_console_offers_to_fail_a_job_in_the_states_that_may_fail() -> None:
+    words = (ROOT / "api/console/words.js").read_text()
+    lists = dict(re.findall(r"export const ([A-Z]+) = (\[[^\]]+\])", words))
+    may_fail = [status for status in JobStatus if JobStatus.FAILED in TRANSITIONS[status]]
+    assert json.loads(lists["WORKING"]) == may_fail
+    assert set(json.loads(lists["TERMINAL"])) == TERMINAL_STATUSES
 
 
 def test_each_operation_has_a_security_requirement() -> None:
