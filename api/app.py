@@ -8,7 +8,7 @@ from api.errors import register_error_handlers
 from api.request_log import log_requests
 from api.requests import drain_body
 from api.responses import JsonProvider
-from api.routes import callbacks, console, docs, health, jobs, metrics, operations, projects
+from api.routes import callbacks, health, jobs, metrics, operations, pages, projects
 from api.security import secure
 from observability import tracing
 from observability.logs import configure_logging
@@ -40,7 +40,7 @@ def create_app() -> Flask:
     tracing.trace_requests(app)
     app.after_request(drain_body)
     secure(app, settings)
-    for routes in (projects, jobs, operations, callbacks, health, metrics, docs, console):
+    for routes in (projects, jobs, operations, callbacks, health, metrics, pages):
         app.register_blueprint(routes.blueprint)
     register_error_handlers(app)
     return app

@@ -76,6 +76,7 @@ NEEDED = (
     "spec/api/openapi.yaml",
     "api/app.py",
     "api/console/index.html",
+    "api/docs/index.html",
     "store/commit.lua",
     "constraints.txt",
 )

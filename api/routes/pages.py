@@ -1,0 +1,75 @@
+"""The operator's console, and the API's description: as a file, and in Swagger UI to read and try it.
+
+Loading a page needs no token, as it holds no data; its calls of the API do. Flask has browsers keep files, and
+revalidate them before each use.
+"""
+
+from functools import cache
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+import yaml
+from flask import Blueprint, Response, send_file, send_from_directory
+
+from api.context import services
+from api.security import CONSOLE_POLICY, DOCS_POLICY
+
+_API = Path(__file__).parents[1]
+_SPECIFICATION = _API.parent / "spec" / "api" / "openapi.yaml"
+# Only its files are used. The package swagger-ui-bundle cannot show OpenAPI 3.1.
+_SWAGGER_PACKAGE = "flask-openapi3-swagger"
+_SWAGGER_FILES = {
+    "swagger-ui.css": "css/swagger-ui.css",
+    "swagger-ui-bundle.js": "js/swagger-ui-bundle.js",
+    "swagger.svg": "images/swagger.svg",
+}
+
+blueprint = Blueprint("pages", __name__, static_folder=_API / "console", static_url_path="/console")
+
+
+@blueprint.get("/console")
+def get_console() -> Response:
+    """The console; it reads everything from the API."""
+    return _page("console", CONSOLE_POLICY)
+
+
+@blueprint.get("/docs")
+def get_docs() -> Response:
+    """Swagger UI."""
+    return _page("docs", DOCS_POLICY)
+
+
+@blueprint.get("/docs/<name>")
+def get_docs_file(name: str) -> Response:
+    """A file of Swagger UI, served from here so that the page works offline."""
+    if name == "start.js":
+        return send_from_directory(_API / "docs", name)
+    return send_from_directory(_swagger(), _SWAGGER_FILES.get(name, ""))
+
+
+@blueprint.get("/openapi.yaml")
+def get_specification() -> Response:
+    """The specification."""
+    return send_file(_SPECIFICATION, mimetype="application/yaml")
+
+
+@blueprint.get("/openapi.json")
+@cache  # parsing takes about half a second
+def get_specification_as_json() -> Any:
+    """The specification, as JSON."""
+    return yaml.safe_load(_SPECIFICATION.read_bytes())
+
+
+def _page(folder: str, policy: str) -> Response:
+    # The console shows the way in which callers sign in.
+    page = (_API / folder / "index.html").read_text(encoding="utf-8")
+    page = page.replace("{{auth_mode}}", services().settings.auth_mode)
+    return Response(page, mimetype="text/html", headers={"Content-Security-Policy": policy})
+
+
+@cache
+def _swagger() -> Path:
+    return Path(
+        str(distribution(_SWAGGER_PACKAGE).locate_file("flask_openapi3_swagger/templates/swagger"))
+    )
