@@ -3,7 +3,6 @@
 from flask import Flask
 
 from api.auth import Authenticator
-from api.context import Context
 from api.errors import register_error_handlers
 from api.request_log import log_requests
 from api.requests import drain_body
@@ -12,7 +11,6 @@ from api.routes import callbacks, health, jobs, metrics, operations, pages, proj
 from api.security import secure
 from observability import tracing
 from observability.logs import configure_logging
-from orchestrators.signatures import Signer
 from services.assembly import Services
 from settings import load_settings, or_exit
 from tasks.outbox import make_outbox
@@ -30,11 +28,8 @@ def create_app() -> Flask:
     app.config["PROPAGATE_EXCEPTIONS"] = False
     # Automatic answers are outside the contract; `secure` answers CORS preflights.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.extensions["takeone"] = Context(
-        services=Services(settings, make_outbox(settings)),
-        authenticator=Authenticator(settings),
-        signer=Signer(settings.signing_secrets),
-    )
+    app.extensions["takeone"] = Services(settings, make_outbox(settings))
+    app.extensions["authenticator"] = Authenticator(settings)
     log_requests(app)
     tracing.start(settings, "web")
     tracing.trace_requests(app)

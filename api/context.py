@@ -1,37 +1,22 @@
-"""The collaborators that routes use, and the authenticated caller."""
+"""The use cases that routes call, and the authenticated caller."""
 
-from dataclasses import dataclass
 from typing import cast
 
 from flask import current_app, g, request
 
 from api.auth import Authenticator, Principal
-from orchestrators.signatures import Signer
 from services.assembly import Services
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The collaborators of one application."""
-
-    services: Services
-    authenticator: Authenticator
-    signer: Signer
-
-
-def context() -> Context:
-    """Those of the application that serves this request."""
-    return cast(Context, current_app.extensions["takeone"])
-
-
 def services() -> Services:
-    """The use cases."""
-    return context().services
+    """The use cases of the application that serves this request."""
+    return cast(Services, current_app.extensions["takeone"])
 
 
 def authenticate() -> None:
     """Authenticate the caller, before anything else is checked. Raises as `Authenticator.principal` does."""
-    g.principal = context().authenticator.principal(request.headers.get("Authorization"))
+    authenticator: Authenticator = current_app.extensions["authenticator"]
+    g.principal = authenticator.principal(request.headers.get("Authorization"))
 
 
 def principal() -> Principal:

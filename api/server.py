@@ -117,16 +117,16 @@ def create_worker_app() -> Flask:
     # A fork inherits the handler of the server's main process.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     from api.app import create_app
-    from api.context import Context
+    from services.assembly import Services
 
     app = create_app()
-    context: Context = app.extensions["takeone"]
+    services: Services = app.extensions["takeone"]
     stopping = threading.Event()
 
     def drain(received: int) -> None:
         if received != signal.SIGINT:
             stopping.set()
-            context.services.run_and_wait.end_long_polls()
+            services.run_and_wait.end_long_polls()
             time.sleep(_DRAIN_SECONDS)
 
     def close_when_stopping(response: Response) -> Response:

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from orchestrators.registry import dispatch_policy
+from orchestrators.signatures import Signer
 from services.erasure import Erasure
 from services.operations import Operations
 from services.run_and_wait import RunAndWait
@@ -31,6 +32,7 @@ class Services:
         self.settings = settings
         self.now = utc_now
         self.policy = dispatch_policy(settings)
+        self.signer = Signer(settings.signing_secrets)
         self.redis = make_client(settings)
         self.jobs = JobStore(self.redis, outbox, settings.retention)
         self.projects = ProjectStore(self.redis)

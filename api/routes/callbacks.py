@@ -13,7 +13,7 @@ from structlog.contextvars import bind_contextvars
 
 from api import schemas
 from api.auth import is_callback_secret
-from api.context import context, services
+from api.context import services
 from api.requests import ValidationError, read_body, read_json
 from api.routes.metrics import count_refusals
 from domain.audit import Actor
@@ -57,7 +57,7 @@ def _is_signed() -> bool:
         body = read_body()
     finally:
         _unauthenticated_readers.release()
-    return context().signer.is_signed(body, dict(request.headers.items()))
+    return services().signer.is_signed(body, dict(request.headers.items()))
 
 
 @blueprint.post("/jobs/<job_id>/status")
