@@ -3,18 +3,15 @@
 import hmac
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import jwt
 
 from api.signing_keys import LIFETIME_SECONDS, SigningKeys
-from domain.errors import Forbidden, ResourceNotFound, Unauthorized
-from observability.logs import hashed
+from domain.errors import Unauthorized
 from settings import Settings, split_list
 
 EDITOR_ROLE = "editor"
-OPERATOR_ROLE = "operator"
 _MAX_USER = 256
 _MAX_CACHED = 10_000
 
@@ -26,29 +23,6 @@ class Principal:
     user: str
     is_editor: bool
     is_operator: bool = False
-
-    @cached_property
-    def pseudonym(self) -> str | None:
-        """The user's hash, for logs."""
-        return hashed(self.user)
-
-    def owner_of_a_resource(self) -> str:
-        """The user, for a route that names a resource. Raises `ResourceNotFound` without the editor role."""
-        if not self.is_editor:
-            raise ResourceNotFound
-        return self.user
-
-    def editor(self) -> str:
-        """The user, for a route that names no resource. Raises `Forbidden` without the editor role."""
-        if not self.is_editor:
-            raise Forbidden(f"The {EDITOR_ROLE} role is required.")
-        return self.user
-
-    def operator(self) -> str:
-        """The user, for an operator's route. Raises `Forbidden` without the operator role."""
-        if not self.is_operator:
-            raise Forbidden(f"The {OPERATOR_ROLE} role is required.")
-        return self.user
 
 
 class Authenticator:
@@ -116,7 +90,7 @@ def _principal(user: str, roles: set[str]) -> Principal:
     has_surrogate = any("\ud800" <= character <= "\udfff" for character in user)
     if not 0 < len(user) <= _MAX_USER or has_surrogate:
         raise Unauthorized
-    return Principal(user, EDITOR_ROLE in roles, OPERATOR_ROLE in roles)
+    return Principal(user, EDITOR_ROLE in roles, "operator" in roles)
 
 
 def _roles(claim: Any) -> set[str]:

@@ -5,6 +5,7 @@ from typing import cast
 from flask import current_app, g, request
 
 from api.auth import Authenticator, Principal
+from domain.errors import Forbidden, ResourceNotFound
 from services.assembly import Services
 
 
@@ -22,3 +23,11 @@ def authenticate() -> None:
 def principal() -> Principal:
     """The caller. Only in routes behind `authenticate`."""
     return cast(Principal, g.principal)
+
+
+def editor() -> str:
+    """The calling user. Without the editor role, raises `ResourceNotFound` where the path names a resource,
+    else `Forbidden`."""
+    if not principal().is_editor:
+        raise ResourceNotFound if request.view_args else Forbidden("The editor role is required.")
+    return principal().user

@@ -56,6 +56,6 @@ def _end(response: Response) -> Response:
             route=rule,
             status=response.status_code,
             milliseconds=round(seconds * 1000, 2),
-            user=caller.pseudonym if caller else None,
+            user=hashed(caller.user) if caller else None,
         )
     return response

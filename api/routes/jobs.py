@@ -9,7 +9,7 @@ from flask.typing import ResponseReturnValue
 from structlog.contextvars import bind_contextvars
 
 from api import schemas
-from api.context import authenticate, principal, services
+from api.context import authenticate, editor, services
 from api.request_log import request_id
 from api.requests import check_profile, page_query, read_json, read_prefer, read_query, refuse_input
 from api.responses import Shape, event_shape, job_shape, page_shape, retry_shape, run_shape
@@ -33,7 +33,7 @@ blueprint.before_request(authenticate)
 def list_own_jobs() -> Shape:
     """List the caller's jobs: by creation, or with `updated_after` by change."""
     query = read_query(schemas.OWN_JOBS_QUERY)
-    user, part = principal().editor(), page_query(query)
+    user, part = editor(), page_query(query)
     jobs_of_user = services().projects.jobs_of_user
     read = partial(jobs_of_user, user, part, query["status"], query["project_id"])
     if query["wait"] and query["updated_after"]:
@@ -49,7 +49,7 @@ def get_job(job_id: str) -> Shape:
     query = read_query(schemas.JOB_QUERY)
     known, wait = query["status_not"], query["wait"]
     if known and wait:
-        user = principal().owner_of_a_resource()
+        user = editor()
         record = services().run_and_wait.wait_for_change(job_id, user, known, wait)
     else:
         record = _own(job_id)
@@ -132,12 +132,12 @@ def list_job_events(job_id: str) -> Shape:
 
 
 def _own(job_id: str) -> Record:
-    user = principal().owner_of_a_resource()
+    user = editor()
     return owned(services().jobs.get(job_id), user)
 
 
 def _update(job_id: str, rule: Callable[[Change], Decision[Result]]) -> Decision[Result]:
-    user = principal().owner_of_a_resource()
+    user = editor()
     now, policy = services().now(), services().policy
     decision = services().jobs.update(
         job_id,
@@ -155,7 +155,7 @@ def _dispatch(
     shape: Callable[[str, DispatchResult], Shape],
 ) -> ResponseReturnValue:
     seconds, applied = read_prefer(services().settings.run_wait_seconds)
-    user = principal().owner_of_a_resource()
+    user = editor()
     with count_refusals(runs, kind):
         result = services().run_and_wait.dispatch(job_id, user, decide, seconds, request_id())
     runs.labels(kind, result.outcome.value).inc()

@@ -13,6 +13,7 @@ from api.request_log import request_id
 from api.requests import check_profile, page_query, read_json, read_query, refuse_input
 from api.routes.metrics import seen_with_queues
 from domain.audit import OperatorAct
+from domain.errors import Forbidden
 from services.operations import JobFilter
 from store.indexes import View
 from store.lists import PageQuery
@@ -24,7 +25,8 @@ blueprint.before_request(authenticate)
 @blueprint.before_request
 def ensure_operator() -> None:
     """Refuse other callers before anything else is checked."""
-    principal().operator()
+    if not principal().is_operator:
+        raise Forbidden("The operator role is required.")
 
 
 @blueprint.get("/overview")
@@ -92,7 +94,7 @@ def retry_failed_jobs() -> responses.Shape:
         part,
         JobFilter(body["project_id"], reason=body["failure_code"]),
         body["model_profile"],
-        OperatorAct(principal().operator(), body["reason"]),
+        OperatorAct(principal().user, body["reason"]),
         correlation_id=request_id(),
         dry_run=body["dry_run"],
     )
@@ -119,7 +121,7 @@ def _act(job_id: str | None, schema: Schema, *, optional: bool = False) -> Opera
     if job_id is not None:
         services().jobs.get(job_id)  # first: an id that does not exist is not logged
         bind_contextvars(job_id=job_id)
-    return OperatorAct(principal().operator(), reason)
+    return OperatorAct(principal().user, reason)
 
 
 def _overview() -> responses.Shape:

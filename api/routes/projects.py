@@ -8,7 +8,7 @@ from flask.typing import ResponseReturnValue
 from structlog.contextvars import bind_contextvars
 
 from api import schemas
-from api.context import authenticate, principal, services
+from api.context import authenticate, editor, services
 from api.request_log import request_id
 from api.requests import (
     page_query,
@@ -30,7 +30,7 @@ blueprint.before_request(authenticate)
 def create_project() -> ResponseReturnValue:
     """Create a project."""
     body = read_json(schemas.PROJECT_CREATE)
-    user = principal().editor()
+    user = editor()
     project_id, marker_seconds = _new_id(user, "projects", body)
     project = Project(id=project_id, name=body["name"], owner=user, created_at=services().now())
     is_new = services().projects.create(project, marker_seconds)
@@ -44,7 +44,7 @@ def create_project() -> ResponseReturnValue:
 def list_projects() -> Shape:
     """List the caller's projects, oldest first."""
     query = page_query(read_query(schemas.PAGE_QUERY))
-    return page_shape(services().projects.of_user(principal().editor(), query), project_shape)
+    return page_shape(services().projects.of_user(editor(), query), project_shape)
 
 
 @blueprint.get("/projects/<project_id>")
@@ -102,7 +102,7 @@ def _new_id(
 
 
 def _own_project(project_id: str) -> Project:
-    user = principal().owner_of_a_resource()
+    user = editor()
     project = services().projects.load(project_id)
     if project is None or project.owner != user:
         raise ResourceNotFound
