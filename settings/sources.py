@@ -11,7 +11,6 @@ from pydantic_settings import BaseSettings
 PREFIX = "TAKEONE_"
 _FILE = "_FILE"
 _WITHOUT_PREFIX = ("host", "port")
-_MAX_BYTES = 65_536
 
 
 def variable_of(name: str) -> str:
@@ -44,11 +43,11 @@ def values_from_files(settings: type[BaseSettings]) -> tuple[dict[str, str], dic
         if not path or not may_be_secret(field):
             continue
         try:
-            values[name] = _read(Path(path))
+            values[name] = Path(path).read_text(encoding="utf-8")
         except OSError as error:
             problems[name] = f"{variable}{_FILE} cannot be read: {error.strerror}"
-        except ValueError as error:
-            problems[name] = f"{variable}{_FILE} cannot be used: {error}"
+        except UnicodeDecodeError:
+            problems[name] = f"{variable}{_FILE} cannot be used: it is not text"
         if environment.get(variable):
             problems[name] = f"{variable} and {variable}{_FILE} are both set: unset one"
     return values, problems
@@ -57,14 +56,3 @@ def values_from_files(settings: type[BaseSettings]) -> tuple[dict[str, str], dic
 def _environment() -> dict[str, str]:
     # pydantic-settings ignores the case of names too.
     return {name.upper(): value for name, value in os.environ.items()}
-
-
-def _read(path: Path) -> str:
-    with path.open("rb") as file:
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ValueError("it is too large")
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        raise ValueError("it is not text") from None
