@@ -32,7 +32,6 @@ def create_app() -> Flask:
     app.extensions["authenticator"] = Authenticator(settings)
     log_requests(app)
     tracing.start(settings, "web")
-    tracing.trace_requests(app)
     app.after_request(drain_body)
     secure(app, settings)
     for routes in (projects, jobs, operations, callbacks, health, metrics, pages):

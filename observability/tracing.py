@@ -8,14 +8,9 @@ our messages into Redis, and they record URLs and arguments. So the spans are ma
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from typing import TYPE_CHECKING, Any
-
-from structlog.contextvars import get_contextvars
+from typing import Any
 
 from settings import Settings
-
-if TYPE_CHECKING:
-    from flask import Flask, Response
 
 TRACEPARENT = "traceparent"
 #: Routes that monitoring calls all the time: neither traced nor logged.
@@ -98,34 +93,3 @@ def note(attributes: Mapping[str, Any]) -> None:
         known = {name: value for name, value in attributes.items() if value is not None}
         with suppress(Exception):  # tracing must not fail the work
             _api.get_current_span().set_attributes(known)
-
-
-def trace_requests(app: "Flask") -> None:
-    """Put a span around every request of `app`, if tracing is on."""
-    if _tracer is None:
-        return
-    from flask import g, request
-
-    def begin() -> None:
-        route = request.url_rule.rule if request.url_rule else "unmatched"
-        if route not in QUIET_ROUTES:
-            method = request.method if request.url_rule else "HTTP"
-            attributes = {"http.request.method": method, "http.route": route}
-            parent = request.headers.get(TRACEPARENT)
-            g.span = span(f"{method} {route}", "SERVER", attributes, parent)
-            g.span.__enter__()
-
-    def conclude(response: "Response") -> "Response":
-        if "span" in g:
-            bound = {f"takeone.{name}": value for name, value in get_contextvars().items()}
-            bound.pop("takeone.request", None)
-            note({"http.response.status_code": response.status_code, **bound})
-        return response
-
-    def end(error: BaseException | None) -> None:
-        if "span" in g:
-            g.pop("span").__exit__(type(error) if error else None, error, None)
-
-    app.before_request(begin)
-    app.after_request(conclude)
-    app.teardown_request(end)
