@@ -1,19 +1,18 @@
 """`takeone jobs export | erase`: export or erase everything that is stored of a user, a project or a job."""
 
-from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
 import click
 
 from api.responses import encode, event_shape, job_shape, project_shape
-from cli.setup import with_services
+from cli.setup import Command, with_services
 from domain.record import Record
 from services.assembly import Services
 from services.erasure import Found, Selection
 
 
-def _selected(command: Callable[..., None]) -> Callable[..., None]:
+def _selected(command: Command) -> Command:
     """Give `command` a `Selection`, made from exactly one of JOB_ID, --user and --project."""
 
     @click.argument("job_id", required=False)

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import wraps
 from getpass import getuser
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import structlog
@@ -17,8 +17,7 @@ from settings import Settings, SettingsError, load_store_settings
 from store.errors import StoreError
 from tasks.outbox import make_outbox
 
-Returned = TypeVar("Returned")
-Command = Callable[..., Returned]
+Command = Callable[..., None]
 
 _MAX_CHARACTERS = 500
 
@@ -67,37 +66,37 @@ by_option = click.option(
 
 def act_options(
     default_reason: str | None = None, reason_help: str = "Why; it is kept on the job's trail."
-) -> Callable[[Command[Returned]], Command[Returned]]:
+) -> Callable[[Command], Command]:
     """Give a command --reason, required unless it has a default, and --by: both as one argument `act`."""
     default: dict[str, Any] = (
         {"default": default_reason, "show_default": True} if default_reason else {}
     )
 
-    def decorate(command: Command[Returned]) -> Command[Returned]:
+    def decorate(command: Command) -> Command:
         @click.option(
             "--reason", required=not default, callback=_one_line, help=reason_help, **default
         )
         @by_option
         @wraps(command)
-        def with_act(*arguments: Any, reason: str, by: str, **options: Any) -> Returned:
-            return command(*arguments, act=OperatorAct(by, reason), **options)
+        def with_act(*arguments: Any, reason: str, by: str, **options: Any) -> None:
+            command(*arguments, act=OperatorAct(by, reason), **options)
 
         return with_act
 
     return decorate
 
 
-def with_services(command: Command[Returned]) -> Command[Returned]:
+def with_services(command: Command) -> Command:
     """Call `command` with the services first; report what they raise in one line, with exit code 1."""
 
     @wraps(command)
-    def prepared(*arguments: Any, **options: Any) -> Returned:
+    def prepared(*arguments: Any, **options: Any) -> None:
         if not structlog.is_configured():  # standard output is for the command's own output
             structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
         settings = settings_of(load_store_settings)
         services = Services(settings, make_outbox(settings))
         try:
-            return command(services, *arguments, **options)
+            command(services, *arguments, **options)
         except UnicodeEncodeError:
             raise click.UsageError("what was given is not UTF-8") from None
         except StoreError as error:
