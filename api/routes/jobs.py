@@ -102,8 +102,7 @@ def cancel_job(job_id: str) -> Shape:
     try:
         record = _update(job_id, lifecycle.cancel).record
     except QueueUnavailable:
-        # The job is cancelled, but the message about it was not sent. The orchestrator finds out by the
-        # answers to its callbacks.
+        # The job is cancelled, and the sweep sends the message about it again.
         record = _own(job_id)
     return job_shape(record)
 
