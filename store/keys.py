@@ -4,6 +4,7 @@ A job's keys share its id as hash tag, as Redis Cluster needs for keys that one 
 touch lists, indexes and queues, which need one Redis.
 """
 
+from functools import lru_cache
 from hashlib import sha256
 
 from redis import Redis
@@ -97,6 +98,7 @@ def project_erasure(project_id: str) -> str:
     return f"{PREFIX}{{{project_id}}}:being-erased"
 
 
+@lru_cache(1_000)  # a page of a list names its owner with each job
 def _user(user: str) -> str:
     # A digest: a user's name is free text.
     return f"{PREFIX}user:{{{sha256(user.encode()).hexdigest()[:32]}}}"

@@ -79,8 +79,8 @@ def state_entry(job: Job) -> str:
 def lists_of_job(job: Job) -> dict[str, str]:
     """The lists that a job is in, and its entry in each."""
     created = entry(job.created_at, job.id)
-    in_state = {keys.jobs_in(job.status): state_entry(job)} if state_entry(job) else {}
-    return in_state | {
+    in_state = state_entry(job)
+    return ({keys.jobs_in(job.status): in_state} if in_state else {}) | {
         keys.project_jobs(job.project_id): created,
         keys.user_jobs(job.owner): created,
         keys.user_changes(job.owner): change_entry(job),
