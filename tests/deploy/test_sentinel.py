@@ -182,12 +182,16 @@ def test_flower_follows_the_master_and_shows_no_password(failover: Load, service
     assert service.flower
     flower = service.flower.url
     wait_until_connected(failover.client, lambda task: fetch(f"{flower}/api/task/info/{task}").ok)
-    workers = wait_until(
-        lambda: fetch(f"{flower}/api/workers?refresh=1").json(), WORKERS_SHOWN_SECONDS, "workers"
-    )
-    pages = [fetch(f"{flower}/worker/{name}").text for name in workers]
-    assert "Worker details" in pages[0]
-    assert PASSWORD not in str(workers) + "".join(pages) + fetch(f"{flower}/broker").text
+
+    # A worker that has not answered an inspection in time has no page yet.
+    def pages_of_workers() -> list[str]:
+        names = fetch(f"{flower}/api/workers?refresh=1").json()
+        pages = [fetch(f"{flower}/worker/{name}").text for name in names]
+        return pages if all("Worker details" in page for page in pages) else []
+
+    pages = wait_until(pages_of_workers, WORKERS_SHOWN_SECONDS, "the pages of the workers")
+    workers, broker = (fetch(f"{flower}{path}").text for path in ("/api/workers", "/broker"))
+    assert PASSWORD not in "".join([*pages, workers, broker])
 
 
 def fetch(url: str) -> requests.Response:
