@@ -126,7 +126,7 @@ def answered(change: Change, asked: Record, state: RunState) -> Decision[None]:
     change.correlation_id = claim.correlation_id
     # The clock of the process that asked may be ahead: no answer is older than its ask.
     change.now = max(change.now, claim.asked_at or change.now)
-    is_as_asked = claim is record.claim and record.revision == asked.revision
+    is_as_asked = record.revision == asked.revision
     if claim.in_flight and state in FOUND:
         settle_claim(change, claim, ClaimEvent.FOUND)
         _note_sent(change, state)
@@ -233,8 +233,6 @@ def _note_sent(change: Change, state: RunState) -> None:
     # A callback in between would have cleared `ended_at`.
     if ended_badly and claim.ended_at and now - claim.ended_at >= LAST_REPORT:
         _fail(change, claim, state)
-    elif claim.cancel_due:
-        change.set_next_look()
     elif ended_badly:
         change.update_claim(ended_at=claim.ended_at or now, lease_until=now + LAST_REPORT)
     elif change.job.silent_since is not None:

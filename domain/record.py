@@ -98,7 +98,7 @@ class Record:
         None is due in DRAFT_READY and EDITING, where the editor works.
         """
         claim = self.claim
-        if claim is None or claim.phase is not Phase.SENT or claim.is_dead:
+        if claim is None or claim.phase is not Phase.SENT:
             return False
         return self.awaits_resume or self.job.status in _WORKFLOW_STATUSES
 
