@@ -16,6 +16,7 @@ WARM_UP_SECONDS = 1.0
 class Arena:
     """What the parts about runs and reads measure."""
 
+    directory: Path
     stub: Stub
     service: Service
     baseline: Baseline
@@ -32,4 +33,4 @@ def arena(directory: Path) -> Iterator[Arena]:
         baseline = running.enter_context(Baseline(directory / "bare", stub))
         for system in (service, baseline):
             first_runs(system, stub, 16, WARM_UP_SECONDS)
-        yield Arena(stub, service, baseline)
+        yield Arena(directory, stub, service, baseline)

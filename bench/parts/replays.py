@@ -1,6 +1,6 @@
 """Replays and reads, against the replays of the bare program."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 
 from bench.arena import Arena
@@ -8,6 +8,7 @@ from bench.load import drive
 from bench.plan import Plan
 from bench.report import Report
 from bench.rounds import Round, expect, measure, quantile, ratio
+from bench.systems import Service, System
 
 _CALLERS = 32
 _JOBS = 200
@@ -18,13 +19,9 @@ Target = Callable[[], Round]
 
 def run(arena: Arena, plan: Plan, parts: Sequence[str], report: Report) -> None:
     """Measure replays and reads, whichever are among `parts`, in turn with the bare program's replays."""
-    targets = _targets(arena, plan, parts)
-    rounds: dict[str, list[Round]] = {name: [] for name in targets}
-    for warm_up in targets.values():
-        warm_up()
-    for _ in range(plan.read_pairs):
-        for name, target in targets.items():
-            rounds[name].append(target())
+    settings = {"TAKEONE_WEB_PROCESSES": "2"}
+    with Service("service", arena.directory / "two", arena.stub, settings=settings) as doubled:
+        rounds = _rounds(_targets(arena, doubled, plan, parts), plan)
     report.table(
         f"Replays and reads at {_CALLERS} callers",
         ["what", "calls/s", "against bare replays", "p50 ms", "p99 ms", "CPU ms a call"],
@@ -36,33 +33,50 @@ def run(arena: Arena, plan: Plan, parts: Sequence[str], report: Report) -> None:
     )
 
 
-def _targets(arena: Arena, plan: Plan, parts: Sequence[str]) -> dict[str, Target]:
-    service, baseline = arena.service, arena.baseline
-    ids = service.seed(_JOBS)
-    drive(service.port, (service.run(job_id) for job_id in ids), 16, 60)
-    replays = [service.run(job_id) for job_id in ids]
-    reads = [service.get(f"/api/v1/jobs/{job_id}") for job_id in ids]
-    bare_ids = baseline.seed(_JOBS)
-    drive(baseline.port, (baseline.run(job_id) for job_id in bare_ids), 16, 60)
-    bare = [baseline.run(job_id) for job_id in bare_ids]
-    targets: dict[str, Target] = {_BARE: lambda: _round(arena, plan, "bare", bare)}
+def _rounds(targets: dict[str, Target], plan: Plan) -> dict[str, list[Round]]:
+    rounds: dict[str, list[Round]] = {name: [] for name in targets}
+    for warm_up in targets.values():
+        warm_up()
+    for _ in range(plan.read_pairs):
+        for name, target in targets.items():
+            rounds[name].append(target())
+    return rounds
+
+
+def _targets(arena: Arena, doubled: Service, plan: Plan, parts: Sequence[str]) -> dict[str, Target]:
+    service, bare = arena.service, arena.baseline
+    ids = _run_jobs(service)
+
+    def target(system: System, requests: Sequence[bytes]) -> Target:
+        return lambda: _round(arena, plan, system, requests)
+
+    targets = {_BARE: target(bare, [bare.run(job_id) for job_id in _run_jobs(bare)])}
     if "replays" in parts:
-        targets["service: replay of run"] = lambda: _round(arena, plan, "service", replays)
+        replays = [doubled.run(job_id) for job_id in _run_jobs(doubled)]
+        targets["service: replay of run"] = target(service, [service.run(one) for one in ids])
+        targets["the same, two web processes"] = target(doubled, replays)
     if "reads" in parts:
-        targets["service: GET /jobs/{id}"] = lambda: _round(arena, plan, "service", reads)
+        reads = [service.get(f"/api/v1/jobs/{job_id}") for job_id in ids]
+        targets["service: GET /jobs/{id}"] = target(service, reads)
     return targets
 
 
-def _round(arena: Arena, plan: Plan, name: str, requests: Sequence[bytes]) -> Round:
+def _run_jobs(system: System) -> list[str]:
+    """Store jobs, run each, and return their ids."""
+    ids = system.seed(_JOBS)
+    drive(system.port, (system.run(job_id) for job_id in ids), 16, 60)
+    return ids
+
+
+def _round(arena: Arena, plan: Plan, system: System, requests: Sequence[bytes]) -> Round:
     arena.stub.reset()
-    endless: Iterator[bytes] = cycle(requests)
-    system = {"service": arena.service, "bare": arena.baseline}[name]
-    port, processes = system.port, system.processes
-    result = measure(name, port, processes, endless, _CALLERS, plan.read_seconds)
+    result = measure(
+        system.name, system.port, system.processes, cycle(requests), _CALLERS, plan.read_seconds
+    )
     statuses = set(result.statuses)
-    expect(statuses == {200}, f"{name}: replays and reads answered {statuses}")
+    expect(statuses == {200}, f"{system.name}: replays and reads answered {statuses}")
     posts = arena.stub.stats()["posts"]
-    expect(posts == 0, f"{name}: replays and reads were posted {posts} times")
+    expect(posts == 0, f"{system.name}: replays and reads were posted {posts} times")
     return result
 
 
