@@ -54,7 +54,7 @@ class FsmTransitionInvalid(TakeOneError):
 
 class FsmTerminalImmutable(TakeOneError):
     code = "FSM_TERMINAL_IMMUTABLE"
-    message = "The job has ended and does not change any more."
+    message = "The job has ended, and this step is not possible any more."
     shows = FsmTransitionInvalid.shows
 
 
