@@ -86,22 +86,28 @@ def test_an_unknown_execution_is_not_named(
 
 
 @pytest.mark.parametrize(
-    ("behaviour", "result"),
+    ("behaviour", "result", "is_over"),
     [
-        (refuse(404), "not_found"),
-        (refuse(400), "refused"),
-        (refuse(500), "no_answer"),
-        (hang(0.2), "no_answer"),
+        (refuse(404), "not_found", True),
+        (refuse(400), "refused", True),
+        (refuse(500), "no_answer", False),
+        (hang(0.2), "no_answer", False),
     ],
 )
 def test_the_result_is_on_the_trail_and_the_job_stays_cancelled(
-    handle: JobHandle, orchestrator: StubOrchestrator, behaviour: Behaviour, result: str
+    handle: JobHandle,
+    orchestrator: StubOrchestrator,
+    behaviour: Behaviour,
+    result: str,
+    is_over: bool,
 ) -> None:
     orchestrator.behaviours[handle.id] = on_cancel(behaviour)
     handle.lead_to("AUDIO_EXTRACTING")
     handle.client.cancel(handle.id)
     assert wait_for_results(handle) == [result]
     assert handle.status == "CANCELLED"
+    # Only what the orchestrator has answered is over; else it must still be notified.
+    assert handle.client.delete_job(handle.id).status_code == (204 if is_over else 409)
 
 
 def test_a_notification_is_repeated_until_it_is_answered(
