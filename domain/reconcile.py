@@ -176,7 +176,8 @@ def _look_at_unknown(change: Change, claim: Claim) -> None:
 
 
 def _cancel_again(change: Change, claim: Claim) -> None:
-    is_due = claim.cancel_due and not claim.is_elsewhere(change.policy)
+    is_possible = change.policy.can_cancel and not claim.is_elsewhere(change.policy)
+    is_due = claim.cancel_due and is_possible
     change.update_claim(lease_until=change.now + (CANCEL_AGAIN_AFTER if is_due else SELDOM))
     change.task = TaskKind.TELL_CANCELLED if is_due else None
 
