@@ -260,6 +260,16 @@ def test_a_dispatch_that_still_runs_at_the_engine_bars_retry_and_release(
     assert len(of(handle, engine.executions)) == 3
 
 
+def test_a_run_that_ends_a_moment_after_its_own_report_does_not_bar_the_retry(
+    handle: JobHandle, engine: Restate
+) -> None:
+    assert handle.client.run(handle.id).status_code == 202
+    handle.reported("FAILED", dispatch_id=handle.run_id)
+    threading.Timer(0.7, engine.runs.update, [{handle.run_id: "failed"}]).start()
+    assert handle.retry("one").status_code == 202
+    assert len(of(handle, engine.executions)) == 2
+
+
 def test_releasing_a_dispatch_that_the_engine_has_settles_it_as_sent(
     handle: JobHandle, engine: Restate, asking: Stack
 ) -> None:
