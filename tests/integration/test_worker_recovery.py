@@ -1,5 +1,6 @@
 """Workers that are killed, paused and stopped or lose the store; messages that are doubled and lost."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,8 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from domain.audit import EventType
 from domain.claim import ClaimEvent, Phase
-from domain.record import Record
+from domain.lifecycle import cancel
+from domain.record import Change, Record
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.signatures import Signer
@@ -224,12 +226,14 @@ def stub() -> Iterator[StubOrchestrator]:
         yield running
 
 
-def _dispatcher(store: JobStore, stub: StubOrchestrator, timeout_seconds: float) -> Dispatcher:
+def _dispatcher(
+    store: JobStore, stub: StubOrchestrator, timeout_seconds: float, tries: int = 1
+) -> Dispatcher:
     settings = Settings(
         env="development",
         orchestrator_timeout_seconds=timeout_seconds,
         orchestrator_connect_timeout_seconds=timeout_seconds,
-        orchestrator_connect_tries=1,
+        orchestrator_connect_tries=tries,
     )
     return Dispatcher(
         store,
@@ -264,6 +268,20 @@ class OvertakenStore(JobStore):
             return rule(record)
 
         return super().update(job_id, overtaken, **options)
+
+
+class StoreReadAgain(JobStore):
+    """Runs `act` before its second read: before a second try to send, if the first one failed."""
+
+    def __init__(self, url: str, act: Callable[[], None]) -> None:
+        super().__init__(client_of(url), TransactionalOutbox(QUEUES))
+        self.reads, self._act = 0, act
+
+    def load(self, *arguments: Any, **options: Any) -> Record | None:
+        self.reads += 1
+        if self.reads == 2:
+            self._act()
+        return super().load(*arguments, **options)
 
 
 class UnreliableStore(JobStore):
@@ -334,6 +352,30 @@ def test_a_worker_that_loses_the_store_while_another_begins_does_not_post(
     assert _dispatcher(store, stub, 2).dispatch(token) == "nothing_to_do"
     assert store.losses == 1
     assert stub.requests == []
+
+
+@pytest.mark.parametrize("is_cancelled", [True, False])
+def test_a_later_try_to_send_needs_the_claim_to_be_as_the_worker_left_it(
+    shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator, is_cancelled: bool
+) -> None:
+    """The job is cancelled before the second try, or the store does not tell."""
+    token, back = shelf.run(shelf.uploaded()), threading.Timer(0.5, proxy.restore)
+
+    def change() -> None:
+        stub.start()  # nothing but the claim keeps the worker from sending
+        if is_cancelled:
+            shelf.jobs.update(token.job_id, lambda r: cancel(Change(r, utc_now(), POLICY)))
+        else:
+            proxy.refuse()
+            back.start()
+
+    store = StoreReadAgain(_through(proxy, shelf), change)
+    stub.stop()
+    with pytest.raises(DispatchFailed, match="not_started"):
+        _dispatcher(store, stub, 2, tries=2).dispatch(token)
+    assert store.reads >= 2
+    assert stub.requests == []
+    assert shelf.record(token.job_id).claim is None
 
 
 @pytest.mark.timeout(30)
