@@ -189,8 +189,8 @@ class Dispatcher:
 
         def begin(is_retry: bool) -> Record | None:
             record = self.store.load(token.job_id) if is_retry else None
-            is_ours = record and record.claim and record.claim.sent_at == now
-            if record and is_ours and rules.still_wanted(record, token, now, self.policy):
+            claim = record.held_by(token) if record else None
+            if claim is not None and claim.sent_at == now:
                 return record
             decision = self.store.update(
                 token.job_id, lambda it: rules.begin(Change(it, now, self.policy), token)

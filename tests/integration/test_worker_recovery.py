@@ -354,6 +354,24 @@ def test_a_worker_that_loses_the_store_while_another_begins_does_not_post(
     assert stub.requests == []
 
 
+def test_a_job_that_is_cancelled_while_the_answer_to_the_intent_is_lost_is_not_started(
+    shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
+) -> None:
+    token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
+
+    def restore() -> None:
+        proxy.restore()
+        if shelf.record(token.job_id).job.status == "UPLOADED":
+            shelf.jobs.update(token.job_id, lambda r: cancel(Change(r, utc_now(), POLICY)))
+
+    store = UnreliableStore(url, proxy.stall_answers, restore, Phase.CLAIMED)
+    with pytest.raises(DispatchFailed, match="not_started"):
+        _dispatcher(store, stub, 5).dispatch(token)
+    assert store.losses == 1
+    assert stub.requests == []
+    assert shelf.record(token.job_id).claim is None, "it is known that nothing was sent"
+
+
 @pytest.mark.parametrize("is_cancelled", [True, False])
 def test_a_later_try_to_send_needs_the_claim_to_be_as_the_worker_left_it(
     shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator, is_cancelled: bool
