@@ -152,7 +152,7 @@ class Adapter:
 
     # How long the engine recognises a repeated start under one dispatch id: None for not at all,
     # `timedelta.max` for ever.
-    window: timedelta | None
+    window: timedelta | None = None
     can_be_asked = True
     can_cancel = True
     # For an engine whose cancel spoils a finished run, or needs the engine's own id of the run.
