@@ -92,6 +92,21 @@ def _claim_after(act: Callable[[], object]) -> Callable[[Record], Decision[Any]]
     return rule
 
 
+def test_a_rule_that_changes_nothing_has_seen_the_present_record(shelf: Shelf) -> None:
+    # A caller who joins a dispatch may have read the record before a notification that it did not wait for yet.
+    job_id = shelf.uploaded()
+    shelf.jobs.update(job_id, lambda record: decide_run(Change(record, NOW, POLICY)))
+    known = shelf.record(job_id)
+    shelf.begin(known.token)
+    shelf.settle(known.token, ClaimEvent.ACCEPTED)
+
+    joined = shelf.jobs.update(
+        job_id, lambda record: decide_run(Change(record, NOW, POLICY)), known=known
+    )
+    assert joined.result.outcome is Outcome.REPLAYED
+    assert joined.record == shelf.record(job_id)
+
+
 def test_a_commit_writes_nothing_if_the_job_has_changed(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
 
