@@ -3,12 +3,12 @@
 from flask import Flask
 
 from api.auth import Authenticator
+from api.browser_policy import secure
 from api.errors import register_error_handlers
 from api.request_log import log_requests
 from api.requests import drain_body
 from api.responses import JsonProvider
 from api.routes import callbacks, health, jobs, metrics, operations, pages, projects
-from api.security import secure
 from observability import tracing
 from observability.logs import configure_logging
 from services.assembly import Services

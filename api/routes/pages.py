@@ -12,8 +12,8 @@ from typing import Any
 import yaml
 from flask import Blueprint, Response, send_file, send_from_directory
 
+from api.browser_policy import CONSOLE_POLICY, DOCS_POLICY
 from api.context import services
-from api.security import CONSOLE_POLICY, DOCS_POLICY
 
 _API = Path(__file__).parents[1]
 _SPECIFICATION = _API.parent / "spec" / "api" / "openapi.yaml"
