@@ -7,6 +7,7 @@ revalidate them before each use.
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import yaml
@@ -24,6 +25,9 @@ _SWAGGER_FILES = {
     "swagger-ui-bundle.js": "js/swagger-ui-bundle.js",
     "swagger.svg": "images/swagger.svg",
 }
+
+# `cache` runs for each caller until the first result is there: many at once would take all CPU for a minute.
+_parsing = Lock()
 
 blueprint = Blueprint("pages", __name__, static_folder=_API / "console", static_url_path="/console")
 
@@ -55,9 +59,14 @@ def get_specification() -> Response:
 
 
 @blueprint.get("/openapi.json")
-@cache  # parsing takes about half a second
 def get_specification_as_json() -> Any:
     """The specification, as JSON."""
+    with _parsing:
+        return _parsed_specification()
+
+
+@cache  # parsing takes about half a second
+def _parsed_specification() -> Any:
     return yaml.safe_load(_SPECIFICATION.read_bytes())
 
 

@@ -1,8 +1,10 @@
 """/docs without a browser: the page works without the internet."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 from devstack.stack import Stack
+from tests.conftest import NewStack
 from tests.support.client import ApiClient
 
 KINDS = {"css": "text/css", "js": "javascript", "svg": "image/svg+xml", "yaml": "application/yaml"}
@@ -35,3 +37,12 @@ def test_the_policy_allows_no_other_host(stack: Stack) -> None:
     assert allowed <= {"'self'", "'none'", "data:", "'unsafe-inline'"}
     style = visitor.call("GET", "/docs/swagger-ui.css").text
     assert re.findall(r"@import|url\(\s*[\"']?(?:https?:)?//", style) == []
+
+
+def test_many_first_callers_of_the_specification_are_all_answered(new_stack: NewStack) -> None:
+    """Parsing it takes a while, and is done once for all of them."""
+    callers = 100
+    with new_stack(workers=0) as fresh, ThreadPoolExecutor(callers) as pool:
+        visitor = ApiClient(fresh.api_url, token="")
+        calls = [pool.submit(visitor.call, "GET", "/openapi.json") for _ in range(callers)]
+        assert {call.result().status_code for call in calls} == {200}
