@@ -9,10 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jwt
-import requests
 import structlog
 
 from domain.errors import ServiceUnavailable, Unauthorized
+from orchestrators.bounded_session import BoundedSession, sending
 
 log = structlog.get_logger("api")
 
@@ -36,9 +36,7 @@ class SigningKeys:
         self, url: str, ca_file: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._url, self._clock = url, clock
-        self._session = requests.Session()
-        self._session.trust_env = False  # a proxy could replace the keys
-        self._session.verify = ca_file or True
+        self._session = BoundedSession(ca_file)  # without a proxy, which could replace the keys
         self._keys: dict[str, Any] = {}
         self._fetched_at = float("-inf")
         self._next_refresh = float("-inf")
@@ -95,9 +93,8 @@ class SigningKeys:
 
     def fetch(self) -> dict[str, Any]:
         """Fetch the keys now. Raises any exception of the request or of parsing its answer."""
-        with self._session.get(
-            self._url, timeout=_TIMEOUT_SECONDS, stream=True, allow_redirects=False
-        ) as response:
+        sending.end_by(time.monotonic() + 2 * _TIMEOUT_SECONDS)
+        with self._session.get(self._url, timeout=_TIMEOUT_SECONDS, stream=True) as response:
             response.raise_for_status()
             body = response.raw.read(_MAX_BYTES, decode_content=True)
         published = jwt.PyJWKSet.from_json(body.decode()).keys

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from jwt.algorithms import RSAAlgorithm
@@ -13,7 +14,7 @@ from devstack.ports import HOST
 from devstack.waiting import wait_until
 from domain.errors import ServiceUnavailable, Unauthorized
 from tests.acceptance.tokens import RSA_KEY, Issuer
-from tests.support.behaviours import Exchange
+from tests.support.behaviours import Behaviour, Exchange, drip_body, drip_head
 
 PUBLIC_KEY = RSA_KEY.public_key()
 PAUSE_SECONDS = 6
@@ -166,3 +167,39 @@ def test_a_proxy_of_the_environment_is_not_used(
     monkeypatch.setenv("http_proxy", f"http://{HOST}:9")
     monkeypatch.setenv("no_proxy", "")
     assert keys.key("one") is not None
+
+
+@pytest.mark.parametrize("endless", [drip_head(), drip_body()], ids=["head", "body"])
+def test_an_issuer_whose_answer_never_ends_is_given_up_and_used_when_it_recovers(
+    keys: SigningKeys, issuer: CountingIssuer, clock: Clock, endless: Behaviour
+) -> None:
+    good, issuer.default = issuer.default, endless
+    with pytest.raises(ServiceUnavailable):
+        keys.key("one")
+    issuer.default = good
+
+    def is_known() -> bool:
+        clock.now += PAUSE_SECONDS
+        with suppress(ServiceUnavailable):
+            return keys.key("one") is not None
+        return False
+
+    wait_until(is_known, 30, "the keys are fetched")
+
+
+def test_the_body_of_a_redirect_is_not_read_in_full(
+    keys: SigningKeys, issuer: CountingIssuer
+) -> None:
+    sent = 0
+
+    def endless_redirect(exchange: Exchange) -> None:
+        nonlocal sent
+        exchange.begin(302, {"Location": "/elsewhere"})
+        while sent < 256:
+            exchange.send(b"x" * 2**20)
+            sent += 1
+
+    issuer.default = endless_redirect
+    with pytest.raises(ServiceUnavailable):
+        keys.key("one")
+    assert sent < 64, "megabytes"

@@ -1,0 +1,169 @@
+"""Sessions of `requests` whose exchanges end by a deadline, and which know whether the request was sent.
+
+Their connections record when the first byte of the *request* is sent. DNS, connecting, TLS and the exchange
+with a proxy come before and prove nothing, nor does the type of an exception.
+"""
+
+import re
+import threading
+import time
+from http.client import HTTPResponse, IncompleteRead
+from io import BufferedReader, BytesIO, RawIOBase
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPIDLE, TCP_NODELAY
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+_MAX_HEAD_BYTES = 65_536
+_INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b")  # 101 was not asked for: it is no answer
+_LENGTHS = ("Content-Length", "Transfer-Encoding")
+_SOCKET_OPTIONS = [
+    (IPPROTO_TCP, TCP_NODELAY, 1),
+    (SOL_SOCKET, SO_KEEPALIVE, 1),
+    (IPPROTO_TCP, TCP_KEEPIDLE, 30),
+]
+
+
+class _Sending(threading.local):
+    """The request that this thread is sending, and whether its first byte was sent."""
+
+    deadline = 0.0
+    idle_seconds = 0.0
+    is_sent = False
+
+    def end_by(self, deadline: float, idle_seconds: float = 0.0) -> None:
+        """Set when the next request ends, and how long a connection for it may have been idle."""
+        self.deadline, self.idle_seconds, self.is_sent = deadline, idle_seconds, False
+
+    @property
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def begin(self) -> float:
+        seconds = self.seconds_left
+        if seconds <= 0:
+            raise TimeoutError("another worker may hold the claim by now")
+        self.is_sent = True
+        return seconds
+
+
+sending = _Sending()
+
+
+class _BoundedStream(RawIOBase):
+    """Reads a socket until the deadline; a socket's own timeout starts anew with each read."""
+
+    def __init__(self, sock: Any, raw: RawIOBase) -> None:
+        self._sock, self._raw = sock, raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        seconds = sending.seconds_left
+        if seconds <= 0:
+            raise TimeoutError
+        self._sock.settimeout(seconds)
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _FinalResponse(HTTPResponse):
+    """http.client's response, bounded by the deadline, after any interim ones (RFC 9110, section 15.2).
+
+    Its head must be whole; http.client accepts one that breaks off.
+    """
+
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp = BufferedReader(_BoundedStream(sock, self.fp.detach()))
+
+    def begin(self) -> None:
+        stream: Any = self.fp
+        head = _read_head(stream)
+        while _INTERIM.match(head):
+            head = _read_head(stream)
+        self.fp = BytesIO(head)  # type: ignore[assignment]
+        try:
+            super().begin()
+        finally:
+            self.fp = stream
+
+
+def _read_head(stream: BufferedReader) -> bytes:
+    head = b""
+    while not head.endswith((b"\n\r\n", b"\n\n")):
+        line = stream.readline(_MAX_HEAD_BYTES)
+        head += line
+        if not line or len(head) > _MAX_HEAD_BYTES:
+            raise IncompleteRead(head)
+    return head
+
+
+class _TrackingConnection(HTTPConnection):
+    """A connection that records when its request begins.
+
+    It is reused only if nothing more can come on it, and not once it was idle for too long: firewalls and
+    load balancers drop idle connections without telling either end.
+    """
+
+    response_class = _FinalResponse
+    _used_at = float("inf")
+
+    def request(self, *args: Any, **options: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        # A reused socket has the timeout of its last read.
+        self.sock.settimeout(sending.begin())
+        super().request(*args, **options)
+
+    def getresponse(self) -> Any:
+        response = super().getresponse()
+        lengths = sum(name in response.headers for name in _LENGTHS)
+        # With two lengths, or one for what has no body, the rest may come when the next answer is awaited.
+        is_clear = lengths <= (response.status not in (204, 304)) and response.status != 101
+        self._used_at = time.monotonic() if is_clear else float("-inf")
+        return response
+
+    @property
+    def is_connected(self) -> bool:
+        seconds_idle = time.monotonic() - self._used_at
+        return super().is_connected and seconds_idle < sending.idle_seconds
+
+
+class _TrackingTlsConnection(_TrackingConnection, HTTPSConnection):
+    pass
+
+
+class _TrackingAdapter(HTTPAdapter):
+    """requests' adapter, with such connections."""
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        is_tls = pool.scheme == "https"
+        pool.ConnectionCls = _TrackingTlsConnection if is_tls else _TrackingConnection
+        pool.conn_kw["socket_options"] = _SOCKET_OPTIONS
+        return pool
+
+
+class BoundedSession(requests.Session):
+    """Its requests end by the deadline of `sending`, and use no setting of the environment.
+
+    It knows no redirect: requests unpacks the whole body of one, even if it is not to follow it.
+    """
+
+    def __init__(self, ca_file: str, connections: int = 1) -> None:
+        super().__init__()
+        self.trust_env = False  # a .netrc would add credentials
+        self.verify = ca_file or True
+        adapter = _TrackingAdapter(pool_maxsize=connections, max_retries=0)
+        self.mount("http://", adapter)
+        self.mount("https://", adapter)
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        return None
