@@ -10,7 +10,7 @@ import pytest
 from devstack.processes import ROOT
 
 #: The last commit of the release before this one; to be changed with each release.
-COMMIT = "325f2ecdf8d3bae6ca60dac1b56248ccb9342ea2"
+COMMIT = "3c797062f36e1fd00c6e239c63b3012696fa07a8"
 _INSTALL_SECONDS = 400
 
 
