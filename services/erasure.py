@@ -170,8 +170,8 @@ class Erasure:
 
         now, policy = self.now(), self.policy
         with suppress(ResourceNotFound):
-            # Without a queue, the sweep sends the message of the cancel.
-            with suppress(FsmTerminalImmutable, QueueUnavailable):
+            # Without a queue, the sweep sends the message of the cancel. A full Redis may refuse the cancel.
+            with suppress(FsmTerminalImmutable, QueueUnavailable, StoreUnavailable):
                 self.job_store.update(
                     job_id, lambda it: lifecycle.cancel(Change(it, now, policy), Actor.SYSTEM)
                 )

@@ -404,6 +404,25 @@ def test_with_a_full_redis_jobs_at_rest_can_be_erased_and_nothing_created(
     assert shelf.run(waiting)
 
 
+def test_with_a_full_redis_a_job_that_cannot_be_cancelled_does_not_keep_the_others(
+    shelf: Shelf, takeone: Command
+) -> None:
+    at_rest = [cancelled_job(shelf, shelf.project)]
+    running = shelf.accepted().job_id
+    at_rest.append(cancelled_job(shelf, shelf.project))
+    command = ("jobs", "erase", "--user", "alice", "--yes", "--wait", "0")
+    shelf.redis.config_set("maxmemory", "1")
+    try:
+        # The cancel has to be told to the orchestrator, which takes a message.
+        result = takeone(*command, TAKEONE_ORCHESTRATOR_CANCEL_URL="http://127.0.0.1:9/cancel")
+    finally:
+        shelf.redis.config_set("maxmemory", "0")
+    assert result.exit_code == 1
+    assert f"left: {running}  AUDIO_EXTRACTING" in result.stderr
+    assert list(map(shelf.jobs.load, at_rest)) == [None, None]
+    assert shelf.jobs.load(running)
+
+
 def test_an_export_has_all_that_is_kept_of_projects_and_jobs(
     shelf: Shelf, takeone: Command
 ) -> None:
