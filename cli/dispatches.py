@@ -28,7 +28,7 @@ def list_dispatches(services: Services, unknown: bool) -> None:
     operations = services.operations
     found = operations.every(View.UNKNOWN) if unknown else operations.open_dispatches()
     lines = (_line(record.job.id, record.claim) for record in found if record.claim is not None)
-    echo_lines(lines, if_none="no dispatch is open")
+    echo_lines(lines, if_none=f"no dispatch is {'unknown' if unknown else 'open'}")
 
 
 def _line(job_id: str, claim: Claim) -> str:

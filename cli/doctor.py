@@ -102,8 +102,8 @@ def _store(settings: Settings) -> Iterator[Finding]:
             yield from _permissions(settings, client)
         yield from _records(Services(settings, make_outbox(settings)))
     except StoreUnavailable as error:
-        advice = "start Redis, or correct TAKEONE_REDIS_URL; then try redis-cli -u with it"
-        yield Finding("store", WRONG, f"Redis does not answer ({error})", advice)
+        advice = "start it, make room in it, or correct TAKEONE_REDIS_URL; try redis-cli -u with it"
+        yield Finding("store", WRONG, f"Redis does not serve ({error})", advice)
 
 
 def _configuration(settings: Settings, client: Redis) -> Iterator[Finding]:

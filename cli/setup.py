@@ -27,12 +27,16 @@ def settings_of(load: Callable[[], Settings]) -> Settings:
     try:
         return load()
     except SettingsError as error:
-        raise click.ClickException(f"the settings are not complete:\n{error}") from None
+        raise click.ClickException(f"settings are missing or wrong:\n{error}") from None
 
 
 def error_line(error: TakeOneError) -> str:
     """The error's code, message and details in one line."""
-    details = ", ".join(f"{name} {value}" for name, value in error.details.items() if value)
+    details = ", ".join(
+        f"{name} {' or '.join(value) if isinstance(value, list) else value}"
+        for name, value in error.details.items()
+        if value
+    )
     return f"{error.code}: {error.message}" + (f" ({details})" if details else "")
 
 

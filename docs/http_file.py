@@ -10,7 +10,8 @@ import yaml
 from devstack.processes import ROOT
 
 HEAD = """# Take One's API without the operators' calls, generated from spec/api/openapi.yaml (`make docs`).
-# For httpYac (VS Code, or `npx httpyac send docs/takeone.http --all`). Follows one video from top to bottom.
+# For httpYac (VS Code, or `npx httpyac send docs/takeone.http --all`). Follows one video from top to bottom;
+# its retry is answered 409, because the job has not failed.
 # The secret is TAKEONE_CALLBACK_SECRET's default in development; `make up` prints its own.
 
 @host = http://127.0.0.1:8000

@@ -75,6 +75,9 @@ def test_cancel_and_fail_record_operator_and_reason(service: Stack, handle: JobH
     assert takeone(f"jobs cancel {handle.id}", service.settings).returncode == 2
     assert "no job nothing" in refused(service, "cancel nothing --reason x")
     assert "CANNOT_BE_ASKED" in refused(service, f"ask {other.id}")
+    early = JobHandle.uploaded(handle.client, handle.secret)
+    not_yet = refused(service, f"fail {early.id} --reason stuck")
+    assert "allowed_next_statuses AUDIO_EXTRACTING or CANCELLED)" in not_yet
 
 
 def test_failed_jobs_are_retried_after_a_dry_run(service: Stack, handle: JobHandle) -> None:

@@ -40,9 +40,10 @@ def test_list_unknown_shows_only_unknown_outcomes(shelf: Shelf, takeone: Command
 
 
 def test_list_says_that_no_dispatch_is_open(takeone: Command) -> None:
-    found = takeone("dispatches", "list")
-    assert (found.exit_code, found.stdout) == (0, "")
-    assert found.stderr == "no dispatch is open\n"
+    for options, said in ((), "open"), (("--unknown",), "unknown"):
+        found = takeone("dispatches", "list", *options)
+        assert (found.exit_code, found.stdout) == (0, "")
+        assert found.stderr == f"no dispatch is {said}\n"
 
 
 def test_show_has_the_claim_and_the_trail(shelf: Shelf, takeone: Command) -> None:
