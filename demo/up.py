@@ -5,10 +5,12 @@ allows pages from the usual development ports of localhost to call it (TAKEONE_C
 """
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -102,12 +104,25 @@ def greet(console: Console, stack: LocalStack) -> None:
             curl(f"{api}/api/v1/jobs/{job['id']}/events"),
             "",
         ]
+    program = Path(sys.executable).with_name("takeone")
     lines += [
+        "Act as an operator, in another terminal:",
+        f"  (. {settings_file(stack)}; {shlex.quote(str(program))} doctor)",
+        "",
         "Let a step fail, the first time: confirm an upload whose video_uri ends in",
         "  ?fail=audio, ?fail=transcription or ?fail=generation; a retry of the job goes well.",
     ]
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=line.startswith("[bold]"))
+
+
+def settings_file(stack: LocalStack) -> str:
+    """Write the stack's settings, which differ each time, to a file for the shell; return its name."""
+    path = DIRECTORY / "settings.sh"
+    path.touch(mode=0o600)
+    settings = stack.service.settings.items()
+    path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings))
+    return shlex.quote(str(path))
 
 
 def curl(rest: str) -> str:

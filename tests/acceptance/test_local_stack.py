@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,11 @@ def test_it_serves_this_machine_only_and_its_printed_addresses_work(running: Pro
     wait_until(lambda: alice.job(job["id"]).json()["status"] == "FAILED", 20, "the step fails")
     assert alice.retry(job["id"], "again", "standard").status_code == 400
     assert alice.retry(job["id"], "again", "only-this").status_code == 202
+    (command,) = re.findall(r"^  (\(.+ doctor\))$", running.log(), re.MULTILINE)
+    shell = ["/bin/sh", "-c", command]
+    ended = subprocess.run(shell, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"the API answers at {running.url}" in ended.stdout
     if "worker1 " in running.log():  # `make dev`
         wait_until(lambda: "dispatch.accepted" in running.log(), 10, "it prints the logs")
 
