@@ -23,7 +23,7 @@ class EventType(StrEnum):
     STATUS_CHANGED = "job.status_changed"
     JOB_CANCELLED = "job.cancelled"
     CLAIMED = "dispatch.claimed"
-    SENT = "dispatch.sent"
+    SENT = "dispatch.sent"  # stored before the post; the claim is then SENDING
     ACCEPTED = "dispatch.accepted"
     REFUSED = "dispatch.refused"
     NOT_STARTED = "dispatch.not_started"

@@ -32,11 +32,11 @@ SELDOM = timedelta(hours=1)
 class Phase(StrEnum):
     """How far a dispatch has come. A RELEASED claim is a past claim of its job and has no key of its own."""
 
-    CLAIMED = "CLAIMED"
-    SENDING = "SENDING"
-    SENT = "SENT"
-    UNKNOWN = "UNKNOWN"
-    RELEASED = "RELEASED"
+    CLAIMED = "CLAIMED"  # it waits for a worker
+    SENDING = "SENDING"  # the trail's `dispatch.sent`: a worker is about to post, or posts
+    SENT = "SENT"  # the orchestrator has it
+    UNKNOWN = "UNKNOWN"  # it was posted, and may have arrived or not
+    RELEASED = "RELEASED"  # it did not start, or counts as if it had not
 
 
 class ClaimEvent(StrEnum):

@@ -21,7 +21,7 @@ from domain.reconcile import is_asked, start_ask
 from domain.record import Change, Decision, Record, TaskKind
 
 
-class Outcome(StrEnum):
+class CallOutcome(StrEnum):
     """What a call of run or retry did."""
 
     STARTED = "started"  # it made the claim
@@ -33,14 +33,14 @@ class Outcome(StrEnum):
 class DispatchResult:
     """The answer to a run or a retry: what the call did, the dispatch, and the job's state."""
 
-    outcome: Outcome
+    outcome: CallOutcome
     claim: Claim
     status: JobStatus
 
     @property
     def started(self) -> bool:
         """Whether this call made the claim: 202, and else 200 (contract)."""
-        return self.outcome is Outcome.STARTED
+        return self.outcome is CallOutcome.STARTED
 
 
 def run_dispatch_id(job_id: str) -> str:
@@ -86,7 +86,7 @@ def start(
         change.add_past_claim(record.claim)
     change.set_claim(claim)
     change.task = TaskKind.DISPATCH
-    return change.decision(DispatchResult(Outcome.STARTED, claim, record.job.status))
+    return change.decision(DispatchResult(CallOutcome.STARTED, claim, record.job.status))
 
 
 def decide_again(change: Change, claim: Claim) -> Decision[DispatchResult]:
@@ -97,12 +97,13 @@ def decide_again(change: Change, claim: Claim) -> Decision[DispatchResult]:
     now, policy = change.now, change.policy
     may_send = claim.is_recognised(now, policy) or hold_is_over(claim, now, policy)
     if claim.phase is Phase.SENT:
-        outcome = Outcome.REPLAYED
+        outcome = CallOutcome.REPLAYED
+    # `start_ask` and `resend` make the change and return True, or return False.
     elif claim.phase is not Phase.UNKNOWN or is_asked(claim, now) or start_ask(change):
-        outcome = Outcome.JOINED
+        outcome = CallOutcome.JOINED
     elif may_send and resend(change, claim, Actor.EDITOR):
         # This call makes a dispatch, so it starts it; the call before was answered 502.
-        outcome = Outcome.STARTED
+        outcome = CallOutcome.STARTED
     else:
         raise unknown_outcome(claim, now)
     current = change.record.standing(claim.dispatch_id) or claim

@@ -22,7 +22,7 @@ _WITHOUT_A_RUN = {RunState.NOT_FOUND: Cancel.NOT_FOUND, RunState.NO_ANSWER: Canc
 _NOT_PREPARED = Outcome(ClaimEvent.NOT_STARTED, Refusal.UNAVAILABLE)
 
 
-def outcome_of(adapter: Adapter, exchange: Exchange) -> Outcome:
+def start_outcome(adapter: Adapter, exchange: Exchange) -> Outcome:
     """What the exchange of a start proves (spec/decisions/0022).
 
     Without an answer only the proof of what was sent counts.
@@ -60,7 +60,7 @@ class Engine:
                 exchange = self._client.send(request, still_wanted, began)
                 if exchange.answer is None or not self.adapter.is_stale(exchange.answer):
                     break
-            outcome = outcome_of(self.adapter, exchange)
+            outcome = start_outcome(self.adapter, exchange)
             if outcome.event is ClaimEvent.LOST and self._is_found(dispatch.dispatch_id):
                 return Outcome(ClaimEvent.FOUND, None, outcome.http_status)
         except Exception:  # after an answer that the adapter did not expect, the run may be there

@@ -19,7 +19,7 @@ from domain.errors import ServiceUnavailable
 from domain.job_fsm import JobStatus
 from domain.record import Change, Decision, Record, owned
 from domain.retry import decide_retry, operator_request_id
-from domain.run import DispatchResult, Outcome, outcome_of
+from domain.run import CallOutcome, DispatchResult, outcome_of
 from observability.metrics import callers_waiting
 from services.wait_slots import NoWaitSlot, Wait, WaitSlots
 from store import keys
@@ -79,7 +79,7 @@ class RunAndWait:
         record = self._jobs.get(job_id)
         # Decided first without a commit, so that a replay or a refusal takes no wait slot.
         result = rule(record).result
-        if result.outcome is Outcome.REPLAYED:
+        if result.outcome is CallOutcome.REPLAYED:
             return result
         if not wait_seconds:
             return self._commit(job_id, user, rule, record).result

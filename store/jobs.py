@@ -98,7 +98,7 @@ class JobStore:
         for _ in range(_MOST_TRIES):
             is_guess, record, known = known is not None, known or self.get(job_id, event_id), None
             decision = rule(record)
-            if is_guess and not decision.changed:
+            if is_guess and not decision.changed:  # no commit would find out that `known` is old
                 continue
             if decision.changed and before_write is not None:
                 before_write()

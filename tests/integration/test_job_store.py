@@ -13,7 +13,7 @@ from domain.claim_rules import begin
 from domain.job import Project
 from domain.job_fsm import JobStatus
 from domain.record import AppliedEvent, Change, Decision, Record
-from domain.run import DispatchResult, Outcome, decide_run
+from domain.run import CallOutcome, DispatchResult, decide_run
 from store import codec, keys
 from store.errors import RecordUnreadable, StoreContended
 from store.lists import PageQuery
@@ -62,7 +62,7 @@ def test_concurrent_updates_are_not_lost(shelf: Shelf) -> None:
 def test_of_concurrent_runs_one_claims_and_the_others_join(shelf: Shelf) -> None:
     job_id, barrier = shelf.uploaded(), threading.Barrier(THREADS)
 
-    def run(_: int) -> Outcome:
+    def run(_: int) -> CallOutcome:
         is_first = [True]
 
         def rule(record: Record) -> Decision[DispatchResult]:
@@ -75,7 +75,7 @@ def test_of_concurrent_runs_one_claims_and_the_others_join(shelf: Shelf) -> None
 
     with ThreadPoolExecutor(THREADS) as pool:
         outcomes = list(pool.map(run, range(THREADS)))
-    assert sorted(outcomes) == sorted([Outcome.STARTED, *[Outcome.JOINED] * (THREADS - 1)])
+    assert sorted(outcomes) == sorted([CallOutcome.STARTED, *[CallOutcome.JOINED] * (THREADS - 1)])
     assert shelf.messages() == 1
 
 
@@ -103,7 +103,7 @@ def test_a_rule_that_changes_nothing_has_seen_the_present_record(shelf: Shelf) -
     joined = shelf.jobs.update(
         job_id, lambda record: decide_run(Change(record, NOW, POLICY)), known=known
     )
-    assert joined.result.outcome is Outcome.REPLAYED
+    assert joined.result.outcome is CallOutcome.REPLAYED
     assert joined.record == shelf.record(job_id)
 
 

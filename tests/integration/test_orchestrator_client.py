@@ -10,7 +10,7 @@ from devstack.ports import HOST
 from domain.claim import ClaimEvent
 from orchestrators.base import Outcome, Request
 from orchestrators.client import OrchestratorClient
-from orchestrators.engine import outcome_of
+from orchestrators.engine import start_outcome
 from orchestrators.signatures import Signer
 from orchestrators.webhook import Webhook
 from settings import Settings
@@ -25,7 +25,7 @@ NOWHERE = "http://orchestrator.invalid/dispatches"
 def post(url: str, *, use_proxies: bool = False) -> Outcome:
     """Post once."""
     exchange = client(use_proxies=use_proxies).send(Request("POST", url, BODY, KEY), lambda: True)
-    return outcome_of(WEBHOOK, exchange)
+    return start_outcome(WEBHOOK, exchange)
 
 
 def client(*, ca_file: str = "", **settings: Any) -> OrchestratorClient:

@@ -16,7 +16,7 @@ from devstack.ports import HOST
 from domain.claim import ClaimEvent
 from orchestrators.base import Exchange, Request
 from orchestrators.client import OrchestratorClient
-from orchestrators.engine import outcome_of
+from orchestrators.engine import start_outcome
 from tests.integration.test_orchestrator_client import BODY, KEY, WEBHOOK, client
 from tests.support.certificates import Authority
 
@@ -103,22 +103,22 @@ def test_interim_answers_are_skipped(interim: bytes) -> None:
     with serving(answering(interim, REFUSED)) as server:
         sender = client()
         for _ in range(2):
-            outcome = outcome_of(WEBHOOK, post(sender, server.url))
+            outcome = start_outcome(WEBHOOK, post(sender, server.url))
             assert (outcome.event, outcome.http_status) == (ClaimEvent.REFUSED, 409)
 
 
 def test_an_unrequested_protocol_switch_is_no_answer() -> None:
     with serving(answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")) as server:
-        assert outcome_of(WEBHOOK, post(client(), server.url)).event is ClaimEvent.LOST
+        assert start_outcome(WEBHOOK, post(client(), server.url)).event is ClaimEvent.LOST
 
 
 def test_a_connection_with_unread_data_is_not_reused() -> None:
     """The next dispatch would take the rest as its own answer."""
     with serving(answering(REFUSED, ACCEPTED)) as server:
         sender = client()
-        assert outcome_of(WEBHOOK, post(sender, server.url)).http_status == 409
+        assert start_outcome(WEBHOOK, post(sender, server.url)).http_status == 409
         time.sleep(0.2)  # until the second answer has arrived
-        assert outcome_of(WEBHOOK, post(sender, server.url)).http_status == 409
+        assert start_outcome(WEBHOOK, post(sender, server.url)).http_status == 409
         assert server.accepted == 2
 
 
@@ -163,7 +163,7 @@ def test_a_redirect_is_a_refusal_whose_body_is_neither_unpacked_nor_read_in_full
             _, most = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert outcome_of(WEBHOOK, exchange).event is ClaimEvent.REFUSED
+    assert start_outcome(WEBHOOK, exchange).event is ClaimEvent.REFUSED
     assert exchange.answer is not None
     assert packed.startswith(exchange.answer.body)
     assert most < 10_000_000
@@ -184,9 +184,9 @@ def test_an_idle_connection_is_not_reused(forgotten_by: str) -> None:
 
     with serving(serve) as server:
         sender = client(idle_seconds=0.2)
-        assert outcome_of(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
+        assert start_outcome(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
         time.sleep(0.3)
-        assert outcome_of(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
+        assert start_outcome(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
         assert not is_reused.is_set()
         assert server.accepted == 2
 
@@ -195,7 +195,7 @@ def test_a_connection_in_use_is_reused() -> None:
     with serving(answering(ACCEPTED)) as server:
         sender = client()
         for _ in range(3):
-            assert outcome_of(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
+            assert start_outcome(WEBHOOK, post(sender, server.url)).event is ClaimEvent.ACCEPTED
         assert server.accepted == 1
 
 
@@ -233,7 +233,7 @@ def test_if_the_proxy_refuses_connect_nothing_counts_as_sent(
     with serving(serve) as proxy:
         exchange = post(proxied(proxy.url), "https://orchestrator.example/dispatches")
     assert exchange == Exchange(is_sent=False)
-    assert outcome_of(WEBHOOK, exchange).event is ClaimEvent.NOT_STARTED
+    assert start_outcome(WEBHOOK, exchange).event is ClaimEvent.NOT_STARTED
 
 
 def test_after_the_deadline_nothing_is_sent_through_a_proxy(

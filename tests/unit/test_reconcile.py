@@ -26,7 +26,7 @@ from domain.pause import Pause
 from domain.reconcile import ASK_LEASE, LAST_REPORT, answered, look
 from domain.record import Change, Record, TaskKind
 from domain.retry import decide_retry
-from domain.run import Outcome, decide_run, hold_is_over
+from domain.run import CallOutcome, decide_run, hold_is_over
 from domain.status_callback import StatusCallback, apply_callback
 from orchestrators.registry import dispatch_policy
 from settings import Settings
@@ -184,7 +184,7 @@ def test_a_dispatch_of_another_engine_is_not_asked_about_cancelled_or_sent() -> 
 def test_after_the_hold_nothing_is_sent_to_another_engine() -> None:
     record, later = a_record(UPLOADED, unknown()), NOW + seconds(60)
     result = decide_run(Change(record, later, replace(POLICY, engine="here"))).result
-    assert result.outcome is Outcome.STARTED
+    assert result.outcome is CallOutcome.STARTED
     with pytest.raises(OrchestratorDispatchFailed):
         decide_run(Change(record, later, replace(POLICY, engine="there")))
 
@@ -360,7 +360,7 @@ def test_another_retry_may_follow_one_that_died_before_its_first_callback() -> N
     dead = ended(ended(record, 0), 30)
     assert (dead.job.status, dead.claim.is_dead) == (FAILED, True)
     again = decide_retry(Change(dead, NOW + seconds(40), ASKED), "another", "standard")
-    assert again.result.outcome is Outcome.STARTED
+    assert again.result.outcome is CallOutcome.STARTED
 
 
 def test_late_reports_of_a_dead_run_are_merged_until_a_retry_starts() -> None:
@@ -530,9 +530,9 @@ def test_a_claim_that_was_held_for_ever_is_asked_about_once_the_settings_allow_i
 def test_a_second_run_joins_the_ask_under_way_which_ends_with_its_lease() -> None:
     record = a_record(UPLOADED, unknown())
     first = decide_run(Change(record, NOW, ASKED))
-    assert (first.task, first.result.outcome) == (TaskKind.ASK, Outcome.JOINED)
+    assert (first.task, first.result.outcome) == (TaskKind.ASK, CallOutcome.JOINED)
     second = decide_run(Change(first.record, NOW + seconds(1), ASKED))
-    assert (second.changed, second.result.outcome) == (False, Outcome.JOINED)
+    assert (second.changed, second.result.outcome) == (False, CallOutcome.JOINED)
     assert not look(Change(first.record, NOW + ASK_LEASE - seconds(1), ASKED)).changed
     assert look(Change(first.record, NOW + ASK_LEASE, ASKED)).task is TaskKind.ASK
 

@@ -23,7 +23,7 @@ from domain.job_fsm import RUNNING_STATUSES, TERMINAL_STATUSES, JobStatus
 from domain.reconcile import look
 from domain.record import Change, Decision, Record, TaskKind
 from domain.retry import decide_retry, retry_dispatch_id
-from domain.run import DispatchResult, Outcome, decide_run, outcome_of, run_dispatch_id
+from domain.run import CallOutcome, DispatchResult, decide_run, outcome_of, run_dispatch_id
 from tests.unit.records import (
     JOB_ID,
     NOW,
@@ -54,7 +54,7 @@ def test_a_dispatch_id_is_derived_and_valid_for_every_engine() -> None:
 
 def test_the_first_run_claims_the_dispatch_and_enqueues_it() -> None:
     decision = decide_run(Change(a_record(UPLOADED), NOW, POLICY, "c"))
-    assert decision.result.outcome is Outcome.STARTED
+    assert decision.result.outcome is CallOutcome.STARTED
     assert decision.changed
     claim = decision.record.claim
     assert (claim.phase, claim.epoch, claim.dispatch_id) == (Phase.CLAIMED, 1, RUN.dispatch_id)
@@ -85,13 +85,13 @@ def test_a_run_needs_a_video(uri: str | None) -> None:
 @pytest.mark.parametrize("status", statuses_but(*TERMINAL_STATUSES))
 def test_an_accepted_run_is_replayed_until_the_job_has_ended(status: JobStatus) -> None:
     decision = decide_run(Change(a_record(status, a_claim(Phase.SENT)), NOW, POLICY))
-    assert (decision.result.outcome, decision.changed) == (Outcome.REPLAYED, False)
+    assert (decision.result.outcome, decision.changed) == (CallOutcome.REPLAYED, False)
 
 
 @pytest.mark.parametrize("phase", [Phase.CLAIMED, Phase.SENDING])
 def test_a_run_under_way_is_joined(phase: Phase) -> None:
     decision = decide_run(Change(a_record(UPLOADED, a_claim(phase)), NOW, POLICY))
-    assert (decision.result.outcome, decision.changed) == (Outcome.JOINED, False)
+    assert (decision.result.outcome, decision.changed) == (CallOutcome.JOINED, False)
 
 
 def test_after_the_hold_the_next_run_sends_an_unknown_dispatch_again() -> None:
@@ -102,7 +102,7 @@ def test_after_the_hold_the_next_run_sends_an_unknown_dispatch_again() -> None:
     assert refused.value.retry_after == 61
     decision = decide_run(Change(record, NOW + seconds(60), POLICY))
     assert decision.changed
-    assert (decision.result.outcome, decision.result.claim.epoch) == (Outcome.STARTED, 2)
+    assert (decision.result.outcome, decision.result.claim.epoch) == (CallOutcome.STARTED, 2)
     assert decision.task is TaskKind.DISPATCH
     assert not look(Change(record, NOW + seconds(61), POLICY)).changed, "the sweep does not send it"
 
@@ -156,7 +156,7 @@ def test_after_a_retry_the_run_before_it_is_still_replayed() -> None:
     assert record.claim.epoch == 2
     running = record.job.model_copy(update={"status": JobStatus.TRANSCRIBING})
     replay = decide_run(Change(Record(running, record.claim), NOW, POLICY)).result
-    assert (replay.outcome, replay.claim) == (Outcome.REPLAYED, run)
+    assert (replay.outcome, replay.claim) == (CallOutcome.REPLAYED, run)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_no_retry_starts_while_another_dispatch_is_open(claim: Claim, is_open: b
         with pytest.raises(JobAlreadyRunning):
             retry(a_record(FAILED, claim), "another")
     else:
-        assert retry(a_record(FAILED, claim), "another").result.outcome is Outcome.STARTED
+        assert retry(a_record(FAILED, claim), "another").result.outcome is CallOutcome.STARTED
 
 
 @pytest.mark.parametrize(
@@ -196,7 +196,7 @@ def test_a_job_is_retried_at_most_100_times_not_counting_released_retries() -> N
     past = tuple(a_retry_claim(dispatch_id=f"retry-{number}", resumed=True) for number in range(99))
     released = a_retry_claim(Phase.RELEASED, dispatch_id="retry-released")
     last = retry(a_record(FAILED, past_claims=(*past, released)))
-    assert last.result.outcome is Outcome.STARTED
+    assert last.result.outcome is CallOutcome.STARTED
     full = a_record(FAILED, past_claims=(*past, a_claim(Phase.SENT)))
     with pytest.raises(RetriedTooOften) as refused:
         retry(full)
@@ -219,14 +219,14 @@ def test_an_accepted_retry_is_replayed_in_every_state_and_only_with_the_same_bod
     status: JobStatus,
 ) -> None:
     claim = a_retry_claim(dispatch_id=retry_dispatch_id(JOB_ID, "r1"), resumed=True)
-    assert retry(a_record(status, claim)).result.outcome is Outcome.REPLAYED
+    assert retry(a_record(status, claim)).result.outcome is CallOutcome.REPLAYED
     with pytest.raises(ClientRequestMismatch):
         retry(a_record(status, claim), profile="fast")
 
 
 def test_a_released_retry_may_be_repeated_with_another_body() -> None:
     claim = a_retry_claim(Phase.RELEASED, dispatch_id=retry_dispatch_id(JOB_ID, "r1"))
-    assert retry(a_record(FAILED, claim), profile="fast").result.outcome is Outcome.STARTED
+    assert retry(a_record(FAILED, claim), profile="fast").result.outcome is CallOutcome.STARTED
 
 
 def test_a_waiting_call_returns_the_accepted_claim() -> None:

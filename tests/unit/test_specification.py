@@ -13,7 +13,7 @@ from domain.claim import Claim
 from domain.job import Job
 from domain.job_fsm import TERMINAL_STATUSES, TRANSITIONS, JobStatus
 from orchestrators.base import Answer, Exchange
-from orchestrators.engine import outcome_of
+from orchestrators.engine import start_outcome
 from orchestrators.payload import payload
 from orchestrators.signatures import Signer
 from orchestrators.webhook import Webhook
@@ -161,5 +161,7 @@ def test_the_outcome_of_each_answer_is_the_one_that_the_webhook_documents(webhoo
     responses = openapi.document()["webhooks"][webhook]["post"]["responses"]
     for status in range(200, 600):
         described = responses.get(str(status)) or responses[f"{status // 100}XX"]
-        outcome = outcome_of(Webhook("", Signer([])), Exchange(True, Answer(status, {}, b"", True)))
+        outcome = start_outcome(
+            Webhook("", Signer([])), Exchange(True, Answer(status, {}, b"", True))
+        )
         assert openapi.resolved(described)["x-outcome"] == outcome.event.value, status
