@@ -108,7 +108,7 @@ def erase(
         f"erased: {done.jobs} jobs, {done.projects} projects; forgotten: {done.keys} idempotency keys"
     )
     for record in done.left:
-        click.echo(f"left: {_line(record)}", err=True)
+        click.echo(f"left: {_line(record)}  {_run(record, services)}", err=True)
     _refuse_unreadable(done)
     if not done.is_complete:
         raise click.ClickException(

@@ -17,7 +17,8 @@ class LocalStack(Startable):
     """The service, its Redis and Flower, and an orchestrator whose steps take `step_seconds`.
 
     With `append_only`, the data in `directory` survives a restart. The API listens on `preferred_port` if that
-    is free. `settings` are TAKEONE_ variables that override those of the stack.
+    is free, and the orchestrator on the 1000th after it: under another address it is another engine, which
+    knows nothing of earlier dispatches. `settings` are TAKEONE_ variables that override those of the stack.
     """
 
     def __init__(
@@ -32,7 +33,8 @@ class LocalStack(Startable):
         given = settings or {}
         self.callback_secret = given.get("TAKEONE_CALLBACK_SECRET") or secrets.token_urlsafe(24)
         one_secret = self.callback_secret.partition(",")[0].strip()
-        self.orchestrator = self._orchestrator(directory, one_secret, step_seconds)
+        port = free_port(min(preferred_port + 1_000, 65_535) if preferred_port else None)
+        self.orchestrator = self._orchestrator(directory, one_secret, step_seconds, port)
         self.service = Stack(
             directory,
             append_only=append_only,
@@ -47,8 +49,9 @@ class LocalStack(Startable):
             },
         )
 
-    def _orchestrator(self, directory: Path, secret: str, step_seconds: float) -> Process:
-        port = free_port()
+    def _orchestrator(
+        self, directory: Path, secret: str, step_seconds: float, port: int
+    ) -> Process:
         settings = {"PORT": str(port), "CALLBACK_SECRET": secret, "STEP_SECONDS": str(step_seconds)}
         return Process(
             "orchestrator",

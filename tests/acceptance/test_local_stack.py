@@ -12,7 +12,7 @@ import pytest
 import requests
 
 from devstack.client import ApiClient
-from devstack.ports import free_port
+from devstack.ports import free_port, is_free
 from devstack.processes import ROOT, Process, clean_environment
 from devstack.waiting import wait_until
 from tests.acceptance.programs import listening
@@ -25,7 +25,7 @@ ORIGIN = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
 @pytest.fixture(params=["demo.up", "demo.dev"])
 def running(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Process]:
     """The running command, with its own directory and port, and one setting of the caller."""
-    port = free_port()
+    port = next(port for port in iter(free_port, None) if is_free(port + 1_000))
     program = (
         "import pathlib, sys, demo.up; demo.up.DIRECTORY = pathlib.Path(sys.argv[1]); "
         f"import {request.param} as command; sys.exit(command.main())"
@@ -51,6 +51,8 @@ def test_it_serves_this_machine_only_and_its_printed_addresses_work(running: Pro
     assert {host for host, _ in listening(running)} == {"127.0.0.1"}
     addresses = re.findall(r"http://\S+", running.log())
     assert addresses[0] == f"{running.url}/console"
+    # The same again after a restart, or the service would take it for another engine.
+    assert f"http://127.0.0.1:{running.port + 1_000}/executions" in addresses
     assert requests.get(addresses[0], timeout=5).status_code == 200
     alice = ApiClient(running.url, "alice")
     preflight = requests.options(f"{running.url}/api/v1/projects", headers=ORIGIN, timeout=5)

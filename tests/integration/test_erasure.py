@@ -153,7 +153,8 @@ def test_a_job_that_does_not_come_to_rest_is_cancelled_listed_and_kept(
     token, waiting = shelf.unknown(), shelf.uploaded()
     result = takeone("jobs", "erase", "--user", "alice", "--yes", "--wait", "0")
     assert result.exit_code == 1
-    assert f"left: {token.job_id}  CANCELLED  {token.dispatch_id}  UNKNOWN" in result.stderr
+    at = f"left: {token.job_id}  CANCELLED  {token.dispatch_id}  UNKNOWN  at webhook"
+    assert at in result.stderr
     assert "erased: 1 jobs, 0 projects" in result.stdout
     assert shelf.jobs.load(waiting) is None, "a job that was never run is at rest once cancelled"
     assert shelf.projects.load(shelf.project.id), "it still has a job"
