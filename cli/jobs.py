@@ -155,14 +155,16 @@ def retry(
 @with_services
 def silent_jobs(services: Services) -> None:
     """List jobs whose workflow was started but does not report, one a line, the longest silent first."""
-    for record in services.operations.every(View.SILENT):
-        job, claim = record.job, record.claim
-        if claim is not None and job.silent_since is not None:
-            since = job.silent_since.isoformat(timespec="seconds")
-            engine = claim.run_state or "not asked"
-            click.echo(
-                f"{job.id}  {job.status}  {claim.dispatch_id}  since {since}  engine: {engine}"
-            )
+    echo_lines(
+        map(_silent_line, services.operations.every(View.SILENT)), if_none="no job is silent"
+    )
+
+
+def _silent_line(record: Record) -> str:
+    job, claim = record.job, record.claim
+    since = job.silent_since and job.silent_since.isoformat(timespec="seconds")
+    dispatch, state = (claim.dispatch_id, claim.run_state) if claim else (None, None)
+    return f"{job.id}  {job.status}  {dispatch}  since {since}  engine: {state or 'not asked'}"
 
 
 @click.command("hash")

@@ -98,7 +98,10 @@ def _is_json(settings: Settings) -> bool:
 def _renderers(settings: Settings) -> list[Any]:
     if _is_json(settings):
         return [_without_exception_text, structlog.processors.JSONRenderer(serializer=_to_json)]
-    console = structlog.dev.ConsoleRenderer(colors=False)
+    # Without the values of local variables, among which may be tokens.
+    console = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
     return [console] if _shows_exceptions(settings) else [_without_exception_text, console]
 
 

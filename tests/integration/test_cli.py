@@ -120,6 +120,13 @@ def test_a_missing_job_is_an_error_that_names_it(takeone: Command) -> None:
         assert "no job missing" in missing.stderr
 
 
+def test_a_list_without_jobs_says_so(shelf: Shelf, takeone: Command) -> None:
+    shelf.uploaded()
+    silent = takeone("jobs", "silent")
+    assert (silent.exit_code, silent.stdout) == (0, "")
+    assert "no job is silent" in silent.stderr
+
+
 @pytest.mark.parametrize("reason", ["", "  ", "two\nlines", "x" * 501])
 def test_a_reason_must_be_one_short_line(shelf: Shelf, takeone: Command, reason: str) -> None:
     token = shelf.unknown()

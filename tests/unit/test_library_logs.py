@@ -46,3 +46,9 @@ def test_the_console_of_development_shows_the_messages_of_exceptions() -> None:
     shown = line("failed: %s", OSError(TEXT), error=ValueError(TEXT), log_format="console")
     assert f"failed: {TEXT}" in shown
     assert f"ValueError: {TEXT}" in shown
+
+
+def test_a_traceback_shows_no_local_variables() -> None:
+    shown = line("failed%.0s", TEXT, error=ValueError("why"), log_format="console")
+    assert "ValueError: why" in shown
+    assert TEXT not in shown
