@@ -7,14 +7,16 @@ revalidate them before each use.
 from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 
 import orjson
 import yaml
-from flask import Blueprint, Response, send_file, send_from_directory
+from flask import Blueprint, Response, request, send_file, send_from_directory
 
 from api.browser_policy import CONSOLE_POLICY, DOCS_POLICY
 from api.context import services
+from api.requests import ValidationError
+from domain.errors import ServiceUnavailable
 
 _API = Path(__file__).parents[1]
 _SPECIFICATION = _API.parent / "spec" / "api" / "openapi.yaml"
@@ -29,7 +31,29 @@ _SWAGGER_FILES = {
 # `cache` runs for each caller until the first result is there: many at once would take all CPU for a minute.
 _parsing = Lock()
 
+# Larger answers would take too much memory, with many connections that do not read them. So they are sent in
+# pieces, and few at once.
+_MOST_WHOLE_BYTES = 1 << 18
+_large_answers = BoundedSemaphore(8)
+
 blueprint = Blueprint("pages", __name__, static_folder=_API / "console", static_url_path="/console")
+
+
+@blueprint.before_request
+def _refuse_impossible_dates() -> None:
+    try:
+        _ = request.if_modified_since, request.if_range
+    except OverflowError:  # Werkzeug does not expect it
+        raise ValidationError(date=["Not a date."]) from None
+
+
+@blueprint.after_request
+def _send_whole(response: Response) -> Response:
+    # In pieces, as files are sent, an answer holds a thread for as long as its client does not read it.
+    response.direct_passthrough = False
+    if (response.content_length or 0) <= _MOST_WHOLE_BYTES:
+        response.set_data(response.get_data())
+    return response
 
 
 @blueprint.get("/console")
@@ -49,7 +73,12 @@ def get_docs_file(name: str) -> Response:
     """A file of Swagger UI, served from here so that the page works offline."""
     if name == "start.js":
         return send_from_directory(_API / "docs", name)
-    return send_from_directory(_swagger(), _SWAGGER_FILES.get(name, ""))
+    response = send_from_directory(_swagger(), _SWAGGER_FILES.get(name, ""))
+    if (response.content_length or 0) > _MOST_WHOLE_BYTES:
+        if not _large_answers.acquire(blocking=False):
+            raise ServiceUnavailable
+        response.call_on_close(_large_answers.release)
+    return response
 
 
 @blueprint.get("/openapi.yaml")

@@ -229,6 +229,17 @@ def test_bytes_that_are_not_an_http_request_are_refused_and_not_echoed(
     assert "set-cookie" not in answer.headers
 
 
+@pytest.mark.parametrize("path", ["/console/app.js", "/docs/start.js", "/openapi.yaml"])
+@pytest.mark.parametrize("header", ["If-Modified-Since", "If-Range"])
+@pytest.mark.parametrize(
+    "date", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "Mon, 01 Jan 2024 00:00:00 +99999999999999"]
+)
+def test_a_date_that_no_calendar_has_is_a_400(
+    path: str, header: str, date: str, stack: Stack
+) -> None:
+    assert_refused(ask(stack.api_url, "GET", path, {header: date}), 400)
+
+
 @pytest.mark.parametrize("chunk", [b"zz\r\nhello\r\n0\r\n\r\n", b"5\r\nhelloXX0\r\n\r\n"])
 def test_a_malformed_chunk_is_a_400(chunk: bytes, stack: Stack) -> None:
     head = (

@@ -21,7 +21,7 @@ from tests.support.orchestrator import StubOrchestrator
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason=INSTALL_HINT)
 
-CALLERS, SLOW_CALLERS, THREADS = 16, 400, 24
+CALLERS, SLOW_CALLERS, THREADS = 16, 400, 32
 ROUNDS = 2
 LIMIT_SECONDS = 60  # only ends a hang
 

@@ -14,7 +14,7 @@ from tests.conftest import NewStack
 from tests.support.client import ApiClient
 from tests.support.connections import connections, sending_slowly
 
-THREADS = 16
+THREADS = 32  # the fewest that the settings allow
 SETTINGS = {
     "TAKEONE_WEB_THREADS": str(THREADS),
     "TAKEONE_WEB_WAIT_SLOTS": "8",
@@ -67,32 +67,54 @@ def test_clients_that_never_close_keep_no_caller_waiting(stack: Stack) -> None:
 
 
 BODY_HEADS = {
-    "no token": b"POST /api/v1/projects HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n",
-    "a wrong callback secret": (
-        b"POST /api/v1/internal/jobs/x/status HTTP/1.1\r\nHost: x\r\nX-Callback-Secret: wrong\r\n"
+    "no token": (
+        401,
+        b"POST /api/v1/projects HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n",
     ),
+    "a wrong callback secret": (
+        401,
+        b"POST /api/v1/internal/jobs/x/status HTTP/1.1\r\nHost: x\r\nX-Callback-Secret: wrong\r\n",
+    ),
+    "a health check": (400, b"GET /healthz HTTP/1.1\r\nHost: x\r\n"),
+    "a readiness check": (400, b"GET /readyz HTTP/1.1\r\nHost: x\r\n"),
 }
+LARGE_FILE = "/docs/swagger-ui-bundle.js"
+LENGTHS = {"a length": b"Content-Length: 1000", "chunks": b"Transfer-Encoding: chunked"}
 
 
+@pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("case", BODY_HEADS)
-def test_a_slow_body_of_an_unauthenticated_caller_holds_no_thread(case: str, stack: Stack) -> None:
-    head = BODY_HEADS[case] + b"Content-Length: 1000\r\n\r\n{"
+def test_a_slow_body_of_an_unauthenticated_caller_holds_no_thread(
+    case: str, length: str, stack: Stack
+) -> None:
+    status, head = BODY_HEADS[case]
+    head += LENGTHS[length] + b"\r\n\r\n1"
     with connections(stack.api_url, 4 * THREADS, head) as slow:
         for connection in slow:
-            assert connection.recv(100).startswith(b"HTTP/1.1 401"), "answered before the body"
+            first = connection.recv(100)
+            assert first.startswith(b"HTTP/1.1 %d " % status), "answered before the body"
         assert_others_are_served(stack)
 
 
-def test_signed_callbacks_with_slow_bodies_hold_a_bounded_number_of_threads(
-    new_stack: NewStack,
-) -> None:
-    settings = {**SETTINGS, "TAKEONE_WEB_THREADS": "32"}
+def test_signed_callbacks_with_slow_bodies_hold_a_bounded_number_of_threads(stack: Stack) -> None:
     head = (
         b"POST /api/v1/internal/jobs/x/status HTTP/1.1\r\nHost: x\r\nwebhook-signature: v1,x\r\n"
         b"webhook-id: a\r\nwebhook-timestamp: 1\r\nContent-Length: 1000\r\n\r\n{"
     )
-    with new_stack(workers=0, **settings) as own, connections(own.api_url, 128, head):
-        assert_others_are_served(own)
+    with connections(stack.api_url, 4 * THREADS, head):
+        assert_others_are_served(stack)
+
+
+@pytest.mark.parametrize("path", [LARGE_FILE, "/console/app.js", "/openapi.yaml", "/metrics"])
+def test_answers_that_are_not_read_hold_no_thread(path: str, stack: Stack) -> None:
+    # More than the buffers of both ends hold.
+    requests = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 100
+    with connections(stack.api_url, 4 * THREADS, requests):
+        time.sleep(0.5)  # nothing is read, so there is no condition to wait for
+        assert_others_are_served(stack)
+    wait_until(
+        lambda: ApiClient(stack.api_url).call("GET", path).status_code == 200, 20, "it is served"
+    )
 
 
 def test_a_soft_file_limit_of_1024_is_raised(new_stack: NewStack) -> None:

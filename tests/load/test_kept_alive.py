@@ -12,7 +12,7 @@ from tests.conftest import NewStack
 from tests.support.client import ApiClient
 from tests.support.connections import connections
 
-THREADS = 4
+THREADS = 32
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: takeone\r\n\r\n"
 BODY = b'{"status":"ok"}'
 

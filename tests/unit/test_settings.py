@@ -73,9 +73,9 @@ def test_a_rule_that_fails_on_valid_settings_lets_no_process_start(
 
 
 def test_waiting_callers_may_not_take_every_thread() -> None:
-    Settings(env="development", web_threads=8, web_wait_slots=7)
+    Settings(env="development", web_threads=32, web_wait_slots=31)
     with pytest.raises(SettingsError, match="WEB_WAIT_SLOTS must be below TAKEONE_WEB_THREADS"):
-        Settings(env="development", web_threads=8, web_wait_slots=8)
+        Settings(env="development", web_threads=32, web_wait_slots=32)
 
 
 @pytest.mark.parametrize(
