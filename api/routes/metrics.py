@@ -1,6 +1,7 @@
 """/metrics for Prometheus: the counts of all web processes, and gauges that are read from the store."""
 
 import os
+import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,12 +29,16 @@ def get_metrics() -> Response:
     """Show all metrics. No token is needed: they are only numbers."""
     registry = CollectorRegistry()
     registry.register(StoreCollector(services()))
-    if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        _drop_dead_processes(Path(directory))
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    else:
-        registry.register(REGISTRY)
-    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    try:
+        if directory := os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+            _drop_dead_processes(Path(directory))
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        else:
+            registry.register(REGISTRY)
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    except (FileNotFoundError, struct.error):
+        # Another scrape has just removed a dead process's file, or a process is just creating its own.
+        raise ServiceUnavailable from None
 
 
 def _drop_dead_processes(directory: Path) -> None:

@@ -219,3 +219,16 @@ def test_the_metric_files_are_removed_when_the_server_stops(service: Stack) -> N
     assert len(left()) == 1
     service.webs[0].terminate()
     assert left() == []
+
+
+def test_while_a_process_creates_its_file_the_metrics_are_a_503(
+    new_stack: NewStack, tmp_path: Path
+) -> None:
+    with new_stack(workers=0, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)) as fresh:
+        new = tmp_path / "counter_999999.db"
+        new.touch()  # prometheus_client writes into it only afterwards
+        answer = requests.get(f"{fresh.api_url}/metrics", timeout=10)
+        assert (answer.status_code, answer.json()["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert "Retry-After" in answer.headers
+        new.unlink()
+        Scrape(fresh.api_url)
