@@ -6,7 +6,7 @@
 import click
 
 from cli.jobs import show_job
-from cli.setup import act_options, by_option, echo_lines, with_services
+from cli.setup import act_options, by_option, echo_lines, printable, with_services
 from domain.audit import OperatorAct
 from domain.claim import Claim
 from domain.pause import Pause
@@ -80,6 +80,6 @@ def resume(services: Services, by: str) -> None:
 
 def pause_line(pause: Pause) -> str:
     """A pause in one printable line."""
-    line = f"paused since {pause.paused_at:%Y-%m-%dT%H:%M:%SZ} by {pause.by}: {pause.reason}"
-    # A token's subject may be any text, also a terminal's control sequence.
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line)
+    return printable(
+        f"paused since {pause.paused_at:%Y-%m-%dT%H:%M:%SZ} by {pause.by}: {pause.reason}"
+    )

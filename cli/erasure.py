@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from api.responses import encode, event_shape, job_shape, project_shape
-from cli.setup import Command, with_services
+from cli.setup import Command, printable, with_services
 from domain.record import Record
 from services.assembly import Services
 from services.erasure import Found, Selection
@@ -101,7 +101,7 @@ def erase(
         click.confirm("Erase them? Running workflows are cancelled", abort=True)
 
     def name_orphan(record: Record) -> None:
-        click.echo(f"orphan: {_line(record)}  {_run(record, services)}", err=True)
+        click.echo(printable(f"orphan: {_line(record)}  {_run(record, services)}"), err=True)
 
     done = services.erasure.erase(selection, wait, name_orphan if force else None)
     click.echo(

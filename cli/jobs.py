@@ -11,7 +11,7 @@ import click
 import orjson
 
 from api.responses import job_history_shape
-from cli.setup import act_options, echo_lines, error_line, settings_of, with_services
+from cli.setup import act_options, echo_lines, error_line, printable, settings_of, with_services
 from domain.audit import OperatorAct
 from domain.job_fsm import JobStatus
 from domain.record import Record
@@ -78,7 +78,8 @@ def _line(record: Record) -> str:
 def show_job(services: Services, job_id: str) -> None:
     """Show a job with its owner, its claims and its trail, as JSON."""
     history = job_history_shape(*services.operations.history(job_id))
-    click.echo(orjson.dumps(history, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode())
+    shown = orjson.dumps(history, option=orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z).decode()
+    click.echo("\n".join(map(printable, shown.split("\n"))))
 
 
 @jobs.command("ask")

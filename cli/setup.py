@@ -1,5 +1,6 @@
 """What the commands share: settings, services, errors in one line, and the options of an operator's act."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -48,6 +49,11 @@ def echo_lines(lines: Iterable[str], if_none: str) -> None:
         is_empty = False
     if is_empty:
         click.echo(if_none, err=True)
+
+
+def printable(line: str) -> str:
+    """`line` with JSON's escapes in place of what terminals obey: a name or an id may be any text."""
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
 
 
 def _one_line(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

@@ -10,9 +10,11 @@ import pytest
 
 from devstack.ports import free_port
 from devstack.processes import ROOT, clean_environment
+from domain import lifecycle
 from domain.audit import EventType
 from domain.claim import ClaimEvent, Phase
 from domain.job_fsm import JobStatus
+from domain.record import Change
 from tests.integration.conftest import Command
 from tests.support.stores import NOW, POLICY, Shelf
 
@@ -44,6 +46,16 @@ def test_list_says_that_no_dispatch_is_open(takeone: Command) -> None:
         found = takeone("dispatches", "list", *options)
         assert (found.exit_code, found.stdout) == (0, "")
         assert found.stderr == f"no dispatch is {said}\n"
+
+
+def test_show_sends_no_control_sequence_to_the_terminal(shelf: Shelf, takeone: Command) -> None:
+    name = "mine \x9b2J \u202e \x7f ä 🎬"
+    job_id = shelf.new_job()
+    shelf.jobs.update(job_id, lambda it: lifecycle.edit(Change(it, NOW, POLICY), {"name": name}))
+    shown = takeone("jobs", "show", job_id).stdout
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "ä 🎬" in shown
+    assert json.loads(shown)["name"] == name
 
 
 def test_show_has_the_claim_and_the_trail(shelf: Shelf, takeone: Command) -> None:

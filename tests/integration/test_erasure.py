@@ -296,7 +296,8 @@ def test_force_first_waits_for_jobs_to_come_to_rest(shelf: Shelf) -> None:
 def test_an_orphan_is_listed_with_its_engine_and_execution(shelf: Shelf, takeone: Command) -> None:
     here, elsewhere = shelf.unknown(), shelf.unknown()
     for token, fields in (
-        (here, {"execution_id": "exec-7", "engine": None}),
+        # An execution's id is what the engine said, also a terminal's control sequence.
+        (here, {"execution_id": "exec-7\x1b[2J\n", "engine": None}),
         (elsewhere, {"engine": "another"}),
     ):
 
@@ -311,7 +312,7 @@ def test_an_orphan_is_listed_with_its_engine_and_execution(shelf: Shelf, takeone
     )
     assert result.exit_code == 0, result.output
     start = "orphan: {0.job_id}  CANCELLED  {0.dispatch_id}  UNKNOWN  at "
-    assert start.format(here) + "webhook  execution exec-7\n" in result.stderr
+    assert start.format(here) + "webhook  execution exec-7\\u001b[2J\\n\n" in result.stderr
     assert start.format(elsewhere) + "another engine\n" in result.stderr
     assert "erased: 2 jobs, 1 projects" in result.stdout
 
