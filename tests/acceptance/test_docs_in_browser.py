@@ -96,6 +96,9 @@ def test_try_it_out_reaches_the_service_under_the_pages_policy(
     assert status.startswith("200")
     assert "Spring interviews" in answer
     assert docs.complaints() == []
+    # The token, or a callback secret, is gone with the page.
+    stores = "return [localStorage.length, sessionStorage.length, document.cookie]"
+    assert driver.execute_script(stores) == [0, 0, ""]
 
 
 def test_each_code_of_a_call_is_shown_with_an_example(
