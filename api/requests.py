@@ -41,6 +41,9 @@ def read_json(schema: ma.Schema, *, optional: bool = False) -> dict[str, Any]:
     """
     _refuse_query()
     if optional and not _has_content():
+        # The server does not tell a chunked body that is empty from one that broke off.
+        if _has_body() and not read_body():
+            raise ValidationError(body=["The body broke off."])
         return _load(schema, {})
     if not request.is_json:
         raise UnsupportedMediaType

@@ -60,13 +60,15 @@ def ask(
     return answer
 
 
-def send_bytes(base_url: str, data: bytes) -> Answer:
-    """Send raw bytes and read the answer."""
+def send_bytes(base_url: str, data: bytes, *, is_end: bool = False) -> Answer:
+    """Send raw bytes and read the answer; `is_end`: close the sending side first."""
     where = urlsplit(base_url)
     with socket.create_connection(
         (where.hostname or "", where.port or 0), TIMEOUT_SECONDS
     ) as connection:
         connection.sendall(data)
+        if is_end:
+            connection.shutdown(socket.SHUT_WR)
         response = http.client.HTTPResponse(connection)
         response.begin()
         return _read(response)

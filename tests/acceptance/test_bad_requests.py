@@ -249,6 +249,24 @@ def test_a_malformed_chunk_is_a_400(chunk: bytes, stack: Stack) -> None:
     assert_refused(send_bytes(stack.api_url, head + chunk), 400)
 
 
+@pytest.mark.parametrize("chunk", [b"zz\r\n", b"0\r\n", b""])
+def test_a_create_whose_chunked_body_breaks_off_creates_nothing(
+    chunk: bytes, stack: Stack, alice: ApiClient
+) -> None:
+    project_id, key = alice.create_project().json()["id"], str(uuid4())
+    head = (
+        f"POST /api/v1/projects/{project_id}/jobs HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {key}\r\n"
+        "Authorization: Bearer test:alice:editor\r\nContent-Type: application/json\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n"
+    )
+    assert_refused(send_bytes(stack.api_url, head.encode() + chunk, is_end=True), 400)
+    path, headers = f"/projects/{project_id}/jobs", {"Idempotency-Key": key}
+    assert (
+        alice.call("POST", f"/api/v1{path}", json={"name": "x"}, headers=headers).status_code == 201
+    )
+    assert len(alice.get(path).json()["items"]) == 1
+
+
 @pytest.mark.parametrize(
     "offered", ["a b", "a;b", "<script>", "x" * 129, "ä", "%0d%0aSet-Cookie: a=b", "", "a\tb"]
 )
