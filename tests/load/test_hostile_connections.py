@@ -105,7 +105,9 @@ def test_signed_callbacks_with_slow_bodies_hold_a_bounded_number_of_threads(stac
         assert_others_are_served(stack)
 
 
-@pytest.mark.parametrize("path", [LARGE_FILE, "/console/app.js", "/openapi.yaml", "/metrics"])
+@pytest.mark.parametrize(
+    "path", [LARGE_FILE, "/console/app.js", "/openapi.yaml", "/openapi.json", "/metrics"]
+)
 def test_answers_that_are_not_read_hold_no_thread(path: str, stack: Stack) -> None:
     # More than the buffers of both ends hold.
     requests = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 100
