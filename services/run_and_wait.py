@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
@@ -31,6 +31,8 @@ from store.write_limit import WriteLimit
 
 # Notifications can be lost, so a waiter reads the record this often anyway.
 _REREAD_SECONDS = 1.0
+# How far a process's clock may be behind. A job that it lists further back is found by the next long poll.
+_CLOCKS_DIFFER = timedelta(seconds=10)
 # FAILED is not the end: a retry can leave it.
 _END_STATUSES = frozenset({JobStatus.DONE, JobStatus.CANCELLED})
 Seen = TypeVar("Seen")
@@ -151,15 +153,30 @@ class RunAndWait:
         )
 
     def wait_for_jobs(
-        self, user: str, read: Callable[[], Page[Record]], wait_seconds: float
+        self,
+        user: str,
+        read: Callable[[datetime], Page[Record]],
+        after: datetime,
+        wait_seconds: float,
     ) -> Page[Record]:
-        """What `read` finds of the user's jobs, as soon as it finds any; see `long_poll`."""
+        """What `read` finds of the user's jobs that changed after a time, as soon as it finds any.
+
+        See `long_poll`.
+        """
+
+        def read_on() -> Page[Record]:
+            nonlocal after
+            began = self._now()
+            page = read(after)
+            # Up to a thousand jobs may not fit: they are not examined again at each change of another one.
+            after = max(after, began - _CLOCKS_DIFFER)
+            return page
 
         def is_news(page: Page[Record]) -> bool:
             # So is an empty page with a next cursor: reading it again would not get beyond it.
             return bool(page.items or page.next_cursor)
 
-        return self.long_poll(keys.user_changes(user), user, read, is_news, wait_seconds)
+        return self.long_poll(keys.user_changes(user), user, read_on, is_news, wait_seconds)
 
     def long_poll(
         self,

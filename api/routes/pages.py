@@ -31,10 +31,8 @@ _SWAGGER_FILES = {
 # `cache` runs for each caller until the first result is there: many at once would take all CPU for a minute.
 _parsing = Lock()
 
-# Larger answers would take too much memory, with many connections that do not read them. So they are sent in
-# pieces, and few at once.
+# Larger answers are sent in pieces: on many connections that do not read them, they would take too much memory.
 _MOST_WHOLE_BYTES = 1 << 18
-_large_answers = BoundedSemaphore(8)
 
 blueprint = Blueprint("pages", __name__, static_folder=_API / "console", static_url_path="/console")
 
@@ -49,7 +47,7 @@ def _refuse_impossible_dates() -> None:
 
 @blueprint.after_request
 def _send_whole(response: Response) -> Response:
-    # In pieces, as files are sent, an answer holds a thread for as long as its client does not read it.
+    # In pieces, as Flask sends files, an answer that is not read would hold a thread.
     response.direct_passthrough = False
     if (response.content_length or 0) <= _MOST_WHOLE_BYTES:
         response.set_data(response.get_data())
@@ -75,10 +73,16 @@ def get_docs_file(name: str) -> Response:
         return send_from_directory(_API / "docs", name)
     response = send_from_directory(_swagger(), _SWAGGER_FILES.get(name, ""))
     if (response.content_length or 0) > _MOST_WHOLE_BYTES:
-        if not _large_answers.acquire(blocking=False):
+        if not _large_answers().acquire(blocking=False):
             raise ServiceUnavailable
-        response.call_on_close(_large_answers.release)
+        response.call_on_close(_large_answers().release)
     return response
+
+
+@cache
+def _large_answers() -> BoundedSemaphore:
+    # Each holds a thread for as long as its client does not read it.
+    return BoundedSemaphore(services().settings.web_threads // 4)
 
 
 @blueprint.get("/openapi.yaml")

@@ -111,8 +111,9 @@ def test_signed_callbacks_with_slow_bodies_hold_a_bounded_number_of_threads(stac
 def test_answers_that_are_not_read_hold_no_thread(path: str, stack: Stack) -> None:
     # More than the buffers of both ends hold.
     requests = f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode() * 100
-    with connections(stack.api_url, 4 * THREADS, requests):
-        time.sleep(0.5)  # nothing is read, so there is no condition to wait for
+    with connections(stack.api_url, 4 * THREADS, requests) as unread:
+        for connection in unread:
+            assert connection.recv(1), "its first answer has begun"
         assert_others_are_served(stack)
     wait_until(
         lambda: ApiClient(stack.api_url).call("GET", path).status_code == 200, 20, "it is served"
