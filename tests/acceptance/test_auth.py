@@ -210,9 +210,10 @@ def test_while_the_signing_keys_are_unavailable_calls_are_503(
 @pytest.mark.parametrize(
     "authorization",
     [
-        None, "", "Bearer", "Bearer ", "Basic dGVzdA==", "test:alice:editor", "Bearer test",
-        "Bearer test:", "Bearer test:alice", "Bearer test::editor", "Bearer test:alice:",
-        "Bearer TEST:alice:editor", "Bearer " + "test:" + "a" * 257 + ":editor",
+        None, "", "Bearer", "Bearer ", "Basic dGVzdA==", "Basic test:alice:editor",
+        "test:alice:editor", "Bearer test", "Bearer test:", "Bearer test:alice",
+        "Bearer test::editor", "Bearer test:alice:", "Bearer TEST:alice:editor",
+        "Bearer " + "test:" + "a" * 257 + ":editor",
     ],
 )  # fmt: skip
 def test_a_malformed_development_token_is_a_401(authorization: str | None, stack: Stack) -> None:

@@ -14,6 +14,7 @@ from domain.claim import FencingToken
 from domain.record import TaskKind
 from tasks import message
 from tasks.consumer import request_of
+from tasks.outbox import user_queues
 from tasks.queues import KEY_PREFIX
 from tests.conftest import NewStack
 from tests.support.behaviours import accept
@@ -230,3 +231,13 @@ def test_a_cancel_message_that_no_record_asks_for_is_not_posted(
     (worker,) = own_stack.workers
     wait_for_line(worker, "cancel.not_wanted", job_id)
     assert len(orchestrator.requests_for(job_id)) == 1 + is_cancelled
+
+
+@pytest.mark.parametrize("number", range(1, 6))
+def test_a_user_has_two_queues_or_the_only_one(number: int) -> None:
+    names = [str(index) for index in range(number)]
+    for user in map(str, range(50)):
+        queues = user_queues(user, names)
+        assert queues == user_queues(user, names)
+        assert len(set(queues)) == len(queues) == min(number, 2)
+        assert set(queues) <= set(names)

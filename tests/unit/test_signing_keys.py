@@ -111,6 +111,13 @@ def test_an_unknown_key_is_looked_up_once_per_pause(
     assert issuer.fetches == 2
 
 
+def test_callers_who_have_waited_make_room_for_later_ones(keys: SigningKeys, clock: Clock) -> None:
+    for number in range(10):  # more than may wait at the same time
+        clock.now += PAUSE_SECONDS
+        with pytest.raises(Unauthorized):
+            keys.key(f"invented-{number}")
+
+
 @pytest.mark.parametrize(
     "answer", [(500, b"oops"), (200, b"<html>"), (200, b""), (200, b'{"keys": []}')]
 )
