@@ -177,7 +177,7 @@ class Settings(BaseSettings):
 
     web_processes: int = Field(1, ge=1, le=64)
     """processes of the web server"""
-    # Without a token, 16 can be held by signed callbacks, and a quarter by not reading Swagger UI's script.
+    # Callers without a token can hold 16 by the bodies of signed callbacks, and some by not reading an answer.
     web_threads: int = Field(320, ge=32, le=4_000)
     """threads, per web process"""
     web_wait_slots: int = Field(256, ge=1)

@@ -81,8 +81,10 @@ def get_docs_file(name: str) -> Response:
 
 @cache
 def _large_answers() -> BoundedSemaphore:
-    # Each holds a thread for as long as its client does not read it.
-    return BoundedSemaphore(services().settings.web_threads // 4)
+    # Each holds a thread for as long as its client does not read it: at most a quarter of those that no waiting
+    # caller can hold.
+    settings = services().settings
+    return BoundedSemaphore(max(1, (settings.web_threads - settings.web_wait_slots) // 4))
 
 
 @blueprint.get("/openapi.yaml")
