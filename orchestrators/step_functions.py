@@ -103,11 +103,13 @@ class StepFunctions(Adapter):
         return isinstance(answer.json(), dict)
 
     def read_cancel(self, answer: Answer) -> Cancel:
+        """Only an error by name is AWS's own. It says with 400 too that credentials are not accepted."""
         error = _error(answer)
         if error == "ExecutionDoesNotExist":
             return Cancel.NOT_FOUND
-        is_throttled = _REFUSALS.get(error) is Refusal.UNAVAILABLE
-        return Cancel.NO_ANSWER if is_throttled else super().read_cancel(answer)
+        may_pass = _REFUSALS.get(error) in (Refusal.UNAVAILABLE, Refusal.UNAUTHORIZED)
+        is_own = answer.is_success or error
+        return super().read_cancel(answer) if is_own and not may_pass else Cancel.NO_ANSWER
 
     def _execution(self, dispatch_id: str) -> str:
         return f"{self._machine.replace(':stateMachine:', ':execution:')}:{dispatch_id}"

@@ -159,7 +159,13 @@ def test_answers_to_an_ask(received: Answer, state: RunState) -> None:
         (answer(ABSENT, 400), Cancel.NOT_FOUND),
         (answer(error("InvalidArn"), 400), Cancel.REFUSED),
         (answer(error("ThrottlingException"), 400), Cancel.NO_ANSWER),
+        # Credentials may be renewed, and AWS refuses those that it does not accept with 400.
+        (answer(error("ExpiredTokenException"), 400), Cancel.NO_ANSWER),
+        (answer(error("MissingAuthenticationTokenException"), 400), Cancel.NO_ANSWER),
+        (answer(error("com.amazon.coral.service#AccessDeniedException"), 400), Cancel.NO_ANSWER),
         (answer(error("InternalFailure"), 500), Cancel.NO_ANSWER),
+        (answer(PAGE, 404), Cancel.NO_ANSWER),
+        (answer(PAGE, 302), Cancel.NO_ANSWER),
         (answer(PAGE), Cancel.NO_ANSWER),
         (answer(ABSENT, 502), Cancel.NO_ANSWER),
     ],
