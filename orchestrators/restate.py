@@ -77,7 +77,7 @@ class Restate(Adapter):
 
     def is_cancelled(self, answer: Answer) -> bool:
         """202 has no body."""
-        return not answer.body
+        return answer.is_whole and not answer.body
 
     def read_cancel(self, answer: Answer) -> Cancel:
         """Restate's own errors have a message; 409 means that the run has ended."""

@@ -141,6 +141,7 @@ def test_an_answer_that_broke_off_proves_nothing() -> None:
     assert RESTATE.read_start(answer(202, accepted("Accepted"), False)) == ClaimEvent.LOST
     assert RESTATE.read_start(answer(404, NO_SERVICE, False)) == ClaimEvent.LOST
     assert RESTATE.read_ask(answer(404, NOT_FOUND, False)) == Run(RunState.NO_ANSWER)
+    assert RESTATE.read_cancel(answer(200, b"", False)) == Cancel.NO_ANSWER
 
 
 def row(**columns: Any) -> bytes:
