@@ -16,8 +16,8 @@ import orjson
 from domain.claim import ClaimEvent, Refusal, RunState
 
 # A gateway that gave up does not know what the engine did. These are the standard statuses, and those of CDNs
-# (520 to 527) and load balancers (460).
-GATEWAY_STATUSES = frozenset({408, 460, 502, 503, 504, *range(520, 528)})
+# (520 to 527), load balancers (460) and gateways to gRPC, such as Temporal's own (499: the call was cancelled).
+GATEWAY_STATUSES = frozenset({408, 460, 499, 502, 503, 504, *range(520, 528)})
 
 _REFUSALS = {
     400: Refusal.INVALID_PARAMETERS,
@@ -33,8 +33,9 @@ quoted = partial(quote, safe="")
 
 
 def bearer(token: str) -> dict[str, str]:
-    """The header for a bearer token; none for an empty one."""
-    return {"Authorization": f"Bearer {token}"} if token else {}
+    """The header for a bearer token; none for an empty one. In UTF-8: any token can be sent."""
+    header = f"Bearer {token}".encode().decode("latin-1")
+    return {"Authorization": header} if token else {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,7 @@ class Temporal(Adapter):
             return "no answer of Temporal's; TAKEONE_ORCHESTRATOR_URL is that of its HTTP API"
         if check == "worker":
             return None if fields.get("pollers") else "no worker polls the task queue; start one"
-        retention = re.search(rb'"workflowExecutionRetentionTtl": ?"(\d+)', answer.body)
+        retention = re.search(rb'"workflowExecutionRetentionTtl": ?"(\d{1,9})', answer.body)
         is_long = retention is not None and int(retention[1]) >= self.window.total_seconds()
         return None if is_long else "the namespace's retention is less than a day; raise it"
 

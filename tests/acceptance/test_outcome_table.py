@@ -86,7 +86,7 @@ NOT_VALID_HTTP = {
     "only interim answers": b"HTTP/1.1 100 Continue\r\n\r\n" * 3,
 }
 UNKNOWN: dict[str, Behaviour] = {
-    **{str(status): refuse(status) for status in (408, 460, 502, 503, 504, 520, 527)},
+    **{str(status): refuse(status) for status in (408, 460, 499, 502, 503, 504, 520, 527)},
     "a reset after the request was read": behaviours.reset_after_read(),
     "a close after the request was read": behaviours.close_after_read(),
     "an answer that is not HTTP": behaviours.not_http(),

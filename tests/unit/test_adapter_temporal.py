@@ -78,6 +78,7 @@ def test_names_are_quoted_and_the_namespace_may_be_left_out() -> None:
         (500, b'{"code":13,"message":"internal"}', ClaimEvent.LOST),
         (503, b'{"code":14,"message":"unavailable"}', ClaimEvent.LOST),
         (504, b'{"code":4,"message":"context deadline exceeded"}', ClaimEvent.LOST),
+        (499, b'{"code":1,"message":"context canceled"}', ClaimEvent.LOST),
         # The rest could come from a gateway.
         (200, PAGE, ClaimEvent.LOST),
         (200, b"", ClaimEvent.LOST),
@@ -118,6 +119,12 @@ def test_states_of_a_run(status: str, state: RunState) -> None:
     assert TEMPORAL.read_ask(answer(200, body)) == Run(state)
     assert TEMPORAL.read_ask(answer(200, body, False)) == Run(RunState.NO_ANSWER)
     assert TEMPORAL.read_ask(answer(502, body)) == Run(RunState.NO_ANSWER)
+
+
+def test_a_token_that_no_engine_issues_is_sent_all_the_same() -> None:
+    """If the header could not be encoded, a start would count as sent although no byte of it left."""
+    header = (Temporal("https://t", "Take@q", "tok\u20acn", "").ask(KEY, "").headers or {})["Authorization"]
+    assert header.encode("latin-1").decode() == "Bearer tok\u20acn"
 
 
 def test_a_missing_run_is_not_found() -> None:
@@ -176,6 +183,7 @@ RETENTION = b'{"namespaceInfo":{"name":"default"},"config":{"workflowExecutionRe
     [
         ("namespace", 200, RETENTION % b"86400s", None),
         ("namespace", 200, RETENTION % b"86399s", "less than a day"),
+        ("namespace", 200, RETENTION % (b"9" * 5_000 + b"s"), None),
         ("namespace", 200, b'{"namespaceInfo":{"name":"default"}}', "less than a day"),
         ("namespace", 404, NO_NAMESPACE, "does not exist"),
         ("worker", 404, NO_NAMESPACE, "does not exist"),

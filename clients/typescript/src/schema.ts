@@ -3696,6 +3696,7 @@ export interface operations {
         responses: {
             408: components["responses"]["DispatchUnknown"];
             460: components["responses"]["DispatchUnknown"];
+            499: components["responses"]["DispatchUnknown"];
             502: components["responses"]["DispatchUnknown"];
             503: components["responses"]["DispatchUnknown"];
             504: components["responses"]["DispatchUnknown"];
@@ -3768,6 +3769,7 @@ export interface operations {
         responses: {
             408: components["responses"]["DispatchUnknown"];
             460: components["responses"]["DispatchUnknown"];
+            499: components["responses"]["DispatchUnknown"];
             502: components["responses"]["DispatchUnknown"];
             503: components["responses"]["DispatchUnknown"];
             504: components["responses"]["DispatchUnknown"];
@@ -3835,6 +3837,7 @@ export interface operations {
         responses: {
             408: components["responses"]["DispatchUnknown"];
             460: components["responses"]["DispatchUnknown"];
+            499: components["responses"]["DispatchUnknown"];
             502: components["responses"]["DispatchUnknown"];
             503: components["responses"]["DispatchUnknown"];
             504: components["responses"]["DispatchUnknown"];
