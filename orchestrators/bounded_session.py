@@ -17,6 +17,8 @@ from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 _MAX_HEAD_BYTES = 65_536
+# An answer with more is endless: that of the longest head and body, in the smallest chunks, has less.
+_MAX_ANSWER_BYTES = 1_048_576
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b")  # 101 was not asked for: it is no answer
 _LENGTHS = ("Content-Length", "Transfer-Encoding")
 _SOCKET_OPTIONS = [
@@ -53,20 +55,22 @@ sending = _Sending()
 
 
 class _BoundedStream(RawIOBase):
-    """Reads a socket until the deadline; a socket's own timeout starts anew with each read."""
+    """Reads one answer until the deadline; a socket's own timeout starts anew with each read."""
 
     def __init__(self, sock: Any, raw: RawIOBase) -> None:
-        self._sock, self._raw = sock, raw
+        self._sock, self._raw, self._bytes = sock, raw, 0
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
         seconds = sending.seconds_left
-        if seconds <= 0:
+        if seconds <= 0 or self._bytes > _MAX_ANSWER_BYTES:
             raise TimeoutError
         self._sock.settimeout(seconds)
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self._bytes += count or 0
+        return count
 
     def close(self) -> None:
         self._raw.close()

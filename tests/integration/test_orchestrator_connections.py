@@ -317,6 +317,40 @@ def test_an_endless_head_is_no_answer_and_is_not_read_until_the_deadline() -> No
         assert time.monotonic() - began < 20
 
 
+CHUNKED = b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 1_000),
+        (CHUNKED + b"-1\r\n", b"x" * 50_000),  # read until the connection ends
+        (CHUNKED + b"0\r\n", b"Trailer: x\r\n" * 1_000),
+    ],
+)
+def test_an_endless_answer_is_neither_read_until_the_deadline_nor_kept(
+    head: bytes, piece: bytes
+) -> None:
+    def serve(connection: socket.socket, _: int) -> None:
+        read_request(connection)
+        connection.sendall(head)
+        while True:
+            connection.sendall(piece)
+
+    with serving(serve) as server:
+        began = time.monotonic()
+        tracemalloc.start()
+        try:
+            exchange = post(client(timeout_seconds=20), server.url)
+            _, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert time.monotonic() - began < 10
+    assert exchange.is_sent
+    assert exchange.answer is None or not exchange.answer.is_whole
+    assert most < 10_000_000
+
+
 def test_each_try_after_the_first_is_made_only_if_it_is_still_wanted() -> None:
     answers = [True, False]
     with socket.create_server((HOST, 0)) as listener:
