@@ -20,7 +20,7 @@ from observability.log_sink import stdout
 from settings import Settings
 from settings.sources import unknown_variables
 
-_QUIET = ("urllib3", "requests", "kombu", "amqp", "celery.app.trace", "celery.worker.strategy")
+_QUIET = ("urllib3", "botocore", "kombu", "amqp", "celery.app.trace", "celery.worker.strategy")
 _TIMESTAMP = structlog.processors.TimeStamper(fmt="iso", utc=True)
 _hash_key = b""
 

@@ -123,7 +123,9 @@ def test_states_of_a_run(status: str, state: RunState) -> None:
 
 def test_a_token_that_no_engine_issues_is_sent_all_the_same() -> None:
     """If the header could not be encoded, a start would count as sent although no byte of it left."""
-    header = (Temporal("https://t", "Take@q", "tok\u20acn", "").ask(KEY, "").headers or {})["Authorization"]
+    header = (Temporal("https://t", "Take@q", "tok\u20acn", "").ask(KEY, "").headers or {})[
+        "Authorization"
+    ]
     assert header.encode("latin-1").decode() == "Bearer tok\u20acn"
 
 

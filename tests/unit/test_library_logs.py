@@ -2,6 +2,8 @@
 
 import json
 import logging
+import os
+import subprocess
 import sys
 from typing import Any, Literal
 
@@ -11,6 +13,21 @@ from observability.logs import LibraryFormatter
 from settings import StoreSettings
 
 TEXT = "planted-in-an-exception"
+SIGNS_A_START = """
+from datetime import UTC, datetime
+from observability.logs import configure_logging
+from orchestrators.base import Dispatch
+from orchestrators.registry import make_adapter
+from settings import Settings
+machine = "arn:aws:states:eu-central-1:123456789012:stateMachine:take"
+kind = {"orchestrator_kind": "step_functions", "orchestrator_workflow": machine}
+settings = Settings(env="development", log_format="json", log_level="DEBUG", **kind)
+configure_logging(settings)
+make_adapter(settings).start(Dispatch("run-1", {"job_id": "1"}, datetime.now(UTC)), "")
+import logging
+logging.getLogger("library").debug("signed")
+logging.shutdown()
+"""
 
 
 def line(
@@ -52,3 +69,17 @@ def test_a_traceback_shows_no_local_variables() -> None:
     shown = line("failed%.0s", TEXT, error=ValueError("why"), log_format="console")
     assert "ValueError: why" in shown
     assert TEXT not in shown
+
+
+def test_not_even_debug_shows_the_session_token_of_aws() -> None:
+    """botocore logs the request that it signs, with the token, and the answers of STS."""
+    credentials = {
+        "AWS_ACCESS_KEY_ID": TEXT,
+        "AWS_SECRET_ACCESS_KEY": TEXT,
+        "AWS_SESSION_TOKEN": TEXT,
+    }
+    command = [sys.executable, "-c", SIGNS_A_START]
+    environment = {**os.environ, **credentials}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "signed" in done.stdout
+    assert TEXT not in done.stdout + done.stderr
