@@ -89,8 +89,9 @@ class StepFunctions(Adapter):
         return self._call("DescribeExecution", executionArn=self._execution(dispatch_id))
 
     def read_ask(self, answer: Answer) -> Run:
-        if answer.is_success:
-            return Run(_STATES.get(str(answer.fields().get("status")), RunState.NO_ANSWER))
+        fields = answer.fields()
+        if answer.is_success and "executionArn" in fields:
+            return Run(_STATES.get(str(fields.get("status")), RunState.NO_ANSWER))
         is_absent = _error(answer) == "ExecutionDoesNotExist"
         return Run(RunState.NOT_FOUND if is_absent else RunState.NO_ANSWER)
 
@@ -99,8 +100,8 @@ class StepFunctions(Adapter):
         return self._call("StopExecution", executionArn=self._execution(dispatch.dispatch_id))
 
     def is_cancelled(self, answer: Answer) -> bool:
-        """A JSON object. Its `stopDate` is missing in moto until the execution has stopped."""
-        return isinstance(answer.json(), dict)
+        """In moto `stopDate` is missing until the execution has stopped."""
+        return answer.json() == {} or "stopDate" in answer.fields()
 
     def read_cancel(self, answer: Answer) -> Cancel:
         """Only an error by name is AWS's own. It says with 400 too that credentials are not accepted."""

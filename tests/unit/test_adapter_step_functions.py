@@ -138,6 +138,8 @@ def test_answers_to_a_start(received: Answer, meaning: ClaimEvent | Refusal) -> 
         (answer(b'{"executionArn": "e", "status": "ABORTED"}'), RunState.CANCELLED),
         (answer(ABSENT, 400), RunState.NOT_FOUND),
         (answer(b'{"executionArn": "e", "status": "A_NEW_ONE"}'), RunState.NO_ANSWER),
+        (answer(b'{"status": "RUNNING"}'), RunState.NO_ANSWER),
+        (answer(b'{"status": "FAILED", "message": "upstream"}'), RunState.NO_ANSWER),
         (answer(b'{"status": "RUNNING"', is_whole=False), RunState.NO_ANSWER),
         (answer(ABSENT, 400, is_whole=False), RunState.NO_ANSWER),
         (answer(ABSENT, 502), RunState.NO_ANSWER),
@@ -156,6 +158,8 @@ def test_answers_to_an_ask(received: Answer, state: RunState) -> None:
     ("received", "meaning"),
     [
         (answer(b'{"stopDate": 1795715110.636}'), Cancel.DONE),
+        (answer(b"{}"), Cancel.DONE),
+        (answer(b'{"message": "Please sign in"}'), Cancel.NO_ANSWER),
         (answer(ABSENT, 400), Cancel.NOT_FOUND),
         (answer(error("InvalidArn"), 400), Cancel.REFUSED),
         (answer(error("ThrottlingException"), 400), Cancel.NO_ANSWER),
