@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from domain.claim import ClaimEvent, Refusal, RunState
-from orchestrators.base import Adapter, Answer, Dispatch, Request, Run, bearer, quoted
+from orchestrators.base import Adapter, Answer, Cancel, Dispatch, Request, Run, bearer, quoted
 
 _STATES = {
     "queued": RunState.RUNNING,
@@ -88,6 +88,11 @@ class Airflow(Adapter):
 
     def is_cancelled(self, answer: Answer) -> bool:
         return "dag_run_id" in answer.fields()
+
+    def read_cancel(self, answer: Answer) -> Cancel:
+        """404 counts only if it is about the run: without its DAG's file, a run cannot be cancelled yet."""
+        is_about_other = answer.status == 404 and self.read_ask(answer).state is RunState.NO_ANSWER
+        return Cancel.NO_ANSWER if is_about_other else super().read_cancel(answer)
 
     def checks(self, prepared: str) -> dict[str, Request]:
         return {

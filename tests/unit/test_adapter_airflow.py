@@ -133,6 +133,9 @@ def test_a_run_is_cancelled_by_marking_it_as_failed() -> None:
     [
         (200, RUN.replace(b'"queued"', b'"failed"'), Cancel.DONE),
         (404, MISSING, Cancel.NOT_FOUND),
+        # The run is there, and its DAG's file is not.
+        (404, b'{"detail":"The Dag with ID: `take_one` was not found"}', Cancel.NO_ANSWER),
+        (404, PAGE, Cancel.NO_ANSWER),
         (403, b'{"detail":"Forbidden"}', Cancel.NO_ANSWER),
         (422, b'{"detail":[]}', Cancel.REFUSED),
         (200, PAGE, Cancel.NO_ANSWER),
