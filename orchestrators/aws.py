@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from typing import Any
 
 import structlog
 from botocore.auth import SigV4Auth
@@ -12,6 +13,8 @@ from botocore.session import Session
 from orchestrators.base import Request
 
 log = structlog.get_logger("orchestrators")
+
+_SECONDS = 5
 
 
 class AwsSigner:
@@ -24,10 +27,11 @@ class AwsSigner:
     def __init__(self, credentials: str, region: str, service: str) -> None:
         self._region, self._service = region, service
         self._lock = threading.Lock()
+        self._latest: Any = None
         self._session = Session()
         # For the calls of the credential chain, to the machine's metadata service or to STS.
         self._session.set_default_client_config(
-            Config(connect_timeout=2, read_timeout=5, retries={"total_max_attempts": 1})
+            Config(connect_timeout=2, read_timeout=_SECONDS, retries={"total_max_attempts": 1})
         )
         if credentials:
             access_key, _, secret = credentials.partition(":")
@@ -38,13 +42,17 @@ class AwsSigner:
 
         A signature is valid for minutes by the machine's clock.
         """
-        try:
-            with self._lock:
+        credentials = self._latest
+        # If another thread waits for the chain, those from before may still be valid.
+        if self._lock.acquire(timeout=_SECONDS):
+            try:
                 resolved = self._session.get_credentials()
-                credentials = resolved and resolved.get_frozen_credentials()
-        except Exception as error:  # files, metadata and STS can fail in many ways
-            log.warning("orchestrator.no_aws_credentials", error=type(error).__name__)
-            return request
+                credentials = self._latest = resolved and resolved.get_frozen_credentials()
+            except Exception as error:  # files, metadata and STS can fail in many ways
+                log.warning("orchestrator.no_aws_credentials", error=type(error).__name__)
+                return request
+            finally:
+                self._lock.release()
         if credentials is None:
             return request
         signed = AWSRequest(request.method, request.url, dict(request.headers or {}), request.body)

@@ -1,9 +1,13 @@
 """The signer for AWS, checked by a verifier that is itself checked by AWS's published test vectors."""
 
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from devstack.ports import HOST
 from orchestrators.aws import AwsSigner
 from orchestrators.base import Request
 from tests.support.aws_signatures import problem_of
@@ -96,3 +100,25 @@ def test_a_request_is_left_unsigned_without_any_credentials(
     assert "Authorization" in (AwsSigner("", "eu-central-1", "states")(REQUEST).headers or {})
     no_aws.setenv("AWS_PROFILE", "missing")
     assert AwsSigner("", "eu-central-1", "states")(REQUEST) == REQUEST
+
+
+def test_threads_do_not_wait_in_turn_for_credentials_that_do_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """STS takes connections and never answers: each thread would wait its whole time again."""
+    token = tmp_path / "token"
+    token.write_text("web-identity")
+    with socket.create_server((HOST, 0)) as sts, ThreadPoolExecutor(5) as threads:
+        for name, value in {
+            "AWS_WEB_IDENTITY_TOKEN_FILE": str(token),
+            "AWS_ROLE_ARN": "arn:aws:iam::123456789012:role/take-one",
+            "AWS_ENDPOINT_URL_STS": f"http://{HOST}:{sts.getsockname()[1]}",
+        }.items():
+            monkeypatch.setenv(name, value)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            monkeypatch.delenv(name, raising=False)
+        signer = AwsSigner("", "eu-central-1", "states")
+        began = time.monotonic()
+        unsigned = Request("POST", "https://states.example/", b"{}")
+        assert list(threads.map(signer, [unsigned] * 5)) == [unsigned] * 5
+        assert 4 < time.monotonic() - began < 15
