@@ -72,8 +72,9 @@ class Temporal(Adapter):
         return answer.json() == {}
 
     def read_cancel(self, answer: Answer) -> Cancel:
-        """404 counts only with Temporal's own mark."""
-        if answer.status == 404 and not _has_detail(answer, "NotFoundFailure"):
+        """Temporal's own errors have a code. 404 counts only if it is about the run."""
+        is_own = answer.is_success or "code" in answer.fields()
+        if not is_own or (answer.status == 404 and not _has_detail(answer, "NotFoundFailure")):
             return Cancel.NO_ANSWER
         return super().read_cancel(answer)
 

@@ -169,6 +169,8 @@ def test_repeated_cancels_are_equal() -> None:
         (404, NO_NAMESPACE, Cancel.NO_ANSWER),
         (404, PAGE, Cancel.NO_ANSWER),
         (200, PAGE, Cancel.NO_ANSWER),
+        (302, PAGE, Cancel.NO_ANSWER),
+        (407, PAGE, Cancel.NO_ANSWER),
         (403, b'{"code":7,"message":"Request unauthorized."}', Cancel.NO_ANSWER),
         (503, PAGE, Cancel.NO_ANSWER),
     ],
