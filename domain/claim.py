@@ -14,6 +14,8 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Self
 
+from pydantic import AwareDatetime
+
 from domain.job_fsm import JobStatus
 from domain.pause import Pause
 from domain.stored import Stored
@@ -178,21 +180,21 @@ class Claim(Stored):
     dispatch_id: str
     epoch: int
     phase: Phase
-    claimed_at: datetime
-    lease_until: datetime | None  # when the sweep looks at it next; None: never
+    claimed_at: AwareDatetime
+    lease_until: AwareDatetime | None  # when the sweep looks at it next; None: never
     messages: int = 1  # enqueued for this epoch
     sends: int = 0  # posts under any epoch
-    sent_at: datetime | None = None  # the last post, stored before it
-    first_sent_at: datetime | None = None  # the first post
+    sent_at: AwareDatetime | None = None  # the last post, stored before it
+    first_sent_at: AwareDatetime | None = None  # the first post
     engine: str | None = None  # the digest of the engine that it was first sent to
-    asked_at: datetime | None = None  # set while a worker asks the engine
+    asked_at: AwareDatetime | None = None  # set while a worker asks the engine
     asks: int = 0  # asks, or tries to cancel, in this phase
     run_state: RunState | None = None  # the engine's last answer
-    run_state_at: datetime | None = None  # the time of that answer
-    ended_at: datetime | None = None  # since when the engine says that the run ended badly
+    run_state_at: AwareDatetime | None = None  # the time of that answer
+    ended_at: AwareDatetime | None = None  # since when the engine says that the run ended badly
     is_dead: bool = False  # a second answer confirmed that
     cancel_due: bool = False  # the engine must still be told to stop it
-    settled_at: datetime | None = None
+    settled_at: AwareDatetime | None = None
     reason: str | None = None
     execution_id: str | None = None  # of the first execution that reported
     superseded: tuple[str, ...] = ()  # ids of other executions that reported

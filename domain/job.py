@@ -6,7 +6,7 @@ Times are timezone-aware and in UTC.
 from datetime import datetime
 from typing import Any
 
-from pydantic import Field
+from pydantic import AwareDatetime, Field
 
 from domain.claim import Claim
 from domain.errors import ManifestFull
@@ -24,7 +24,7 @@ class Project(Stored):
     id: str
     name: str
     owner: str
-    created_at: datetime
+    created_at: AwareDatetime
 
 
 class Manifest(Stored):
@@ -80,17 +80,17 @@ class Job(Stored):
     project_id: str
     owner: str
     status: JobStatus
-    status_since: datetime | None = None  # or of its last failure; None: not known
+    status_since: AwareDatetime | None = None  # or of its last failure; None: not known
     manifest: Manifest = Field(default_factory=Manifest)
-    created_at: datetime
-    updated_at: datetime
+    created_at: AwareDatetime
+    updated_at: AwareDatetime
     version: int = 1  # grows with every change: no two stored values of a job are equal
     failure: Failure | None = None
-    latest_occurred_at: datetime | None = None  # of the last callback, by the orchestrator's clock
+    latest_occurred_at: AwareDatetime | None = None  # of the last callback, by the engine's clock
     reports: int = 0  # callbacks applied under the current dispatch
     repeats: int = 0  # how many of these in a row reported the state that the job was in
-    reported_at: datetime | None = None  # of the last callback, by the service's clock
-    silent_since: datetime | None = None  # set while a callback is overdue
+    reported_at: AwareDatetime | None = None  # of the last callback, by the service's clock
+    silent_since: AwareDatetime | None = None  # set while a callback is overdue
     # By epoch: those that a retry replaced, and the latest released one, to recognise replays and late reports.
     past_claims: tuple[Claim, ...] = ()
     # The caller's own: shown to the owner and nowhere else.

@@ -1,6 +1,6 @@
 """The pause of dispatching: while it is on, claims are made and wait, and no dispatch is posted."""
 
-from datetime import datetime
+from pydantic import AwareDatetime
 
 from domain.stored import Stored
 
@@ -8,10 +8,10 @@ from domain.stored import Stored
 class Pause(Stored):
     """Who paused dispatching, when (UTC) and why; and who ended the pause, once it is over."""
 
-    paused_at: datetime
+    paused_at: AwareDatetime
     by: str
     reason: str
-    resumed_at: datetime | None = None
+    resumed_at: AwareDatetime | None = None
     resumed_by: str | None = None
     resumed_because: str | None = None
 

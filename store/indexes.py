@@ -13,7 +13,7 @@ from redis import Redis
 from domain.claim import SELDOM, Phase
 from domain.record import Record
 from store import keys
-from store.client import redis_errors
+from store.client import execute, redis_errors
 from store.lists import TIME_DIGITS, PageQuery, entry
 
 _PAGE = 200
@@ -51,9 +51,11 @@ class DueIndex:
         return [job_id.decode() for job_id in found]
 
     def drop(self, job_id: str) -> None:
-        """Remove a job that no longer exists."""
-        with redis_errors("ZREM"):
-            self._client.zrem(keys.DUE, job_id)
+        """Remove a job that no longer exists from all indexes."""
+        pipeline = self._client.pipeline(transaction=False)
+        for index in INDEXES:
+            pipeline.zrem(index, job_id)
+        execute(pipeline, "ZREM")
 
     def postpone(self, job_id: str, due: datetime) -> None:
         """Make a listed job due at another time."""

@@ -17,7 +17,7 @@ from domain.errors import ResourceNotFound
 from domain.reconcile import look
 from domain.record import Change, Decision, Record, TaskKind
 from observability.metrics import sweeps, swept_claims, unreadable_records
-from store.errors import RecordUnreadable
+from store.errors import RecordUnreadable, StoreError
 from store.jobs import JobStore
 from store.retention import Retention
 
@@ -32,7 +32,7 @@ def sweep_once(store: JobStore, policy: DispatchPolicy, now: datetime) -> Counte
 
     The results: redelivered, called_unknown, asked, resent, told (the orchestrator, of a cancel, again), freed,
     silent, held (an unknown outcome that only a run, a callback or an operator may change), dropped (an index
-    entry without need), rescheduled, unreadable (a record that this release cannot decode, postponed).
+    entry without need), rescheduled, unreadable (a record that this release cannot handle, postponed).
     """
     policy = replace(policy, pause=store.pauses.latest())
     due = store.index.due(now, _MAX_CLAIMS)
@@ -51,9 +51,12 @@ def _sweep_one(store: JobStore, policy: DispatchPolicy, job_id: str, now: dateti
     except ResourceNotFound:
         store.index.drop(job_id)
         return "dropped"
-    except RecordUnreadable:
+    except Exception as error:
+        # A damaged record can make the rules fail too. The store's own failures end the sweep.
+        if isinstance(error, StoreError) and not isinstance(error, RecordUnreadable):
+            raise
         unreadable_records.inc()
-        log.error("record.unreadable", job_id=job_id)
+        log.error("record.unreadable", job_id=job_id, exc_info=True)
         store.index.postpone(job_id, now + _UNREADABLE_RECHECK)
         return "unreadable"
     if result == "held":

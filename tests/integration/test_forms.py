@@ -7,7 +7,7 @@ import pytest
 
 from api.responses import job_shape
 from domain.audit import Actor, EventType
-from domain.claim import ClaimEvent, FencingToken
+from domain.claim import ClaimEvent, FencingToken, Phase
 from domain.job_fsm import JobStatus
 from domain.record import Change, Decision, Record
 from domain.retry import decide_retry
@@ -16,6 +16,7 @@ from store import keys
 from store.codec import FORM
 from store.errors import RecordUnreadable
 from store.lists import PageQuery
+from store.overview import overview
 from tests.support.stores import NOW, POLICY, Shelf
 
 UNKNOWN_FIELDS = {"seen_by": {"by": ["a later release"]}, "checked_at": "2030-01-01T00:00:00Z"}
@@ -112,6 +113,22 @@ def test_a_record_of_an_unknown_form_is_not_changed(part: Any, form: Any, shelf:
     assert shelf.redis.get(part(token.job_id)) == before
     write_fields(shelf, part(token.job_id), form=FORM)
     assert shelf.begin(token)
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [(keys.job, "updated_at"), (keys.claim, "claimed_at"), (keys.claim, "lease_until")],
+)
+def test_a_time_without_a_zone_makes_a_record_unreadable(
+    part: Any, field: str, shelf: Shelf
+) -> None:
+    damaged, token = shelf.run(shelf.uploaded()), shelf.run(shelf.uploaded())
+    write_fields(shelf, part(damaged.job_id), **{field: "2026-01-01T00:00:00"})
+    with pytest.raises(RecordUnreadable):
+        shelf.jobs.load(damaged.job_id)
+    assert shelf.begin(token)
+    phases = overview(shelf.client, [], NOW).phases
+    assert phases[Phase.SENDING] == 1, "the others are still counted"
 
 
 def test_a_project_of_a_later_form_does_not_hide_others(shelf: Shelf) -> None:

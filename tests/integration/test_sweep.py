@@ -15,6 +15,7 @@ from domain.reconcile import look
 from domain.record import Change, Decision
 from domain.run import decide_run
 from store import keys
+from store.overview import overview
 from tasks import sweep
 from tasks.queues import KEY_PREFIX
 from tasks.sweep import sweep_once
@@ -215,3 +216,24 @@ def test_an_unreadable_record_is_postponed_and_blocks_no_other(shelf: Shelf) -> 
     assert shelf.claim(other.job_id).messages == 2
     assert _sweep(shelf, due + seconds(1)) == {}, "not in every sweep"
     assert _sweep(shelf, due + seconds(600))["unreadable"] == 1
+
+
+def test_a_record_that_the_rules_cannot_take_is_postponed_and_blocks_no_other(shelf: Shelf) -> None:
+    damaged, other = shelf.run(shelf.uploaded()), shelf.run(shelf.uploaded())
+    raw = shelf.redis.get(keys.claim(damaged.job_id))
+    shelf.redis.set(keys.claim(damaged.job_id), raw.replace("{", '{"messages":-5,', 1))
+    shelf.redis.zadd(keys.DUE, {damaged.job_id: 0})
+    due = NOW + POLICY.claim_lease
+    assert _sweep(shelf, due) == {"unreadable": 1, "redelivered": 1}
+    assert shelf.claim(other.job_id).messages == 2
+    assert _sweep(shelf, due + seconds(1)) == {}, "not in every sweep"
+
+
+def test_an_entry_of_a_job_that_is_gone_is_dropped_from_every_index(shelf: Shelf) -> None:
+    job_id = shelf.unknown().job_id
+    assert overview(shelf.client, [], NOW).unknown == 1
+    # As a Redis that evicts keys does.
+    shelf.redis.delete(keys.job(job_id), keys.claim(job_id))
+    assert _sweep(shelf, NOW + seconds(60)) == {"dropped": 1}
+    seen = overview(shelf.client, [], NOW)
+    assert (seen.unknown, seen.in_flight, seen.oldest_unknown_age) == (0, 0, 0)
