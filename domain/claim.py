@@ -182,7 +182,7 @@ class Claim(Stored):
     phase: Phase
     claimed_at: AwareDatetime
     lease_until: AwareDatetime | None  # when the sweep looks at it next; None: never
-    messages: int = 1  # enqueued for this epoch
+    messages: int = 1  # enqueued for this epoch, or for its cancel
     sends: int = 0  # posts under any epoch
     sent_at: AwareDatetime | None = None  # the last post, stored before it
     first_sent_at: AwareDatetime | None = None  # the first post

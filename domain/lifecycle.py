@@ -116,7 +116,7 @@ def _stop_at_engine(change: Change) -> None:
     if change.record.claim is not None and change.policy.can_cancel:
         # The message can be lost, and the start may still be on its way: the cancel stays due until it is
         # confirmed.
-        change.update_claim(cancel_due=True, asks=0, ended_at=None)
+        change.update_claim(cancel_due=True, asks=0, messages=1, ended_at=None)
         change.task = TaskKind.TELL_CANCELLED
     change.set_next_look()
 

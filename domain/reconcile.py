@@ -16,7 +16,6 @@ from domain.claim import (
     SELDOM,
     Claim,
     ClaimEvent,
-    DispatchPolicy,
     Phase,
     RunState,
 )
@@ -69,8 +68,11 @@ def start_ask(change: Change) -> bool:
     answered_at = claim.run_state_at
     # Earlier answers are older than this ask, whichever clock set their time.
     asked_at = max(change.now, answered_at + _TICK) if answered_at else change.now
-    # Due only once the ask is over: looked at before, it would count as held.
-    change.update_claim(asked_at=asked_at, asks=claim.asks + 1, lease_until=asked_at + ASK_LEASE)
+    # Due only once the ask is over: looked at before, it would count as held. While no answer comes, the lease
+    # doubles, for the reason of `_lease`.
+    last = claim.lease_until - claim.asked_at if claim.asked_at and claim.lease_until else _TICK
+    due = asked_at + min(max(ASK_LEASE, 2 * last), LONGEST_CLAIM_LEASE)
+    change.update_claim(asked_at=asked_at, asks=claim.asks + 1, lease_until=due)
     change.task = TaskKind.ASK
     return True
 
@@ -145,17 +147,19 @@ def _redeliver(change: Change, claim: Claim) -> None:
         settle_claim(change, claim, ClaimEvent.CANCELLED, ClaimEvent.CANCELLED.value)
     elif policy.is_paused:
         change.update_claim(lease_until=now + _WHILE_PAUSED)
-    elif resumed_at and (due := resumed_at + _claim_lease(claim.messages, policy)) > now:
+    elif resumed_at and (due := resumed_at + _lease(policy.claim_lease, claim.messages)) > now:
         change.update_claim(lease_until=due)
     else:
-        change.update_claim(lease_until=now + _claim_lease(messages, policy), messages=messages)
+        change.update_claim(
+            lease_until=now + _lease(policy.claim_lease, messages), messages=messages
+        )
         change.task = TaskKind.DISPATCH
 
 
-def _claim_lease(messages: int, policy: DispatchPolicy) -> timedelta:
-    # It doubles with each message: a claim that merely waits in a long queue is not lost, and must not
-    # fill that queue with copies of its message.
-    return min(policy.claim_lease * (1 << min(messages - 1, 16)), LONGEST_CLAIM_LEASE)
+def _lease(first: timedelta, messages: int) -> timedelta:
+    # It doubles with each message: one that merely waits in a long queue is not lost, and must not fill that
+    # queue with copies of itself.
+    return min(first * (1 << min(messages - 1, 16)), LONGEST_CLAIM_LEASE)
 
 
 def _look_at_unknown(change: Change, claim: Claim) -> None:
@@ -178,7 +182,8 @@ def _look_at_unknown(change: Change, claim: Claim) -> None:
 def _cancel_again(change: Change, claim: Claim) -> None:
     is_possible = change.policy.can_cancel and not claim.is_elsewhere(change.policy)
     is_due = claim.cancel_due and is_possible
-    change.update_claim(lease_until=change.now + (CANCEL_AGAIN_AFTER if is_due else SELDOM))
+    pause = _lease(CANCEL_AGAIN_AFTER, claim.messages) if is_due else SELDOM
+    change.update_claim(lease_until=change.now + pause, messages=claim.messages + is_due)
     change.task = TaskKind.TELL_CANCELLED if is_due else None
 
 

@@ -121,10 +121,13 @@ class Dispatcher:
         log.info(f"cancel.{result}", **asdict(token))
 
     def ask(self, token: FencingToken) -> RunState | None:
-        """Ask the orchestrator about a dispatch, apply the answer and return it; None if it cannot be asked."""
+        """Ask the orchestrator about a dispatch, apply the answer and return it; None if none is awaited."""
         asked = self.store.load(token.job_id)
         claim = asked.held_by(token) if asked else None
-        if asked is None or claim is None or not claim.is_askable(self.policy):
+        # Without `asked_at` it was answered: the sweep sends a message again that waits long.
+        is_awaited = claim is not None and claim.asked_at and claim.is_askable(self.policy)
+        if asked is None or not is_awaited:
+            log.info("ask.not_wanted", **asdict(token))
             return None
         with tracing.span("ask the orchestrator", "CLIENT"):
             state = self.engine.ask(token.dispatch_id).state

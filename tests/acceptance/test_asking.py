@@ -8,6 +8,10 @@ import pytest
 
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from domain.claim import FencingToken
+from domain.record import TaskKind
+from tasks import message
+from tasks.queues import FOLLOW_UPS, queue_keys
 from tests.acceptance.outcomes import assert_accepted, not_dispatched
 from tests.acceptance.programs import takeone
 from tests.conftest import NewStack
@@ -201,6 +205,19 @@ def test_nothing_is_sent_while_the_engine_is_silent_and_the_dispatch_settles_onc
     wait_until(lambda: is_sent(handle), SOON, "it is settled")
     assert handle.status == "AUDIO_EXTRACTING"
     assert of(handle, engine.starts) == [handle.run_id]
+
+
+@pytest.mark.redis_broker
+def test_a_message_of_an_ask_that_was_answered_asks_nothing(
+    asking: Stack, handle: JobHandle, engine: Restate
+) -> None:
+    handle.lead_to("AUDIO_READY")
+    token = FencingToken(handle.id, handle.run_id, 1)
+    late = message.encode(TaskKind.ASK, f"ask-{handle.id}", token, FOLLOW_UPS)
+    with asking.redis.client() as client:
+        client.lpush(*queue_keys([FOLLOW_UPS]), late)
+    wait_for_line(asking.workers[0], "ask.not_wanted", handle.id)
+    assert of(handle, engine.asks) == []
 
 
 def test_runs_during_an_unknown_outcome_share_one_ask(handle: JobHandle, engine: Restate) -> None:

@@ -237,3 +237,21 @@ def test_an_entry_of_a_job_that_is_gone_is_dropped_from_every_index(shelf: Shelf
     assert _sweep(shelf, NOW + seconds(60)) == {"dropped": 1}
     seen = overview(shelf.client, [], NOW)
     assert (seen.unknown, seen.in_flight, seen.oldest_unknown_age) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True], ids=["ask", "cancel"])
+@pytest.mark.parametrize("event", [ClaimEvent.ACCEPTED, ClaimEvent.LOST])
+def test_messages_that_no_worker_takes_do_not_fill_the_queue(
+    shelf: Shelf, event: ClaimEvent, is_cancelled: bool
+) -> None:
+    policy = replace(POLICY, engine="here", first_report=seconds(60))
+    policy = replace(policy, can_cancel=is_cancelled, can_be_asked=not is_cancelled)
+    token = shelf.run(shelf.uploaded(), policy=policy)
+    assert shelf.begin(token, policy=policy)
+    assert shelf.settle(token, event, policy=policy)
+    if is_cancelled:
+        shelf.jobs.update(token.job_id, lambda record: cancel(Change(record, NOW, policy)))
+    shelf.redis.delete(*(KEY_PREFIX + queue for queue in QUEUES))
+    for number in range(360):
+        _sweep(shelf, NOW + seconds(10 * number), policy)
+    assert 5 <= shelf.messages() <= 10, "in an hour"
