@@ -21,7 +21,7 @@ from store.errors import StoreUnavailable
 # Error replies of a Redis that is up but cannot serve as a primary right now.
 _NOT_SERVING_TYPES = (
     exceptions.ClusterDownError, exceptions.MasterDownError, exceptions.NoPermissionError,
-    exceptions.OutOfMemoryError, exceptions.ReadOnlyError,
+    exceptions.NoScriptError, exceptions.OutOfMemoryError, exceptions.ReadOnlyError,
 )  # fmt: skip
 # Redis 6 quotes the error of a command in a script: "Error running script …: -OOM command not allowed …".
 _NOT_SERVING = re.compile(

@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from redis.exceptions import NoScriptError
 
+from devstack.waiting import wait_until
 from domain import lifecycle
 from domain.claim import Claim, ClaimEvent
 from domain.claim_rules import begin
@@ -15,7 +17,7 @@ from domain.job_fsm import JobStatus
 from domain.record import AppliedEvent, Change, Decision, Record
 from domain.run import CallOutcome, DispatchResult, decide_run
 from store import codec, keys
-from store.errors import RecordUnreadable, StoreContended
+from store.errors import RecordUnreadable, StoreContended, StoreUnavailable
 from store.lists import PageQuery
 from tasks.queues import KEY_PREFIX
 from tests.support.stores import NOW, POLICY, QUEUES, Shelf, seconds
@@ -251,3 +253,30 @@ def test_a_cancel_frees_the_claim_in_the_same_commit(shelf: Shelf) -> None:
     assert shelf.record(token.job_id).claim is None
     assert shelf.record(token.job_id).job.status is JobStatus.CANCELLED
     assert not shelf.begin(token)
+
+
+def test_a_script_that_is_flushed_before_its_call_counts_as_unavailable(shelf: Shelf) -> None:
+    """So does one that was loaded at the server that a failover has just replaced."""
+    job_id, lost = shelf.new_job(), threading.Event()
+
+    def flush() -> None:
+        with shelf.redis.pipeline(transaction=False) as pipeline:
+            while not lost.is_set():
+                for _ in range(100):
+                    pipeline.script_flush()
+                pipeline.execute()
+
+    def add_exports() -> bool:
+        try:
+            shelf.jobs.update(job_id, lambda record: _add_export(record, "one"))
+        except StoreUnavailable as error:
+            return isinstance(error.__cause__, NoScriptError)
+        return False
+
+    flushing = threading.Thread(target=flush)
+    flushing.start()
+    try:
+        wait_until(add_exports, 30, "a call of a script that is gone")
+    finally:
+        lost.set()
+        flushing.join()
