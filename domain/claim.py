@@ -26,6 +26,8 @@ OUTCOME_UNKNOWN = "outcome_unknown"
 ABANDONED_AFTER = timedelta(hours=24)
 # When a cancel that the orchestrator has not confirmed is sent again: its message may have been lost.
 CANCEL_AGAIN_AFTER = timedelta(seconds=30)
+# A first send that is further in the future was timed by a wrong clock, or this one is wrong.
+_CLOCKS_DIFFER = timedelta(minutes=1)
 _MAX_BACKOFF = timedelta(seconds=60)
 # How often the sweep looks at a claim that it can do nothing about, so that it stays listed.
 SELDOM = timedelta(hours=1)
@@ -249,8 +251,10 @@ class Claim(Stored):
             return True
         if self.is_elsewhere(policy):
             return False
-        first = self.first_sent_at
-        return policy.window is None or (first is not None and now - first < policy.window)
+        first, window = self.first_sent_at, policy.window
+        if first is None or window is None:
+            return window is None
+        return window == timedelta.max or -_CLOCKS_DIFFER <= now - first < window
 
     def is_recognised(self, now: datetime, policy: DispatchPolicy) -> bool:
         """Whether sending it again is safe, because the engine recognises it."""

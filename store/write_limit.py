@@ -36,4 +36,6 @@ class WriteLimit:
             if self._limiter.hit(self._limit, "write", name):
                 return
             free_at = self._limiter.get_window_stats(self._limit, "write", name).reset_time
-        raise RateLimited(retry_after=max(1, math.ceil(free_at - time.time())))
+        # No change counts for longer, although a clock that was ahead may have timed it.
+        free_in = min(free_at - time.time(), self._limit.get_expiry())
+        raise RateLimited(retry_after=max(1, math.ceil(free_in)))

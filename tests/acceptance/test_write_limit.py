@@ -165,6 +165,19 @@ def test_a_call_succeeds_after_the_time_in_retry_after(limited: Stack) -> None:
     assert erin.create_project().status_code == 201
 
 
+def test_after_a_clock_that_was_ahead_retry_after_is_at_most_the_window(
+    one_write_left: Stack,
+) -> None:
+    heidi, number = ApiClient(one_write_left.api_url, "heidi"), PREPARATION + 1
+    with one_write_left.redis.client() as client:
+        before = set(client.keys(f"{keys.LIMITS}*"))
+        assert [heidi.create_project().status_code for _ in range(number)] == [201] * number
+        (name,) = set(client.keys(f"{keys.LIMITS}*")) - before
+        for index in range(number):
+            client.lset(name, index, time.time() + 86_400)
+    assert_refused(heidi.create_project(), 3_600)
+
+
 def test_the_limits_keys_do_not_hold_the_user_name(limited: Stack) -> None:
     frank = ApiClient(limited.api_url, "frank@example.org")
     frank.run(frank.uploaded_job()["id"])
