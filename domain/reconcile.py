@@ -143,16 +143,16 @@ def _redeliver(change: Change, claim: Claim) -> None:
     now, policy, messages = change.now, change.policy, claim.messages + 1
     # A claim that waits for the end of a pause is not lost: its lease counts from there.
     resumed_at = policy.pause.resumed_at if policy.pause else None
+    due = resumed_at + _lease(policy.claim_lease, claim.messages) if resumed_at else now
     if not wants_dispatch(change.job, claim):
         settle_claim(change, claim, ClaimEvent.CANCELLED, ClaimEvent.CANCELLED.value)
     elif policy.is_paused:
         change.update_claim(lease_until=now + _WHILE_PAUSED)
-    elif resumed_at and (due := resumed_at + _lease(policy.claim_lease, claim.messages)) > now:
+    elif now < due <= now + LONGEST_CLAIM_LEASE:  # later, if a clock that was ahead ended the pause
         change.update_claim(lease_until=due)
     else:
-        change.update_claim(
-            lease_until=now + _lease(policy.claim_lease, messages), messages=messages
-        )
+        due = now + _lease(policy.claim_lease, messages)
+        change.update_claim(lease_until=due, messages=messages)
         change.task = TaskKind.DISPATCH
 
 

@@ -172,6 +172,14 @@ def test_a_message_lost_during_a_pause_is_sent_again_afterwards(shelf: Shelf) ->
     assert shelf.begin(token, over + seconds(76))
 
 
+def test_a_pause_that_was_ended_by_a_clock_a_day_ahead_delays_no_lost_message(shelf: Shelf) -> None:
+    token = shelf.run(shelf.uploaded())
+    _pause(shelf)
+    _resume(shelf, NOW + timedelta(days=1))
+    assert _sweep(shelf, NOW + POLICY.claim_lease) == {"redelivered": 1}
+    assert shelf.claim(token.job_id).messages == 2
+
+
 def test_a_claim_that_was_redelivered_before_a_pause_keeps_its_longer_lease(shelf: Shelf) -> None:
     token, now = shelf.run(shelf.uploaded()), NOW
     for _ in range(3):
