@@ -1,6 +1,6 @@
 """`takeone jobs export | erase`: export or erase everything that is stored of a user, a project or a job."""
 
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import click
@@ -100,15 +100,15 @@ def erase(
     if not yes:
         click.confirm("Erase them? Running workflows are cancelled", abort=True)
 
-    def name_orphan(record: Record) -> None:
-        click.echo(printable(f"orphan: {_line(record)}  {_run(record, services)}"), err=True)
+    def name(what: str, record: Record) -> None:
+        click.echo(printable(f"{what}: {_line(record)}  {_run(record, services)}"), err=True)
 
-    done = services.erasure.erase(selection, wait, name_orphan if force else None)
+    done = services.erasure.erase(selection, wait, partial(name, "orphan") if force else None)
     click.echo(
         f"erased: {done.jobs} jobs, {done.projects} projects; forgotten: {done.keys} idempotency keys"
     )
     for record in done.left:
-        click.echo(f"left: {_line(record)}  {_run(record, services)}", err=True)
+        name("left", record)
     _refuse_unreadable(done)
     if not done.is_complete:
         raise click.ClickException(

@@ -293,7 +293,9 @@ def test_force_first_waits_for_jobs_to_come_to_rest(shelf: Shelf) -> None:
     assert (done.jobs, orphans) == (1, [])
 
 
-def test_an_orphan_is_listed_with_its_engine_and_execution(shelf: Shelf, takeone: Command) -> None:
+def test_what_is_left_or_orphaned_is_listed_with_its_engine_and_execution(
+    shelf: Shelf, takeone: Command
+) -> None:
     here, elsewhere = shelf.unknown(), shelf.unknown()
     for token, fields in (
         # An execution's id is what the engine said, also a terminal's control sequence.
@@ -307,13 +309,13 @@ def test_an_orphan_is_listed_with_its_engine_and_execution(shelf: Shelf, takeone
             return change.decision(None)
 
         shelf.jobs.update(token.job_id, edit)
-    result = takeone(
-        "jobs", "erase", "--project", shelf.project.id, "--yes", "--wait", "0", "--force"
-    )
-    assert result.exit_code == 0, result.output
-    start = "orphan: {0.job_id}  CANCELLED  {0.dispatch_id}  UNKNOWN  at "
-    assert start.format(here) + "webhook  execution exec-7\\u001b[2J\\n\n" in result.stderr
-    assert start.format(elsewhere) + "another engine\n" in result.stderr
+    command = ("jobs", "erase", "--project", shelf.project.id, "--yes", "--wait", "0")
+    for options, exit_code, what in ((), 1, "left"), (("--force",), 0, "orphan"):
+        result = takeone(*command, *options)
+        assert result.exit_code == exit_code, result.output
+        start = what + ": {0.job_id}  CANCELLED  {0.dispatch_id}  UNKNOWN  at "
+        assert start.format(here) + "webhook  execution exec-7\\u001b[2J\\n\n" in result.stderr
+        assert start.format(elsewhere) + "another engine\n" in result.stderr
     assert "erased: 2 jobs, 1 projects" in result.stdout
 
 

@@ -207,26 +207,23 @@ def test_the_cost_of_an_idle_sweep_does_not_depend_on_the_number_of_jobs(
     assert costs[0] == costs[1]
 
 
-def test_an_unreadable_record_is_postponed_and_blocks_no_other(shelf: Shelf) -> None:
-    unreadable, other = shelf.run(shelf.uploaded()), shelf.run(shelf.uploaded())
-    raw = shelf.redis.get(keys.claim(unreadable.job_id))
-    shelf.redis.set(keys.claim(unreadable.job_id), raw.replace("CLAIMED", "UNHEARD_OF"))
-    due = NOW + POLICY.claim_lease
-    assert _sweep(shelf, due) == {"unreadable": 1, "redelivered": 1}
-    assert shelf.claim(other.job_id).messages == 2
-    assert _sweep(shelf, due + seconds(1)) == {}, "not in every sweep"
-    assert _sweep(shelf, due + seconds(600))["unreadable"] == 1
-
-
-def test_a_record_that_the_rules_cannot_take_is_postponed_and_blocks_no_other(shelf: Shelf) -> None:
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [("CLAIMED", "UNHEARD_OF"), ("{", '{"messages":-5,')],
+    ids=["it cannot be read", "the rules cannot take it"],
+)
+def test_a_damaged_record_is_postponed_and_blocks_no_other(
+    shelf: Shelf, good: str, bad: str
+) -> None:
     damaged, other = shelf.run(shelf.uploaded()), shelf.run(shelf.uploaded())
     raw = shelf.redis.get(keys.claim(damaged.job_id))
-    shelf.redis.set(keys.claim(damaged.job_id), raw.replace("{", '{"messages":-5,', 1))
+    shelf.redis.set(keys.claim(damaged.job_id), raw.replace(good, bad, 1))
     shelf.redis.zadd(keys.DUE, {damaged.job_id: 0})
     due = NOW + POLICY.claim_lease
     assert _sweep(shelf, due) == {"unreadable": 1, "redelivered": 1}
     assert shelf.claim(other.job_id).messages == 2
     assert _sweep(shelf, due + seconds(1)) == {}, "not in every sweep"
+    assert _sweep(shelf, due + seconds(600))["unreadable"] == 1
 
 
 def test_an_entry_of_a_job_that_is_gone_is_dropped_from_every_index(shelf: Shelf) -> None:
