@@ -54,7 +54,7 @@ def export(services: Services, selection: Selection) -> None:
 
 
 def _write(line: dict[str, Any]) -> None:
-    click.echo(encode(line))
+    click.echo(printable(encode(line).decode()))
 
 
 def _refuse_unreadable(found: Found) -> None:

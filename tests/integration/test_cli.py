@@ -48,14 +48,18 @@ def test_list_says_that_no_dispatch_is_open(takeone: Command) -> None:
         assert found.stderr == f"no dispatch is {said}\n"
 
 
-def test_show_sends_no_control_sequence_to_the_terminal(shelf: Shelf, takeone: Command) -> None:
+def test_show_and_export_send_no_control_sequence_to_the_terminal(
+    shelf: Shelf, takeone: Command
+) -> None:
     name = "mine \x9b2J \u202e \x7f ä 🎬"
     job_id = shelf.new_job()
     shelf.jobs.update(job_id, lambda it: lifecycle.edit(Change(it, NOW, POLICY), {"name": name}))
-    shown = takeone("jobs", "show", job_id).stdout
-    assert all(line.isprintable() for line in shown.split("\n"))
-    assert "ä 🎬" in shown
-    assert json.loads(shown)["name"] == name
+    for command in "show", "export":
+        shown = takeone("jobs", command, job_id).stdout
+        assert all(line.isprintable() for line in shown.split("\n"))
+        assert "ä 🎬" in shown
+        said = json.loads(shown)
+        assert said.get("job", said)["name"] == name
 
 
 def test_show_has_the_claim_and_the_trail(shelf: Shelf, takeone: Command) -> None:
