@@ -44,8 +44,8 @@ _utc_now = partial(datetime.now, UTC)
 # The control commands that a worker obeys. Anyone who may write to the broker can send them, so none of them
 # changes anything or shows settings.
 _CONTROL_COMMANDS = {
-    "active", "active_queues", "clock", "heartbeat", "ping", "query_task", "registered", "reserved",
-    "revoked", "scheduled", "stats",
+    "active", "active_queues", "clock", "conf", "heartbeat", "ping", "query_task", "registered",
+    "reserved", "revoked", "scheduled", "stats",
 }  # fmt: skip
 
 
@@ -154,6 +154,12 @@ def stats(state: Any, **_: Any) -> dict[str, Any]:
     broker = statistics.get("broker") or {}
     shown = ("transport", "hostname", "port", "virtual_host")
     return statistics | {"broker": {name: broker.get(name) for name in shown}}
+
+
+@inspect_command(name="conf")
+def conf(*_: Any, **__: Any) -> dict[str, Any]:
+    """Nothing: Celery's settings hold the broker's password."""
+    return {}
 
 
 @inspect_command(name="active_queues")

@@ -174,7 +174,6 @@ def control(stack: Stack, command: str, arguments: dict[str, Any] | None = None)
         ("election", {"id": "x", "topic": "x"}),
         ("enable_events", {}),
         ("disable_events", {}),
-        ("conf", {}),
         ("report", {}),
         ("memdump", {}),
     ],
@@ -196,6 +195,7 @@ def test_inspection_shows_the_workers_state(own_stack: Stack) -> None:
     assert stats["broker"].keys() == {"transport", "hostname", "port", "virtual_host"}
     (queues,) = control(own_stack, "active_queues")
     assert QUEUE in {queue["name"] for queue in queues}
+    assert control(own_stack, "conf") == [{}]
     (registered,) = control(own_stack, "registered")
     assert message.task_name(TaskKind.DISPATCH) in registered
 
