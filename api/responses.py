@@ -75,7 +75,7 @@ def project_shape(project: Project) -> Shape:
 
 def job_shape(record: Record) -> Shape:
     """A Job of the contract, with its dispatch and failure."""
-    job, claim = record.job, record.shown_claim
+    job, claim = record.job, record.latest_claim
     return _fields(job, _JOB) | {
         "manifest": job.manifest.model_dump(),
         "dispatch": _fields(claim, _DISPATCH) if claim else None,
@@ -122,7 +122,7 @@ def overview_shape(seen: Overview, pause: Pause | None, queues: list[str]) -> Sh
 
 def operator_job_shape(record: Record) -> Shape:
     """An OperatorJob of the contract."""
-    job, claim = record.job, record.shown_claim
+    job, claim = record.job, record.latest_claim
     return job_shape(record) | {
         "owner": job.owner,
         "status_since": job.in_state_since,

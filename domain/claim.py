@@ -30,7 +30,7 @@ CANCEL_AGAIN_AFTER = timedelta(seconds=30)
 _CLOCKS_DIFFER = timedelta(minutes=1)
 _MAX_BACKOFF = timedelta(seconds=60)
 # How often the sweep looks at a claim that it can do nothing about, so that it stays listed.
-SELDOM = timedelta(hours=1)
+RECHECK_AFTER = timedelta(hours=1)
 
 
 class Phase(StrEnum):
@@ -287,10 +287,10 @@ class Claim(Stored):
     def next_try(self, now: datetime, policy: DispatchPolicy) -> datetime | None:
         """When the sweep next acts on an unknown outcome; None if it is held for ever."""
         if self.is_elsewhere(policy):
-            return now + SELDOM
+            return now + RECHECK_AFTER
         if policy.can_be_asked:
             return now + self.backoff(self.asks)
         if policy.window is None:
             return now + policy.unknown_hold if policy.unknown_hold is not None else None
         # Sending again is safe here. The pauses grow so that an overloaded orchestrator can recover.
-        return now + (self.backoff(self.sends) if self.may_be_sent(now, policy) else SELDOM)
+        return now + (self.backoff(self.sends) if self.may_be_sent(now, policy) else RECHECK_AFTER)

@@ -132,7 +132,7 @@ def cancel_notified(
     if claim is not None and not claim.cancel_due:
         return change.decision(None)
     if is_received or claim is None or not claim.asks:
-        shown = change.record.shown_claim
+        shown = change.record.latest_claim
         change.log(EventType.CANCEL_NOTIFIED, Actor.SYSTEM, claim=shown, reason=outcome)
     if claim is not None:
         is_settled = claim.phase is Phase.SENT

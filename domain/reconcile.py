@@ -13,7 +13,7 @@ from domain.claim import (
     ENDED_BADLY,
     FOUND,
     OUTCOME_UNKNOWN,
-    SELDOM,
+    RECHECK_AFTER,
     Claim,
     ClaimEvent,
     Phase,
@@ -176,13 +176,13 @@ def _look_at_unknown(change: Change, claim: Claim) -> None:
         else:
             resend(change, claim, Actor.SYSTEM)
     elif policy.window is not None or claim.is_elsewhere(policy):  # held for good
-        change.update_claim(lease_until=now + SELDOM)
+        change.update_claim(lease_until=now + RECHECK_AFTER)
 
 
 def _cancel_again(change: Change, claim: Claim) -> None:
     is_possible = change.policy.can_cancel and not claim.is_elsewhere(change.policy)
     is_due = claim.cancel_due and is_possible
-    pause = _lease(CANCEL_AGAIN_AFTER, claim.messages) if is_due else SELDOM
+    pause = _lease(CANCEL_AGAIN_AFTER, claim.messages) if is_due else RECHECK_AFTER
     change.update_claim(lease_until=change.now + pause, messages=claim.messages + is_due)
     change.task = TaskKind.TELL_CANCELLED if is_due else None
 
@@ -223,7 +223,7 @@ def _note_absent(change: Change, claim: Claim, state: RunState) -> None:
 
 
 def _silent_pause(change: Change) -> timedelta:
-    return min(change.policy.silent_after or SELDOM, SELDOM)
+    return min(change.policy.silent_after or RECHECK_AFTER, RECHECK_AFTER)
 
 
 def _note_sent(change: Change, state: RunState) -> None:

@@ -42,8 +42,8 @@ class Record:
     seen: "AppliedEvent | None" = field(default=None, compare=False, repr=False)
 
     @property
-    def shown_claim(self) -> Claim | None:
-        """The claim to show: the current one, else the last past one."""
+    def latest_claim(self) -> Claim | None:
+        """The claim of the highest epoch: the current one, else the last past one."""
         return self.claim or next(reversed(self.job.past_claims), None)
 
     @property
@@ -66,15 +66,15 @@ class Record:
     @property
     def next_epoch(self) -> int:
         """The epoch of the next claim. A job never uses an epoch twice."""
-        latest = self.shown_claim
+        latest = self.latest_claim
         return latest.epoch + 1 if latest else 1
 
     @property
     def token(self) -> FencingToken:
-        """The fencing token of the shown claim. Raises `ValueError` if no claim was ever made."""
-        if self.shown_claim is None:
+        """The fencing token of the latest claim. Raises `ValueError` if no claim was ever made."""
+        if self.latest_claim is None:
             raise ValueError("the job was never claimed")
-        return FencingToken(self.job.id, self.shown_claim.dispatch_id, self.shown_claim.epoch)
+        return FencingToken(self.job.id, self.latest_claim.dispatch_id, self.latest_claim.epoch)
 
     def held_by(self, token: FencingToken) -> Claim | None:
         """The current claim, if `token` is its own."""

@@ -48,7 +48,7 @@ def apply_callback(change: Change, callback: StatusCallback) -> Decision[bool]:
     the current dispatch, `ExecutionSuperseded` is the decision's `error`, because it leaves an event on the
     trail.
     """
-    record, claim = change.record, change.record.shown_claim
+    record, claim = change.record, change.record.latest_claim
     change.correlation_id = callback.correlation_id
     # Without a claim the workflow was started by other means, or the claim was lost. Either way it is the
     # run.
@@ -109,7 +109,7 @@ def _ensure_not_too_often(job: Job, status: JobStatus) -> None:
 def _is_superseded(record: Record, execution_id: str | None) -> bool:
     if execution_id is None:
         return False
-    claim = record.shown_claim
+    claim = record.latest_claim
     if claim is not None and claim.execution_id is not None:
         return claim.execution_id != execution_id
     return any(past.execution_id == execution_id for past in record.replaced)
@@ -127,7 +127,7 @@ def _note_superseded(
 
 
 def _take_step(change: Change, callback: StatusCallback, *, resumes: bool) -> None:
-    claim, checkpoint = change.record.shown_claim, None
+    claim, checkpoint = change.record.latest_claim, None
     if claim is not None and _is_late(change.job, claim, callback):
         # The engine said first that the run ended badly. The run's own report has its artifacts and failure.
         change.log(EventType.REPORTED_LATE, callback.actor, occurred_at=callback.occurred_at)
@@ -157,7 +157,7 @@ def _resumes(change: Change, callback: StatusCallback) -> bool:
     Where the engine can be asked, no dispatch depends on a callback to be settled: there the callback must
     name its dispatch, because a late one of an earlier run must not resume the job.
     """
-    claim = change.record.shown_claim
+    claim = change.record.latest_claim
     if claim is None or change.job.status is not JobStatus.FAILED:
         return False
     if change.policy.can_be_asked and callback.dispatch_id is None:

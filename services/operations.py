@@ -73,7 +73,7 @@ class Retried:
 
 def reason_of(record: Record) -> str | None:
     """Why an operator is shown a job: its failure's code, else its dispatch's reason or its run's state."""
-    failure, claim = record.job.failure, record.shown_claim
+    failure, claim = record.job.failure, record.latest_claim
     if failure is not None:
         return failure.code
     return claim.reason or claim.run_state if claim else None
@@ -125,7 +125,7 @@ class Operations:
 
     def unreadable(self) -> Iterator[str]:
         """The jobs with an open dispatch whose record this release cannot read."""
-        listed = self.store.index.listed
+        listed = self.store.due_index.listed
         for job_id in {*listed(keys.UNKNOWN), *listed(keys.DUE)}:
             try:
                 self.store.load(job_id)

@@ -10,7 +10,7 @@ from itertools import count
 
 from redis import Redis
 
-from domain.claim import SELDOM, Phase
+from domain.claim import RECHECK_AFTER, Phase
 from domain.record import Record
 from store import keys
 from store.client import execute, redis_errors
@@ -30,7 +30,7 @@ def times_in_indexes(record: Record) -> dict[str, datetime]:
     is_unknown = claim.phase is Phase.UNKNOWN
     moments = {
         # An outcome that is held for ever is looked at too: the settings may have changed since.
-        keys.DUE: claim.lease_until or (since + SELDOM if is_unknown else None),
+        keys.DUE: claim.lease_until or (since + RECHECK_AFTER if is_unknown else None),
         keys.IN_FLIGHT: claim.claimed_at if claim.in_flight else None,
         keys.UNKNOWN: since if is_unknown else None,
         keys.SILENT: record.job.silent_since if record.awaits_report else None,

@@ -56,7 +56,7 @@ class JobStore:
         self._put = load_script(client, "put")
         self._trail = load_script(client, "trail")
         self._channel = keys.changes_channel(client)
-        self.index = DueIndex(client)
+        self.due_index = DueIndex(client)
         self.pauses = PauseStore(client)
 
     def load(self, job_id: str, event_id: str | None = None) -> Record | None:

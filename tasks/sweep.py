@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import structlog
 
-from domain.claim import SELDOM, DispatchPolicy, Phase
+from domain.claim import RECHECK_AFTER, DispatchPolicy, Phase
 from domain.errors import ResourceNotFound
 from domain.reconcile import look
 from domain.record import Change, Decision, Record, TaskKind
@@ -35,7 +35,7 @@ def sweep_once(store: JobStore, policy: DispatchPolicy, now: datetime) -> Counte
     entry without need), rescheduled, unreadable (a record that this release cannot handle, postponed).
     """
     policy = replace(policy, pause=store.pauses.latest())
-    due = store.index.due(now, _MAX_CLAIMS)
+    due = store.due_index.due(now, _MAX_CLAIMS)
     return Counter(_sweep_one(store, policy, job_id, now) for job_id in due)
 
 
@@ -49,7 +49,7 @@ def _sweep_one(store: JobStore, policy: DispatchPolicy, job_id: str, now: dateti
     try:
         result = store.update(job_id, rule).result
     except ResourceNotFound:
-        store.index.drop(job_id)
+        store.due_index.drop(job_id)
         return "dropped"
     except Exception as error:
         # A damaged record can make the rules fail too. The store's own failures end the sweep.
@@ -57,10 +57,10 @@ def _sweep_one(store: JobStore, policy: DispatchPolicy, job_id: str, now: dateti
             raise
         unreadable_records.inc()
         log.error("record.unreadable", job_id=job_id, exc_info=True)
-        store.index.postpone(job_id, now + _UNREADABLE_RECHECK)
+        store.due_index.postpone(job_id, now + _UNREADABLE_RECHECK)
         return "unreadable"
     if result == "held":
-        store.index.postpone(job_id, now + SELDOM)
+        store.due_index.postpone(job_id, now + RECHECK_AFTER)
     return result
 
 
@@ -106,7 +106,7 @@ class Sweeper:
             log.error("sweep.failed", exc_info=True)
 
     def _sweep(self) -> None:
-        if not self.store.index.take_turn(self.process_id, self.interval * 0.9):
+        if not self.store.due_index.take_turn(self.process_id, self.interval * 0.9):
             return
         done = sweep_once(self.store, self.policy, self.now())
         sweeps.labels("done").inc()

@@ -119,7 +119,7 @@ def test_a_commit_writes_nothing_if_the_job_has_changed(shelf: Shelf) -> None:
     record = shelf.record(job_id)
     assert (record.claim, record.job.manifest.exports) == (None, ["meanwhile"])
     assert len(shelf.jobs.trail(job_id, 0, 100)[0]) == 2
-    assert (shelf.messages(), list(shelf.jobs.index.listed(keys.IN_FLIGHT))) == (0, [])
+    assert (shelf.messages(), list(shelf.jobs.due_index.listed(keys.IN_FLIGHT))) == (0, [])
 
 
 def test_a_commit_writes_nothing_if_the_claim_has_changed(shelf: Shelf) -> None:

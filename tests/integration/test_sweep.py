@@ -66,7 +66,7 @@ def test_a_send_past_its_lease_becomes_unknown_and_is_held(shelf: Shelf) -> None
     claim = shelf.claim(token.job_id)
     assert claim.phase is Phase.UNKNOWN
     assert claim.lease_until == over + seconds(60)
-    assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]
+    assert list(shelf.jobs.due_index.listed(keys.UNKNOWN)) == [token.job_id]
     assert shelf.jobs.trail(token.job_id, 0, 100)[0][-1].event_type is EventType.UNKNOWN
     assert shelf.messages() == 1
 
@@ -79,14 +79,14 @@ def test_without_an_idempotency_window_only_the_next_run_resends_an_unknown_outc
     assert _sweep(shelf, held) == {"held": 1}
     assert _sweep(shelf, held + seconds(1000)) == {}
     assert shelf.claim(token.job_id).phase is Phase.UNKNOWN
-    assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]
+    assert list(shelf.jobs.due_index.listed(keys.UNKNOWN)) == [token.job_id]
     with pytest.raises(OrchestratorDispatchFailed):
         decide_run(Change(shelf.record(token.job_id), held - seconds(0.001), POLICY))
     again = shelf.run(token.job_id, held)
     assert (again.dispatch_id, again.epoch) == (token.dispatch_id, token.epoch + 1)
     assert shelf.messages() == 2
-    assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == []
-    assert list(shelf.jobs.index.listed(keys.IN_FLIGHT)) == [token.job_id]
+    assert list(shelf.jobs.due_index.listed(keys.UNKNOWN)) == []
+    assert list(shelf.jobs.due_index.listed(keys.IN_FLIGHT)) == [token.job_id]
 
 
 def test_an_unknown_outcome_may_be_held_for_ever(shelf: Shelf) -> None:
@@ -96,7 +96,7 @@ def test_an_unknown_outcome_may_be_held_for_ever(shelf: Shelf) -> None:
         assert shelf.claim(token.job_id).phase is Phase.UNKNOWN
     with pytest.raises(OrchestratorDispatchFailed):
         decide_run(Change(shelf.record(token.job_id), NOW + seconds(86_400_000), FOREVER))
-    assert list(shelf.jobs.index.listed(keys.UNKNOWN)) == [token.job_id]
+    assert list(shelf.jobs.due_index.listed(keys.UNKNOWN)) == [token.job_id]
 
 
 def test_within_the_idempotency_window_the_sweep_resends_an_unknown_outcome(
@@ -141,7 +141,7 @@ def test_an_entry_without_a_claim_is_dropped(shelf: Shelf) -> None:
     job_id = shelf.uploaded()
     shelf.redis.zadd(keys.DUE, {job_id: NOW.timestamp(), "no-such-job": NOW.timestamp()})
     assert _sweep(shelf, NOW) == {"dropped": 2}
-    assert list(shelf.jobs.index.listed(keys.IN_FLIGHT)) == []
+    assert list(shelf.jobs.due_index.listed(keys.IN_FLIGHT)) == []
 
 
 def test_dropping_a_stale_entry_keeps_that_of_a_concurrent_claim(
@@ -157,7 +157,7 @@ def test_dropping_a_stale_entry_keeps_that_of_a_concurrent_claim(
 
     monkeypatch.setattr(sweep, "look", claim_first)
     assert _sweep(shelf, NOW) == {"rescheduled": 1}
-    assert list(shelf.jobs.index.listed(keys.IN_FLIGHT)) == [job_id]
+    assert list(shelf.jobs.due_index.listed(keys.IN_FLIGHT)) == [job_id]
     assert _sweep(shelf, NOW + POLICY.claim_lease) == {"redelivered": 1}
 
 
@@ -183,7 +183,7 @@ def test_concurrent_sweeps_act_once_on_each_claim(shelf: Shelf) -> None:
 
 
 def test_only_one_sweeper_takes_a_turn(shelf: Shelf) -> None:
-    index = shelf.jobs.index
+    index = shelf.jobs.due_index
     assert index.take_turn("one", seconds(30))
     assert not index.take_turn("two", seconds(30))
     assert 0 < shelf.redis.pttl(keys.SWEEP_LOCK) <= 30_000

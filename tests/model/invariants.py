@@ -63,7 +63,7 @@ def of_a_decision(read: Record, step: "Step") -> tuple[str, ...]:
 def _may_move(read: Record, before: JobStatus | None, after: JobStatus) -> bool:
     if before is None or before is after or after in TRANSITIONS[before]:
         return True
-    terms = read.shown_claim.retry if read.shown_claim else None
+    terms = read.latest_claim.retry if read.latest_claim else None
     may_resume = before is JobStatus.FAILED and terms is not None
     return may_resume and after in TRANSITIONS[terms.resume_from_status]
 
@@ -103,11 +103,11 @@ def _leaves_terminal(stored: Record, new: Record) -> bool:
 
 
 def _is_lower(stored: Record, new: Record) -> bool:
-    if new.claim is None or stored.shown_claim is None:
+    if new.claim is None or stored.latest_claim is None:
         return False
-    again = new.claim.epoch == stored.shown_claim.epoch and stored.claim is None
+    again = new.claim.epoch == stored.latest_claim.epoch and stored.claim is None
     revived = again and new.claim.phase is Phase.SENT
-    return new.claim.epoch < stored.shown_claim.epoch or (again and not revived)
+    return new.claim.epoch < stored.latest_claim.epoch or (again and not revived)
 
 
 def of_an_engines_answer(read: Record, new: Record, posts: Mapping[str, Any]) -> tuple[str, ...]:

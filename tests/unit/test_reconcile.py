@@ -10,7 +10,7 @@ from domain.audit import OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
     CANCEL_AGAIN_AFTER,
-    SELDOM,
+    RECHECK_AFTER,
     Claim,
     ClaimEvent,
     DispatchPolicy,
@@ -463,8 +463,8 @@ def test_a_cancel_whose_message_is_lost_is_sent_again_after_a_pause() -> None:
 def test_a_cancel_that_can_no_longer_be_sent_is_looked_at_seldom_and_sent_once_it_can() -> None:
     record = a_record(CANCELLED, unknown(phase=Phase.SENT, cancel_due=True, lease_until=NOW))
     looked = look(Change(record, NOW, replace(TELLING, can_cancel=False)))
-    assert (looked.task, looked.record.claim.lease_until) == (None, NOW + SELDOM)
-    assert look(Change(looked.record, NOW + SELDOM, TELLING)).task is TaskKind.TELL_CANCELLED
+    assert (looked.task, looked.record.claim.lease_until) == (None, NOW + RECHECK_AFTER)
+    assert look(Change(looked.record, NOW + RECHECK_AFTER, TELLING)).task is TaskKind.TELL_CANCELLED
 
 
 def test_a_start_that_arrives_after_the_cancel_is_found_and_cancelled() -> None:
