@@ -240,6 +240,13 @@ def test_a_date_that_no_calendar_has_is_a_400(
     assert_refused(ask(stack.api_url, "GET", path, {header: date}), 400)
 
 
+@pytest.mark.parametrize("path", ["/console/app.js", "/docs/start.js", "/openapi.yaml"])
+@pytest.mark.parametrize("tags", ["*", '"x"', '"x", W/"y"'])
+def test_a_file_is_not_sent_as_an_error_of_if_match(path: str, tags: str, stack: Stack) -> None:
+    answer = ask(stack.api_url, "GET", path, {"If-Match": tags})
+    assert (answer.status, answer.body) == (200, ask(stack.api_url, "GET", path).body)
+
+
 @pytest.mark.parametrize("chunk", [b"zz\r\nhello\r\n0\r\n\r\n", b"5\r\nhelloXX0\r\n\r\n"])
 def test_a_malformed_chunk_is_a_400(chunk: bytes, stack: Stack) -> None:
     head = (
