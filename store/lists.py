@@ -5,7 +5,7 @@ then the record's id. An entry is also a page's cursor: paging is not disturbed 
 meanwhile, and costs the same anywhere in a list of any length.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
@@ -31,6 +31,8 @@ LISTED_STATES = tuple(
 )
 # How many entries a filtered page examines at most: it may be short or empty, and still have a next cursor.
 _MOST_EXAMINED = 1_000
+# A page ends behind this many bytes of records: 200 large jobs are 25 times that, for each of many callers.
+_MOST_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +121,26 @@ def read_page(
     client: Redis,
     name: str,
     query: PageQuery,
-    load: Callable[[list[str]], Sequence[Item | RecordUnreadable | None]],
+    load: Callable[[list[str]], Iterable[Item | RecordUnreadable | None]],
     entries_of: Callable[[Item], Mapping[str, str]],
     is_wanted: Callable[[Item], bool] = lambda _: True,
     read: ReadEntries | None = None,
+    size_of: Callable[[Item], int] = lambda _: 0,
 ) -> Page[Item]:
     """Read a page of the list `name`; `load` reads records by their ids, None for one that is gone.
 
-    `entries_of` has a record's entries in all its lists, by list. `read` reads an index that is not such a
-    list as if it were one. Stale entries, of records that are gone or are elsewhere in the list by now, are
-    skipped and removed. Raises `StoreUnavailable`.
+    `entries_of` has a record's entries in all its lists, by list, and `size_of` its size in bytes. `read` reads
+    an index that is not such a list as if it were one. Stale entries, of records that are gone or are elsewhere
+    in the list by now, are skipped and removed. Raises `StoreUnavailable`.
     """
     found: list[Item] = []
     cursor, examined, size, unreadable = query.cursor, 0, query.limit + 1, 0
+    room = _MOST_BYTES
     while examined < _MOST_EXAMINED:
         entries = (read or read_entries)(client, name, query, cursor, size)
         stale = []
         for line, item in zip(entries, load([*map(record_id, entries)]), strict=True):
-            if len(found) == query.limit:
+            if len(found) == query.limit or room <= 0:
                 break
             cursor = line
             if isinstance(item, RecordUnreadable):
@@ -145,9 +149,10 @@ def read_page(
                 stale.append(line)
             elif is_wanted(item):
                 found.append(item)
+                room -= size_of(item)
         remove_entries(client, name, stale)
         is_all = len(entries) < size
-        if is_all or len(found) == query.limit:
+        if is_all or len(found) == query.limit or room <= 0:
             is_end = is_all and entries[-1:] in ([], [cursor])
             return Page(found, None if is_end else cursor, unreadable)
         examined += len(entries)

@@ -1,6 +1,6 @@
 """Projects, and the lists of users' projects and jobs. No request scans the keyspace."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TypeVar
 
@@ -19,6 +19,9 @@ from store.indexes import INDEX_OF, View, entries_in_indexes, read_index
 from store.lists import Page, PageQuery
 
 Item = TypeVar("Item")
+
+# Records that are read at once: a page of large ones ends before the last, which are then not read.
+_BATCH = 64
 
 log = structlog.get_logger("store")
 
@@ -112,7 +115,9 @@ class ProjectStore:
             job = record.job
             return status in (None, job.status) and project_id in (None, job.project_id)
 
-        return lists.read_page(self._client, name, query, self._load_jobs, _lists_of, is_wanted)
+        return lists.read_page(
+            self._client, name, query, self._load_jobs, _lists_of, is_wanted, size_of=_size_of
+        )
 
     def jobs_in_view(
         self, view: View | JobStatus, query: PageQuery, is_wanted: Callable[[Record], bool]
@@ -124,34 +129,40 @@ class ProjectStore:
         client, load = self._client, self._load_jobs
         if index := INDEX_OF.get(view):
             entries_of = entries_in_indexes
-            return lists.read_page(client, index, query, load, entries_of, is_wanted, read_index)
+            return lists.read_page(
+                client, index, query, load, entries_of, is_wanted, read_index, _size_of
+            )
         name = keys.jobs_in(view.upper())
-        return lists.read_page(client, name, query, load, _lists_of, is_wanted)
+        return lists.read_page(client, name, query, load, _lists_of, is_wanted, size_of=_size_of)
 
-    def _load_jobs(self, ids: list[str]) -> list[Record | RecordUnreadable | None]:
+    def _load_jobs(self, ids: list[str]) -> Iterator[Record | RecordUnreadable | None]:
         """Read jobs with their claims; None for one that is gone, an error for one that cannot be read."""
         return self._load_many("job_id", ids, codec.load_record, keys.job, keys.claim)
 
     def _load_many(
         self, kind: str, ids: list[str], load: Callable[..., Item], *names: Callable[[str], str]
-    ) -> list[Item | RecordUnreadable | None]:
-        pipeline = self._client.pipeline(transaction=False)
-        for record_id in ids:
-            pipeline.mget([name(record_id) for name in names])
-        found: list[Item | RecordUnreadable | None] = []
-        for record_id, (raw, *more) in zip(ids, execute(pipeline, "MGET"), strict=True):
-            try:
-                found.append(load(record_id, raw, *(part or b"" for part in more)) if raw else None)
-            except RecordUnreadable as error:
-                # One unreadable record must not hide the others.
-                unreadable_records.inc()
-                log.error("record.unreadable", **{kind: record_id})
-                found.append(error)
-        return found
+    ) -> Iterator[Item | RecordUnreadable | None]:
+        for start in range(0, len(ids), _BATCH):
+            batch = ids[start : start + _BATCH]
+            pipeline = self._client.pipeline(transaction=False)
+            for record_id in batch:
+                pipeline.mget([name(record_id) for name in names])
+            for record_id, (raw, *more) in zip(batch, execute(pipeline, "MGET"), strict=True):
+                try:
+                    yield load(record_id, raw, *(part or b"" for part in more)) if raw else None
+                except RecordUnreadable as error:
+                    # One unreadable record must not hide the others.
+                    unreadable_records.inc()
+                    log.error("record.unreadable", **{kind: record_id})
+                    yield error
 
 
 def _lists_of(record: Record) -> dict[str, str]:
     return lists.lists_of_job(record.job)
+
+
+def _size_of(record: Record) -> int:
+    return sum(map(len, record.revision))
 
 
 def _erasure(user: str | None, project_id: str | None) -> str:

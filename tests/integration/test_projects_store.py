@@ -133,6 +133,16 @@ def test_a_filter_that_finds_little_ends_the_page_with_a_cursor(
     assert _flat(_of_project(shelf, 5, JobStatus.UPLOADED)) == [last]
 
 
+def test_a_page_of_large_jobs_ends_behind_a_mebibyte_of_them(shelf: Shelf) -> None:
+    large = {"metadata": {str(key): "x" * 500 for key in range(100)}}
+    created = _new_jobs(shelf, 50)
+    for job_id in created:
+        shelf.jobs.update(job_id, lambda record: lifecycle.edit(Change(record, NOW, POLICY), large))
+    for pages in (_of_project(shelf, 200), _of_project(shelf, 200, JobStatus.CREATED)):
+        assert _flat(pages) == created
+        assert [20 < len(page) < 24 for page in pages] == [True, True, False]
+
+
 def test_list_entries_of_missing_jobs_are_skipped_on_every_page_and_removed(
     shelf: Shelf,
 ) -> None:
