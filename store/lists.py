@@ -31,7 +31,8 @@ LISTED_STATES = tuple(
 )
 # How many entries a filtered page examines at most: it may be short or empty, and still have a next cursor.
 _MOST_EXAMINED = 1_000
-# A page ends behind this many bytes of records: 200 large jobs are 25 times that, for each of many callers.
+# A page ends behind this many bytes of records, also of those that a filter leaves out: 1,000 large jobs would
+# be a hundred times that, for each of many callers.
 _MOST_BYTES = 1 << 20
 
 
@@ -147,9 +148,10 @@ def read_page(
                 unreadable += 1
             elif item is None or entries_of(item).get(name) != line:
                 stale.append(line)
-            elif is_wanted(item):
-                found.append(item)
+            else:
                 room -= size_of(item)
+                if is_wanted(item):
+                    found.append(item)
         remove_entries(client, name, stale)
         is_all = len(entries) < size
         if is_all or len(found) == query.limit or room <= 0:

@@ -141,6 +141,7 @@ def test_a_page_of_large_jobs_ends_behind_a_mebibyte_of_them(shelf: Shelf) -> No
     for pages in (_of_project(shelf, 200), _of_project(shelf, 200, JobStatus.CREATED)):
         assert _flat(pages) == created
         assert [20 < len(page) < 24 for page in pages] == [True, True, False]
+    assert _of_project(shelf, 200, JobStatus.UPLOADED) == [[], [], []]
 
 
 def test_list_entries_of_missing_jobs_are_skipped_on_every_page_and_removed(
