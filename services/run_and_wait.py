@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -31,8 +31,9 @@ from store.write_limit import WriteLimit
 
 # Notifications can be lost, so a waiter reads the record this often anyway.
 _REREAD_SECONDS = 1.0
-# How far a process's clock may be behind. A job that it lists further back is found by the next long poll.
-_CLOCKS_DIFFER = timedelta(seconds=10)
+# A long poll rests this many times as long as a read took before it reads again, and at most so many seconds.
+# Otherwise many polls that examine a thousand jobs at each change of any would leave other callers unserved.
+_REST_FACTOR, _MAX_REST_SECONDS = 20, 5.0
 # FAILED is not the end: a retry can leave it.
 _END_STATUSES = frozenset({JobStatus.DONE, JobStatus.CANCELLED})
 Seen = TypeVar("Seen")
@@ -153,30 +154,17 @@ class RunAndWait:
         )
 
     def wait_for_jobs(
-        self,
-        user: str,
-        read: Callable[[datetime], Page[Record]],
-        after: datetime,
-        wait_seconds: float,
+        self, user: str, read: Callable[[], Page[Record]], wait_seconds: float
     ) -> Page[Record]:
-        """What `read` finds of the user's jobs that changed after a time, as soon as it finds any.
-
-        See `long_poll`.
-        """
-
-        def read_on() -> Page[Record]:
-            nonlocal after
-            began = self._now()
-            page = read(after)
-            # Up to a thousand jobs may not fit: they are not examined again at each change of another one.
-            after = max(after, began - _CLOCKS_DIFFER)
-            return page
-
-        def is_news(page: Page[Record]) -> bool:
-            # So is an empty page with a next cursor: reading it again would not get beyond it.
-            return bool(page.items or page.next_cursor)
-
-        return self.long_poll(keys.user_changes(user), user, read_on, is_news, wait_seconds)
+        """What `read` finds of the user's jobs, as soon as it finds any; see `long_poll`."""
+        # An empty page with a next cursor is news too: reading it again would not get beyond it.
+        return self.long_poll(
+            keys.user_changes(user),
+            user,
+            read,
+            lambda page: bool(page.items or page.next_cursor),
+            wait_seconds,
+        )
 
     def long_poll(
         self,
@@ -190,12 +178,22 @@ class RunAndWait:
 
         It returns at once without a free wait slot: a long poll may always end early.
         """
-        deadline = time.monotonic() + wait_seconds
+        deadline, next_read = time.monotonic() + wait_seconds, 0.0
+
+        def read_after_rest() -> Seen:
+            nonlocal next_read
+            self._stopping.wait(max(0, min(next_read, deadline) - time.monotonic()))
+            began = time.monotonic()
+            seen = read()
+            ended = time.monotonic()
+            next_read = ended + min(_REST_FACTOR * (ended - began), _MAX_REST_SECONDS)
+            return seen
+
         try:
             with self.waiting(Wait.LONG_POLL, topic, user) as subscription:
                 return watch(
                     subscription,
-                    read,
+                    read_after_rest,
                     lambda seen: self._stopping.is_set() or is_news(seen),
                     deadline,
                 )

@@ -1,8 +1,6 @@
 """Routes of jobs: list, show, edit and delete, confirm the upload, run, retry and cancel, read the trail."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -36,16 +34,12 @@ def list_own_jobs() -> Shape:
     """List the caller's jobs: by creation, or with `updated_after` by change."""
     query = read_query(schemas.OWN_JOBS_QUERY)
     user, part = editor(), page_query(query)
-
-    def read(after: datetime | None) -> Page[Record]:
-        wanted = replace(part, after=after)
-        jobs_of_user = services().projects.jobs_of_user
-        return jobs_of_user(user, wanted, query["status"], query["project_id"])
-
+    jobs_of_user = services().projects.jobs_of_user
+    read = partial(jobs_of_user, user, part, query["status"], query["project_id"])
     if query["wait"] and part.after:
-        page = services().run_and_wait.wait_for_jobs(user, read, part.after, query["wait"])
+        page = services().run_and_wait.wait_for_jobs(user, read, query["wait"])
     else:
-        page = read(part.after)
+        page = read()
     return page_shape(page, job_shape)
 
 
