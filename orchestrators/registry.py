@@ -1,5 +1,6 @@
 """The adapter that the settings name, and the policy for dispatches to it."""
 
+import re
 from datetime import timedelta
 from hashlib import sha256
 
@@ -66,12 +67,13 @@ def _span(seconds: float) -> timedelta | None:
 
 
 def _engine(settings: Settings) -> str:
-    """A digest that identifies the engine; empty if the settings of this process do not name one."""
+    """A digest that identifies the engine, whatever the password in its URL; empty if the settings of this
+    process do not name one."""
     if not settings.orchestrator_url and settings.orchestrator_kind != "step_functions":
         return ""
     identity = (
         settings.orchestrator_kind,
-        settings.orchestrator_url,
+        re.sub("//[^/?#]*@", "//", settings.orchestrator_url),
         settings.orchestrator_workflow,
         settings.orchestrator_namespace,
     )

@@ -203,6 +203,24 @@ def test_a_process_without_the_engines_url_takes_every_dispatch_for_its_own() ->
 
 
 @pytest.mark.parametrize(
+    ("url", "is_another"),
+    [
+        ("https://engine/take", False),
+        ("https://user:new@engine/take", False),
+        ("https://engine/take?at=a@b", True),
+        ("https://engine/other", True),
+        ("https://user:old@engine:8443/take", True),
+    ],
+)
+def test_an_engine_is_the_same_under_another_password(url: str, is_another: bool) -> None:
+    before, after = (
+        dispatch_policy(Settings(env="development", orchestrator_url=one))
+        for one in ("https://user:old@engine/take", url)
+    )
+    assert unknown(engine=before.engine).is_elsewhere(after) is is_another
+
+
+@pytest.mark.parametrize(
     ("named", "window"),
     [
         ({"orchestrator_idempotency_seconds": 600}, seconds(600 - 2 * 71 - 5)),
