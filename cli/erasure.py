@@ -1,15 +1,16 @@
 """`takeone jobs export | erase`: export or erase everything that is stored of a user, a project or a job."""
 
+from collections.abc import Iterator
 from functools import partial, wraps
 from typing import Any
 
 import click
 
 from api.responses import encode, event_shape, job_shape, project_shape
-from cli.setup import Command, printable, with_services
+from cli.setup import Command, echo_lines, printable, with_services
 from domain.record import Record
 from services.assembly import Services
-from services.erasure import Found, Selection
+from services.erasure import Erasure, Found, Selection
 
 
 def _selected(command: Command) -> Command:
@@ -38,23 +39,23 @@ def export(services: Services, selection: Selection) -> None:
     you protect the store.
     """
     found = Found()
-    for project in services.erasure.projects(selection, found):
-        _write({"project": project_shape(project), "owner": project.owner})
-    for record in services.erasure.records(selection, found):
-        job = record.job
-        _write(
-            {
-                "job": job_shape(record),
-                "owner": job.owner,
-                "claims": [claim.model_dump(exclude_defaults=True) for claim in record.claims],
-                "trail": [event_shape(job, event) for event in services.erasure.trail(job.id)],
-            }
-        )
+    lines = _stored(services.erasure, selection, found)
+    echo_lines(map(printable, lines), if_none="there is no such job or project")
     _refuse_unreadable(found)
 
 
-def _write(line: dict[str, Any]) -> None:
-    click.echo(printable(encode(line).decode()))
+def _stored(erasure: Erasure, selection: Selection, found: Found) -> Iterator[str]:
+    for project in erasure.projects(selection, found):
+        yield encode({"project": project_shape(project), "owner": project.owner}).decode()
+    for record in erasure.records(selection, found):
+        job = record.job
+        line = {
+            "job": job_shape(record),
+            "owner": job.owner,
+            "claims": [claim.model_dump(exclude_defaults=True) for claim in record.claims],
+            "trail": [event_shape(job, event) for event in erasure.trail(job.id)],
+        }
+        yield encode(line).decode()
 
 
 def _refuse_unreadable(found: Found) -> None:

@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -136,20 +137,26 @@ def retry(
     if model_profile not in split_list(services.settings.model_profiles):
         raise click.BadParameter("not one that the settings allow", param_hint="--model-profile")
     wanted = JobFilter(project, reason=failure_code)
-    since, cursor = datetime.now(UTC) - failed_since, None
-    while limit > 0:
-        query = PageQuery(min(limit, 100), cursor, after=since)
-        page = services.operations.retry_failed(query, wanted, model_profile, act, dry_run=dry_run)
-        for retried in page.items:
-            if retried.result is not None:
-                outcome = f"{retried.result.outcome}  {retried.result.claim.dispatch_id}"
-            else:
-                outcome = f"refused  {error_line(retried.error) if retried.error else ''}"
-            click.echo(f"{retried.job_id}  {'would be ' * dry_run}{outcome}")
-        limit, cursor = limit - len(page.items), page.next_cursor
-        if cursor is None:
-            return
-    click.echo("there are more: see --limit", err=True)
+    since = datetime.now(UTC) - failed_since
+
+    def lines(left: int, cursor: str | None = None) -> Iterator[str]:
+        while left > 0:
+            query = PageQuery(min(left, 100), cursor, after=since)
+            page = services.operations.retry_failed(
+                query, wanted, model_profile, act, dry_run=dry_run
+            )
+            for retried in page.items:
+                if retried.result is not None:
+                    outcome = f"{retried.result.outcome}  {retried.result.claim.dispatch_id}"
+                else:
+                    outcome = f"refused  {error_line(retried.error) if retried.error else ''}"
+                yield f"{retried.job_id}  {'would be ' * dry_run}{outcome}"
+            left, cursor = left - len(page.items), page.next_cursor
+            if cursor is None:
+                return
+        click.echo("there are more: see --limit", err=True)
+
+    echo_lines(lines(limit), if_none="there is no such job")
 
 
 @jobs.command("silent")

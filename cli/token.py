@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 import click
 import jwt
 
-from api.auth import EDITOR_ROLE
+from api.auth import EDITOR_ROLE, Authenticator
 from cli.setup import settings_of
-from settings import load_settings, split_list
+from domain.errors import Unauthorized
+from settings import Settings, load_settings, split_list
 
 
 @click.command("token")
@@ -17,9 +18,19 @@ from settings import load_settings, split_list
 def token(user: str, role: str, minutes: int) -> None:
     """Make a token for USER, if the service itself holds the key: in development, or with HS256."""
     settings = settings_of(load_settings)
-    if settings.auth_mode == "dev":
-        click.echo(f"test:{user}:{role}")
-        return
+    made = (
+        f"test:{user}:{role}"
+        if settings.auth_mode == "dev"
+        else _signed(settings, user, role, minutes)
+    )
+    try:
+        Authenticator(settings).principal(f"Bearer {made}")
+    except Unauthorized:
+        raise click.UsageError("the service would refuse a token for this USER and role") from None
+    click.echo(made)
+
+
+def _signed(settings: Settings, user: str, role: str, minutes: int) -> str:
     shared = [name for name in split_list(settings.jwt_algorithms) if name.startswith("HS")]
     if not shared:
         raise click.ClickException(
@@ -36,4 +47,4 @@ def token(user: str, role: str, minutes: int) -> None:
         settings.jwt_roles_claim: [role],
     }
     # The settings' own checks have made sure that the key fits the algorithm.
-    click.echo(jwt.encode(claims, settings.jwt_key.get_secret_value(), shared[0]))
+    return jwt.encode(claims, settings.jwt_key.get_secret_value(), shared[0])

@@ -136,11 +136,21 @@ def test_a_missing_job_is_an_error_that_names_it(takeone: Command) -> None:
         assert "no job missing" in missing.stderr
 
 
-def test_a_list_without_jobs_says_so(shelf: Shelf, takeone: Command) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("silent", "no job is silent"),
+        ("retry --failed-since 1h", "there is no such job"),
+        ("export --user bob", "there is no such job or project"),
+        ("export --project missing", "there is no such job or project"),
+    ],
+)
+def test_a_list_without_jobs_says_so(
+    shelf: Shelf, takeone: Command, arguments: str, said: str
+) -> None:
     shelf.uploaded()
-    silent = takeone("jobs", "silent")
-    assert (silent.exit_code, silent.stdout) == (0, "")
-    assert "no job is silent" in silent.stderr
+    listed = takeone("jobs", *arguments.split())
+    assert (listed.exit_code, listed.stdout, listed.stderr) == (0, "", f"{said}\n")
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "two\nlines", "x" * 501])

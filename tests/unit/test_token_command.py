@@ -51,6 +51,16 @@ def test_a_token_is_accepted_for_its_user_and_role(
     assert authenticated(viewer) == Principal("bob", False)
 
 
+@pytest.mark.parametrize("settings", [{"TAKEONE_ENV": "development"}, HS256], ids=["dev", "HS256"])
+@pytest.mark.parametrize("user", ["", "x" * 257])
+def test_no_token_is_made_that_the_service_refuses(
+    settings: dict[str, str], user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run([user], settings, monkeypatch)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the service would refuse" in result.stderr
+
+
 def test_a_token_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run(["alice"], HS256, monkeypatch)
     monkeypatch.setenv("TAKEONE_JWT_KEY", "another-key-that-is-long-enough-for-hs256")
