@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from demo.up import WATCH_SECONDS, greet, local_stack, until_ctrl_c
+from demo.up import WATCH_SECONDS, greet, local_stack, revive, until_ctrl_c
 from devstack.local_stack import LocalStack
 from devstack.processes import ROOT, ProcessFailedError
 
@@ -30,24 +30,27 @@ def run(console: Console) -> None:
         logs = LogReader(stack)
         running.enter_context(stack)
         greet(console, stack)
-        known = newest_code()
+        known, starts = newest_code(), True
         while True:
             time.sleep(WATCH_SECONDS)
             for line in logs.new_lines():
                 console.print(line, markup=False, highlight=False, soft_wrap=True)
             if newest_code() > known:
                 known = newest_code()
-                restart(console, stack)
+                starts = restart(console, stack)
+            elif starts:
+                revive(console, stack)
 
 
-def restart(console: Console, stack: LocalStack) -> None:
-    """Restart web and worker; report code that does not start, and wait for its next change."""
+def restart(console: Console, stack: LocalStack) -> bool:
+    """Restart web and worker; return whether they started. Code that does not start waits for its next change."""
     console.print("[bold]The code changed: starting again[/]")
     for process in [*stack.service.webs, *stack.service.workers]:
         try:
             stack.service.restart(process)
         except ProcessFailedError as error:
             console.print(str(error).splitlines()[0], markup=False, highlight=False)
+    return all(process.is_running for process in [*stack.service.webs, *stack.service.workers])
 
 
 def newest_code() -> float:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -72,6 +73,20 @@ def test_it_serves_this_machine_only_and_its_printed_addresses_work(running: Pro
     assert f"the API answers at {running.url}" in ended.stdout
     if "worker1 " in running.log():  # `make dev`
         wait_until(lambda: "dispatch.accepted" in running.log(), 10, "it prints the logs")
+
+
+def test_a_process_that_ends_is_started_again(running: Process) -> None:
+    (worker,) = workers(running)
+    worker.kill()
+    worker.wait(20)  # until it has been noticed
+    running.wait_until(lambda: workers(running) - {worker}, 20, "another worker runs")
+    assert "worker1 ended; starting it again" in running.log()
+
+
+def workers(running: Process) -> set[psutil.Process]:
+    """The worker processes of the stack."""
+    children = psutil.Process(running.pid).children()
+    return {child for child in children if "tasks.worker" in child.cmdline()}
 
 
 def test_a_code_change_is_detected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
