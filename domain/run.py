@@ -112,11 +112,12 @@ def decide_again(change: Change, claim: Claim) -> Decision[DispatchResult]:
 
 def hold_is_over(claim: Claim, now: datetime, policy: DispatchPolicy) -> bool:
     """Whether an unknown dispatch may be sent again to an engine that recognises nothing."""
-    hold, due = policy.unknown_hold, claim.lease_until
-    if policy.window is not None or policy.can_be_asked or hold is None or due is None:
+    hold = policy.unknown_hold
+    if policy.window is not None or policy.can_be_asked or hold is None:
         return False
-    # Under other settings it may have been due earlier, for another reason.
-    return now >= max(due, (claim.sent_at or claim.claimed_at) + hold)
+    # Under other settings it may have been due earlier, for another reason, or never.
+    over = (claim.sent_at or claim.claimed_at) + hold
+    return now >= max(claim.lease_until or over, over)
 
 
 def unknown_outcome(claim: Claim, now: datetime) -> OrchestratorDispatchFailed:

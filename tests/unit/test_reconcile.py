@@ -1,7 +1,7 @@
 """Reconciliation: the effects of an engine's answer, changed settings, a cancel, silence and a pause."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -156,8 +156,9 @@ def test_an_endless_window_does_not_overflow_nor_depend_on_clocks() -> None:
         answered(Change(record, NOW, policy), record, state)
 
 
-def test_the_hold_is_that_of_the_settings_even_if_the_claim_was_due_earlier() -> None:
-    claim = unknown(lease_until=NOW + seconds(2))
+@pytest.mark.parametrize("due", [NOW + seconds(2), None])
+def test_the_hold_is_that_of_the_settings_whenever_the_claim_was_due(due: datetime | None) -> None:
+    claim = unknown(lease_until=due)
     assert not hold_is_over(claim, NOW + seconds(59), POLICY)
     assert hold_is_over(claim, NOW + seconds(60), POLICY)
     assert not hold_is_over(claim, NOW + timedelta(days=9_999), replace(POLICY, unknown_hold=None))
