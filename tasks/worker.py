@@ -184,6 +184,8 @@ def _begin_work(sender: Any, **_: Any) -> None:
     # On SIGHUP Celery would execute its command line again, which fails for one that was started by `-m`.
     # Instead the worker finishes its tasks and exits, and the supervisor starts the next one.
     signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+    # Celery would print the variables of every thread, with records and addresses in them.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     Consumer.ready.set()
 
 

@@ -1,5 +1,7 @@
 """Workers that are killed, paused and stopped or lose the store; messages that are doubled and lost."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -113,6 +115,15 @@ def bench(whole_bench: Bench) -> Iterator[Bench]:
     yield whole_bench
     for worker in whole_bench.workers:
         worker.kill()
+
+
+def test_sigusr1_writes_no_variables_to_the_log(bench: Bench) -> None:
+    worker = bench.start()
+    os.kill(worker.pid, signal.SIGUSR1)
+    os.kill(worker.pid, signal.SIGTERM)  # handled after it
+    wait_until(lambda: not worker.is_running, SOON, "the worker ends")
+    assert "Traceback" not in worker.log()
+    assert "VARIABLES" not in worker.log()
 
 
 def test_a_dispatch_whose_worker_died_before_sending_is_sent_by_another(bench: Bench) -> None:
