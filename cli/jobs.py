@@ -133,11 +133,14 @@ def retry(
     dry_run: bool,
     act: OperatorAct,
 ) -> None:
-    """Retry failed jobs, the earliest failure first. Repeating it starts nothing twice."""
+    """Retry failed jobs, the earliest failure first. Repeating it starts nothing twice.
+
+    The exit code is 1 if a job is refused.
+    """
     if model_profile not in split_list(services.settings.model_profiles):
         raise click.BadParameter("not one that the settings allow", param_hint="--model-profile")
     wanted = JobFilter(project, reason=failure_code)
-    since = datetime.now(UTC) - failed_since
+    since, refused = datetime.now(UTC) - failed_since, []
 
     def lines(left: int, cursor: str | None = None) -> Iterator[str]:
         while left > 0:
@@ -149,6 +152,7 @@ def retry(
                 if retried.result is not None:
                     outcome = f"{retried.result.outcome}  {retried.result.claim.dispatch_id}"
                 else:
+                    refused.append(retried)
                     outcome = f"refused  {error_line(retried.error) if retried.error else ''}"
                 yield f"{retried.job_id}  {'would be ' * dry_run}{outcome}"
             left, cursor = left - len(page.items), page.next_cursor
@@ -157,6 +161,8 @@ def retry(
         click.echo("there are more: see --limit", err=True)
 
     echo_lines(lines(limit), if_none="there is no such job")
+    if refused:
+        raise SystemExit(1)
 
 
 @jobs.command("silent")

@@ -43,7 +43,7 @@ def run(console: Console) -> None:
 
 
 def restart(console: Console, stack: LocalStack) -> bool:
-    """Restart web and worker; return whether they started. Code that does not start waits for its next change."""
+    """Restart web and worker; whether they started. Code that does not start waits for its next change."""
     console.print("[bold]The code changed: starting again[/]")
     for process in [*stack.service.webs, *stack.service.workers]:
         try:

@@ -98,6 +98,15 @@ def test_failed_jobs_are_retried_after_a_dry_run(service: Stack, handle: JobHand
     )
 
 
+def test_a_bulk_retry_with_a_refused_job_fails(service: Stack, handle: JobHandle) -> None:
+    handle.lead_to("TRANSCRIBING").reported("FAILED", failure_code="ASR_CRASH")
+    assert handle.retry("by-its-editor").status_code == 202  # and has not reported yet
+    ended = takeone("jobs retry --failed-since 1h --failure-code ASR_CRASH", service.settings)
+    assert ended.stdout.split()[:3] == [handle.id, "refused", "JOB_ALREADY_RUNNING:"]
+    assert ended.returncode == 1
+    handle.reported("AUDIO_EXTRACTING")
+
+
 def test_commands_work_without_the_web_process(service: Stack, handle: JobHandle) -> None:
     handle.lead_to("TRANSCRIBING")
     service.webs[0].kill()
