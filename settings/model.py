@@ -86,7 +86,8 @@ class Settings(BaseSettings):
     broker_url: types.BrokerUrl = Field("", repr=False)
     """Celery's broker; empty: the store's Redis, under another key prefix"""
     dispatch_queues: int = Field(16, ge=1, le=64)
-    """queues that dispatches are spread over, so that no user holds up the others"""
+    """queues that dispatches are spread over, so that no user holds up the others; the same for web and
+    workers"""
 
     orchestrator_url: types.OrchestratorUrl = Field("", repr=False)
     """where a dispatch is posted to (http or https)"""
