@@ -4,7 +4,6 @@
 """
 
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
@@ -18,7 +17,7 @@ from domain.job_fsm import JobStatus
 from domain.record import Record
 from observability.logs import hash_of
 from services.assembly import Services
-from services.operations import JobFilter
+from services.operations import JobFilter, Retried
 from settings import load_store_settings, split_list
 from store.indexes import View
 from store.lists import LISTED_STATES, PageQuery
@@ -140,28 +139,25 @@ def retry(
     if model_profile not in split_list(services.settings.model_profiles):
         raise click.BadParameter("not one that the settings allow", param_hint="--model-profile")
     wanted = JobFilter(project, reason=failure_code)
-    since, refused = datetime.now(UTC) - failed_since, []
-
-    def lines(left: int, cursor: str | None = None) -> Iterator[str]:
-        while left > 0:
-            query = PageQuery(min(left, 100), cursor, after=since)
-            page = services.operations.retry_failed(
-                query, wanted, model_profile, act, dry_run=dry_run
-            )
-            for retried in page.items:
-                if retried.result is not None:
-                    outcome = f"{retried.result.outcome}  {retried.result.claim.dispatch_id}"
-                else:
-                    refused.append(retried)
-                    outcome = f"refused  {error_line(retried.error) if retried.error else ''}"
-                yield f"{retried.job_id}  {'would be ' * dry_run}{outcome}"
-            left, cursor = left - len(page.items), page.next_cursor
-            if cursor is None:
-                return
+    since, cursor, found = datetime.now(UTC) - failed_since, None, list[Retried]()
+    while len(found) < limit:
+        query = PageQuery(min(limit - len(found), 100), cursor, after=since)
+        page = services.operations.retry_failed(query, wanted, model_profile, act, dry_run=dry_run)
+        for retried in page.items:
+            if retried.result is not None:
+                outcome = f"{retried.result.outcome}  {retried.result.claim.dispatch_id}"
+            else:
+                outcome = f"refused  {error_line(retried.error) if retried.error else ''}"
+            click.echo(f"{retried.job_id}  {'would be ' * dry_run}{outcome}")
+        found += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    else:
         click.echo("there are more: see --limit", err=True)
-
-    echo_lines(lines(limit), if_none="there is no such job")
-    if refused:
+    if not found:
+        click.echo("there is no such job", err=True)
+    if any(retried.error for retried in found):
         raise SystemExit(1)
 
 
