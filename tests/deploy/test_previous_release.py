@@ -56,7 +56,7 @@ class Release:
         return JobHandle(self.client, job_id, SECRET)
 
 
-class Bed:
+class TwoReleases:
     """Both releases on one store, with one orchestrator."""
 
     def __init__(
@@ -107,7 +107,7 @@ class Bed:
 
 
 @pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TwoReleases]:
     root = previous_release()
     folder = tmp_path_factory.mktemp("releases")
     with RedisServer(folder / "redis") as redis, StubOrchestrator() as stub:
@@ -120,7 +120,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         previous = Stack(folder / "previous", settings=settings, redis=redis, root=root)
         current = Stack(folder / "current", settings=settings, redis=redis)
         try:
-            yield Bed(redis, stub, Release(previous), Release(current))
+            yield TwoReleases(redis, stub, Release(previous), Release(current))
         finally:
             previous.stop()
             current.stop()
@@ -129,13 +129,13 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
 @pytest.mark.parametrize("poster", ["previous", "current"])
 @pytest.mark.parametrize("first", ["previous", "current"])
 def test_the_releases_may_alternate_over_the_steps_of_a_job(
-    poster: str, first: str, bed: Bed
+    poster: str, first: str, both: TwoReleases
 ) -> None:
-    one: Release = getattr(bed, first)
-    bed.side_by_side(worker_of=getattr(bed, poster))
+    one: Release = getattr(both, first)
+    both.side_by_side(worker_of=getattr(both, poster))
 
-    job_id = bed.uploaded(one)
-    job, other_job = one.job(job_id), bed.other(one).job(job_id)
+    job_id = both.uploaded(one)
+    job, other_job = one.job(job_id), both.other(one).job(job_id)
     run = other_job.client.run(job_id)
     assert (run.status_code, run.json()["status"]) == (202, "AUDIO_EXTRACTING"), run.text
     replay = job.client.run(job_id)
@@ -163,8 +163,8 @@ def test_the_releases_may_alternate_over_the_steps_of_a_job(
     assert job.client.cancel(job_id).json()["status"] == "CANCELLED"
     assert refusal(other_job.client.run(job_id))[:2] == (409, "FSM_TERMINAL_IMMUTABLE")
     dispatches = [run.json()["dispatch_id"], retry.json()["dispatch_id"]]
-    bed.stub.wait_for_requests(job_id, 3)
-    assert bed.posts(job_id) == [*dispatches, f"cancel-{dispatches[-1]}"]
+    both.stub.wait_for_requests(job_id, 3)
+    assert both.posts(job_id) == [*dispatches, f"cancel-{dispatches[-1]}"]
     manifest = job.shown()["manifest"]
     assert {"from_audio_ready", "from_transcribing", "from_failed"} <= manifest.keys()
     wait_until(lambda: "orchestrator.cancel_notified" in job.event_types(), 10, "it is recorded")
@@ -172,30 +172,30 @@ def test_the_releases_may_alternate_over_the_steps_of_a_job(
 
 
 @pytest.mark.parametrize("poster", ["previous", "current"])
-def test_concurrent_runs_at_both_releases_are_one_dispatch(poster: str, bed: Bed) -> None:
+def test_concurrent_runs_at_both_releases_are_one_dispatch(poster: str, both: TwoReleases) -> None:
     """A caller waits for either release's worker; its notification may not reach the other's web process."""
-    bed.side_by_side(worker_of=getattr(bed, poster))
-    clients = [release.client for release in bed.releases]
+    both.side_by_side(worker_of=getattr(both, poster))
+    clients = [release.client for release in both.releases]
     for _ in range(10):
-        job_id = bed.uploaded(bed.current)
+        job_id = both.uploaded(both.current)
         answers = at_once(6, lambda number, job_id=job_id: clients[number % 2].run(job_id))
         assert sorted(answer.status_code for answer in answers) == [200] * 5 + [202]
         assert {answer.json()["dispatch_id"] for answer in answers} == {f"run-{job_id}"}
-        assert bed.posts(job_id) == [f"run-{job_id}"]
+        assert both.posts(job_id) == [f"run-{job_id}"]
 
 
-def test_concurrent_workers_of_both_releases_post_each_dispatch_once(bed: Bed) -> None:
-    bed.side_by_side(worker_of=bed.previous)
-    bed.current.run_only(bed.current.web, bed.current.worker)
-    jobs = [bed.uploaded(bed.releases[number % 2]) for number in range(40)]
-    run = lambda nth: bed.releases[nth // 2 % 2].client.run(jobs[nth], headers=ASYNC)  # noqa: E731
+def test_concurrent_workers_of_both_releases_post_each_dispatch_once(both: TwoReleases) -> None:
+    both.side_by_side(worker_of=both.previous)
+    both.current.run_only(both.current.web, both.current.worker)
+    jobs = [both.uploaded(both.releases[number % 2]) for number in range(40)]
+    run = lambda nth: both.releases[nth // 2 % 2].client.run(jobs[nth], headers=ASYNC)  # noqa: E731
     at_once(40, run)
     for job_id in jobs:
-        bed.wait_for_phase(job_id, "SENT")
-    accepted = [logged(release, ACCEPTED) for release in bed.releases]
+        both.wait_for_phase(job_id, "SENT")
+    accepted = [logged(release, ACCEPTED) for release in both.releases]
     assert all(accepted), f"one worker had nothing to do: {accepted}"
-    expected = sum(logged(release, NOTHING_TO_DO) for release in bed.releases) + 2 * len(jobs)
-    with bed.redis.client() as client:
+    expected = sum(logged(release, NOTHING_TO_DO) for release in both.releases) + 2 * len(jobs)
+    with both.redis.client() as client:
         for job_id in jobs * 2:
             queue = "takeone.dispatch.0"
             token = FencingToken(job_id, f"run-{job_id}", 1)
@@ -203,11 +203,11 @@ def test_concurrent_workers_of_both_releases_post_each_dispatch_once(bed: Bed) -
             client.lpush(KEY_PREFIX + queue, again)
 
     def duplicates_are_done() -> bool:
-        return sum(logged(release, NOTHING_TO_DO) for release in bed.releases) == expected
+        return sum(logged(release, NOTHING_TO_DO) for release in both.releases) == expected
 
     wait_until(duplicates_are_done, 10, "each duplicated message is handled")
     for job_id in jobs:
-        assert bed.posts(job_id) == [f"run-{job_id}"]
+        assert both.posts(job_id) == [f"run-{job_id}"]
 
 
 def logged(release: Release, event: str) -> int:
@@ -225,10 +225,10 @@ def audio_ready(handle: JobHandle) -> JobHandle:
 class Handover:
     """Jobs that one release leaves in every state in which it can stop, for the other to finish."""
 
-    def __init__(self, bed: Bed, release: Release) -> None:
-        self.bed = bed
+    def __init__(self, both: TwoReleases, release: Release) -> None:
+        self.both = both
         self.posts: dict[str, int] = {}  # by job: the expected number of posts, resends included
-        bed.alone(release)
+        both.alone(release)
         running = self._job(release, posts=1)
         audio_ready(running)
         failed = self._job(release, posts=2)
@@ -236,19 +236,19 @@ class Handover:
         retried = self._job(release, posts=2)
         audio_ready(retried).reported("FAILED")
         unknown = self._job(release, posts=2)
-        bed.stub.behaviours[unknown.id] = in_turn(reset_after_read(), accept())
+        both.stub.behaviours[unknown.id] = in_turn(reset_after_read(), accept())
         cut_off = self._job(release, posts=2)
-        bed.stub.behaviours[cut_off.id] = in_turn(hang(30), accept())
+        both.stub.behaviours[cut_off.id] = in_turn(hang(30), accept())
         for handle in (unknown, cut_off):
             handle.client.run(handle.id, headers=ASYNC)
-            bed.stub.wait_for_requests(handle.id)
-        bed.wait_for_phase(unknown.id, "UNKNOWN")
+            both.stub.wait_for_requests(handle.id)
+        both.wait_for_phase(unknown.id, "UNKNOWN")
         release.worker.kill()
-        assert bed.claim(cut_off.id)["phase"] == "SENDING"
+        assert both.claim(cut_off.id)["phase"] == "SENDING"
 
         lost = self._job(release, posts=1)
         lost.client.run(lost.id, headers=ASYNC)
-        bed.lose_messages()
+        both.lose_messages()
         waiting = self._job(release, posts=1)
         waiting.client.run(waiting.id, headers=ASYNC)
         retried.client.retry(retried.id, "again", headers=ASYNC)
@@ -259,19 +259,19 @@ class Handover:
         self.unwanted = unwanted.id
 
     def _job(self, release: Release, posts: int) -> JobHandle:
-        job_id = self.bed.uploaded(release)
+        job_id = self.both.uploaded(release)
         self.posts[job_id] = posts
         return release.job(job_id)
 
     def finish(self, release: Release) -> None:
         """Bring all jobs to DRAFT_READY with a release that did not create them."""
-        bed, handle = self.bed, release.job
+        both, handle = self.both, release.job
         release.run_only(release.web)
         assert release.client.cancel(self.unwanted).json()["status"] == "CANCELLED"
-        bed.alone(release)
+        both.alone(release)
         assert handle(self.failed).retry("once more").status_code == 202
         for job_id in (self.retried, *self.dispatched):
-            bed.wait_for_phase(job_id, "SENT")
+            both.wait_for_phase(job_id, "SENT")
         for job_id in self.dispatched:
             assert handle(job_id).status == "AUDIO_EXTRACTING"
             handle(job_id).reported("AUDIO_READY")
@@ -281,58 +281,58 @@ class Handover:
     def check(self) -> None:
         """Assert that each dispatch was posted as often as expected, and that both releases show the same."""
         for job_id, count in self.posts.items():
-            posts = self.bed.posts(job_id)
+            posts = self.both.posts(job_id)
             assert len(posts) == count, posts
             is_retry = job_id in (self.failed, self.retried)
             assert len(set(posts)) == (2 if is_retry else min(count, 1)), posts
-            views = [release.job(job_id).everything() for release in self.bed.releases]
+            views = [release.job(job_id).everything() for release in self.both.releases]
             assert views[0] == views[1]
             status = "CANCELLED" if job_id == self.unwanted else "DRAFT_READY"
             assert views[0][0]["status"] == status
 
 
 def test_each_release_finishes_what_the_other_left_through_upgrade_rollback_and_upgrade(
-    bed: Bed,
+    both: TwoReleases,
 ) -> None:
-    upgrade = Handover(bed, bed.previous)
-    upgrade.finish(bed.current)
-    rollback = Handover(bed, bed.current)
-    rollback.finish(bed.previous)
-    again = Handover(bed, bed.previous)
-    again.finish(bed.current)
-    bed.side_by_side(worker_of=bed.current)
+    upgrade = Handover(both, both.previous)
+    upgrade.finish(both.current)
+    rollback = Handover(both, both.current)
+    rollback.finish(both.previous)
+    again = Handover(both, both.previous)
+    again.finish(both.current)
+    both.side_by_side(worker_of=both.current)
     for handover in (upgrade, rollback, again):
         handover.check()
-    with bed.redis.client() as client:
+    with both.redis.client() as client:
         assert client.zcard(keys.UNKNOWN) == 0
-        metrics = ApiClient(bed.current.stack.api_url)
+        metrics = ApiClient(both.current.stack.api_url)
         none_open = "takeone_claims_in_flight 0.0"
         wait_until(lambda: none_open in metrics.call("GET", "/metrics").text, 10, "none is open")
         assert client.zcard(keys.IN_FLIGHT) == 0, "the list has no claim that the other settled"
 
 
-def test_both_releases_can_read_every_job_of_these_tests(bed: Bed) -> None:
-    bed.side_by_side(worker_of=bed.current)
-    for job_id in bed.jobs:
-        previous, current = (release.job(job_id).everything() for release in bed.releases)
+def test_both_releases_can_read_every_job_of_these_tests(both: TwoReleases) -> None:
+    both.side_by_side(worker_of=both.current)
+    for job_id in both.jobs:
+        previous, current = (release.job(job_id).everything() for release in both.releases)
         assert previous == current
 
 
-def test_both_releases_list_what_either_creates_and_changes(bed: Bed) -> None:
-    bed.side_by_side(worker_of=bed.current)
-    for creator in bed.releases:
-        other = bed.other(creator)
+def test_both_releases_list_what_either_creates_and_changes(both: TwoReleases) -> None:
+    both.side_by_side(worker_of=both.current)
+    for creator in both.releases:
+        other = both.other(creator)
         fields = {"name": "Interview", "metadata": {"a": "1"}}
-        job_id = bed.uploaded(creator)
+        job_id = both.uploaded(creator)
         project = creator.client.job(job_id).json()["project_id"]
         other.client.edit_job(job_id, **fields)
         assert creator.client.cancel(job_id).json()["metadata"] == fields["metadata"]
-        for release in bed.releases:
+        for release in both.releases:
             assert project in listed(release, "/projects")
             assert listed(release, f"/projects/{project}/jobs") == {job_id}
             assert job_id in listed(release, "/jobs?updated_after=2000-01-01T00:00:00Z")
         assert other.client.delete_job(job_id).status_code == 204
-        assert all(job_id not in listed(release, "/jobs") for release in bed.releases)
+        assert all(job_id not in listed(release, "/jobs") for release in both.releases)
 
 
 def listed(release: Release, path: str) -> set[str]:

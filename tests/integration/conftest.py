@@ -8,24 +8,24 @@ from click.testing import CliRunner, Result
 from cli.main import main
 from devstack.redis_server import RedisServer
 from settings import load_store_settings
-from tests.support.stores import Shelf
+from tests.support.stores import Database
 
 Command = Callable[..., Result]
 
 
 @pytest.fixture
-def shelf(redis_server: RedisServer) -> Shelf:
+def database(redis_server: RedisServer) -> Database:
     """An empty store on a real Redis."""
-    return Shelf(redis_server)
+    return Database(redis_server)
 
 
 @pytest.fixture
-def takeone(shelf: Shelf) -> Iterator[Command]:
-    """Runs the command `takeone` on the shelf's store; `typed` is its input, other options are settings."""
+def takeone(database: Database) -> Iterator[Command]:
+    """Runs the command `takeone` on the database's store; `typed` is its input, other options are settings."""
 
     def run(*arguments: str, typed: str | None = None, **settings: str) -> Result:
         load_store_settings.cache_clear()
-        environment = {"TAKEONE_ENV": "development", "TAKEONE_REDIS_URL": shelf.url, **settings}
+        environment = {"TAKEONE_ENV": "development", "TAKEONE_REDIS_URL": database.url, **settings}
         return CliRunner().invoke(main, arguments, env=environment, input=typed)
 
     yield run

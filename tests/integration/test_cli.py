@@ -16,14 +16,14 @@ from domain.claim import ClaimEvent, Phase
 from domain.job_fsm import JobStatus
 from domain.record import Change
 from tests.integration.conftest import Command
-from tests.support.stores import NOW, POLICY, Shelf
+from tests.support.stores import NOW, POLICY, Database
 
 FOREVER = replace(POLICY, unknown_hold=None)
 
 
-def test_list_shows_exactly_the_open_dispatches(shelf: Shelf, takeone: Command) -> None:
-    unknown, claimed = shelf.unknown(), shelf.run(shelf.uploaded())
-    shelf.accepted()
+def test_list_shows_exactly_the_open_dispatches(database: Database, takeone: Command) -> None:
+    unknown, claimed = database.unknown(), database.run(database.uploaded())
+    database.accepted()
     lines = takeone("dispatches", "list").stdout.splitlines()
     assert [line.split()[:3] for line in lines] == [
         [unknown.job_id, "UNKNOWN", unknown.dispatch_id],
@@ -31,11 +31,11 @@ def test_list_shows_exactly_the_open_dispatches(shelf: Shelf, takeone: Command) 
     ]
 
 
-def test_list_unknown_shows_only_unknown_outcomes(shelf: Shelf, takeone: Command) -> None:
-    unknown = shelf.unknown(policy=FOREVER)
-    proved = shelf.unknown()
-    assert shelf.settle(proved, ClaimEvent.ACCEPTED)
-    shelf.run(shelf.uploaded())
+def test_list_unknown_shows_only_unknown_outcomes(database: Database, takeone: Command) -> None:
+    unknown = database.unknown(policy=FOREVER)
+    proved = database.unknown()
+    assert database.settle(proved, ClaimEvent.ACCEPTED)
+    database.run(database.uploaded())
     lines = takeone("dispatches", "list", "--unknown").stdout.splitlines()
     assert [line.split()[0] for line in lines] == [unknown.job_id]
     assert lines[0].endswith("until it is settled")
@@ -49,11 +49,11 @@ def test_list_says_that_no_dispatch_is_open(takeone: Command) -> None:
 
 
 def test_show_and_export_send_no_control_sequence_to_the_terminal(
-    shelf: Shelf, takeone: Command
+    database: Database, takeone: Command
 ) -> None:
     name = "mine \x9b2J \u202e \x7f ä 🎬"
-    job_id = shelf.new_job()
-    shelf.jobs.update(job_id, lambda it: lifecycle.edit(Change(it, NOW, POLICY), {"name": name}))
+    job_id = database.new_job()
+    database.jobs.update(job_id, lambda it: lifecycle.edit(Change(it, NOW, POLICY), {"name": name}))
     for command in "show", "export":
         shown = takeone("jobs", command, job_id).stdout
         assert all(line.isprintable() for line in shown.split("\n"))
@@ -62,8 +62,8 @@ def test_show_and_export_send_no_control_sequence_to_the_terminal(
         assert said.get("job", said)["name"] == name
 
 
-def test_show_has_the_claim_and_the_trail(shelf: Shelf, takeone: Command) -> None:
-    token = shelf.unknown()
+def test_show_has_the_claim_and_the_trail(database: Database, takeone: Command) -> None:
+    token = database.unknown()
     shown = takeone("dispatches", "show", token.job_id)
     assert shown.exit_code == 0
     job = json.loads(shown.stdout)
@@ -75,57 +75,61 @@ def test_show_has_the_claim_and_the_trail(shelf: Shelf, takeone: Command) -> Non
         assert event in events
 
 
-def test_show_of_a_job_that_was_never_run_has_no_claim(shelf: Shelf, takeone: Command) -> None:
-    job = json.loads(takeone("dispatches", "show", shelf.uploaded()).stdout)
+def test_show_of_a_job_that_was_never_run_has_no_claim(
+    database: Database, takeone: Command
+) -> None:
+    job = json.loads(takeone("dispatches", "show", database.uploaded()).stdout)
     assert (job["dispatch"], job["claims"]) == (None, [])
 
 
 def test_settling_as_sent_advances_the_job_and_records_the_reason(
-    shelf: Shelf, takeone: Command
+    database: Database, takeone: Command
 ) -> None:
-    token = shelf.unknown()
+    token = database.unknown()
     done = takeone(
         "dispatches", "settle", token.job_id, "--as", "sent", "--reason", "seen in its log"
     )
     assert done.exit_code == 0, done.output
-    assert shelf.claim(token.job_id).phase is Phase.SENT
-    assert shelf.record(token.job_id).job.status is JobStatus.AUDIO_EXTRACTING
-    lines, *_ = shelf.jobs.trail(token.job_id, 0, 100)
+    assert database.claim(token.job_id).phase is Phase.SENT
+    assert database.record(token.job_id).job.status is JobStatus.AUDIO_EXTRACTING
+    lines, *_ = database.jobs.trail(token.job_id, 0, 100)
     assert [line.reason for line in lines if line.event_type is EventType.SETTLED] == [
         "seen in its log"
     ]
 
 
-def test_a_released_job_can_be_run_again_under_the_same_id(shelf: Shelf, takeone: Command) -> None:
-    token = shelf.unknown()
+def test_a_released_job_can_be_run_again_under_the_same_id(
+    database: Database, takeone: Command
+) -> None:
+    token = database.unknown()
     done = takeone(
         "dispatches", "settle", token.job_id, "--as", "release", "--reason", "it was down"
     )
     assert done.exit_code == 0, done.output
-    assert shelf.record(token.job_id).claim is None
-    again = shelf.run(token.job_id)
+    assert database.record(token.job_id).claim is None
+    again = database.run(token.job_id)
     assert (again.dispatch_id, again.epoch) == (token.dispatch_id, token.epoch + 1)
-    lines, *_ = shelf.jobs.trail(token.job_id, 0, 100)
+    lines, *_ = database.jobs.trail(token.job_id, 0, 100)
     assert "it was down" in [line.reason for line in lines]
 
 
 @pytest.mark.parametrize("outcome", ["sent", "release"])
 @pytest.mark.parametrize("phase", ["none", "CLAIMED", "SENDING", "SENT"])
 def test_only_an_unknown_outcome_can_be_settled(
-    shelf: Shelf, takeone: Command, phase: str, outcome: str
+    database: Database, takeone: Command, phase: str, outcome: str
 ) -> None:
-    job_id = shelf.uploaded()
+    job_id = database.uploaded()
     if phase != "none":
-        token = shelf.run(job_id)
+        token = database.run(job_id)
     if phase in ("SENDING", "SENT"):
-        assert shelf.begin(token)
+        assert database.begin(token)
     if phase == "SENT":
-        assert shelf.settle(token, ClaimEvent.ACCEPTED)
-    before = shelf.jobs.load(job_id)
+        assert database.settle(token, ClaimEvent.ACCEPTED)
+    before = database.jobs.load(job_id)
     refused = takeone("dispatches", "settle", job_id, "--as", outcome, "--reason", "why")
     assert refused.exit_code == 1
     assert "nothing to settle" in refused.stderr
-    assert shelf.jobs.load(job_id) == before
+    assert database.jobs.load(job_id) == before
 
 
 def test_a_missing_job_is_an_error_that_names_it(takeone: Command) -> None:
@@ -146,26 +150,26 @@ def test_a_missing_job_is_an_error_that_names_it(takeone: Command) -> None:
     ],
 )
 def test_a_list_without_jobs_says_so(
-    shelf: Shelf, takeone: Command, arguments: str, said: str
+    database: Database, takeone: Command, arguments: str, said: str
 ) -> None:
-    shelf.uploaded()
+    database.uploaded()
     listed = takeone("jobs", *arguments.split())
     assert (listed.exit_code, listed.stdout, listed.stderr) == (0, "", f"{said}\n")
 
 
 @pytest.mark.parametrize("reason", ["", "  ", "two\nlines", "x" * 501])
-def test_a_reason_must_be_one_short_line(shelf: Shelf, takeone: Command, reason: str) -> None:
-    token = shelf.unknown()
+def test_a_reason_must_be_one_short_line(database: Database, takeone: Command, reason: str) -> None:
+    token = database.unknown()
     refused = takeone("dispatches", "settle", token.job_id, "--as", "sent", "--reason", reason)
     assert refused.exit_code == 2
-    assert shelf.claim(token.job_id).phase is Phase.UNKNOWN
+    assert database.claim(token.job_id).phase is Phase.UNKNOWN
 
 
-def test_settle_requires_an_outcome_and_a_reason(shelf: Shelf, takeone: Command) -> None:
-    token = shelf.unknown()
+def test_settle_requires_an_outcome_and_a_reason(database: Database, takeone: Command) -> None:
+    token = database.unknown()
     assert takeone("dispatches", "settle", token.job_id, "--as", "sent").exit_code == 2
     assert takeone("dispatches", "settle", token.job_id, "--reason", "x").exit_code == 2
-    assert shelf.claim(token.job_id).phase is Phase.UNKNOWN
+    assert database.claim(token.job_id).phase is Phase.UNKNOWN
 
 
 def test_an_unavailable_store_is_one_line_of_error(takeone: Command) -> None:
@@ -175,11 +179,11 @@ def test_an_unavailable_store_is_one_line_of_error(takeone: Command) -> None:
     assert failed.stderr.startswith("Error: the store does not serve")
 
 
-def test_the_module_runs_as_a_program(shelf: Shelf) -> None:
-    token = shelf.unknown()
+def test_the_module_runs_as_a_program(database: Database) -> None:
+    token = database.unknown()
     settings = {
         "TAKEONE_ENV": "development",
-        "TAKEONE_REDIS_URL": shelf.url,
+        "TAKEONE_REDIS_URL": database.url,
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
     }
     done = subprocess.run(

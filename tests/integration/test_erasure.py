@@ -27,66 +27,66 @@ from store.errors import StoreUnavailable
 from store.idempotency import IdempotencyKeys
 from store.lists import record_id
 from tests.integration.conftest import Command
-from tests.support.stores import NOW, POLICY, Shelf, seconds
+from tests.support.stores import NOW, POLICY, Database, seconds
 
 PLANTED = "planted-user"
 
 
-def create_project(shelf: Shelf, owner: str) -> Project:
+def create_project(database: Database, owner: str) -> Project:
     project = Project(id=str(uuid4()), name=f"{owner}'s", owner=owner, created_at=NOW)
-    assert shelf.projects.create(project, 600)
+    assert database.projects.create(project, 600)
     return project
 
 
-def cancelled_job(shelf: Shelf, project: Project) -> str:
+def cancelled_job(database: Database, project: Project) -> str:
     """Make a job that was run, accepted and cancelled, and so is at rest; return its id."""
-    job_id = shelf.new_job(project=project)
-    shelf.jobs.update(
+    job_id = database.new_job(project=project)
+    database.jobs.update(
         job_id, lambda r: lifecycle.confirm_upload(Change(r, NOW, POLICY, "c"), "s3://planted")
     )
-    token = shelf.run(job_id)
-    assert shelf.begin(token)
-    assert shelf.settle(token, ClaimEvent.ACCEPTED)
-    shelf.jobs.update(job_id, lambda r: lifecycle.cancel(Change(r, NOW, POLICY)))
+    token = database.run(job_id)
+    assert database.begin(token)
+    assert database.settle(token, ClaimEvent.ACCEPTED)
+    database.jobs.update(job_id, lambda r: lifecycle.cancel(Change(r, NOW, POLICY)))
     return job_id
 
 
-def use_key(shelf: Shelf, user: str) -> str:
+def use_key(database: Database, user: str) -> str:
     """Let a user use an idempotency key; return the name of its Redis key."""
-    before = set(shelf.redis.keys())
-    IdempotencyKeys(shelf.client, 600).id_for((user, "projects", "k"), {}, "an-id", lambda: None)
-    (name,) = set(shelf.redis.keys()) - before
+    before = set(database.redis.keys())
+    IdempotencyKeys(database.client, 600).id_for((user, "projects", "k"), {}, "an-id", lambda: None)
+    (name,) = set(database.redis.keys()) - before
     return str(name)
 
 
-def erasure(shelf: Shelf, policy: DispatchPolicy = POLICY) -> Erasure:
-    idempotency_keys = IdempotencyKeys(shelf.client, 600)
-    return Erasure(shelf.jobs, shelf.projects, idempotency_keys, policy, lambda: NOW)
+def erasure(database: Database, policy: DispatchPolicy = POLICY) -> Erasure:
+    idempotency_keys = IdempotencyKeys(database.client, 600)
+    return Erasure(database.jobs, database.projects, idempotency_keys, policy, lambda: NOW)
 
 
-def remaining_keys(shelf: Shelf) -> set[str]:
+def remaining_keys(database: Database) -> set[str]:
     """All keys except the markers of used ids and the queues."""
-    names = shelf.redis.keys()
+    names = database.redis.keys()
     return {name for name in names if not name.endswith(":made") and ":broker:" not in name}
 
 
-def dump(shelf: Shelf) -> dict[str, bytes]:
+def dump(database: Database) -> dict[str, bytes]:
     """All keys with their values."""
-    return {name: shelf.redis.dump(name) for name in shelf.redis.scan_iter()}
+    return {name: database.redis.dump(name) for name in database.redis.scan_iter()}
 
 
 def test_erasing_a_user_removes_everything_of_theirs_and_nothing_else(
-    shelf: Shelf, takeone: Command
+    database: Database, takeone: Command
 ) -> None:
-    cancelled_job(shelf, shelf.project)
-    use_key(shelf, "alice")
-    others = {name: shelf.redis.dump(name) for name in remaining_keys(shelf)}
-    project, empty = create_project(shelf, PLANTED), create_project(shelf, PLANTED)
+    cancelled_job(database, database.project)
+    use_key(database, "alice")
+    others = {name: database.redis.dump(name) for name in remaining_keys(database)}
+    project, empty = create_project(database, PLANTED), create_project(database, PLANTED)
     for _ in range(3):
-        cancelled_job(shelf, project)
-    expired = cancelled_job(shelf, project)  # only in lists
-    shelf.redis.delete(*shelf.redis.keys(f"takeone:{{{expired}}}:*"))
-    use_key(shelf, PLANTED)
+        cancelled_job(database, project)
+    expired = cancelled_job(database, project)  # only in lists
+    database.redis.delete(*database.redis.keys(f"takeone:{{{expired}}}:*"))
+    use_key(database, PLANTED)
     result = takeone("jobs", "erase", "--user", PLANTED, "--yes")
     assert result.exit_code == 0, result.output
     assert result.stdout.splitlines() == [
@@ -94,51 +94,53 @@ def test_erasing_a_user_removes_everything_of_theirs_and_nothing_else(
         "erased: 3 jobs, 2 projects; forgotten: 1 idempotency keys",
         "the last look found nothing",
     ]
-    assert {name: shelf.redis.dump(name) for name in remaining_keys(shelf)} == others
-    assert shelf.projects.load(empty.id) is None
+    assert {name: database.redis.dump(name) for name in remaining_keys(database)} == others
+    assert database.projects.load(empty.id) is None
     assert takeone("jobs", "erase", "--user", PLANTED, "--yes").exit_code == 0, "it can be repeated"
 
 
 def test_erasing_a_project_keeps_the_owners_other_projects_and_keys(
-    shelf: Shelf, takeone: Command
+    database: Database, takeone: Command
 ) -> None:
-    kept, project = cancelled_job(shelf, shelf.project), create_project(shelf, "alice")
-    cancelled_job(shelf, project)
-    name = use_key(shelf, "alice")
+    kept, project = cancelled_job(database, database.project), create_project(database, "alice")
+    cancelled_job(database, project)
+    name = use_key(database, "alice")
     assert takeone("jobs", "erase", "--project", project.id, "--yes").exit_code == 0
-    assert shelf.projects.load(project.id) is None
-    assert shelf.jobs.load(kept)
-    assert shelf.redis.exists(name)
-    found = shelf.redis.zrange(keys.user_projects("alice"), 0, -1)
-    assert [record_id(entry) for entry in found] == [shelf.project.id]
+    assert database.projects.load(project.id) is None
+    assert database.jobs.load(kept)
+    assert database.redis.exists(name)
+    found = database.redis.zrange(keys.user_projects("alice"), 0, -1)
+    assert [record_id(entry) for entry in found] == [database.project.id]
 
 
-def test_erasing_a_job_keeps_its_project(shelf: Shelf, takeone: Command) -> None:
-    job_id = cancelled_job(shelf, shelf.project)
+def test_erasing_a_job_keeps_its_project(database: Database, takeone: Command) -> None:
+    job_id = cancelled_job(database, database.project)
     assert takeone("jobs", "erase", job_id, "--yes").exit_code == 0
-    assert shelf.jobs.load(job_id) is None
-    assert shelf.projects.load(shelf.project.id)
+    assert database.jobs.load(job_id) is None
+    assert database.projects.load(database.project.id)
     again = takeone("jobs", "erase", job_id, "--yes")
     assert again.exit_code == 1
     assert f"there is no job {job_id}" in again.stderr
 
 
-def test_a_dry_run_or_a_declined_prompt_erases_nothing(shelf: Shelf, takeone: Command) -> None:
-    cancelled_job(shelf, shelf.project)
-    shelf.unknown()
-    before = dump(shelf)
+def test_a_dry_run_or_a_declined_prompt_erases_nothing(
+    database: Database, takeone: Command
+) -> None:
+    cancelled_job(database, database.project)
+    database.unknown()
+    before = dump(database)
     dry = takeone("jobs", "erase", "--user", "alice", "--dry-run")
     assert (dry.exit_code, dry.stdout) == (0, "2 jobs, 1 of them not at rest; 1 projects\n")
     assert takeone("jobs", "erase", "--user", "alice", typed="n\n").exit_code == 1
     assert takeone("jobs", "erase", "--user", "alice").exit_code == 1, "no input"
-    assert dump(shelf) == before
+    assert dump(database) == before
     assert (
         takeone(
-            "jobs", "erase", "--project", shelf.project.id, "--wait", "0", typed="y\n"
+            "jobs", "erase", "--project", database.project.id, "--wait", "0", typed="y\n"
         ).exit_code
         == 1
     )
-    assert dump(shelf) != before
+    assert dump(database) != before
 
 
 @pytest.mark.parametrize("wrong", [[], ["an-id", "--user", "u"], ["--user", "u", "--project", "p"]])
@@ -148,155 +150,155 @@ def test_exactly_one_selection_is_required(takeone: Command, wrong: list[str]) -
 
 
 def test_a_job_that_does_not_come_to_rest_is_cancelled_listed_and_kept(
-    shelf: Shelf, takeone: Command
+    database: Database, takeone: Command
 ) -> None:
-    token, waiting = shelf.unknown(), shelf.uploaded()
+    token, waiting = database.unknown(), database.uploaded()
     result = takeone("jobs", "erase", "--user", "alice", "--yes", "--wait", "0")
     assert result.exit_code == 1
     at = f"left: {token.job_id}  CANCELLED  {token.dispatch_id}  UNKNOWN  at webhook"
     assert at in result.stderr
     assert "erased: 1 jobs, 0 projects" in result.stdout
-    assert shelf.jobs.load(waiting) is None, "a job that was never run is at rest once cancelled"
-    assert shelf.projects.load(shelf.project.id), "it still has a job"
-    events, *_ = shelf.jobs.trail(token.job_id, 0, 100)
+    assert database.jobs.load(waiting) is None, "a job that was never run is at rest once cancelled"
+    assert database.projects.load(database.project.id), "it still has a job"
+    events, *_ = database.jobs.trail(token.job_id, 0, 100)
     assert events[-1].actor == "system"
-    assert shelf.new_job(), "the erasure has ended"
-    assert shelf.settle(token, ClaimEvent.ACCEPTED)
+    assert database.new_job(), "the erasure has ended"
+    assert database.settle(token, ClaimEvent.ACCEPTED)
     assert takeone("jobs", "erase", "--user", "alice", "--yes").exit_code == 0
-    assert shelf.projects.load(shelf.project.id) is None
+    assert database.projects.load(database.project.id) is None
 
 
-def test_erase_waits_until_the_orchestrator_is_notified_of_a_cancel(shelf: Shelf) -> None:
-    token = shelf.accepted()
+def test_erase_waits_until_the_orchestrator_is_notified_of_a_cancel(database: Database) -> None:
+    token = database.accepted()
 
     def notify() -> None:
-        wait_until(lambda: shelf.claim(token.job_id).cancel_due, 10, "the job is cancelled")
-        shelf.jobs.update(
+        wait_until(lambda: database.claim(token.job_id).cancel_due, 10, "the job is cancelled")
+        database.jobs.update(
             token.job_id,
             lambda r: lifecycle.cancel_notified(Change(r, NOW, POLICY), token, "done", True),
         )
 
     worker = threading.Thread(target=notify)
     worker.start()
-    done = erasure(shelf, replace(POLICY, can_cancel=True)).erase(Selection(user="alice"), 20)
+    done = erasure(database, replace(POLICY, can_cancel=True)).erase(Selection(user="alice"), 20)
     worker.join(10)
     assert (done.jobs, done.projects, done.left) == (1, 1, [])
 
 
 def test_jobs_not_at_rest_are_refused_without_the_orchestrators_settings(
-    shelf: Shelf, takeone: Command
+    database: Database, takeone: Command
 ) -> None:
-    job_id = shelf.unknown().job_id
-    revision = shelf.record(job_id).revision
+    job_id = database.unknown().job_id
+    revision = database.record(job_id).revision
     result = takeone("jobs", "erase", job_id, "--yes", TAKEONE_ENV="production")
     assert result.exit_code == 1
     assert "do not name the orchestrator" in result.stderr
-    assert shelf.record(job_id).revision == revision
+    assert database.record(job_id).revision == revision
 
 
-def test_jobs_created_during_an_erasure_are_erased_too(shelf: Shelf) -> None:
+def test_jobs_created_during_an_erasure_are_erased_too(database: Database) -> None:
     for _ in range(20):
-        cancelled_job(shelf, shelf.project)
+        cancelled_job(database, database.project)
     created: list[bool] = []
 
     def create() -> None:
         for number in range(200):
             job_id = f"new-{number}"
-            new = lifecycle.create_job(job_id, shelf.project.id, "alice", NOW, None)
+            new = lifecycle.create_job(job_id, database.project.id, "alice", NOW, None)
             # As if a pass took longer than creation is blocked.
-            shelf.projects.end_erasure("alice", None)
+            database.projects.end_erasure("alice", None)
             with suppress(Forbidden):
-                created.append(shelf.jobs.create(new, 600))
+                created.append(database.jobs.create(new, 600))
 
     creating = threading.Thread(target=create)
     creating.start()
     wait_until(lambda: len(created) > 5, 10, "jobs are created")
-    done = erasure(shelf).erase(Selection(user="alice"), 1)
+    done = erasure(database).erase(Selection(user="alice"), 1)
     creating.join(20)
     assert done.is_complete
     assert (done.jobs, done.projects) == (20 + sum(created), 1)
     assert done.jobs > 30, "some were created after it had begun"
-    assert remaining_keys(shelf) == set()
+    assert remaining_keys(database) == set()
 
 
 @pytest.mark.parametrize("erased", ["user", "project"])
 def test_creating_during_an_erasure_is_forbidden_and_writes_nothing(
-    shelf: Shelf, erased: str
+    database: Database, erased: str
 ) -> None:
-    selection = ("alice", None) if erased == "user" else (None, shelf.project.id)
-    new = lifecycle.create_job("new", shelf.project.id, "alice", NOW, None)
+    selection = ("alice", None) if erased == "user" else (None, database.project.id)
+    new = lifecycle.create_job("new", database.project.id, "alice", NOW, None)
     project = Project(id="a-project", name="P", owner="alice", created_at=NOW)
-    job_id, other = cancelled_job(shelf, shelf.project), create_project(shelf, "bob")
-    shelf.projects.begin_erasure(*selection, 600)
-    before = dump(shelf)
+    job_id, other = cancelled_job(database, database.project), create_project(database, "bob")
+    database.projects.begin_erasure(*selection, 600)
+    before = dump(database)
     with pytest.raises(Forbidden):
-        shelf.projects.ensure_not_erased("alice", shelf.project.id)
+        database.projects.ensure_not_erased("alice", database.project.id)
     with pytest.raises(Forbidden):
-        shelf.jobs.create(new, 600)
-    assert not shelf.jobs.create(lifecycle.create_job(job_id, "p", "alice", NOW, None), 600)
+        database.jobs.create(new, 600)
+    assert not database.jobs.create(lifecycle.create_job(job_id, "p", "alice", NOW, None), 600)
     if erased == "user":
         with pytest.raises(Forbidden):
-            shelf.projects.create(project, 600)
+            database.projects.create(project, 600)
         with pytest.raises(Forbidden):
-            use_key(shelf, "alice")
-    assert dump(shelf) == before
-    assert shelf.new_job(project=other)
+            use_key(database, "alice")
+    assert dump(database) == before
+    assert database.new_job(project=other)
     if erased == "project":
-        assert shelf.projects.create(project, 600)
-        shelf.projects.ensure_not_erased("alice", project.id)
-    shelf.projects.end_erasure(*selection)
-    assert shelf.jobs.create(new, 600)
-    assert use_key(shelf, "alice")
+        assert database.projects.create(project, 600)
+        database.projects.ensure_not_erased("alice", project.id)
+    database.projects.end_erasure(*selection)
+    assert database.jobs.create(new, 600)
+    assert use_key(database, "alice")
 
 
-def test_a_known_idempotency_key_replays_during_an_erasure(shelf: Shelf) -> None:
-    use_key(shelf, "alice")
-    shelf.projects.begin_erasure("alice", None, 600)
-    idempotency_keys = IdempotencyKeys(shelf.client, 600)
+def test_a_known_idempotency_key_replays_during_an_erasure(database: Database) -> None:
+    use_key(database, "alice")
+    database.projects.begin_erasure("alice", None, 600)
+    idempotency_keys = IdempotencyKeys(database.client, 600)
     known = idempotency_keys.id_for(("alice", "projects", "k"), {}, "another", lambda: None)
     assert known == "an-id"
 
 
 def test_on_orphan_is_called_for_each_job_erased_by_force_before_it_is_deleted(
-    shelf: Shelf,
+    database: Database,
 ) -> None:
-    cancelled_job(shelf, shelf.project)
-    token, orphans = shelf.unknown(NOW), []
-    later = shelf.unknown(NOW + seconds(1))
+    cancelled_job(database, database.project)
+    token, orphans = database.unknown(NOW), []
+    later = database.unknown(NOW + seconds(1))
 
     def on_orphan(record: Record) -> None:
-        assert shelf.jobs.load(record.job.id)
+        assert database.jobs.load(record.job.id)
         orphans.append(record.job.id)
-        assert shelf.settle(later, ClaimEvent.ACCEPTED), "it comes to rest in time"
+        assert database.settle(later, ClaimEvent.ACCEPTED), "it comes to rest in time"
 
-    done = erasure(shelf).erase(Selection(user="alice"), 0, on_orphan)
+    done = erasure(database).erase(Selection(user="alice"), 0, on_orphan)
     assert (done.jobs, done.projects, done.left, done.is_complete) == (3, 1, [], True)
     assert orphans == [token.job_id]
     with pytest.raises(ResourceNotFound):
-        shelf.settle(token, ClaimEvent.ACCEPTED)
-    shelf.redis.delete(*shelf.redis.keys("*:broker:*"))
-    assert remaining_keys(shelf) == set()
+        database.settle(token, ClaimEvent.ACCEPTED)
+    database.redis.delete(*database.redis.keys("*:broker:*"))
+    assert remaining_keys(database) == set()
 
 
-def test_force_first_waits_for_jobs_to_come_to_rest(shelf: Shelf) -> None:
-    token, orphans = shelf.unknown(), []
+def test_force_first_waits_for_jobs_to_come_to_rest(database: Database) -> None:
+    token, orphans = database.unknown(), []
 
     def settle() -> None:
-        job = lambda: shelf.record(token.job_id).job  # noqa: E731
+        job = lambda: database.record(token.job_id).job  # noqa: E731
         wait_until(lambda: job().status is JobStatus.CANCELLED, 10, "the job is cancelled")
-        assert shelf.settle(token, ClaimEvent.ACCEPTED)
+        assert database.settle(token, ClaimEvent.ACCEPTED)
 
     worker = threading.Thread(target=settle)
     worker.start()
-    done = erasure(shelf).erase(Selection(user="alice"), 20, orphans.append)
+    done = erasure(database).erase(Selection(user="alice"), 20, orphans.append)
     worker.join(10)
     assert (done.jobs, orphans) == (1, [])
 
 
 def test_what_is_left_or_orphaned_is_listed_with_its_engine_and_execution(
-    shelf: Shelf, takeone: Command
+    database: Database, takeone: Command
 ) -> None:
-    here, elsewhere = shelf.unknown(), shelf.unknown()
+    here, elsewhere = database.unknown(), database.unknown()
     for token, fields in (
         # An execution's id is what the engine said, also a terminal's control sequence.
         (here, {"execution_id": "exec-7\x1b[2J\n", "engine": None}),
@@ -308,8 +310,8 @@ def test_what_is_left_or_orphaned_is_listed_with_its_engine_and_execution(
             change.update_claim(**fields)
             return change.decision(None)
 
-        shelf.jobs.update(token.job_id, edit)
-    command = ("jobs", "erase", "--project", shelf.project.id, "--yes", "--wait", "0")
+        database.jobs.update(token.job_id, edit)
+    command = ("jobs", "erase", "--project", database.project.id, "--yes", "--wait", "0")
     for options, exit_code, what in ((), 1, "left"), (("--force",), 0, "orphan"):
         result = takeone(*command, *options)
         assert result.exit_code == exit_code, result.output
@@ -319,37 +321,37 @@ def test_what_is_left_or_orphaned_is_listed_with_its_engine_and_execution(
     assert "erased: 2 jobs, 1 projects" in result.stdout
 
 
-def test_creation_is_allowed_again_after_a_failed_erasure(shelf: Shelf) -> None:
-    shelf.unknown()
+def test_creation_is_allowed_again_after_a_failed_erasure(database: Database) -> None:
+    database.unknown()
 
     def fail(record: Record) -> None:
-        assert shelf.redis.exists(keys.user_erasure("alice"))
+        assert database.redis.exists(keys.user_erasure("alice"))
         raise StoreUnavailable
 
     with pytest.raises(StoreUnavailable):
-        erasure(shelf).erase(Selection(user="alice"), 0, fail)
-    assert shelf.new_job()
+        erasure(database).erase(Selection(user="alice"), 0, fail)
+    assert database.new_job()
 
 
-def test_no_job_is_created_in_a_deleted_project(shelf: Shelf) -> None:
-    late = lifecycle.create_job("late", shelf.project.id, "alice", NOW, None)
-    assert erasure(shelf).erase(Selection(project_id=shelf.project.id), 1).projects == 1
-    assert not shelf.jobs.create(late, 600)
-    assert remaining_keys(shelf) == set()
+def test_no_job_is_created_in_a_deleted_project(database: Database) -> None:
+    late = lifecycle.create_job("late", database.project.id, "alice", NOW, None)
+    assert erasure(database).erase(Selection(project_id=database.project.id), 1).projects == 1
+    assert not database.jobs.create(late, 600)
+    assert remaining_keys(database) == set()
 
 
-def test_a_project_with_a_job_is_not_deleted(shelf: Shelf) -> None:
-    job_id = shelf.new_job()
-    assert not shelf.projects.delete(shelf.project)
-    assert shelf.projects.load(shelf.project.id)
-    shelf.delete(job_id)
-    assert shelf.projects.delete(shelf.project)
+def test_a_project_with_a_job_is_not_deleted(database: Database) -> None:
+    job_id = database.new_job()
+    assert not database.projects.delete(database.project)
+    assert database.projects.load(database.project.id)
+    database.delete(job_id)
+    assert database.projects.delete(database.project)
 
 
-def test_an_unreadable_record_is_reported_and_kept(shelf: Shelf, takeone: Command) -> None:
-    broken = cancelled_job(shelf, shelf.project)
-    good = cancelled_job(shelf, shelf.project)
-    shelf.redis.set(keys.job(broken), "{")
+def test_an_unreadable_record_is_reported_and_kept(database: Database, takeone: Command) -> None:
+    broken = cancelled_job(database, database.project)
+    good = cancelled_job(database, database.project)
+    database.redis.set(keys.job(broken), "{")
     exported = takeone("jobs", "export", "--user", "alice")
     assert exported.exit_code == 1
     assert "1 records cannot be read" in exported.stderr
@@ -357,15 +359,17 @@ def test_an_unreadable_record_is_reported_and_kept(shelf: Shelf, takeone: Comman
     result = takeone("jobs", "erase", "--user", "alice", "--yes", "--wait", "0")
     assert result.exit_code == 1
     assert broken in result.stderr, "it is in the log"
-    assert (shelf.jobs.load(good), shelf.redis.get(keys.job(broken))) == (None, "{")
-    assert shelf.projects.load(shelf.project.id)
+    assert (database.jobs.load(good), database.redis.get(keys.job(broken))) == (None, "{")
+    assert database.projects.load(database.project.id)
 
 
-def test_a_killed_erasure_is_continued_by_the_same_command(shelf: Shelf, takeone: Command) -> None:
+def test_a_killed_erasure_is_continued_by_the_same_command(
+    database: Database, takeone: Command
+) -> None:
     for _ in range(400):
-        cancelled_job(shelf, shelf.project)
-    size = shelf.redis.zcard(keys.user_jobs("alice"))
-    settings = {"TAKEONE_ENV": "development", "TAKEONE_REDIS_URL": shelf.url}
+        cancelled_job(database, database.project)
+    size = database.redis.zcard(keys.user_jobs("alice"))
+    settings = {"TAKEONE_ENV": "development", "TAKEONE_REDIS_URL": database.url}
     environment = clean_environment(settings)
     process = subprocess.Popen(
         [sys.executable, "-m", "cli.main", "jobs", "erase", "--user", "alice", "--yes"],
@@ -373,93 +377,95 @@ def test_a_killed_erasure_is_continued_by_the_same_command(shelf: Shelf, takeone
     )  # fmt: skip
     try:
         wait_until(
-            lambda: shelf.redis.zcard(keys.user_jobs("alice")) < size - 5, 30, "it has begun"
+            lambda: database.redis.zcard(keys.user_jobs("alice")) < size - 5, 30, "it has begun"
         )
         os.kill(process.pid, signal.SIGKILL)
     finally:
         process.wait(10)
-    assert shelf.redis.zcard(keys.user_jobs("alice")) > 0
-    assert 0 < shelf.redis.ttl(keys.user_erasure("alice")) <= 600
+    assert database.redis.zcard(keys.user_jobs("alice")) > 0
+    assert 0 < database.redis.ttl(keys.user_erasure("alice")) <= 600
     assert takeone("jobs", "erase", "--user", "alice", "--yes").exit_code == 0
-    assert remaining_keys(shelf) == set()
+    assert remaining_keys(database) == set()
 
 
 def test_with_a_full_redis_jobs_at_rest_can_be_erased_and_nothing_created(
-    shelf: Shelf, takeone: Command
+    database: Database, takeone: Command
 ) -> None:
-    job_id, waiting = cancelled_job(shelf, shelf.project), shelf.uploaded()
-    other = create_project(shelf, "bob")
-    cancelled_job(shelf, other)
-    shelf.redis.config_set("maxmemory", "1")
+    job_id, waiting = cancelled_job(database, database.project), database.uploaded()
+    other = create_project(database, "bob")
+    cancelled_job(database, other)
+    database.redis.config_set("maxmemory", "1")
     try:
         for new in (
-            shelf.new_job,
-            lambda: create_project(shelf, "bob"),
-            lambda: shelf.run(waiting),
+            database.new_job,
+            lambda: create_project(database, "bob"),
+            lambda: database.run(waiting),
         ):
             with pytest.raises(StoreUnavailable):
                 new()
         assert takeone("jobs", "erase", job_id, "--yes").exit_code == 0
         assert takeone("jobs", "erase", "--project", other.id, "--yes").exit_code == 0
     finally:
-        shelf.redis.config_set("maxmemory", "0")
-    assert shelf.jobs.load(job_id) is None
-    assert shelf.projects.load(other.id) is None
-    assert shelf.run(waiting)
+        database.redis.config_set("maxmemory", "0")
+    assert database.jobs.load(job_id) is None
+    assert database.projects.load(other.id) is None
+    assert database.run(waiting)
 
 
 def test_with_a_full_redis_a_job_that_cannot_be_cancelled_does_not_keep_the_others(
-    shelf: Shelf, takeone: Command
+    database: Database, takeone: Command
 ) -> None:
-    at_rest = [cancelled_job(shelf, shelf.project)]
-    running = shelf.accepted().job_id
-    at_rest.append(cancelled_job(shelf, shelf.project))
+    at_rest = [cancelled_job(database, database.project)]
+    running = database.accepted().job_id
+    at_rest.append(cancelled_job(database, database.project))
     command = ("jobs", "erase", "--user", "alice", "--yes", "--wait", "0")
-    shelf.redis.config_set("maxmemory", "1")
+    database.redis.config_set("maxmemory", "1")
     try:
         # The cancel has to be told to the orchestrator, which takes a message.
         result = takeone(*command, TAKEONE_ORCHESTRATOR_CANCEL_URL="http://127.0.0.1:9/cancel")
     finally:
-        shelf.redis.config_set("maxmemory", "0")
+        database.redis.config_set("maxmemory", "0")
     assert result.exit_code == 1
     assert f"left: {running}  AUDIO_EXTRACTING" in result.stderr
-    assert list(map(shelf.jobs.load, at_rest)) == [None, None]
-    assert shelf.jobs.load(running)
+    assert list(map(database.jobs.load, at_rest)) == [None, None]
+    assert database.jobs.load(running)
 
 
 def test_an_export_has_all_that_is_kept_of_projects_and_jobs(
-    shelf: Shelf, takeone: Command
+    database: Database, takeone: Command
 ) -> None:
-    job_id = cancelled_job(shelf, shelf.project)
-    cancelled_job(shelf, create_project(shelf, "bob"))
+    job_id = cancelled_job(database, database.project)
+    cancelled_job(database, create_project(database, "bob"))
     for number in range(250):  # more than a page of the trail
-        shelf.redis.rpush(keys.trail(job_id), shelf.redis.lindex(keys.trail(job_id), number % 3))
-    before = dump(shelf)
+        database.redis.rpush(
+            keys.trail(job_id), database.redis.lindex(keys.trail(job_id), number % 3)
+        )
+    before = dump(database)
     result = takeone("jobs", "export", "--user", "alice")
     assert result.exit_code == 0, result.output
     project, job = [json.loads(line) for line in result.stdout.splitlines()]
-    assert (project["project"]["id"], project["owner"]) == (shelf.project.id, "alice")
+    assert (project["project"]["id"], project["owner"]) == (database.project.id, "alice")
     assert (job["job"]["id"], job["owner"]) == (job_id, "alice")
     assert job["job"]["status"] == JobStatus.CANCELLED
     assert [claim["dispatch_id"] for claim in job["claims"]] == [f"run-{job_id}"]
-    assert len(job["trail"]) == shelf.redis.llen(keys.trail(job_id)) > 250
-    for selection in (["--project", shelf.project.id], [job_id]):
+    assert len(job["trail"]) == database.redis.llen(keys.trail(job_id)) > 250
+    for selection in (["--project", database.project.id], [job_id]):
         assert (
             takeone("jobs", "export", *selection).stdout.splitlines()[-1]
             == result.stdout.splitlines()[1]
         )
-    assert dump(shelf) == before
+    assert dump(database) == before
 
 
-def test_an_export_has_the_past_claims(shelf: Shelf, takeone: Command) -> None:
-    job_id = cancelled_job(shelf, shelf.project)
-    past = shelf.claim(job_id)
+def test_an_export_has_the_past_claims(database: Database, takeone: Command) -> None:
+    job_id = cancelled_job(database, database.project)
+    past = database.claim(job_id)
 
     def keep(record: Record) -> Decision[None]:
         change = Change(record, NOW, POLICY)
         change.add_past_claim(past)
         return change.decision(None)
 
-    shelf.jobs.update(job_id, keep)
+    database.jobs.update(job_id, keep)
     (line,) = takeone("jobs", "export", job_id).stdout.splitlines()
     assert [claim["epoch"] for claim in json.loads(line)["claims"]] == [1, 1]

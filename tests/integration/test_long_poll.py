@@ -11,15 +11,15 @@ from services.wait_slots import WaitSlots
 from store import keys
 from store.notifier import Notifier
 from store.write_limit import WriteLimit
-from tests.support.stores import NOW, POLICY, Shelf
+from tests.support.stores import NOW, POLICY, Database
 
 
 def test_a_stopping_process_answers_its_long_polls_without_another_notification(
-    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+    database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.run_and_wait._REREAD_SECONDS", 60)
-    notifier, writes = Notifier(shelf.client), WriteLimit("", shelf.client)
-    runs = RunAndWait(shelf.jobs, notifier, POLICY, WaitSlots(4), writes, lambda: NOW)
+    notifier, writes = Notifier(database.client), WriteLimit("", database.client)
+    runs = RunAndWait(database.jobs, notifier, POLICY, WaitSlots(4), writes, lambda: NOW)
     reads: list[None] = []
 
     with ThreadPoolExecutor(1) as pool:
@@ -30,10 +30,10 @@ def test_a_stopping_process_answers_its_long_polls_without_another_notification(
         assert poll.result(10) is None
 
 
-def test_a_long_poll_reads_for_a_small_part_of_its_time(shelf: Shelf) -> None:
+def test_a_long_poll_reads_for_a_small_part_of_its_time(database: Database) -> None:
     """64 that looked for what none of 200 jobs was, while these changed, kept a whole process busy."""
-    notifier, writes = Notifier(shelf.client), WriteLimit("", shelf.client)
-    runs = RunAndWait(shelf.jobs, notifier, POLICY, WaitSlots(4), writes, lambda: NOW)
+    notifier, writes = Notifier(database.client), WriteLimit("", database.client)
+    runs = RunAndWait(database.jobs, notifier, POLICY, WaitSlots(4), writes, lambda: NOW)
     spent: list[float] = []
 
     def read() -> None:
@@ -42,7 +42,7 @@ def test_a_long_poll_reads_for_a_small_part_of_its_time(shelf: Shelf) -> None:
         spent.append(time.monotonic() - began)
 
     def is_read_again() -> bool:
-        shelf.client.publish(keys.changes_channel(shelf.client), "topic")
+        database.client.publish(keys.changes_channel(database.client), "topic")
         return len(spent) >= 6
 
     with ThreadPoolExecutor(1) as pool:

@@ -36,7 +36,7 @@ from tests.support.behaviours import accept, hang
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
-from tests.support.stores import POLICY, QUEUES, Shelf, client_of, seconds
+from tests.support.stores import POLICY, QUEUES, Database, client_of, seconds
 from tests.support.tcp_proxy import TcpProxy
 
 ASYNC = {"headers": {"Prefer": "respond-async"}}
@@ -268,8 +268,8 @@ class SlowStore(JobStore):
 class OvertakenStore(JobStore):
     """Runs `act` between the read and the write of its first update."""
 
-    def __init__(self, shelf: Shelf, act: Callable[[], None]) -> None:
-        super().__init__(shelf.client, TransactionalOutbox(QUEUES))
+    def __init__(self, database: Database, act: Callable[[], None]) -> None:
+        super().__init__(database.client, TransactionalOutbox(QUEUES))
         self.acts = [act]
 
     def update(self, job_id: str, rule: Callable[[Record], Any], **options: Any) -> Any:
@@ -323,40 +323,43 @@ class UnreliableStore(JobStore):
 
 
 @pytest.fixture
-def proxy(shelf: Shelf) -> Iterator[TcpProxy]:
-    """The connection between a worker and the shelf's server."""
-    with TcpProxy(int(urlsplit(shelf.url).port or 0)) as running:
+def proxy(database: Database) -> Iterator[TcpProxy]:
+    """The connection between a worker and the database's server."""
+    with TcpProxy(int(urlsplit(database.url).port or 0)) as running:
         yield running
 
 
-def _through(proxy: TcpProxy, shelf: Shelf) -> str:
-    return f"redis://127.0.0.1:{proxy.port}{urlsplit(shelf.url).path}"
+def _through(proxy: TcpProxy, database: Database) -> str:
+    return f"redis://127.0.0.1:{proxy.port}{urlsplit(database.url).path}"
 
 
 @pytest.mark.parametrize("fault", [TcpProxy.refuse, TcpProxy.stall_answers])
 def test_a_worker_that_loses_the_store_at_each_write_posts_once_and_settles(
-    fault: Callable[[TcpProxy], None], shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
+    fault: Callable[[TcpProxy], None], database: Database, proxy: TcpProxy, stub: StubOrchestrator
 ) -> None:
     """The write fails, or it succeeds and its answer is lost."""
-    token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
+    token, url = database.run(database.uploaded()), _through(proxy, database)
     store = UnreliableStore(url, lambda: fault(proxy), proxy.restore, Phase.CLAIMED, Phase.SENDING)
     assert _dispatcher(store, stub, 2).dispatch(token) == "accepted"
     assert store.losses == 2
     assert len(stub.requests) == 1
-    record = shelf.record(token.job_id)
-    assert (shelf.claim(token.job_id).phase, record.job.status) == (Phase.SENT, "AUDIO_EXTRACTING")
-    events, *_ = shelf.jobs.trail(token.job_id, 0, 100)
+    record = database.record(token.job_id)
+    assert (database.claim(token.job_id).phase, record.job.status) == (
+        Phase.SENT,
+        "AUDIO_EXTRACTING",
+    )
+    events, *_ = database.jobs.trail(token.job_id, 0, 100)
     kinds = [event.event_type for event in events if event.dispatch_id]
     assert kinds == [EventType.CLAIMED, EventType.SENT, EventType.ACCEPTED]
 
 
 def test_a_worker_that_loses_the_store_while_another_begins_does_not_post(
-    shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
+    database: Database, proxy: TcpProxy, stub: StubOrchestrator
 ) -> None:
-    token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
+    token, url = database.run(database.uploaded()), _through(proxy, database)
 
     def begin_elsewhere() -> None:
-        assert shelf.begin(token)
+        assert database.begin(token)
         proxy.refuse()
 
     store = UnreliableStore(url, begin_elsewhere, proxy.restore, Phase.CLAIMED)
@@ -366,88 +369,88 @@ def test_a_worker_that_loses_the_store_while_another_begins_does_not_post(
 
 
 def test_a_job_that_is_cancelled_while_the_answer_to_the_intent_is_lost_is_not_started(
-    shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
+    database: Database, proxy: TcpProxy, stub: StubOrchestrator
 ) -> None:
-    token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
+    token, url = database.run(database.uploaded()), _through(proxy, database)
 
     def restore() -> None:
         proxy.restore()
-        if shelf.record(token.job_id).job.status == "UPLOADED":
-            shelf.jobs.update(token.job_id, lambda r: cancel(Change(r, utc_now(), POLICY)))
+        if database.record(token.job_id).job.status == "UPLOADED":
+            database.jobs.update(token.job_id, lambda r: cancel(Change(r, utc_now(), POLICY)))
 
     store = UnreliableStore(url, proxy.stall_answers, restore, Phase.CLAIMED)
     with pytest.raises(DispatchFailed, match="not_started"):
         _dispatcher(store, stub, 5).dispatch(token)
     assert store.losses == 1
     assert stub.requests == []
-    assert shelf.record(token.job_id).claim is None, "it is known that nothing was sent"
+    assert database.record(token.job_id).claim is None, "it is known that nothing was sent"
 
 
 @pytest.mark.parametrize("is_cancelled", [True, False])
 def test_a_later_try_to_send_needs_the_claim_to_be_as_the_worker_left_it(
-    shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator, is_cancelled: bool
+    database: Database, proxy: TcpProxy, stub: StubOrchestrator, is_cancelled: bool
 ) -> None:
     """The job is cancelled before the second try, or the store does not tell."""
-    token, back = shelf.run(shelf.uploaded()), threading.Timer(0.5, proxy.restore)
+    token, back = database.run(database.uploaded()), threading.Timer(0.5, proxy.restore)
 
     def change() -> None:
         stub.start()  # nothing but the claim keeps the worker from sending
         if is_cancelled:
-            shelf.jobs.update(token.job_id, lambda r: cancel(Change(r, utc_now(), POLICY)))
+            database.jobs.update(token.job_id, lambda r: cancel(Change(r, utc_now(), POLICY)))
         else:
             proxy.refuse()
             back.start()
 
-    store = StoreReadAgain(_through(proxy, shelf), change)
+    store = StoreReadAgain(_through(proxy, database), change)
     stub.stop()
     with pytest.raises(DispatchFailed, match="not_started"):
         _dispatcher(store, stub, 2, tries=2).dispatch(token)
     assert store.reads >= 2
     assert stub.requests == []
-    assert shelf.record(token.job_id).claim is None
+    assert database.record(token.job_id).claim is None
 
 
 @pytest.mark.timeout(30)
 def test_a_worker_without_a_store_gives_up_after_its_lease(
-    shelf: Shelf, proxy: TcpProxy, stub: StubOrchestrator
+    database: Database, proxy: TcpProxy, stub: StubOrchestrator
 ) -> None:
-    token, url = shelf.run(shelf.uploaded()), _through(proxy, shelf)
+    token, url = database.run(database.uploaded()), _through(proxy, database)
     store = UnreliableStore(url, proxy.refuse, lambda: None, Phase.SENDING)
     policy = replace(POLICY, send_lease=seconds(1))
     with pytest.raises(StoreUnavailable):
         replace(_dispatcher(store, stub, 2), policy=policy).dispatch(token)
     assert store.losses > 1
     assert len(stub.requests) == 1
-    assert shelf.claim(token.job_id).phase is Phase.SENDING, "the sweep calls it unknown"
+    assert database.claim(token.job_id).phase is Phase.SENDING, "the sweep calls it unknown"
 
 
 def test_a_worker_paused_between_its_commit_and_its_post_does_not_post(
-    shelf: Shelf, stub: StubOrchestrator
+    database: Database, stub: StubOrchestrator
 ) -> None:
-    token = shelf.run(shelf.uploaded())
-    store = SlowStore(shelf.client, TransactionalOutbox(QUEUES))
+    token = database.run(database.uploaded())
+    store = SlowStore(database.client, TransactionalOutbox(QUEUES))
     with pytest.raises(DispatchFailed):
         _dispatcher(store, stub, TIMEOUT_SECONDS).dispatch(token)
     assert stub.requests == []
-    assert shelf.record(token.job_id).claim is None
+    assert database.record(token.job_id).claim is None
 
 
 def test_a_worker_overtaken_by_a_resend_before_it_begins_does_not_post(
-    shelf: Shelf, stub: StubOrchestrator
+    database: Database, stub: StubOrchestrator
 ) -> None:
-    token = shelf.run(shelf.uploaded())
-    later = shelf.claim(token.job_id).claimed_at + seconds(1000)
+    token = database.run(database.uploaded())
+    later = database.claim(token.job_id).claimed_at + seconds(1000)
 
     def send_again() -> None:
-        assert shelf.begin(token)
-        assert shelf.settle(token, ClaimEvent.LOST)
-        shelf.run(token.job_id, later)
+        assert database.begin(token)
+        assert database.settle(token, ClaimEvent.LOST)
+        database.run(token.job_id, later)
 
-    overtaken = OvertakenStore(shelf, send_again)
+    overtaken = OvertakenStore(database, send_again)
     assert _dispatcher(overtaken, stub, 1).dispatch(token) == "nothing_to_do"
     assert overtaken.acts == []
     assert stub.requests == []
-    claim = shelf.claim(token.job_id)
+    claim = database.claim(token.job_id)
     assert (claim.phase, claim.epoch) == (Phase.CLAIMED, token.epoch + 1)
-    assert _dispatcher(shelf.jobs, stub, 1).dispatch(replace(token, epoch=2)) == "accepted"
+    assert _dispatcher(database.jobs, stub, 1).dispatch(replace(token, epoch=2)) == "accepted"
     assert len(stub.requests) == 1

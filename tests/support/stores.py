@@ -54,7 +54,7 @@ def client_of(url: str, *, size: int = 8, timeout_seconds: float = 1.0) -> Redis
     return make_client(settings)
 
 
-class Shelf:
+class Database:
     """A store in its own database, with a project, and a plain Redis client of that database."""
 
     def __init__(self, server: RedisServer) -> None:
