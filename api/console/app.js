@@ -49,6 +49,7 @@ function viewOf({ parts: [page = "", id] }) {
 function show() {
   visit.abort();
   visit = new AbortController();
+  closeAll();
   const main = find("main");
   main.replaceChildren();
   if (!caller) return;
@@ -96,7 +97,6 @@ function entered(isAnother) {
     nameThePage();
     return dispatchEvent(new Event("input-again"));
   }
-  closeAll();
   if (!location.hash && mayTry()) history.replaceState(null, "", "#/try");
   show();
 }
@@ -145,9 +145,8 @@ listen({
 
 find("sign-out").addEventListener("click", () => {
   signOut();
-  visit.abort();
-  closeAll();
-  for (const id of ["main", "nav", "who", "pause"]) find(id).replaceChildren();
+  show();
+  for (const id of ["nav", "who", "pause"]) find(id).replaceChildren();
   delete find("pause").dataset.pause;
   leave();
 });

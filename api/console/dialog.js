@@ -66,7 +66,7 @@ export function ask({ title, lines, label, isReasonRequired = true, isDangerous 
   why.focus();
 }
 
-/** Close all dialogs, since another caller has signed in. */
+/** Close all dialogs: what they are about is not shown any more. */
 export function closeAll() {
   for (const dialog of document.querySelectorAll("dialog.act")) dialog.close();
 }

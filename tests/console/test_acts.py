@@ -86,6 +86,21 @@ def test_the_entered_reason_stays_after_a_refusal(olga: Console, factory: JobFac
     olga.wait(lambda: not olga.all("#act-cancel"), "a cancelled job offers no cancel")
 
 
+def test_going_back_closes_the_dialog_about_the_job_that_was_shown(
+    olga: Console, factory: JobFactory
+) -> None:
+    first, second = factory.job(), factory.job()
+    olga.go(f"/jobs/{first.id}").see("h1", first.id)
+    olga.go(f"/jobs/{second.id}").see("h1", second.id)
+    olga.click("#act-cancel")
+    olga.see("dialog.act")
+    olga.driver.back()
+    olga.see("h1", first.id)
+    olga.wait(lambda: not olga.all("dialog.act"), "the dialog is closed")
+    olga.click("#act-cancel")
+    olga.see("dialog.act h2", "Cancel the job?")
+
+
 def test_every_page_shows_that_dispatching_is_paused(olga: Console, factory: JobFactory) -> None:
     handle = factory.job()
     olga.go("/")
