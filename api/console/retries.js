@@ -20,6 +20,7 @@ export function showRetries({ main, query }) {
   const exactly = initial("failed_since", new Date(Date.now() - DAY).toISOString());
   const status = h("p", { class: "outcome", role: "status" });
   const results = h("div", {});
+  let asking = new AbortController();
   const form = h("form", { class: "filters", "aria-label": "Which jobs", novalidate: true },
     field("Failed since", h("input", { name: "failed_since", type: "datetime-local", step: "1", value: localInput(exactly) }),
       "In your own time zone."),
@@ -33,7 +34,7 @@ export function showRetries({ main, query }) {
     h("p", { class: "hint" }, "The dry run changes nothing. A retry that is repeated is recognised, and starts nothing twice."),
     form, status, results);
 
-  form.addEventListener("input", () => replace(results));
+  form.addEventListener("input", clear);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     const wanted = wantedBy(form, exactly);
@@ -41,11 +42,19 @@ export function showRetries({ main, query }) {
     else showOutcome(status, "danger", "Give the time since when.");
   });
 
-  async function dryRun(wanted) {
+  /** Show nothing of earlier dry runs, and drop what they will still answer. */
+  function clear() {
+    asking.abort();
+    asking = new AbortController();
     replace(results);
+    showOutcome(status, "");
+  }
+
+  async function dryRun(wanted) {
+    clear();
     showOutcome(status, "", "Asking …");
     try {
-      const page = await post("/operations/retries", { ...wanted, dry_run: true });
+      const page = await post("/operations/retries", { ...wanted, dry_run: true }, { signal: asking.signal });
       const number = page.items.length;
       showOutcome(status, "", number ? `The dry run found ${jobs(number)}.` : "The dry run found no job.");
       replace(results, outcomes("What would happen", page.items),

@@ -149,6 +149,23 @@ class Console:
         metrics = {"width": size[0], "height": size[1], "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
 
+    def hold_next_answer(self) -> None:
+        """Keep back the answer to the next POST until `release_answer`, as a slow network would."""
+        self.driver.execute_script(
+            "const send = window.fetch; window.fetch = async (url, options) => {"
+            " if (options.method !== 'POST') return send(url, options);"
+            " window.fetch = send; window.release = null; const answer = await send(url, options);"
+            " await new Promise((release) => { window.release = release; }); return answer; };"
+        )
+
+    def wait_for_held_answer(self) -> None:
+        """Wait until the service has answered, but the page does not know it."""
+        self.wait(lambda: self.driver.execute_script("return !!window.release"), "a held answer")
+
+    def release_answer(self) -> None:
+        """Let the page have the held answer; an answer that comes after it shows that it was read."""
+        self.driver.execute_async_script("release(); fetch('/healthz').then(arguments[0])")
+
     def set_color_scheme(self, scheme: str) -> None:
         """Set the preferred color scheme: light or dark."""
         features = [{"name": "prefers-color-scheme", "value": scheme}]

@@ -151,6 +151,27 @@ def test_failed_jobs_are_retried_after_a_dry_run(olga: Console, factory: JobFact
     assert olga.all("#retry-all") == [], "a changed filter needs another dry run"
 
 
+def test_a_late_dry_run_does_not_replace_a_later_one(olga: Console, factory: JobFactory) -> None:
+    factory.failed("rita", "FIRST")
+    later = factory.failed("rita", "SECOND")
+    olga.go("/retries")
+    olga.hold_next_answer()
+    olga.fill("input[name=failure_code]", "FIRST")
+    olga.click("button", "Dry run")
+    olga.wait_for_held_answer()
+    olga.fill("input[name=failure_code]", "SECOND")
+    olga.click("button", "Dry run")
+    olga.see("main li.row", later.id)
+    olga.release_answer()
+    assert olga.row_ids() == [later.id]
+    olga.hold_next_answer()
+    olga.click("button", "Dry run")
+    olga.wait_for_held_answer()
+    olga.fill("input[name=failure_code]", "THIRD")
+    olga.release_answer()
+    assert olga.all("#retry-all") == [], "a changed filter needs another dry run"
+
+
 def test_a_single_failed_job_is_retried_from_its_page(olga: Console, factory: JobFactory) -> None:
     handle, later = factory.failed("one"), factory.failed("one")
     olga.go(f"/jobs/{handle.id}").click("#act-retry")
