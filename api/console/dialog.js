@@ -56,8 +56,10 @@ export function ask({ title, lines, label, isReasonRequired = true, isDangerous 
   }
 
   function closed() {
-    dialog.remove();
     announce("");
+    dialog.remove();
+    // The button that had the focus may have been replaced meanwhile.
+    if (document.activeElement === document.body) document.getElementById("main").focus({ preventScroll: true });
     after();
   }
 

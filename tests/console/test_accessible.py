@@ -63,6 +63,17 @@ def test_axe_finds_no_violation(scheme: str, olga: Console, factory: JobFactory,
     assert violations(olga, axe) == []
 
 
+def test_the_focus_stays_on_the_page_after_an_act(olga: Console, factory: JobFactory) -> None:
+    handle = factory.unknown()
+    olga.go(f"/jobs/{handle.id}").click("#act-sent")
+    olga.press("It is there", Keys.TAB, Keys.ENTER)
+    olga.see("dialog.act [role=status]", "SENT")
+    olga.wait(lambda: not olga.all("#act-sent"), "the page has the new state")
+    olga.press(Keys.ENTER)
+    olga.wait(lambda: not olga.all("dialog.act"), "the dialog is closed")
+    assert olga.focused().get_attribute("id") == "main"
+
+
 def test_an_act_works_by_keyboard(olga: Console, factory: JobFactory) -> None:
     handle = factory.unknown()
     olga.load(f"/jobs/{handle.id}")
