@@ -78,7 +78,7 @@ function row(job, view) {
   }[view];
   const cell = (label, ...content) => h("span", { class: "cell" }, h("span", { class: "cell-label" }, `${label}: `), content);
   return h("li", { class: "row" },
-    cell("Job", h("a", { href: `#/jobs/${job.id}` }, job.name ? text(job.name) : code(job.id))),
+    cell("Job", h("a", { href: `#/jobs/${job.id}` }, code(job.id)), job.name && [" ", text(job.name)]),
     cell("State", badge(job.status), " ", dispatch && dispatch.phase !== "SENT" && badge(dispatch.phase)),
     cell("Owner", text(job.owner)),
     cell(COLUMNS[view], moment(since)),

@@ -42,6 +42,19 @@ def test_text_of_editors_and_orchestrators_is_not_interpreted(
     olga.save_screenshot("hostile_text")
 
 
+def test_a_name_neither_hides_its_job_nor_covers_others(olga: Console, factory: JobFactory) -> None:
+    names = {"invisible": "\u200b", "tall": "a\n" * 99 + "b", "stacked": "x" + "\u0301" * 190}
+    jobs = {kind: factory.failed("zed", name=name) for kind, name in names.items()}
+    olga.go("/jobs?view=failed&owner=zed")
+    for kind, handle in jobs.items():
+        link = olga.see(f"li.row a[href='#/jobs/{handle.id}']")
+        assert link.size["width"] > 50, f"the link of the {kind} name can be seen"
+        row = olga.driver.execute_script("return arguments[0].closest('li')", link)
+        assert row.size["height"] < 250, kind
+        assert row.value_of_css_property("overflow-y") == "clip"
+    olga.save_screenshot("hostile_names")
+
+
 def test_text_in_the_address_is_not_interpreted(olga: Console) -> None:
     olga.go(f"/jobs?view=failed&owner={HTML}&older_than=<b>7</b>").see(
         "main > [role=status]", "older_than"
