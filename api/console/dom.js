@@ -73,11 +73,10 @@ setInterval(() => {
   for (const age of document.querySelectorAll("[data-since]")) age.textContent = ago(age.dataset.since);
 }, 5_000);
 
-function local(date) {
-  const two = (number) => String(number).padStart(2, "0");
-  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} `
-    + `${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
-}
+// Sweden writes dates as ISO 8601 does.
+const LOCAL = { year: "numeric", month: "2-digit", day: "2-digit", hour: "2-digit", minute: "2-digit", second: "2-digit",
+  timeZoneName: "short" };
+const local = (date) => date.toLocaleString("sv", LOCAL);
 
 /** A duration of milliseconds in its two largest units. */
 export function duration(milliseconds) {

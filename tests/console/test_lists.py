@@ -103,6 +103,17 @@ def test_a_job_shows_who_did_what_when_and_by_which_dispatch(
     olga.save_screenshot("job")
 
 
+def test_each_time_names_its_zone(olga: Console, factory: JobFactory) -> None:
+    handle = factory.failed()
+    zone = "Emulation.setTimezoneOverride"
+    olga.driver.execute_cdp_cmd(zone, {"timezoneId": "Asia/Kolkata"})
+    try:
+        olga.go(f"/jobs/{handle.id}").see(".timeline time")
+        assert {shown.text.partition(" GMT")[2] for shown in olga.all("time")} == {"+5:30"}
+    finally:
+        olga.driver.execute_cdp_cmd(zone, {"timezoneId": ""})
+
+
 def test_only_web_addresses_are_links_and_none_is_fetched(
     olga: Console, factory: JobFactory
 ) -> None:
