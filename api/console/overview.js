@@ -18,7 +18,9 @@ export function showOverview({ main, signal }) {
     replace(pause, overview.paused
       ? button("Resume dispatching …", resume, { id: "toggle-pause" })
       : button("Pause dispatching …", pauseAll, { id: "toggle-pause" }));
-    replace(tables, counts("Jobs that have not ended", overview.jobs), counts("Claims by phase", overview.claims),
+    const read = Object.values(overview.claims).reduce((sum, count) => sum + count, 0);
+    replace(tables, counts("Jobs that have not ended", overview.jobs),
+      counts(`Claims by phase${read < overview.in_flight ? " (CLAIMED and SENDING of the 1,000 oldest)" : ""}`, overview.claims),
       counts("Messages waiting in queues", overview.queues));
   };
   if (latest) show(latest);

@@ -18,6 +18,7 @@ from store.projects import ProjectStore
 from tasks.outbox import TransactionalOutbox
 from tests.conftest import NewStack
 from tests.console.conftest import NewConsole
+from tests.support.client import ApiClient
 from tests.support.stores import client_of
 from tests.unit.records import POLICY
 
@@ -53,6 +54,8 @@ def many_unknown(new_stack: NewStack) -> Iterator[Stack]:
                 job_id = str(uuid4())
                 jobs.create(lifecycle.create_job(job_id, created[owner].id, owner, now, None))
                 jobs.update(job_id, lambda record, now=now: unknown_since(record, now))
+        alice = ApiClient(running.api_url, "alice")
+        alice.run(alice.uploaded_job()["id"], headers={"Prefer": "wait=0"})
         yield running
 
 
@@ -63,6 +66,7 @@ def test_many_unknown_jobs_are_counted_paged_and_filtered(
     console = new_console(many_unknown).load("/").sign_in("olga", "operator")
     ids = console.row_ids
     console.see(".tile[href='#/jobs?view=unknown'] .count", str(JOBS))
+    console.see("h2", "Claims by phase (CLAIMED and SENDING of the 1,000 oldest)")
     console.click(".tile", "Unknown")
     console.see("main > [role=status]", "50 jobs, and more on the next page.")
     seen = ids()
