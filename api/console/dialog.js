@@ -1,6 +1,5 @@
 // The dialog that confirms an act, and shows its result.
 
-import { ApiError } from "./api.js";
 import { announce, button, field, h, showOutcome } from "./dom.js";
 
 const MAX_REASON = 500;
@@ -44,10 +43,10 @@ export function ask({ title, lines, label, isReasonRequired = true, isDangerous 
       show("done", result);
       back.focus();
     } catch (error) {
-      if (!(error instanceof ApiError)) throw error;
       go.disabled = false;
-      show("danger", error.status ? error.words
-        : "No answer came: it may have been done. It is safe to try again.");
+      const isRefused = error.status >= 400 && error.status < 500;
+      const words = error.words ?? "The answer was lost.";
+      show("danger", isRefused ? words : `It may have been done. It is safe to try again. ${words}`);
     }
   }
 
@@ -56,8 +55,8 @@ export function ask({ title, lines, label, isReasonRequired = true, isDangerous 
   }
 
   function closed() {
-    announce("");
     dialog.remove();
+    announce("");
     // The button that had the focus may have been replaced meanwhile.
     if (document.activeElement === document.body) document.getElementById("main").focus({ preventScroll: true });
     after();

@@ -30,6 +30,27 @@ def test_the_page_shows_an_outage_and_resumes_after_it(
         console.go(f"/jobs/{job_id}").see(".facts .badge", "UPLOADED")
 
 
+def test_a_store_that_is_down_is_explained_everywhere(
+    new_stack: NewStack, new_console: NewConsole
+) -> None:
+    with new_stack(workers=0) as stack:
+        job_id = ApiClient(stack.api_url, "alice").uploaded_job()["id"]
+        console = new_console(stack).load(f"/jobs/{job_id}").sign_in("olga", "operator")
+        console.click("#act-cancel")
+        console.fill("dialog.act textarea", "Too late")
+        stack.redis.kill()
+        console.click("dialog.act button[type=submit]")
+        console.see("dialog.act [role=status]", "It may have been done. It is safe to try again.")
+        console.click("dialog.act button", "Go back")
+        console.see("#connection", "No answer from the service since")
+        for path in (f"/jobs/{job_id}", "/jobs"):
+            console.go(path).see("main > [role=status]", "cannot serve this right now")
+        console.load("/").fill("#field-name", "olga")
+        console.click("#sign-in button[type=submit]")
+        console.see("#sign-in [role=alert]", "cannot serve this right now")
+        assert console.browser_errors() == []
+
+
 def test_a_hidden_page_makes_no_calls(olga: Console) -> None:
     olga.see("h1", "Overview")
     driver, first = olga.driver, olga.driver.current_window_handle

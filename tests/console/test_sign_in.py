@@ -57,6 +57,26 @@ def test_input_is_kept_when_a_token_expires_but_only_for_the_same_user(
     assert console.see("input[name=failure_code]").get_attribute("value") == kept
 
 
+def test_an_act_whose_answer_came_after_the_token_expired_can_be_repeated(
+    jwt_stack: Stack, sign_in_page: Console
+) -> None:
+    alice = ApiClient(jwt_stack.api_url, token=token_of("alice", ["editor"]))
+    console = sign_in_page.load(f"/jobs/{alice.uploaded_job()['id']}")
+    console.submit_token(token_of("olga", ["operator"], seconds=5))
+    console.click("#act-cancel")
+    console.fill("dialog.act textarea", "Too late")
+    console.hold_next_answer()
+    console.click("dialog.act button[type=submit]")
+    console.wait_for_held_answer()
+    console.see("#sign-in [role=alert]", "not accepted any more")
+    console.submit_token(token_of("olga", ["operator"]))
+    console.wait(lambda: not console.all("#sign-in"), "olga is signed in again")
+    console.release_answer()
+    console.see("dialog.act [role=status]", "It may have been done. It is safe to try again.")
+    console.click("dialog.act button[type=submit]")
+    console.see("dialog.act [role=status]", "FSM_TERMINAL_IMMUTABLE")
+
+
 def test_a_user_who_has_lost_the_operators_role_sees_no_earlier_data(sign_in_page: Console) -> None:
     console = sign_in_page.load("/jobs?view=failed")
     console.submit_token(token_of("olga", ["operator"], seconds=4))
