@@ -33,11 +33,11 @@ export function signIn(why, entered) {
       note.textContent = IS_DEVELOPMENT ? "Give a name of ASCII letters, without spaces." : "This is not a token.";
       return;
     }
+    const shown = dialog;
     try {
       const accepted = { name: inputs.name(token), ...await roles(token) };
       const isAnother = JSON.stringify(caller) !== JSON.stringify(accepted);
       caller = accepted;
-      const shown = dialog;
       dialog = null;
       shown.close();
       shown.remove();

@@ -77,6 +77,17 @@ def test_an_act_whose_answer_came_after_the_token_expired_can_be_repeated(
     console.see("dialog.act [role=status]", "FSM_TERMINAL_IMMUTABLE")
 
 
+def test_signing_in_twice_at_once_is_signing_in(console: Console) -> None:
+    console.load()
+    console.driver.execute_script(
+        "const form = document.querySelector('#sign-in form');"
+        "form.requestSubmit(); form.requestSubmit();"
+    )
+    console.see("h1", "Try Take One")
+    console.driver.execute_async_script("fetch('/healthz').then(arguments[0])")
+    assert console.browser_errors() == []
+
+
 def test_a_user_who_has_lost_the_operators_role_sees_no_earlier_data(sign_in_page: Console) -> None:
     console = sign_in_page.load("/jobs?view=failed")
     console.submit_token(token_of("olga", ["operator"], seconds=4))
