@@ -25,6 +25,7 @@ export function poll(task, seconds, signal, showError = () => {}) {
 
   async function turn() {
     clearTimeout(timer);
+    document.getElementById("idle").hidden = !isIdle();
     if (isRunning || isOver || signal.aborted || document.hidden || isIdle()) return;
     isRunning = true;
     try {

@@ -30,6 +30,19 @@ def test_the_page_shows_an_outage_and_resumes_after_it(
         console.go(f"/jobs/{job_id}").see(".facts .badge", "UPLOADED")
 
 
+def test_a_page_without_input_for_an_hour_says_that_it_is_old(olga: Console) -> None:
+    olga.see(".tile", "Unknown")
+    olga.driver.execute_script("const now = Date.now; Date.now = () => now() + 61 * 60 * 1000")
+    olga.see("#idle", "not been refreshed")
+    olga.driver.execute_script("performance.clearResourceTimings()")
+    olga.press("x")
+    olga.wait(
+        lambda: not olga.see("body").find_elements("css selector", "#idle:not([hidden])"),
+        "it is refreshed",
+    )
+    olga.wait(lambda: any("overview" in url for url in olga.resource_urls()), "a call")
+
+
 def test_a_store_that_is_down_is_explained_everywhere(
     new_stack: NewStack, new_console: NewConsole
 ) -> None:
