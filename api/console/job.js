@@ -68,12 +68,12 @@ function actsOf(job, after) {
   const { status, dispatch } = job;
   const hasEnded = TERMINAL.includes(status);
   const isUnknown = dispatch?.phase === "UNKNOWN";
+  const isRetry = dispatch?.phase === "SENT" && dispatch.kind === "retry";
   const act = (id, label, question) => button(`${label} …`, () => ask({ after, ...question }), { id: `act-${id}` });
   return [
-    dispatch && (isUnknown || !hasEnded) && act("ask", "Ask the orchestrator", asking(job)),
+    dispatch && (isUnknown || !hasEnded || (isRetry && status === "FAILED")) && act("ask", "Ask the orchestrator", asking(job)),
     isUnknown && act("sent", "Settle as sent", changing(job, "settle", SENT, { as: "sent" })),
-    (isUnknown || (dispatch?.phase === "SENT" && dispatch.kind === "retry"))
-      && act("release", "Settle as not arrived", changing(job, "settle", RELEASE, { as: "release" })),
+    (isUnknown || isRetry) && act("release", "Settle as not arrived", changing(job, "settle", RELEASE, { as: "release" })),
     status === "FAILED" && h("a", { class: "button", id: "act-retry", href: addressOfRetries(job) }, "Retry …"),
     WORKING.includes(status) && act("fail", "Fail", changing(job, "fail", FAIL)),
     !hasEnded && act("cancel", "Cancel", changing(job, "cancel", CANCEL)),
