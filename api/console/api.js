@@ -7,7 +7,7 @@ export const LONG_PATIENCE = 75_000;
 let token = null;
 const listeners = { unauthorized: () => {}, reached: () => {} };
 
-/** Set the listeners: `unauthorized` if a token is refused, `reached(boolean)` after each call. */
+/** Set the listeners: `unauthorized` if a token is refused, `reached(boolean)` if the service answers, or no more. */
 export function listen(added) {
   Object.assign(listeners, added);
 }
@@ -63,7 +63,8 @@ async function call(method, path, { query = {}, body, key, signal, patience = PA
   }
   // The answer belongs to the caller of the earlier token: another one must not see it.
   if (sent !== token) throw new DOMException("The caller has changed", "AbortError");
-  listeners.reached(answer.status < 500 || answer.status === 502);
+  // A single job may be unreadable while all else works: of 5xx, only the overview's are an outage.
+  if (answer.status < 500 || path === "/operations/overview") listeners.reached(answer.status < 500);
   if (answer.ok) return whole ? { status: answer.status, body: content } : content;
   if (answer.status === 401) listeners.unauthorized();
   throw new ApiError(answer.status, content);

@@ -1,9 +1,12 @@
 """The console while the service is unreachable, and while its page is hidden."""
 
 from devstack.stack import STOP_SECONDS
+from store import keys
 from tests.conftest import NewStack
 from tests.console.conftest import Console, NewConsole
+from tests.console.job_factory import JobFactory
 from tests.support.client import ApiClient
+from tests.support.stores import client_of
 
 
 def count_of(console: Console, status: str) -> str:
@@ -62,6 +65,23 @@ def test_a_store_that_is_down_is_explained_everywhere(
         console.click("#sign-in button[type=submit]")
         console.see("#sign-in [role=alert]", "cannot serve this right now")
         assert console.browser_errors() == []
+
+
+def test_a_job_that_cannot_be_read_is_no_outage(olga: Console, factory: JobFactory) -> None:
+    job_id = factory.job().id
+    with client_of(factory.stack.redis.url, timeout_seconds=5) as client:
+        client.set(keys.job(job_id), b"of a later release")
+    overviews = lambda: sum("overview" in url for url in olga.resource_urls())  # noqa: E731
+    olga.driver.execute_script(
+        "window.shown = 0; const banner = document.getElementById('connection');"
+        "new MutationObserver(() => { shown += !banner.hidden; }).observe(banner, {attributes: true});"
+        "performance.clearResourceTimings()"
+    )
+    olga.go(f"/jobs/{job_id}").see("main > [role=status]", "cannot serve this right now")
+    olga.wait(lambda: overviews() >= 2, "two answers of the service")
+    assert olga.driver.execute_script("return shown") == 0
+    with client_of(factory.stack.redis.url, timeout_seconds=5) as client:
+        client.delete(keys.job(job_id))
 
 
 def test_a_hidden_page_makes_no_calls(olga: Console) -> None:
