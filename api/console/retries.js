@@ -56,7 +56,8 @@ export function showRetries({ main, query }) {
     try {
       const page = await post("/operations/retries", { ...wanted, dry_run: true }, { signal: asking.signal });
       const number = page.items.length;
-      showOutcome(status, "", number ? `The dry run found ${jobs(number)}.` : "The dry run found no job.");
+      const more = page.next_cursor ? "; there may be more among the next" : "";
+      showOutcome(status, "", `The dry run found ${number ? jobs(number) : "no job"}${more}.`);
       replace(results, outcomes("What would happen", page.items),
         h("div", { class: "buttons" }, number > 0
           && button(`Retry ${number} …`, () => retryAll(wanted, page), { id: "retry-all", class: "primary" }),
