@@ -1980,7 +1980,8 @@ export interface operations {
                 updated_after?: string;
                 /**
                  * @description Seconds to wait for a change of one of the caller's jobs. Used only together with `updated_after`;
-                 *     values above 55 count as 55. A new job is seen within a second.
+                 *     values above 55 count as 55. A new job is seen within a second; a change up to five seconds later if
+                 *     many others do not fit the filter.
                  */
                 wait?: number;
                 /** @description The maximum number of items in a page. */
