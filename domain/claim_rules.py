@@ -115,9 +115,8 @@ def settle_claim(
     event_type = EventType.UNKNOWN if is_unknown else _EVENT_TYPES.get(event, EventType.RELEASED)
     change.log(event_type, actor, claim=settled, reason=shown or reason)
     change.set_claim(settled)
-    starts = settled.phase is Phase.SENT and settled.kind is DispatchKind.RUN
     # A job that was cancelled meanwhile, or moved on by a callback, stays where it is.
-    if starts and change.job.status is JobStatus.UPLOADED:
+    if settled.phase is Phase.SENT and change.job.status is JobStatus.UPLOADED:
         change.move(JobStatus.AUDIO_EXTRACTING, Actor.SYSTEM)
     change.set_next_look()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from domain.audit import OperatorAct
+from domain.audit import EventType, OperatorAct
 from domain.claim import (
     ABANDONED_AFTER,
     CANCEL_AGAIN_AFTER,
@@ -344,9 +344,18 @@ def test_a_run_that_succeeded_without_a_callback_leaves_the_job_silent() -> None
 
 
 def silent_record(status: JobStatus, claim: Claim, **fields: Any) -> Record:
-    silent = look(Change(a_record(status, claim, **fields), NOW + seconds(600), ASKED)).record
-    assert silent.job.silent_since is not None
-    return silent
+    silent = look(Change(a_record(status, claim, **fields), NOW + seconds(600), ASKED))
+    assert [event.event_type for event in silent.events] == [EventType.SILENT]
+    assert silent.record.job.silent_since is not None
+    return silent.record
+
+
+def test_a_job_whose_report_is_due_later_than_its_look_is_looked_at_then() -> None:
+    """As after a change of the settings."""
+    claim = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW + seconds(10))
+    early = look(Change(a_record(EXTRACTING, claim), NOW + seconds(10), ASKED))
+    assert (early.task, early.record.job.silent_since) == (None, None)
+    assert early.record.claim.lease_until == NOW + seconds(600)
 
 
 def test_a_silent_job_is_asked_about_at_most_hourly_and_called_silent_once() -> None:
