@@ -300,7 +300,9 @@ def test_a_callback_or_a_running_run_between_the_two_answers_restarts_the_wait()
     reported = apply_callback(Change(first, NOW + seconds(10), ASKED), report).record
     assert ended(reported, 31).job.status is JobStatus.AUDIO_READY
     assert ended(ended(reported, 31), 61).job.status is FAILED
+    assert ended(first, 31, S.RUNNING).job.status is EXTRACTING
     revived = ended(first, 10, S.RUNNING)
+    assert revived.claim.lease_until == NOW + seconds(600)
     assert ended(revived, 31).job.status is EXTRACTING
     unanswered = ended(first, 10, S.NO_ANSWER)
     assert ended(unanswered, 31).job.status is FAILED
@@ -368,6 +370,18 @@ def test_a_silent_job_is_asked_about_at_most_hourly_and_called_silent_once() -> 
     assert again.record.job.silent_since == running.job.silent_since
 
 
+@pytest.mark.parametrize(("silent_after", "pause"), [(600, 600), (7_200, 3_600), (None, 3_600)])
+def test_a_silent_job_that_cannot_be_asked_about_is_looked_at_at_most_hourly(
+    silent_after: float | None, pause: float
+) -> None:
+    after = seconds(silent_after) if silent_after else None
+    policy = replace(POLICY, first_report=seconds(600), silent_after=after)
+    run, now = a_claim(Phase.SENT, settled_at=NOW, lease_until=NOW), NOW + seconds(600)
+    silent = look(Change(a_record(EXTRACTING, run), now, policy)).record
+    assert silent.job.silent_since is not None
+    assert silent.claim.lease_until == now + seconds(pause)
+
+
 def test_a_job_is_no_longer_silent_once_no_report_is_due() -> None:
     run = unknown(phase=Phase.SENT, settled_at=NOW, lease_until=NOW)
     running = silent_record(EXTRACTING, run)
@@ -391,8 +405,12 @@ def dead_run() -> Record:
 def test_another_retry_may_follow_one_that_died_before_its_first_callback() -> None:
     record = a_record(FAILED, ACCEPTED_RETRY)
     assert record.report_deadline(ASKED) == NOW + seconds(600)
-    dead = ended(ended(record, 0), 30)
+    first = ended(record, 0)
+    died = answered(Change(first, NOW + seconds(30), ASKED), first, S.FAILED)
+    assert [event.event_type for event in died.events] == [EventType.RUN_FAILED]
+    dead = died.record
     assert (dead.job.status, dead.claim.is_dead) == (FAILED, True)
+    assert dead.job.status_since == NOW + seconds(30)
     again = decide_retry(Change(dead, NOW + seconds(40), ASKED), "another", "standard")
     assert again.result.outcome is CallOutcome.STARTED
 
