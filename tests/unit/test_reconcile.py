@@ -420,8 +420,9 @@ def test_late_reports_of_a_dead_run_are_merged_until_a_retry_starts() -> None:
     run_id = record.claim.dispatch_id
     progress = apply_callback(Change(record, NOW, ASKED), a_report(JobStatus.AUDIO_READY, run_id))
     assert (progress.record.job.status, progress.result) == (FAILED, False)
+    assert [event.event_type for event in progress.events] == [EventType.REPORTED_LATE]
     assert progress.record.job.failure == Failure(code=RUN_FAILED)
-    failure = apply_callback(Change(progress.record, NOW, ASKED), a_report(FAILED, run_id, 2))
+    failure = apply_callback(Change(progress.record, NOW, ASKED), a_report(FAILED, None, 2))
     assert (failure.record.job.status, failure.record.job.failure) == (FAILED, Failure(code="own"))
     retried = decide_retry(Change(failure.record, NOW, ASKED), "one", "standard").record
     with pytest.raises(ExecutionSuperseded):

@@ -60,6 +60,16 @@ def decide(
     return apply_callback(Change(read, NOW + seconds(9), POLICY), a_callback(status, **fields))
 
 
+def test_a_step_is_logged_at_its_own_time_and_a_repeat_does_not_renew_the_state() -> None:
+    entered, now = NOW - seconds(60), NOW + seconds(9)
+    record = a_record(S.TRANSCRIBING, SENT, status_since=entered)
+    repeated = decide(record, S.TRANSCRIBING)
+    assert repeated.record.job.status_since == entered
+    (event,) = repeated.events
+    assert (event.occurred_at, event.recorded_at) == (NOW, now)
+    assert applied(record, S.TRANSCRIPT_READY).job.status_since == now
+
+
 def test_the_same_payload_again_is_a_replay_in_any_state() -> None:
     late = a_record(S.CANCELLED, SENT, latest_occurred_at=NOW + seconds(99))
     decision = decide(late, S.AUDIO_READY, seen=AppliedEvent("d", RUN), execution_id="another")
