@@ -27,7 +27,7 @@ from store.jobs import JobStore
 from tasks.outbox import TransactionalOutbox
 from tests.conftest import NewStack
 from tests.openapi.test_openapi import CLIENT, client_tools, pytestmark
-from tests.support.behaviours import accept, answer, in_turn, refuse
+from tests.support.behaviours import accept, answer, in_turn, redirect, refuse
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
@@ -60,8 +60,9 @@ class Node:
             text=True,
         )
 
-    def __call__(self, call: str, *args: Any, **options: int) -> Any:
-        """Options: `take`, after how many items an iterator is left, and `abortAfter`, in milliseconds."""
+    def __call__(self, call: str, *args: Any, **options: int | str) -> Any:
+        """Options: `take`, after how many items an iterator is left, `abortAfter`, in milliseconds, and
+        `absent`, the name of an option that is undefined."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps({"call": call, "args": args, **options}) + "\n")
@@ -135,6 +136,61 @@ def test_a_kept_key_finds_the_project_again(node: Node) -> None:
     assert made[0] == made[1]
     with pytest.raises(Refused, match="TakeOneError IDEMPOTENCY_KEY_MISMATCH"):
         node("createProject", "Summer", {"key": "order-4711"})
+
+
+def test_a_create_has_one_key_also_where_the_callers_is_undefined(
+    new_node: Callable[..., Node],
+) -> None:
+    with StubOrchestrator(in_turn(refuse(503), answer(201, b'{"id": "one"}'))) as service:
+        node = new_node(f"http://{HOST}:{service.port}")
+        node("createProject", "Spring", absent="key")
+        node("createJob", "one", {}, absent="key")
+    keys = [request.dispatch_id for request in service.requests]
+    assert None not in keys
+    assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize("call", [("followEvents", "any"), ("followJobs",)], ids=lambda it: it[0])
+def test_following_has_no_limit_where_the_callers_is_undefined(
+    new_node: Callable[..., Node], call: tuple[str, ...]
+) -> None:
+    page = answer(200, b'{"items": [{"id": "one", "updated_at": "2026"}], "next_cursor": null}')
+    with StubOrchestrator(in_turn(refuse(503), refuse(503), page)) as service:
+        node = new_node(f"http://{HOST}:{service.port}", TIMEOUT="100")
+        assert node(*call, take=1, absent="timeout")[0]["id"] == "one"
+
+
+def test_an_empty_key_is_refused(node: Node) -> None:
+    with pytest.raises(Refused, match="VALIDATION_ERROR"):
+        node("createProject", "Spring", {"key": ""})
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_no_redirect_is_followed(new_node: Callable[..., Node], status: int) -> None:
+    with StubOrchestrator(answer(200, b"{}")) as other:
+        location = f"http://{HOST}:{other.port}/"
+        with StubOrchestrator(redirect(location, status)) as gateway:
+            node = new_node(f"http://{HOST}:{gateway.port}")
+            with pytest.raises(Refused) as refusal:
+                node("createProject", "Spring")
+    assert (refusal.value.error["status"], refusal.value.error["attempts"]) == (status, 1)
+    assert other.requests == []
+
+
+@pytest.mark.parametrize("body", [b"null", b'"OK"', b"[]", b"1", b"", b"<html>"])
+def test_another_servers_answer_is_an_error(new_node: Callable[..., Node], body: bytes) -> None:
+    with StubOrchestrator(answer(200, body)) as gateway:
+        node = new_node(f"http://{HOST}:{gateway.port}")
+        with pytest.raises(Refused) as refusal:
+            node("createProject", "Spring")
+    assert (refusal.value.error["status"], refusal.value.error["attempts"]) == (200, 1)
+
+
+@pytest.mark.parametrize("token", ["sec\nret", "sec\u2026ret"])
+def test_an_invalid_token_is_in_no_error(new_node: Callable[..., Node], token: str) -> None:
+    with pytest.raises(Refused, match="token") as refusal:
+        new_node(f"http://{HOST}:{free_port()}", TOKEN=token)("getJob", "any")
+    assert "sec" not in str(refusal.value.error)
 
 
 def test_a_dispatch_that_was_refused_is_tried_until_it_is_taken(

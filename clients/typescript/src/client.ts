@@ -17,7 +17,10 @@ export type ModelProfile = Schemas["RetryJobRequest"]["model_profile"] | (string
 export interface ClientOptions {
   /** Where the service is, without `/api/v1`; in a browser "" is the page's own host. */
   baseUrl: string;
-  /** The editor's token, or what gives it. Asked before each try, so that an expired one can be replaced. */
+  /**
+   * The editor's token, or what gives it. Asked before each try, so that an expired one can be replaced; neither
+   * `timeout` nor `signal` ends it.
+   */
   token: string | (() => string | Promise<string>);
   /** Milliseconds that one call may take, with all its tries. Default: two minutes. */
   timeout?: number;
@@ -96,7 +99,7 @@ const ENDS: ReadonlySet<JobStatus> = new Set<JobStatus>(["DONE", "FAILED", "CANC
 export class TakeOne {
   constructor(private readonly options: ClientOptions) {}
   createProject(name: string, options: CreateOptions = {}): Promise<Project> {
-    return this.#call("POST", "/projects", { body: { name }, key: newKey(), ...options });
+    return this.#call("POST", "/projects", { body: { name }, ...options, key: options.key ?? newKey() });
   }
 
   /** Your projects, oldest first; pages are fetched as you go. `limit` is the size of a page. */
@@ -106,7 +109,7 @@ export class TakeOne {
 
   createJob(projectId: string, job: JobEdit = {}, options: CreateOptions = {}): Promise<Job> {
     const path = `/projects/${encodeURIComponent(projectId)}/jobs`;
-    return this.#call("POST", path, { body: job, key: newKey(), ...options });
+    return this.#call("POST", path, { body: job, ...options, key: options.key ?? newKey() });
   }
 
   getJob(jobId: string, options?: CallOptions): Promise<Job> {
@@ -188,7 +191,7 @@ export class TakeOne {
       told = new Set();
       let isNews = false;
       const query = { order: "asc", limit: 200, updated_after: new Date(Date.parse(latest) - OVERLAP_MS).toISOString() };
-      for await (const job of this.#items<Job>("/jobs", query, { timeout: Infinity, ...call })) {
+      for await (const job of this.#items<Job>("/jobs", query, { ...call, timeout: call.timeout ?? Infinity })) {
         latest = job.updated_at;
         const change = `${job.id} ${job.updated_at}`;
         told.add(change);
@@ -244,7 +247,7 @@ export class TakeOne {
   async #poll<Item>(path: string, query: object, wait: number, options: CallOptions): Promise<Page<Item>> {
     const next = performance.now() + 1_000;
     const page = await this.#call<Page<Item>>("GET", path, {
-      timeout: Infinity, ...options, query: { ...query, wait }, tryTimeout: wait * 1_000 + 10_000,
+      ...options, timeout: options.timeout ?? Infinity, query: { ...query, wait }, tryTimeout: wait * 1_000 + 10_000,
     });
     if (page.items.length === 0) await sleep(Math.max(0, next - performance.now()), options.signal);
     return page;
@@ -277,7 +280,9 @@ export class TakeOne {
   async #try<T>(method: string, path: string, call: Call, left: number): Promise<T> {
     const { body, key, query = {}, signal, tryTimeout = this.options.tryTimeout ?? 20_000 } = call;
     const { baseUrl, token } = this.options;
-    const headers = new Headers({ Authorization: `Bearer ${typeof token === "string" ? token : await token()}` });
+    const bearer = (typeof token === "string" ? token : await token()).trim();
+    if (/[^ -~]/.test(bearer)) throw new TypeError("The token must be printable ASCII"); // Headers' own error quotes it
+    const headers = new Headers({ Authorization: `Bearer ${bearer}` });
     if (key !== undefined) headers.set("Idempotency-Key", key);
     if (body !== undefined) headers.set("Content-Type", "application/json");
     const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined));
@@ -285,7 +290,7 @@ export class TakeOne {
     const limit = AbortSignal.timeout(Math.max(1, Math.ceil(Math.min(tryTimeout, left))));
     // Made here, not within fetch: a URL or token that is no such thing is a mistake, not a network that fails.
     const request = new Request(url, {
-      method, headers, body: body === undefined ? null : JSON.stringify(body),
+      method, headers, body: body === undefined ? null : JSON.stringify(body), redirect: "manual",
       signal: signal ? AbortSignal.any([signal, limit]) : limit,
     });
     const [response, text] = await fetch(request).then(async (it) => [it, await it.text()] as const).catch((cause) => {
@@ -305,7 +310,8 @@ const newKey = (): string => crypto.getRandomValues(new Uint32Array(4)).join("-"
 
 function parsed(text: string): object | undefined {
   try {
-    return Object(JSON.parse(text)) as object;
+    const answer: unknown = JSON.parse(text);
+    return typeof answer === "object" && answer !== null && !Array.isArray(answer) ? answer : undefined;
   } catch {
     return undefined; // a gateway's own page
   }

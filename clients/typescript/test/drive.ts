@@ -1,6 +1,6 @@
 // Lets a test in another language make the client's calls: one JSON line in for each, one out.
-// In: {call, args, abortAfter?, take?}; out: {value}, or {error: {name, message, status, code, details, attempts, retryAfter, requestId}}.
-// After `take` items an iterator is left.
+// In: {call, args, abortAfter?, take?, absent?}; out: {value}, or {error: {name, message, status, code, details, attempts, retryAfter, requestId}}.
+// After `take` items an iterator is left. `absent` is an option that is undefined.
 
 import { createInterface } from "node:readline";
 import { type Job, TakeOne } from "@takeone/client";
@@ -9,8 +9,9 @@ const { API_URL: baseUrl = "", TOKEN: token = "", TIMEOUT = "20000", TRY_TIMEOUT
 const takeOne = new TakeOne({ baseUrl, token, timeout: Number(TIMEOUT), tryTimeout: Number(TRY_TIMEOUT) });
 
 async function answer(line: string): Promise<object> {
-  const { call, args, abortAfter, take } = JSON.parse(line);
+  const { call, args, abortAfter, take, absent } = JSON.parse(line);
   if (abortAfter !== undefined) args.push({ signal: AbortSignal.timeout(abortAfter) });
+  if (absent !== undefined) args.push({ [absent]: undefined });
   if (call === "waitForPhase") return takeOne.waitFor(args[0], (job: Job) => job.dispatch?.phase === args[1]);
   const made = (takeOne as any)[call](...args);
   if (!(Symbol.asyncIterator in made)) return made;
