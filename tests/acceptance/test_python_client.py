@@ -449,6 +449,35 @@ def test_another_servers_answer_is_an_error(status: int, behaviour: Behaviour) -
     assert (raised.status, raised.code, raised.details, raised.attempts) == (status, None, {}, 1)
 
 
+def test_a_gateways_strange_answer_is_an_error() -> None:
+    nested = behaviours.answer(200, b"[" * 100_000)
+    details = behaviours.answer(409, b'{"message": "No entry", "details": ["a"]}')
+    date = {"Retry-After": "Sun, 06 Nov 99999999999 08:49:37 GMT"}
+    for behaviour in (nested, details, behaviours.answer(403, b"", date)):
+        with StubOrchestrator(behaviour) as service, pytest.raises(TakeOneError) as error:
+            TakeOne(f"http://{HOST}:{service.port}", ALICE).cancel("any")
+        assert (error.value.details, error.value.retry_after) == ({}, 0)
+
+
+@pytest.mark.parametrize("token", ["sec\nret", "sec\u2026ret"])
+def test_an_invalid_token_is_in_no_error(token: str) -> None:
+    with pytest.raises(ValueError, match="token") as error:
+        TakeOne(f"http://{HOST}:{free_port()}", token).get_job("any")
+    raised = error.value
+    assert "sec" not in f"{raised!r} {raised.__cause__!r} {raised.__context__!r}"
+
+
+def test_the_line_end_of_a_token_from_a_file_is_not_sent(client: TakeOne, stack: Stack) -> None:
+    project = client.create_project("Interviews")
+    assert project in TakeOne(stack.api_url, f"{ALICE}\n").list_projects()
+
+
+def test_an_empty_key_is_refused(client: TakeOne) -> None:
+    with pytest.raises(TakeOneError) as refusal:
+        client.create_project("Interviews", key="")
+    assert refusal.value.code == "VALIDATION_ERROR"
+
+
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://", "http://host:x"])
 def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"base_url|[Pp]ort"):

@@ -52,7 +52,8 @@ class TakeOneError(Exception):
         fields: dict[str, Any] = body if isinstance(body, dict) else {}
         self.status, self.retry_after, self.request_id = status, retry_after, request_id
         self.code: str | None = fields.get("code")
-        self.details: dict[str, Any] = fields.get("details") or {}  # a gateway may send null
+        details = fields.get("details")  # a gateway may send null or a list
+        self.details: dict[str, Any] = details if isinstance(details, dict) else {}
         self._message = fields.get("message", "Not an answer of Take One")
 
     def __str__(self) -> str:
@@ -86,10 +87,10 @@ class TakeOne:
     """Calls Take One; repeats a call, under the same key, while the service is unavailable.
 
     `base_url` is the service's, without `/api/v1`. `token` is the editor's, or a function that returns it,
-    called before each try so that it can replace an expired one. `timeout` limits a call with all its tries
-    in seconds, `try_timeout` one try; with the service's defaults a `run` is answered within ten.
+    called before each try so that it can replace an expired one; no limit ends it. `timeout` limits a call with
+    all its tries in seconds, `try_timeout` one try; with the service's defaults a `run` is answered within ten.
 
-    Raises ValueError for an invalid URL; each call raises TakeOneError. Threads may share it.
+    Raises ValueError for an invalid URL or token; each call raises TakeOneError. Threads may share it.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class TakeOne:
 
     def create_project(self, name: str, *, key: str | None = None) -> Project:
         """Create a project. For `key` see `create_job`."""
-        return cast(Project, self._call("POST", "/projects", {"name": name}, key or _new_key()))
+        return cast(Project, self._call("POST", "/projects", {"name": name}, _key(key)))
 
     def list_projects(self, *, limit: int = 50) -> Iterator[Project]:
         """Your projects, oldest first; pages are fetched as you go. `limit` is the size of a page."""
@@ -122,7 +123,7 @@ class TakeOne:
         nothing twice.
         """
         path = f"/projects/{quote(project_id, safe='')}/jobs"
-        return cast(Job, self._call("POST", path, job, key or _new_key()))
+        return cast(Job, self._call("POST", path, job, _key(key)))
 
     def get_job(self, job_id: str) -> Job:
         """The job as it is now."""
@@ -160,7 +161,7 @@ class TakeOne:
 
         `request_id` identifies one decision to retry: keep it if you repeat the call yourself.
         """
-        body = {"model_profile": profile, "client_request_id": request_id or _new_key()}
+        body = {"model_profile": profile, "client_request_id": _key(request_id)}
         return cast(shapes.RetryJobResponse, self._call("POST", _path(job_id, "/retry"), body))
 
     def cancel(self, job_id: str) -> Job:
@@ -291,7 +292,9 @@ class TakeOne:
             attempt, pause = attempt + 1, min(2 * pause, 10)
 
     def _try(self, method: str, target: str, body: Any, key: str | None, limit: float) -> Any:
-        token = self._token if isinstance(self._token, str) else self._token()
+        token = (self._token if isinstance(self._token, str) else self._token()).strip()
+        if not (token.isascii() and token.isprintable()):  # http.client's own error quotes it
+            raise ValueError("The token must be printable ASCII")
         headers = {"Authorization": f"Bearer {token}"}
         if key is not None:
             headers["Idempotency-Key"] = key
@@ -343,8 +346,8 @@ def _path(job_id: str, rest: str = "") -> str:
     return f"/jobs/{quote(job_id, safe='')}{rest}"
 
 
-def _new_key() -> str:
-    return str(uuid4())
+def _key(own: str | None) -> str:
+    return str(uuid4()) if own is None else own
 
 
 def _is_retried(job: Job) -> bool:
@@ -353,7 +356,7 @@ def _is_retried(job: Job) -> bool:
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:
-    with suppress(ValueError):  # a gateway's own page
+    with suppress(ValueError, RecursionError):  # a gateway's own page
         answer = json.loads(text)
         return answer if isinstance(answer, dict) else None
     return None
@@ -363,6 +366,6 @@ def _seconds(retry_after: str) -> float:
     """Retry-After: seconds, or (from a gateway) a date."""
     with suppress(ValueError):
         return max(0.0, float(retry_after))
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     return 0.0
