@@ -206,6 +206,27 @@ def test_the_first_callback_of_a_retry_that_may_have_been_received_resumes_the_j
     assert (after.job.status, after.job.failure) == (S.TRANSCRIBING, None)
 
 
+@pytest.mark.parametrize(
+    ("released", "resumes"),
+    [
+        ({"reason": "refused"}, True),
+        ({"reason": "not_started"}, False),
+        ({"reason": "refused", "dispatch_id": "retry-another"}, False),
+    ],
+)
+def test_a_retry_that_was_claimed_again_resumes_if_its_released_claim_may_have_been_received(
+    released: dict[str, Any], resumes: bool
+) -> None:
+    before = a_retry_claim(Phase.RELEASED, sends=1, **released)
+    again = a_retry_claim(Phase.CLAIMED, epoch=3)
+    record = a_record(S.FAILED, again, past_claims=(before,))
+    if resumes:
+        assert applied(record, S.TRANSCRIBING).claim.phase is Phase.SENT
+    else:
+        with pytest.raises(FsmTerminalImmutable):
+            decide(record, S.TRANSCRIBING)
+
+
 @pytest.mark.parametrize("attempted", S)
 def test_the_first_callback_of_a_retry_is_a_step_from_its_checkpoint(attempted: JobStatus) -> None:
     record = a_record(S.FAILED, a_retry_claim())
