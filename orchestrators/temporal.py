@@ -46,7 +46,7 @@ class Temporal(Adapter):
         return bool(fields.get("runId")) and fields.get("started") is True
 
     def read_start(self, answer: Answer) -> ClaimEvent | Refusal:
-        if answer.status == 409 and _has_detail(answer, "WorkflowExecutionAlreadyStartedFailure"):
+        if _has_detail(answer, "WorkflowExecutionAlreadyStartedFailure"):
             return ClaimEvent.LOST
         return super().read_start(answer)
 
@@ -88,7 +88,7 @@ class Temporal(Adapter):
 
     def problem(self, check: str, answer: Answer) -> str | None:
         fields = answer.fields()
-        if answer.status == 404 and _has_detail(answer, "NamespaceNotFoundFailure"):
+        if _has_detail(answer, "NamespaceNotFoundFailure"):
             return "the namespace does not exist; correct TAKEONE_ORCHESTRATOR_NAMESPACE"
         if not answer.is_success or not fields:
             return "no answer of Temporal's; TAKEONE_ORCHESTRATOR_URL is that of its HTTP API"

@@ -191,6 +191,7 @@ def test_a_bearer_token_is_sent_without_a_sign_in() -> None:
         (403, b'{"detail":"Invalid JWT token"}', True),
         (403, b'{"detail":"Forbidden"}', False),
         (403, PAGE, False),
+        (502, b'{"detail":"Invalid JWT token"}', False),
         (200, RUN, False),
         (409, TAKEN, False),
     ],

@@ -225,6 +225,7 @@ def test_reasons_for_no_deployment(status: int, body: bytes, why: Refusal) -> No
 def test_the_id_is_stale_once_the_deployment_is_deleted() -> None:
     assert ADAPTER.is_stale(answer(404, NO_DEPLOYMENT))
     assert not ADAPTER.is_stale(answer(404, NO_RUN))
+    assert not ADAPTER.is_stale(answer(502, NO_DEPLOYMENT))
     assert not ADAPTER.is_stale(answer(404, PAGE))
     assert not ADAPTER.is_stale(answer(401, UNAUTHORIZED))
     assert not ADAPTER.is_stale(answer(201, RUN))

@@ -139,6 +139,7 @@ def test_answers_to_a_start(received: Answer, meaning: ClaimEvent | Refusal) -> 
         (answer(ABSENT, 400), RunState.NOT_FOUND),
         (answer(b'{"executionArn": "e", "status": "A_NEW_ONE"}'), RunState.NO_ANSWER),
         (answer(b'{"status": "RUNNING"}'), RunState.NO_ANSWER),
+        (answer(b'{"executionArn": "e", "status": "FAILED"}', 502), RunState.NO_ANSWER),
         (answer(b'{"status": "FAILED", "message": "upstream"}'), RunState.NO_ANSWER),
         (answer(b'{"status": "RUNNING"', is_whole=False), RunState.NO_ANSWER),
         (answer(ABSENT, 400, is_whole=False), RunState.NO_ANSWER),
