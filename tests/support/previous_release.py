@@ -10,7 +10,7 @@ import pytest
 from devstack.processes import ROOT
 
 #: The last commit of the release before this one; to be changed with each release.
-COMMIT = "3c797062f36e1fd00c6e239c63b3012696fa07a8"
+COMMIT = "c6e9e7508bc69ecd7ba449db44020a313a1e0a0a"
 _INSTALL_SECONDS = 400
 
 
