@@ -1,10 +1,13 @@
 """Settings come from variables and files; incomplete or unsafe ones are refused; no secret is shown."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from docs.settings_page import PRODUCTION, REQUIRED, settings_page
+from orchestrators.base import Dispatch
+from orchestrators.registry import make_adapter
 from settings import Settings, SettingsError
 from settings.sources import may_be_secret, unknown_variables
 from tests.unit.conftest import PRODUCTION_SETTINGS, Environment
@@ -97,6 +100,15 @@ def test_urls_that_are_posted_to_must_be_http_or_https(
     assert lines == [f"TAKEONE_{name}: must be an absolute http or https URL"]
 
 
+def test_a_webhook_is_sent_the_headers_that_it_requires(environment: Environment) -> None:
+    headers = "Authorization: Bearer a:b; X-Tenant: videos"
+    adapter = make_adapter(environment.load(TAKEONE_ORCHESTRATOR_HEADERS=headers))
+    request = adapter.start(Dispatch("run-1", {}, datetime.now(UTC)), "")
+    assert request.headers == {
+        "Authorization": "Bearer a:b", "X-Tenant": "videos", "Idempotency-Key": "run-1",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", MAY_COME_FROM_FILES)
 def test_a_secret_may_come_from_a_file(name: str, environment: Environment, tmp_path: Path) -> None:
     value = {
@@ -183,7 +195,16 @@ def test_production_refuses_a_short_shared_key(environment: Environment) -> None
 
 
 @pytest.mark.parametrize(
-    "origins", ["*", "null", "https://editor.example/", "https://editor.example/app", "editor"]
+    "origins",
+    [
+        "*",
+        "null",
+        "https://editor.example/",
+        "https://editor.example/app",
+        "https://a@editor.example",
+        "ftp://editor.example",
+        "editor",
+    ],
 )
 def test_an_origin_is_a_scheme_and_a_host(origins: str, environment: Environment) -> None:
     lines = environment.refusal(TAKEONE_CORS_ORIGINS=origins)

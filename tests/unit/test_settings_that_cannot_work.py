@@ -4,7 +4,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from orchestrators.registry import make_adapter
+from orchestrators.registry import dispatch_policy, make_adapter
 from store.client import make_client
 from tests.acceptance.tokens import RSA_KEY, public_pem
 from tests.unit.conftest import Environment
@@ -49,12 +49,17 @@ REFUSED = {
     "a public key as a shared one": {"TAKEONE_JWT_KEY": PEM},
     "a public key for both algorithms": {**BOTH_ALGORITHMS, "TAKEONE_JWT_KEY": PEM},
     "a shared key for both algorithms": {**BOTH_ALGORITHMS, "TAKEONE_JWT_KEY": "planted" * 9},
+    "no algorithm": {"TAKEONE_JWT_ALGORITHMS": " , "},
     "an unknown algorithm": {"TAKEONE_JWT_ALGORITHMS": "HS265"},
     "keys over http": {**JWKS, "TAKEONE_JWT_JWKS_URL": "http://login.planted/keys"},
     "keys over HTTP": {**JWKS, "TAKEONE_JWT_JWKS_URL": "HTTP://login.planted/keys"},
     "a host name": {"HOST": "planted.example"},
     "a port that is a URL": {"PORT": "tcp://planted"},
     "a public URL with a query": {"TAKEONE_PUBLIC_URL": "https://planted.example/?a=b"},
+    "a public URL with a fragment": {"TAKEONE_PUBLIC_URL": "https://planted.example/#a"},
+    "a URL without a host": {"TAKEONE_ORCHESTRATOR_URL": "https:///planted"},
+    "a header that is not ASCII": {"TAKEONE_ORCHESTRATOR_HEADERS": "X-Key: plänted"},
+    "a header with a control character": {"TAKEONE_ORCHESTRATOR_HEADERS": "X-Key: planted\x7fx"},
     "a line feed inside a URL": {"TAKEONE_ORCHESTRATOR_URL": "https://planted.example/a\nb"},
     "a secret that no header can carry": {"TAKEONE_CALLBACK_SECRET": "plänted-callback-secret"},
     "no model profile": {"TAKEONE_MODEL_PROFILES": " , "},
@@ -66,7 +71,8 @@ REFUSED = {
         for url in (
             "", "redis://user:planted/ss@host/0", "redis://user:12/planted@host/0",
             "redis://user:planted#ss@host/0", "redis://host/planted", "redis://host/0?planted=1",
-            "redis://host:port/0", "redis://", "sentinel://host:planted/0",
+            "redis://host:port/0", "redis://", "redis://host/0#planted", "sentinel://host:planted/0",
+            "sentinel://:26379/0",
             "sentinel://one,two/planted", "sentinel://user:pl/anted@one:1,two:2/0",
         )
     },
@@ -127,7 +133,9 @@ STEP_FUNCTIONS = {
 def test_step_functions_needs_the_arn_of_a_state_machine_and_no_url(
     environment: Environment,
 ) -> None:
-    request = make_adapter(environment.load(**STEP_FUNCTIONS)).prepare()
+    settings = environment.load(**STEP_FUNCTIONS)
+    assert dispatch_policy(settings).engine, "its dispatches are known as those of this engine"
+    request = make_adapter(settings).prepare()
     assert request is not None
     assert request.url == "https://states.eu-central-1.amazonaws.com/"
 
