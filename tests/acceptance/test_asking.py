@@ -273,8 +273,11 @@ def test_a_dispatch_that_still_runs_at_the_engine_bars_retry_and_release(
     # The released run is still active.
     assert refusal(handle.retry("two")) == not_dispatched("previous_run_active")
     engine.runs[first.json()["dispatch_id"]] = "cancelled"
-    assert handle.retry("two").status_code == 202
+    second = handle.retry("two")
+    assert second.status_code == 202
     assert len(of(handle, engine.executions)) == 3
+    engine.runs[second.json()["dispatch_id"]] = "succeeded"
+    assert takeone(settle, asking.settings).returncode == 0, "it runs no more"
 
 
 def test_a_run_that_ends_a_moment_after_its_own_report_does_not_bar_the_retry(

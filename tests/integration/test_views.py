@@ -120,6 +120,7 @@ def test_a_filter_that_matches_nothing_examines_a_thousand_jobs_and_gives_a_curs
 ) -> None:
     index = {str(uuid4()): NOW.timestamp() + number for number in range(2_500)}
     database.redis.zadd(keys.UNKNOWN, index)
+    assert [*database.jobs.due_index.listed(keys.UNKNOWN)] == list(index)
     first = database.projects.jobs_in_view(View.UNKNOWN, PageQuery(50), lambda _: False)
     assert first.items == []
     assert first.next_cursor is not None
