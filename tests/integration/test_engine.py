@@ -13,7 +13,7 @@ from orchestrators.signatures import Signer
 from orchestrators.webhook import Webhook
 from services.assembly import utc_now
 from settings import Settings
-from tests.support.behaviours import Exchange, answer
+from tests.support.behaviours import Exchange, answer, close_after_read, in_turn
 from tests.support.orchestrator import StubOrchestrator
 
 DISPATCH = Dispatch("run-job", {"job_id": "job"}, utc_now())
@@ -37,6 +37,12 @@ class Preparing(Webhook):
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
         return Request("POST", self._url, dispatch.body, {"X-Token": prepared})
+
+    def ask(self, dispatch_id: str, prepared: str) -> Request:
+        return Request("POST", self._url, b"", {"X-Token": prepared})
+
+    def read_ask(self, answer: Answer) -> Run:
+        return Run(RunState.RUNNING if answer.is_success else RunState.NO_ANSWER)
 
     def is_stale(self, answer: Answer) -> bool:
         return answer.status == 401
@@ -91,6 +97,21 @@ def test_an_expired_token_is_renewed_once(good: str, event: str) -> None:
         outcome = engine.start(DISPATCH, lambda: True, time.monotonic())
         assert [request.method for request in stub.requests] == ["GET", "POST", "GET", "POST"]
     assert outcome.event == event
+
+
+@pytest.mark.parametrize(("good", "state"), [("2", RunState.RUNNING), ("3", RunState.NO_ANSWER)])
+def test_a_question_renews_an_expired_token_once(good: str, state: RunState) -> None:
+    with StubOrchestrator(Tokens(good)) as stub:
+        assert Engine(client(), Preparing(stub.url, Signer(()))).ask("run-job").state is state
+        assert [request.method for request in stub.requests] == ["GET", "POST", "GET", "POST"]
+
+
+def test_a_question_without_an_answer_is_asked_once() -> None:
+    token = answer(200, b"", {"X-Token": "1"})
+    with StubOrchestrator(in_turn(token, close_after_read())) as stub:
+        run = Engine(client(), Preparing(stub.url, Signer(()))).ask("run-job")
+        assert run.state is RunState.NO_ANSWER
+        assert [request.method for request in stub.requests] == ["GET", "POST"]
 
 
 @pytest.mark.parametrize(

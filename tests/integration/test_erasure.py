@@ -358,6 +358,7 @@ def test_an_unreadable_record_is_reported_and_kept(database: Database, takeone: 
     assert len([json.loads(line) for line in exported.stdout.splitlines()]) == 2
     result = takeone("jobs", "erase", "--user", "alice", "--yes", "--wait", "0")
     assert result.exit_code == 1
+    assert "1 records cannot be read" in result.stderr
     assert broken in result.stderr, "it is in the log"
     assert (database.jobs.load(good), database.redis.get(keys.job(broken))) == (None, "{")
     assert database.projects.load(database.project.id)
