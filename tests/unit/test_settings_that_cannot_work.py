@@ -5,6 +5,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from orchestrators.registry import dispatch_policy, make_adapter
+from settings import load_worker_settings
 from store.client import make_client
 from tests.acceptance.tokens import RSA_KEY, public_pem
 from tests.unit.conftest import Environment
@@ -138,6 +139,7 @@ def test_step_functions_needs_the_arn_of_a_state_machine_and_no_url(
     request = make_adapter(settings).prepare()
     assert request is not None
     assert request.url == "https://states.eu-central-1.amazonaws.com/"
+    assert load_worker_settings.__wrapped__().orchestrator_workflow == MACHINE
 
 
 @pytest.mark.parametrize(
