@@ -17,7 +17,8 @@ from store import keys
 
 log = structlog.get_logger("store")
 
-_POLL_SECONDS = 0.5
+# How long the connection may be silent before Redis is asked, and then until another one is made.
+_SILENT_SECONDS = 2.0
 _RECONNECT_SECONDS = 0.2
 
 
@@ -74,14 +75,19 @@ class Notifier:
     def _listen(self) -> None:
         with self._client.pubsub() as pubsub:
             pubsub.subscribe(self._channel)
+            is_asked = False
             while True:
-                message = pubsub.get_message(timeout=_POLL_SECONDS)
+                message = pubsub.get_message(timeout=_SILENT_SECONDS)
                 if message is None:
-                    continue
-                if message["type"] == "message":
+                    # A Redis that hangs or has lost its network does not end its connections.
+                    if is_asked:
+                        return
+                    pubsub.ping()
+                elif message["type"] == "message":
                     self._notify(message["data"].decode(errors="replace"))
-                else:
-                    self.wake_all()  # just subscribed: earlier notifications were missed
+                elif message["type"] == "subscribe":
+                    self.wake_all()  # earlier notifications were missed
+                is_asked = message is None
 
     def _notify(self, topic: str) -> None:
         with self._lock:
