@@ -27,6 +27,8 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason=INSTALL_HINT)
 
 # Without a broker, a caller gets an error within this time.
 ANSWERED_SECONDS = 3.0
+# A broker that blocks publishers accepts connections, so both tries wait for it, and for the end of theirs.
+BLOCKED_SECONDS = 5.0
 HEALED_SECONDS = 10.0
 
 
@@ -118,6 +120,22 @@ def test_without_the_broker_a_run_is_answered_soon_and_makes_no_claim(
     proxy.restore()
     for job_id in jobs:
         wait_until(lambda job_id=job_id: runs(bed, job_id), HEALED_SECONDS, "runs work again")
+
+
+def test_while_publishers_are_blocked_a_run_is_answered_soon_and_makes_no_claim(
+    bed: Bed, orchestrator: StubOrchestrator
+) -> None:
+    job_id = bed.client.uploaded_job()["id"]
+    bed.rabbitmq.block_publishers(is_blocked=True)
+    try:
+        answer = bed.client.run(job_id)
+        assert answer.status_code == 503
+        assert answer.elapsed.total_seconds() < BLOCKED_SECONDS
+        assert stored.claim(bed.stack.redis, job_id) is None
+    finally:
+        bed.rabbitmq.block_publishers(is_blocked=False)
+    wait_until(lambda: runs(bed, job_id), HEALED_SECONDS, "runs work again")
+    assert len(orchestrator.requests_for(job_id)) == 1
 
 
 def test_a_connection_that_breaks_while_idle_fails_no_caller(bed: Bed, proxy: TcpProxy) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import shutil
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,18 @@ class RabbitMq(Process):
                 return bool(connection.recv(1))
         except OSError:
             return False
+
+    def block_publishers(self, *, is_blocked: bool) -> None:
+        """Have the node read nothing from publishers, as while its memory alarm is on; or read again."""
+        share = "0.000001" if is_blocked else "0.6"
+        control = str(Path(self.command[0]).with_name("rabbitmqctl"))
+        subprocess.run(
+            [control, "set_vm_memory_high_watermark", share],
+            env=self.environment,
+            capture_output=True,
+            check=True,
+            timeout=START_SECONDS,
+        )
 
     def stop(self) -> None:
         """Kill the node, whose data is not needed, and stop its port mapper."""
