@@ -257,6 +257,12 @@ def test_the_documentation_is_generated_from_the_settings() -> None:
     assert page.read_text() == settings_page(), "run `make docs`"
 
 
+@pytest.mark.parametrize("name", MAY_COME_FROM_FILES)
+def test_every_secret_is_listed_with_what_it_gives_access_to(name: str) -> None:
+    page = Path(__file__).parents[2] / "SECURITY.md"
+    assert f"`TAKEONE_{name.upper()}`" in page.read_text()
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_described(name: str) -> None:
     assert Settings.model_fields[name].description
