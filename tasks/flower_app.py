@@ -6,13 +6,16 @@ start without a password.
 
 import sys
 from logging import CRITICAL, getLogger
+from typing import Any
 
 from celery import Celery
 from flower.urls import handlers
+from flower.views import BaseHandler
 from flower.views.monitor import Healthcheck, Metrics
 from kombu import Queue
 from tornado.options import options
-from tornado.web import authenticated
+from tornado.routing import URLSpec
+from tornado.web import HTTPError, authenticated
 
 from observability.log_sink import stdout
 from observability.logs import configure_logging
@@ -64,13 +67,23 @@ def _set_options() -> None:
 options.add_parse_callback(_set_options)
 
 
-class _Metrics(Metrics):
-    get = authenticated(Metrics.get)
+def _guarded(handler: Any) -> Any:
+    """A handler with a login where Flower has none, and 401 where Flower cannot compare the password."""
+    spec = handler if isinstance(handler, URLSpec) else URLSpec(*handler)
+    view: Any = spec.handler_class
+    if not issubclass(view, BaseHandler):  # of static files
+        return handler
+
+    class Guarded(view):
+        def get_current_user(self) -> Any:
+            try:
+                return super().get_current_user()
+            except TypeError:  # for a password that is not ASCII; ours are
+                raise HTTPError(401) from None
+
+    if view in (Metrics, Healthcheck):
+        Guarded.get = authenticated(view.get)
+    return URLSpec(spec.regex.pattern, Guarded, spec.kwargs, spec.name)
 
 
-class _Healthcheck(Healthcheck):
-    get = authenticated(Healthcheck.get)
-
-
-# Flower leaves these two open even if everything else needs a login. The first handler of a path counts.
-handlers[:0] = [("/metrics", _Metrics), ("/healthcheck", _Healthcheck)]
+handlers[:] = map(_guarded, handlers)

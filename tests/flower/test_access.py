@@ -55,19 +55,11 @@ def test_flower_s_routes_are_found() -> None:
 
 
 @pytest.mark.parametrize("path", [path for path in READ_PATHS if path not in PUBLIC])
-@pytest.mark.parametrize("password", [None, "wrong"])
+@pytest.mark.parametrize("password", [None, "wrong", "pässword"])
 def test_reading_needs_a_login(path: str, password: str | None, flower: Flower) -> None:
     answer = call("GET", flower.url(path), password)
     assert answer.status_code == 401
     assert len(answer.text) < 100
-
-
-@pytest.mark.parametrize("path", ["/tasks", "/metrics"])
-def test_flower_cannot_compare_a_password_that_is_not_ascii(path: str, flower: Flower) -> None:
-    answer = call("GET", flower.url(path), "pässword")
-    assert answer.status_code == 500
-    assert "Error 500" in answer.text
-    assert "Traceback" not in answer.text
 
 
 @pytest.mark.parametrize("path", WRITE_PATHS)
