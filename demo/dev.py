@@ -45,12 +45,13 @@ def run(console: Console) -> None:
 def restart(console: Console, stack: LocalStack) -> bool:
     """Restart web and worker; whether they started. Code that does not start waits for its next change."""
     console.print("[bold]The code changed: starting again[/]")
-    for process in [*stack.service.webs, *stack.service.workers]:
+    processes = [*stack.service.webs, *stack.service.workers]
+    for process in processes:
         try:
             stack.service.restart(process)
         except ProcessFailedError as error:
             console.print(str(error).splitlines()[0], markup=False, highlight=False)
-    return all(process.is_running for process in [*stack.service.webs, *stack.service.workers])
+    return all(process.is_running for process in processes)
 
 
 def newest_code() -> float:

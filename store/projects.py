@@ -115,9 +115,7 @@ class ProjectStore:
             job = record.job
             return status in (None, job.status) and project_id in (None, job.project_id)
 
-        return lists.read_page(
-            self._client, name, query, self._load_jobs, _lists_of, is_wanted, size_of=_size_of
-        )
+        return self._page_of_jobs(name, query, is_wanted)
 
     def jobs_in_view(
         self, view: View | JobStatus, query: PageQuery, is_wanted: Callable[[Record], bool]
@@ -126,14 +124,22 @@ class ProjectStore:
 
         Only the list of a state, which View.FAILED is too, can be read `after` a time.
         """
-        client, load = self._client, self._load_jobs
         if index := INDEX_OF.get(view):
-            entries_of = entries_in_indexes
-            return lists.read_page(
-                client, index, query, load, entries_of, is_wanted, read_index, _size_of
-            )
-        name = keys.jobs_in(view.upper())
-        return lists.read_page(client, name, query, load, _lists_of, is_wanted, size_of=_size_of)
+            return self._page_of_jobs(index, query, is_wanted, entries_in_indexes, read_index)
+        return self._page_of_jobs(keys.jobs_in(view.upper()), query, is_wanted)
+
+    def _page_of_jobs(
+        self,
+        name: str,
+        query: PageQuery,
+        is_wanted: Callable[[Record], bool],
+        entries_of: Callable[[Record], dict[str, str]] = lambda it: lists.lists_of_job(it.job),
+        read: lists.ReadEntries | None = None,
+    ) -> Page[Record]:
+        load, size_of = self._load_jobs, lambda it: sum(map(len, it.revision))
+        return lists.read_page(
+            self._client, name, query, load, entries_of, is_wanted, read, size_of
+        )
 
     def _load_jobs(self, ids: list[str]) -> Iterator[Record | RecordUnreadable | None]:
         """Read jobs with their claims; None for one that is gone, an error for one that cannot be read."""
@@ -155,14 +161,6 @@ class ProjectStore:
                     unreadable_records.inc()
                     log.error("record.unreadable", **{kind: record_id})
                     yield error
-
-
-def _lists_of(record: Record) -> dict[str, str]:
-    return lists.lists_of_job(record.job)
-
-
-def _size_of(record: Record) -> int:
-    return sum(map(len, record.revision))
 
 
 def _erasure(user: str | None, project_id: str | None) -> str:

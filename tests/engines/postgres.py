@@ -14,6 +14,7 @@ from devstack.processes import Process, clean_environment
 INIT_SECONDS = 60.0
 START_SECONDS = 30.0
 _USER = "postgres"
+_UNPRIVILEGED = ("nobody", "nogroup")
 _OPTIONS = {
     "listen_addresses": HOST,
     # Tests need no durability.
@@ -36,7 +37,7 @@ def find_programs() -> Path:
 
 
 class PostgresServer(Process):
-    """A cluster in a temporary directory. PostgreSQL refuses to run as root, who starts it as `nobody`."""
+    """A cluster in a temporary directory. Root starts it as another user, as PostgreSQL requires."""
 
     def __init__(self, log_path: Path) -> None:
         self._programs = find_programs()
@@ -53,7 +54,7 @@ class PostgresServer(Process):
             port=port,
         )
         if os.geteuid() == 0:
-            shutil.chown(self._home, "nobody", "nogroup")
+            shutil.chown(self._home, *_UNPRIVILEGED)
         self._once("initdb", "-D", data, "-U", _USER, "--auth=trust", "--no-sync", "-E", "UTF8")
 
     def address(self, database: str, scheme: str = "postgresql") -> str:
@@ -98,4 +99,5 @@ class PostgresServer(Process):
 def _as_ordinary_user() -> list[str]:
     if os.geteuid() != 0:
         return []
-    return ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups", "--"]
+    user, group = _UNPRIVILEGED
+    return ["setpriv", "--reuid", user, "--regid", group, "--clear-groups", "--"]
