@@ -10,7 +10,7 @@ import pytest
 from devstack.processes import ROOT
 
 #: The last commit of the release before this one; to be changed with each release.
-COMMIT = "c6e9e7508bc69ecd7ba449db44020a313a1e0a0a"
+COMMIT = "889bfe36e1b79eb3cdc92ab04f77eee07f955635"
 _INSTALL_SECONDS = 400
 
 
