@@ -77,26 +77,34 @@ class _BoundedStream(RawIOBase):
         super().close()
 
 
-class _FinalResponse(HTTPResponse):
-    """http.client's response, bounded by the deadline, after any interim ones (RFC 9110, section 15.2).
+class _FinalAnswer(RawIOBase):
+    """An answer without the interim ones before it (RFC 9110, section 15.2).
 
     Its head must be whole; http.client accepts one that breaks off.
     """
 
-    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self.fp = BufferedReader(_BoundedStream(sock, self.fp.detach()))
+    def __init__(self, stream: BufferedReader) -> None:
+        self._stream = stream
+        self._head: BytesIO | None = None  # not read yet
 
-    def begin(self) -> None:
-        stream: Any = self.fp
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self._head is None:
+            self._head = BytesIO(_read_final_head(self._stream))
+        return self._head.readinto(buffer) or self._stream.readinto1(buffer)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+def _read_final_head(stream: BufferedReader) -> bytes:
+    head = _read_head(stream)
+    while _INTERIM.match(head):
         head = _read_head(stream)
-        while _INTERIM.match(head):
-            head = _read_head(stream)
-        self.fp = BytesIO(head)  # type: ignore[assignment]
-        try:
-            super().begin()
-        finally:
-            self.fp = stream
+    return head
 
 
 def _read_head(stream: BufferedReader) -> bytes:
@@ -107,6 +115,23 @@ def _read_head(stream: BufferedReader) -> bytes:
         if not line or len(head) > _MAX_HEAD_BYTES:
             raise IncompleteRead(head)
     return head
+
+
+class _AnswerSource:
+    """What http.client's response takes for a socket: it makes the file that the answer is read from."""
+
+    def __init__(self, sock: Any) -> None:
+        self._sock = sock
+
+    def makefile(self, mode: str) -> BufferedReader:
+        raw = self._sock.makefile(mode, buffering=0)
+        return BufferedReader(_FinalAnswer(BufferedReader(_BoundedStream(self._sock, raw))))
+
+
+class _FinalResponse(HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
+        source: Any = _AnswerSource(sock)
+        super().__init__(source, *args, **options)
 
 
 class _TrackingConnection(HTTPConnection):

@@ -317,6 +317,21 @@ def test_an_endless_head_is_no_answer_and_is_not_read_until_the_deadline() -> No
         assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 202 Accep", b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n"]
+)
+def test_a_head_that_breaks_off_is_no_answer_and_is_not_awaited(head: bytes) -> None:
+    def serve(connection: socket.socket, _: int) -> None:
+        read_request(connection)
+        connection.sendall(head)
+        connection.close()
+
+    with serving(serve) as server:
+        began = time.monotonic()
+        assert post(client(timeout_seconds=40), server.url) == Exchange(is_sent=True)
+        assert time.monotonic() - began < 20
+
+
 CHUNKED = b"HTTP/1.1 202 Accepted\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
