@@ -1,4 +1,4 @@
-// Take One's client. The shapes are made from the specification (schema.ts); this is how to call it well.
+// Take One's client. Its types are generated from the specification (schema.ts).
 
 import type { components, paths } from "./schema.js";
 
@@ -18,13 +18,13 @@ export interface ClientOptions {
   /** Where the service is, without `/api/v1`; in a browser "" is the page's own host. */
   baseUrl: string;
   /**
-   * The editor's token, or what gives it. Asked before each try, so that an expired one can be replaced; neither
-   * `timeout` nor `signal` ends it.
+   * The editor's token, or a function that returns it, called before each try so that it can replace an expired one;
+   * neither `timeout` nor `signal` ends it.
    */
   token: string | (() => string | Promise<string>);
   /** Milliseconds that one call may take, with all its tries. Default: two minutes. */
   timeout?: number;
-  /** Milliseconds that one try may take. Default: 20 seconds; a `run` answers within ten, as it comes. */
+  /** Milliseconds that one try may take. Default: 20 seconds; by the service's defaults `run` answers within ten. */
   tryTimeout?: number;
 }
 
@@ -40,28 +40,28 @@ export interface CreateOptions extends CallOptions {
   key?: string;
 }
 
-/** From where on jobs are followed. */
+/** Where following begins. */
 export interface FollowOptions extends CallOptions {
-  /** The last `updated_at` that you know. Jobs that changed up to five seconds before it come (again), too. */
+  /** The latest `updated_at` that you have. Jobs that changed up to five seconds before it are repeated. */
   updatedAfter?: string;
 }
 
 interface Page<Item> { items: Item[]; next_cursor: string | null }
 interface Call extends CreateOptions { body?: unknown; query?: object; tryTimeout?: number }
 
-/** The service refused the call, or did not take it (or did not answer) until the time was over. */
+/** The service refused the call, or could not be reached or did not answer within the time limit. */
 export class TakeOneError extends Error {
   override readonly name = "TakeOneError";
-  /** What to branch on; `null` where the answer is not Take One's own, or there was none. */
+  /** What to branch on; `null` if the answer is not Take One's own, or there was none. */
   readonly code: ErrorCode | null;
-  /** As the specification's table says for the code; else empty. */
+  /** What the specification lists for the code; else empty. */
   readonly details: Readonly<Record<string, unknown>>;
   /** How many tries were made. */
   attempts = 1;
 
   /**
-   * `status` is `null` if no answer came; `retryAfter` are the milliseconds that the service asked to wait;
-   * `requestId` is what the service's operators find the call by (`takeone hash`).
+   * `status` is `null` if no answer came; `retryAfter` is how many milliseconds the service asked to wait;
+   * `requestId` is what operators find the call by (`takeone hash`).
    */
   constructor(
     readonly status: number | null, body?: Partial<Schemas["Error"]>, readonly retryAfter = 0,
@@ -73,29 +73,30 @@ export class TakeOneError extends Error {
   }
 }
 
-/** `waitFor` ended without what it waited for: the job ended otherwise, or the time was over. */
+/** `waitFor` ended too early: the job ended in another state, or the time was over. */
 export class NotReached extends Error {
   override readonly name = "NotReached";
-  constructor(/** As it was seen last. */ readonly job: Job, why: string) {
+  constructor(/** As it was last seen. */ readonly job: Job, why: string) {
     super(`${why}; the job is ${job.status}`);
   }
 }
 
-// 502: the orchestrator did not take it, or a gateway got no answer; 504: only the latter. Each write is recognised.
+// 502: the orchestrator did not accept it, or a gateway got no answer; 504: only the latter.
+// The service recognises repeated writes.
 const TRY_AGAIN: ReadonlySet<number | null> = new Set([null, 429, 502, 503, 504]);
 
-// A gateway may ask for more milliseconds than setTimeout takes, which would then not wait at all.
+// A gateway may ask for more milliseconds than setTimeout accepts, which would then not wait at all.
 const LONGEST_PAUSE_MS = 3_600_000;
 
 const POLL_SECONDS = 30;
-// Two servers' clocks differ, and changes land in another order than they were begun in.
+// Servers' clocks differ, and changes are not stored in the order in which they began.
 const OVERLAP_MS = 5_000;
 const OVERLAP_POLL_SECONDS = 2;
 const LONG_AGO = "2001-01-01T00:00:00Z";
 
 const ENDS: ReadonlySet<JobStatus> = new Set<JobStatus>(["DONE", "FAILED", "CANCELLED"]);
 
-/** Calls Take One. Each call is repeated, under the same key, while the service or the network cannot take it. */
+/** Calls Take One; repeats a call, under the same key, while the service is unavailable. */
 export class TakeOne {
   constructor(private readonly options: ClientOptions) {}
   createProject(name: string, options: CreateOptions = {}): Promise<Project> {
@@ -129,7 +130,7 @@ export class TakeOne {
   deleteJob(jobId: string, options?: CallOptions): Promise<void> {
     return this.#call<void>("DELETE", jobPath(jobId), options).catch((error: unknown) => {
       const isGone = error instanceof TakeOneError && error.code === "RESOURCE_NOT_FOUND";
-      if (!isGone || error.attempts === 1) throw error; // else an earlier try did it, and its answer was lost
+      if (!isGone || error.attempts === 1) throw error; // else an earlier try deleted it, and its answer was lost
     });
   }
 
@@ -137,12 +138,12 @@ export class TakeOne {
     return this.#call("POST", jobPath(jobId, "/confirm-upload"), { body: { video_uri: videoUri }, ...options });
   }
 
-  /** Start the workflow. However often it is called, it is started once. */
+  /** Start the workflow; repeated calls start it once. */
   run(jobId: string, options?: CallOptions): Promise<Schemas["RunJobResponse"]> {
     return this.#call("POST", jobPath(jobId, "/run"), options);
   }
 
-  /** Resume a failed job. `requestId` stands for one decision to retry: keep it to repeat the call yourself. */
+  /** Resume a failed job. `requestId` identifies one decision to retry: keep it if you repeat the call yourself. */
   retry(
     jobId: string, profile: ModelProfile, options: CallOptions & { requestId?: string } = {},
   ): Promise<Schemas["RetryJobResponse"]> {
@@ -150,7 +151,7 @@ export class TakeOne {
     return this.#call("POST", jobPath(jobId, "/retry"), { body, ...options });
   }
 
-  /** Cancel a job; one that is cancelled already is returned as it is. */
+  /** Cancel a job, if it is not cancelled already. */
   cancel(jobId: string, options?: CallOptions): Promise<Job> {
     return this.#call<Job>("POST", jobPath(jobId, "/cancel"), options).catch((error: unknown) => {
       const isCancelled = error instanceof TakeOneError && error.details["current_status"] === "CANCELLED";
@@ -165,9 +166,9 @@ export class TakeOne {
   }
 
   /**
-   * The job's audit trail from its beginning, and then each event as it is recorded. Goes on after errors that pass,
-   * where it was, for ever or for `timeout` without an answer. Ends when you leave the loop.
-   * @throws TakeOneError when it is refused: the job is deleted, or not yours.
+   * The job's audit trail from its beginning, and then each event as it is recorded. Endless, until you leave the loop.
+   * Continues after temporary errors.
+   * @throws TakeOneError after `timeout` without an answer, and when the job is deleted or not yours.
    */
   async *followEvents(jobId: string, options: CallOptions = {}): AsyncGenerator<AuditEvent, void> {
     let after = "0";
@@ -179,28 +180,29 @@ export class TakeOne {
   }
 
   /**
-   * All your jobs, in the order of their last change, and then each job when it was made or has changed, as it is then.
-   * One request waits for all of them. Goes on as `followEvents` does. A job that is deleted is not told.
+   * All your jobs, in the order of their last change, and then each job that is created or changes.
+   * Yields a job as it is at that time; deletions are not reported. One long poll serves all jobs. Endless, as
+   * `followEvents` is.
    */
   async *followJobs(options: FollowOptions = {}): AsyncGenerator<Job, void> {
     const { updatedAfter = LONG_AGO, ...call } = options;
     let latest = updatedAfter;
-    let told = new Set<string>();
+    let seen = new Set<string>();
     for (;;) {
-      const before = told;
-      told = new Set();
-      let isNews = false;
+      const before = seen;
+      seen = new Set();
+      let isNew = false;
       const query = { order: "asc", limit: 200, updated_after: new Date(Date.parse(latest) - OVERLAP_MS).toISOString() };
       for await (const job of this.#items<Job>("/jobs", query, { ...call, timeout: call.timeout ?? Infinity })) {
         latest = job.updated_at;
         const change = `${job.id} ${job.updated_at}`;
-        told.add(change);
+        seen.add(change);
         if (before.has(change)) continue;
-        isNews = true;
+        isNew = true;
         yield job;
       }
-      // Not for long after news, so that what landed late is soon looked for.
-      const end = performance.now() + (isNews ? OVERLAP_POLL_SECONDS : POLL_SECONDS) * 1_000;
+      // Briefly after a change, to list soon what was stored late.
+      const end = performance.now() + (isNew ? OVERLAP_POLL_SECONDS : POLL_SECONDS) * 1_000;
       for (let left = 1; left > 0; left = end - performance.now()) {
         const wait = Math.ceil((end - performance.now()) / 1_000);
         const changed = await this.#poll<Job>("/jobs", { order: "asc", limit: 1, updated_after: latest }, wait, call);
@@ -210,10 +212,10 @@ export class TakeOne {
   }
 
   /**
-   * The job, as soon as it is in one of these states, or as the function wants it. The function is asked after each
-   * change of state, and every 30 seconds. `timeout` is an hour, unless you say otherwise.
-   * @throws NotReached when the time is over, or the job ends otherwise. A job that is FAILED at the beginning is
-   * waited for while its retry has not reported yet.
+   * The job, as soon as it is in one of the `wanted` states, or the function `wanted` returns true. The function is
+   * called after each change of state, and every 30 seconds. The default `timeout` is an hour.
+   * @throws NotReached after `timeout`, or when the job has ended in another state. A job that is FAILED at first, but
+   * was retried, has not ended.
    */
   async waitFor(
     jobId: string, wanted: readonly JobStatus[] | ((job: Job) => boolean), options: CallOptions = {},
@@ -235,15 +237,15 @@ export class TakeOne {
       job = await this.#call<Job>("GET", jobPath(jobId), {
         ...options, query: { wait, status_not: before }, tryTimeout: wait * 1_000 + 10_000, timeout: left,
       }).catch((error: unknown) => {
-        if (signal?.aborted || performance.now() < end - 10) throw error; // else the last look came too late
+        if (signal?.aborted || performance.now() < end - 10) throw error; // else the last poll came too late
         return job;
       });
-      // A poll may end early; the service asks for a second between two that told nothing new.
+      // A poll may end early; the service asks for a second between two without a change.
       if (job.status === before) await sleep(Math.min(1_000, Math.max(0, end - performance.now())), signal);
     }
   }
 
-  /** A long poll. It may end early; the service asks for a second between two that told nothing new. */
+  /** A long poll. It may end early; the service asks for a second between two without a change. */
   async #poll<Item>(path: string, query: object, wait: number, options: CallOptions): Promise<Page<Item>> {
     const next = performance.now() + 1_000;
     const page = await this.#call<Page<Item>>("GET", path, {
@@ -281,14 +283,14 @@ export class TakeOne {
     const { body, key, query = {}, signal, tryTimeout = this.options.tryTimeout ?? 20_000 } = call;
     const { baseUrl, token } = this.options;
     const bearer = (typeof token === "string" ? token : await token()).trim();
-    if (/[^ -~]/.test(bearer)) throw new TypeError("The token must be printable ASCII"); // Headers' own error quotes it
+    if (/[^ -~]/.test(bearer)) throw new TypeError("The token must be printable ASCII"); // Headers' error quotes it
     const headers = new Headers({ Authorization: `Bearer ${bearer}` });
     if (key !== undefined) headers.set("Idempotency-Key", key);
     if (body !== undefined) headers.set("Content-Type", "application/json");
     const asked = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== undefined));
     const url = `${baseUrl.replace(/\/+$/, "")}/api/v1${path}?${asked}`;
     const limit = AbortSignal.timeout(Math.max(1, Math.ceil(Math.min(tryTimeout, left))));
-    // Made here, not within fetch: a URL or token that is no such thing is a mistake, not a network that fails.
+    // Made here, not by fetch: an invalid URL or token is a mistake of the caller, not a failure of the network.
     const request = new Request(url, {
       method, headers, body: body === undefined ? null : JSON.stringify(body), redirect: "manual",
       signal: signal ? AbortSignal.any([signal, limit]) : limit,
@@ -299,13 +301,13 @@ export class TakeOne {
     });
     const answer = parsed(text);
     if (response.status === 204 || (response.ok && answer !== undefined)) return answer as T;
-    const { headers: told } = response;
-    throw new TakeOneError(response.status, answer, milliseconds(told.get("Retry-After")), told.get("X-Request-Id"));
+    const wait = milliseconds(response.headers.get("Retry-After"));
+    throw new TakeOneError(response.status, answer, wait, response.headers.get("X-Request-Id"));
   }
 }
 
 const jobPath = (jobId: string, rest = ""): string => `/jobs/${encodeURIComponent(jobId)}${rest}`;
-// crypto.randomUUID is missing in pages that came by plain HTTP.
+// Pages loaded by plain HTTP have no crypto.randomUUID.
 const newKey = (): string => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
 function parsed(text: string): object | undefined {
