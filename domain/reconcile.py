@@ -194,6 +194,14 @@ def _is_abandoned(job: Job, claim: Claim, now: datetime) -> bool:
 
 
 def _look_at_sent(change: Change, claim: Claim) -> None:
+    waited = change.now - change.job.in_state_since
+    if claim.cancel_due and claim.is_elsewhere(change.policy) and waited >= ABANDONED_AFTER:
+        # The settings will hardly name that engine again, and the job must come to rest.
+        change.log(
+            EventType.CANCEL_NOTIFIED, Actor.SYSTEM, claim=claim, reason=ClaimEvent.ABANDONED
+        )
+        change.update_claim(cancel_due=False, lease_until=None)
+        return
     if claim.cancel_due:
         _cancel_again(change, claim)
         return

@@ -83,7 +83,9 @@ def _name(decision: Decision[None]) -> str:
         return {TaskKind.ASK: "asked", TaskKind.TELL_CANCELLED: "told"}[decision.task]
     if not decision.events:
         return "rescheduled"
-    return "called_unknown" if claim.phase is Phase.UNKNOWN else "silent"
+    if claim.phase is Phase.UNKNOWN:
+        return "called_unknown"
+    return "silent" if decision.record.job.silent_since else "freed"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from domain.claim_rules import begin, settle, settle_by_operator, still_wanted
 from domain.errors import ExecutionSuperseded, FsmTerminalImmutable, OrchestratorDispatchFailed
 from domain.job import RUN_FAILED, Failure
 from domain.job_fsm import JobStatus
-from domain.lifecycle import cancel, cancel_notified, fail
+from domain.lifecycle import cancel, cancel_notified, fail, is_at_rest
 from domain.pause import Pause
 from domain.reconcile import ASK_LEASE, LAST_REPORT, answered, look
 from domain.record import Change, Record, TaskKind
@@ -186,6 +186,24 @@ def test_a_dispatch_of_another_engine_is_not_asked_about_cancelled_or_sent() -> 
     silent = look(Change(running, NOW + seconds(600), other))
     assert silent.record.job.silent_since is not None
     assert silent.task is None
+
+
+def test_a_cancel_that_another_engine_has_not_received_is_given_up_after_a_day() -> None:
+    other = replace(TELLING, engine="there")
+    for status in (CANCELLED, FAILED):
+        claim = unknown(phase=Phase.SENT, cancel_due=True)
+        record = a_record(status, claim, status_since=NOW)
+        day = NOW + timedelta(hours=24)
+        waits = look(Change(record, day - seconds(1), other)).record
+        assert waits.claim.cancel_due
+        assert not is_at_rest(waits)
+        given_up = look(Change(record, day, other))
+        assert [(event.event_type, event.reason) for event in given_up.events] == [
+            (EventType.CANCEL_NOTIFIED, "abandoned")
+        ]
+        assert is_at_rest(given_up.record)
+        assert not look(Change(given_up.record, day, other)).changed
+        assert look(Change(record, day, TELLING)).task is TaskKind.TELL_CANCELLED
 
 
 def test_after_the_hold_nothing_is_sent_to_another_engine() -> None:
