@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.arena import Arena, arena
 from bench.chart import draw
+from bench.comparison import Comparison, comparison
 from bench.load import LoadFailedError
 from bench.parts import first_runs, flat, replays, slow
 from bench.plan import FULL, PARTS, SMOKE, Plan
@@ -62,7 +62,7 @@ def _parts(text: str) -> tuple[str, ...]:
 def _measure(directory: Path, plan: Plan, options: argparse.Namespace, report: Report) -> None:
     parts = options.only
     if {"first-runs", "cpu", "replays", "reads"} & set(parts):
-        with arena(directory / "arena") as running:
+        with comparison(directory / "comparison") as running:
             _measure_runs_and_reads(running, plan, parts, options.out, report)
     if "flat" in parts:
         flat.run(directory / "flat", plan, report)
@@ -71,7 +71,7 @@ def _measure(directory: Path, plan: Plan, options: argparse.Namespace, report: R
 
 
 def _measure_runs_and_reads(
-    running: Arena, plan: Plan, parts: Sequence[str], out: Path, report: Report
+    running: Comparison, plan: Plan, parts: Sequence[str], out: Path, report: Report
 ) -> None:
     rounds = []
     if "first-runs" in parts:

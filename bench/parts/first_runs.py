@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from bench.arena import Arena
+from bench.comparison import Comparison
 from bench.plan import Plan
 from bench.report import Report
 from bench.rounds import Round, first_runs, memory_bytes, quantile, ratio
@@ -10,11 +10,11 @@ from bench.rounds import Round, first_runs, memory_bytes, quantile, ratio
 _MOST_PER_SECOND = 4_000
 
 
-def measure(arena: Arena, plan: Plan, levels: Sequence[int]) -> list[Round]:
+def measure(comparison: Comparison, plan: Plan, levels: Sequence[int]) -> list[Round]:
     """Rounds of the service and of the bare program in turn, at each number of callers."""
-    systems = (arena.service, arena.baseline)
+    systems = (comparison.service, comparison.baseline)
     return [
-        first_runs(system, arena.stub, callers, plan.run_seconds, _MOST_PER_SECOND)
+        first_runs(system, comparison.stub, callers, plan.run_seconds, _MOST_PER_SECOND)
         for callers in levels
         for _ in range(plan.pairs if callers in plan.judged_callers else plan.pairs_for_the_chart)
         for system in systems
@@ -69,11 +69,11 @@ def pooled(rounds: Sequence[Round], share: float) -> float:
     return quantile([latency for one in rounds for latency in one.latencies], share)
 
 
-def report_cpu(rounds: Sequence[Round], arena: Arena, plan: Plan, report: Report) -> None:
+def report_cpu(rounds: Sequence[Round], comparison: Comparison, plan: Plan, report: Report) -> None:
     """Report CPU a run by process, and memory."""
     callers = plan.cpu_callers
     ours, theirs = of(rounds, "service", callers), of(rounds, "bare", callers)
-    rows = [_cpu_row(name, ours, theirs, arena) for name in ours[0].cpu]
+    rows = [_cpu_row(name, ours, theirs, comparison) for name in ours[0].cpu]
     total = _medians(ours, theirs, lambda one: one.total_cpu, ".2f")
     helpers = [
         f"{name} {quantile([one.helpers_cpu[name] for one in ours], 0.5):.2f}"
@@ -89,10 +89,10 @@ def report_cpu(rounds: Sequence[Round], arena: Arena, plan: Plan, report: Report
 
 
 def _cpu_row(
-    name: str, ours: Sequence[Round], theirs: Sequence[Round], arena: Arena
+    name: str, ours: Sequence[Round], theirs: Sequence[Round], comparison: Comparison
 ) -> list[object]:
     memory = [
         f"{memory_bytes(system.processes[name]) / 2**20:.0f}"
-        for system in (arena.service, arena.baseline)
+        for system in (comparison.service, comparison.baseline)
     ]
     return [name, *_medians(ours, theirs, lambda one: one.cpu[name], ".2f"), *memory]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import cycle
 
-from bench.arena import Arena
+from bench.comparison import Comparison
 from bench.load import drive
 from bench.plan import Plan
 from bench.report import Report
@@ -17,11 +17,13 @@ _BARE = "bare: replay of run"
 Target = Callable[[], Round]
 
 
-def run(arena: Arena, plan: Plan, parts: Sequence[str], report: Report) -> None:
+def run(comparison: Comparison, plan: Plan, parts: Sequence[str], report: Report) -> None:
     """Measure replays and reads, whichever are among `parts`, in turn with the bare program's replays."""
     settings = {"TAKEONE_WEB_PROCESSES": "2"}
-    with Service("service", arena.directory / "two", arena.stub, settings=settings) as doubled:
-        rounds = _rounds(_targets(arena, doubled, plan, parts), plan)
+    with Service(
+        "service", comparison.directory / "two", comparison.stub, settings=settings
+    ) as doubled:
+        rounds = _rounds(_targets(comparison, doubled, plan, parts), plan)
     report.table(
         f"Replays and reads at {_CALLERS} callers",
         ["what", "calls/s", "against bare replays", "p50 ms", "p99 ms", "CPU ms a call"],
@@ -43,12 +45,14 @@ def _rounds(targets: dict[str, Target], plan: Plan) -> dict[str, list[Round]]:
     return rounds
 
 
-def _targets(arena: Arena, doubled: Service, plan: Plan, parts: Sequence[str]) -> dict[str, Target]:
-    service, bare = arena.service, arena.baseline
+def _targets(
+    comparison: Comparison, doubled: Service, plan: Plan, parts: Sequence[str]
+) -> dict[str, Target]:
+    service, bare = comparison.service, comparison.baseline
     ids = _run_jobs(service)
 
     def target(system: System, requests: Sequence[bytes]) -> Target:
-        return lambda: _round(arena, plan, system, requests)
+        return lambda: _round(comparison, plan, system, requests)
 
     targets = {_BARE: target(bare, [bare.run(job_id) for job_id in _run_jobs(bare)])}
     if "replays" in parts:
@@ -68,14 +72,14 @@ def _run_jobs(system: System) -> list[str]:
     return ids
 
 
-def _round(arena: Arena, plan: Plan, system: System, requests: Sequence[bytes]) -> Round:
-    arena.stub.reset()
+def _round(comparison: Comparison, plan: Plan, system: System, requests: Sequence[bytes]) -> Round:
+    comparison.stub.reset()
     result = measure(
         system.name, system.port, system.processes, cycle(requests), _CALLERS, plan.read_seconds
     )
     statuses = set(result.statuses)
     expect(statuses == {200}, f"{system.name}: replays and reads answered {statuses}")
-    posts = arena.stub.stats()["posts"]
+    posts = comparison.stub.stats()["posts"]
     expect(posts == 0, f"{system.name}: replays and reads were posted {posts} times")
     return result
 

@@ -13,7 +13,7 @@ WARM_UP_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Arena:
+class Comparison:
     """What the parts about runs and reads measure."""
 
     directory: Path
@@ -23,7 +23,7 @@ class Arena:
 
 
 @contextmanager
-def arena(directory: Path) -> Iterator[Arena]:
+def comparison(directory: Path) -> Iterator[Comparison]:
     """Start and warm up all three."""
     with ExitStack() as running:
         stub = Stub(directory)
@@ -33,4 +33,4 @@ def arena(directory: Path) -> Iterator[Arena]:
         baseline = running.enter_context(Baseline(directory / "bare", stub))
         for system in (service, baseline):
             first_runs(system, stub, 16, WARM_UP_SECONDS)
-        yield Arena(directory, stub, service, baseline)
+        yield Comparison(directory, stub, service, baseline)
