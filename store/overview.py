@@ -81,6 +81,5 @@ def _claims_in_flight(client: Redis, job_ids: list[str]) -> Iterator[Claim]:
     for job_id, raw in zip(job_ids, found, strict=True):
         # One that cannot be read is counted by the sweep, once it is due.
         with suppress(RecordUnreadable):
-            claim = codec.load(Claim, job_id, raw) if raw else None
-            if claim and claim.in_flight:
-                yield claim
+            if raw:
+                yield codec.load(Claim, job_id, raw)

@@ -166,6 +166,20 @@ def test_the_overview_counts_every_state_that_is_not_terminal(database: Database
     assert seen.failed_lately == 1
 
 
+def test_the_overview_counts_open_claims_by_phase_and_says_how_old_the_oldest_are(
+    database: Database,
+) -> None:
+    database.accepted(NOW - seconds(900))
+    token = database.run(database.uploaded(), NOW - seconds(100))
+    assert database.begin(token, NOW - seconds(60))
+    assert database.settle(token, ClaimEvent.LOST, NOW - seconds(50))
+    database.run(database.uploaded(), NOW - seconds(10))
+    seen = overview.overview(database.client, [], NOW)
+    assert seen.phases == {Phase.CLAIMED: 1, Phase.SENDING: 0, Phase.UNKNOWN: 1}
+    assert seen.oldest_claim_age == 100
+    assert seen.oldest_unknown_age == 60, "since its post"
+
+
 def test_fail_does_not_apply_to_a_retry_begun_meanwhile(database: Database) -> None:
     job_id, acts = database.accepted().job_id, iter(range(1))
 
