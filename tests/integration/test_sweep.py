@@ -101,6 +101,16 @@ def test_an_unknown_outcome_may_be_held_for_ever(database: Database) -> None:
     assert list(database.jobs.due_index.listed(keys.UNKNOWN)) == [token.job_id]
 
 
+def test_an_outcome_held_for_ever_is_looked_at_hourly_as_the_settings_may_have_changed(
+    database: Database,
+) -> None:
+    database.unknown(policy=FOREVER)
+    assert _sweep(database, NOW + seconds(3599), IDEMPOTENT) == {}
+    assert _sweep(database, NOW + seconds(3600), FOREVER) == {"held": 1}
+    assert _sweep(database, NOW + seconds(7199), IDEMPOTENT) == {}
+    assert _sweep(database, NOW + seconds(7200), IDEMPOTENT) == {"resent": 1}
+
+
 def test_within_the_idempotency_window_the_sweep_resends_an_unknown_outcome(
     database: Database,
 ) -> None:
@@ -139,10 +149,11 @@ def test_a_cancelled_job_is_never_resent(database: Database) -> None:
     assert database.messages() == queued
 
 
-def test_an_entry_without_a_claim_is_dropped(database: Database) -> None:
+def test_an_entry_without_need_is_dropped(database: Database) -> None:
     job_id = database.uploaded()
-    database.redis.zadd(keys.DUE, {job_id: NOW.timestamp(), "no-such-job": NOW.timestamp()})
-    assert _sweep(database, NOW) == {"dropped": 2}
+    sent = database.accepted().job_id
+    database.redis.zadd(keys.DUE, dict.fromkeys([job_id, sent, "no-such-job"], NOW.timestamp()))
+    assert _sweep(database, NOW) == {"dropped": 3}
     assert list(database.jobs.due_index.listed(keys.IN_FLIGHT)) == []
 
 
@@ -169,6 +180,14 @@ def test_an_entry_with_a_wrong_time_is_corrected(database: Database) -> None:
     assert _sweep(database, NOW) == {"rescheduled": 1}
     assert _sweep(database, NOW) == {}
     assert _sweep(database, NOW + POLICY.claim_lease) == {"redelivered": 1}
+
+
+def test_a_wrong_time_does_not_postpone_an_unknown_outcome_beyond_its_hold(
+    database: Database,
+) -> None:
+    database.redis.zadd(keys.DUE, {database.unknown().job_id: NOW.timestamp() - 100})
+    assert _sweep(database, NOW) == {"rescheduled": 1}
+    assert _sweep(database, NOW + seconds(60)) == {"held": 1}
 
 
 def test_concurrent_sweeps_act_once_on_each_claim(database: Database) -> None:
@@ -235,6 +254,7 @@ def test_an_entry_of_a_job_that_is_gone_is_dropped_from_every_index(database: Da
     assert overview(database.client, [], NOW).unknown == 1
     # As a Redis that evicts keys does.
     database.redis.delete(keys.job(job_id), keys.claim(job_id))
+    assert overview(database.client, [], NOW).phases[Phase.UNKNOWN] == 1, "until the sweep"
     assert _sweep(database, NOW + seconds(60)) == {"dropped": 1}
     seen = overview(database.client, [], NOW)
     assert (seen.unknown, seen.in_flight, seen.oldest_unknown_age) == (0, 0, 0)
