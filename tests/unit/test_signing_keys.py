@@ -111,6 +111,14 @@ def test_an_unknown_key_is_looked_up_once_per_pause(
     assert issuer.fetches == 2
 
 
+def test_a_key_without_an_id_is_found_for_tokens_that_name_none(
+    keys: SigningKeys, issuer: CountingIssuer
+) -> None:
+    published = RSAAlgorithm.to_jwk(PUBLIC_KEY, as_dict=True)
+    issuer.reply = 200, json.dumps({"keys": [published]}).encode()
+    assert keys.key("").public_numbers() == PUBLIC_KEY.public_numbers()
+
+
 def test_callers_who_have_waited_make_room_for_later_ones(keys: SigningKeys, clock: Clock) -> None:
     for number in range(10):  # more than may wait at the same time
         clock.now += PAUSE_SECONDS
@@ -119,7 +127,8 @@ def test_callers_who_have_waited_make_room_for_later_ones(keys: SigningKeys, clo
 
 
 @pytest.mark.parametrize(
-    "answer", [(500, b"oops"), (200, b"<html>"), (200, b""), (200, b'{"keys": []}')]
+    "answer",
+    [(500, b"oops"), (200, b"<html>"), (200, b""), (200, b'{"keys": []}'), (500, jwks("two")[1])],
 )
 def test_a_failing_issuer_is_asked_once_per_pause_and_used_when_it_recovers(
     keys: SigningKeys, issuer: CountingIssuer, clock: Clock, answer: tuple[int, bytes]
