@@ -36,7 +36,7 @@ logs: ## follow the logs of `make up`
 	@tail -n 20 -F .takeone/logs/*.log
 
 # Number of pytest processes. The tests wait more than they compute.
-PROCESSES ?= 2
+PROCESSES ?= 3
 THOROUGH ?=
 
 test: install ## run all tests, on their own Redis servers and workers; THOROUGH=1 tries as many examples as CI
