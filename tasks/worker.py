@@ -8,7 +8,7 @@ from functools import cache, partial
 from typing import Any
 
 import structlog
-from celery import signals
+from celery import bootsteps, signals
 from celery.worker.control import Panel, inspect_command
 from prometheus_client import start_http_server
 
@@ -120,8 +120,20 @@ def _set_paused(consumer: Any, is_paused: bool) -> None:
         consumer.call_soon(change, name)
 
 
+class _Signals(bootsteps.StartStopStep):
+    """Replaces Celery's handlers of signals before the worker connects, which may take for ever."""
+
+    def start(self, worker: Any) -> None:  # noqa: ARG002
+        # On SIGHUP Celery would execute its command line again, which fails for one that was started by `-m`.
+        # Instead the worker finishes its tasks and exits, and the supervisor starts the next one.
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
+        # Celery would print the variables of every thread, with records and addresses in them.
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
 # Before Celery logs anything: it warns about running as root in its own format.
 configure_logging(or_exit(load_worker_settings))
+app.steps["worker"].add(_Signals)
 if load_worker_settings().broker_is_store:
     Consumer.make_queue = staticmethod(lambda: _parts().queue)
     app.steps["worker"].add(Consumer)
@@ -181,11 +193,6 @@ def _begin_work(sender: Any, **_: Any) -> None:
     if not settings.broker_is_store:
         parts.pause_watch.on_change = partial(_set_paused, sender)
     PeriodicThread("pause", PAUSE_SEEN_SECONDS, parts.pause_watch.step).start()
-    # On SIGHUP Celery would execute its command line again, which fails for one that was started by `-m`.
-    # Instead the worker finishes its tasks and exits, and the supervisor starts the next one.
-    signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))
-    # Celery would print the variables of every thread, with records and addresses in them.
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     Consumer.ready.set()
 
 

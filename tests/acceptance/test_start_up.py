@@ -1,11 +1,14 @@
 """Start-up: invalid settings are all named, unknown ones are logged, and development stays local."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from devstack.ports import free_port
 from devstack.stack import DEVELOPMENT_SETTINGS, START_SECONDS, Stack, procfile_command
+from devstack.waiting import wait_until
 from tests.acceptance.programs import listening, run_program
 
 WRONG = {
@@ -62,3 +65,16 @@ def test_an_unknown_variable_is_logged_with_the_likely_setting() -> None:
     assert "settings.unknown_variable" in output
     assert "TAKEONE_RUN_WAIT_SECONDS" in output
     assert "planted" not in output
+
+
+def test_a_worker_without_its_broker_obeys_signals_and_shows_no_variables(tmp_path: Path) -> None:
+    with Stack(tmp_path).workers[0] as worker:  # its Redis is not started
+        worker.wait_until(
+            lambda: "Cannot connect" in worker.log(), START_SECONDS, "it tries to connect"
+        )
+        os.kill(worker.pid, signal.SIGUSR1)
+        os.kill(worker.pid, signal.SIGHUP)  # handled after it
+        wait_until(lambda: not worker.is_running, START_SECONDS, "the worker ends")
+        assert "Traceback" not in worker.log()
+        assert "VARIABLES" not in worker.log()
+        assert worker.exit_code == 0
