@@ -63,6 +63,8 @@ def broker_options(settings: Settings) -> dict[str, Any]:
         **tries,
         **sockets,
         "socket_keepalive": True,
+        # With the default of 25 s, a worker waits a minute at a connection that has fallen silent.
+        "health_check_interval": 2,
         "global_keyprefix": KEY_PREFIX,
         # One key per queue instead of four: dispatches have no priorities.
         "priority_steps": [0],

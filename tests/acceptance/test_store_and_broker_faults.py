@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import requests
 
+from devstack.ports import HOST
 from devstack.redis_server import RedisServer
 from devstack.stack import Stack
 from devstack.waiting import wait_until
@@ -17,6 +19,7 @@ from tests.support.behaviours import accept
 from tests.support.client import ApiClient, now
 from tests.support.job_handle import JobHandle, at_once
 from tests.support.orchestrator import StubOrchestrator
+from tests.support.tcp_proxy import TcpProxy
 
 MOST_SECONDS = 3.0
 RECOVERY_SECONDS = 15.0
@@ -209,3 +212,20 @@ def test_without_the_broker_a_bulk_retry_is_refused_at_once(
     ):
         found = {item["job_id"]: (item["outcome"], item["code"]) for item in answer.json()["items"]}
         assert found == {job.id: outcome for job in jobs}
+
+
+def test_a_run_is_sent_soon_after_the_connections_to_the_broker_fell_silent(
+    new_stack: NewStack, tmp_path: Path, orchestrator: StubOrchestrator
+) -> None:
+    with (
+        RedisServer(tmp_path) as broker,
+        TcpProxy(int(broker.port or 0)) as proxy,
+        new_stack(TAKEONE_BROKER_URL=f"redis://{HOST}:{proxy.port}/0") as stack,
+    ):
+        dave = ApiClient(stack.api_url, "dave")
+        assert dave.run(dave.uploaded_job()["id"]).status_code == 202
+        proxy.forget()
+        job_id = dave.uploaded_job()["id"]
+        sent = lambda: dave.run(job_id).json().get("status") == "AUDIO_EXTRACTING"  # noqa: E731
+        wait_until(sent, RECOVERY_SECONDS, "the run is sent")
+        assert len(orchestrator.requests_for(job_id)) == 1
