@@ -3,6 +3,9 @@
 Exit codes: 0 done, 1 refused, failed or incomplete, 2 wrong usage.
 """
 
+import sys
+from typing import Any
+
 import click
 
 from cli.dispatches import dispatches, pause, resume
@@ -13,7 +16,18 @@ from cli.token import token
 
 for _command in (erase, export):
     jobs.add_command(_command)
-main = click.Group(
+
+
+class _Main(click.Group):
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run a command; report output that cannot be written in one line."""
+        try:
+            return super().main(*arguments, **options)
+        except (OSError, UnicodeEncodeError) as error:
+            sys.exit(f"Error: {error}")
+
+
+main = _Main(
     "takeone",
     help="Operate Take One.",
     commands=[dispatches, doctor, hash_value, jobs, pause, resume, token],

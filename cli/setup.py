@@ -107,7 +107,9 @@ def with_services(command: Command) -> Command:
         services = Services(settings, make_outbox(settings))
         try:
             command(services, *arguments, **options)
-        except UnicodeEncodeError:
+        except UnicodeEncodeError as error:
+            if error.encoding != "utf-8":  # of the output
+                raise
             raise click.UsageError("what was given is not UTF-8") from None
         except StoreError as error:
             raise click.ClickException(f"the store does not serve: {error}") from error

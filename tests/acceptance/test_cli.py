@@ -141,3 +141,20 @@ def test_a_request_is_found_in_the_logs_by_its_id(stack: Stack, alice: ApiClient
         "hash x", {"TAKEONE_REDIS_URL": "redis://127.0.0.1", "TAKEONE_ENV": "production"}
     )
     assert (without.returncode, without.stdout) == (1, "")
+
+
+@pytest.mark.parametrize("arguments", ["hash x", "doctor --json", "--help"])
+def test_output_that_cannot_be_written_is_an_error_of_one_line(arguments: str) -> None:
+    ended = takeone(f"{arguments} > /dev/full", DEVELOPMENT_SETTINGS)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == "Error: [Errno 28] No space left on device\n"
+
+
+def test_output_in_an_encoding_without_its_characters_is_no_usage_error(stack: Stack) -> None:
+    user = ApiClient(stack.api_url, "alice")
+    assert user.create_project(name="日本").status_code == 201
+    settings = {**stack.settings, "PYTHONIOENCODING": "latin-1"}
+    ended = takeone("jobs export --user alice", settings)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Error: 'latin-1' codec can't encode")
+    assert "Traceback" not in ended.stderr
