@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 refused, failed or incomplete, 2 wrong usage.
 """
 
 import sys
-from typing import Any
 
 import click
 
@@ -16,22 +15,20 @@ from cli.token import token
 
 for _command in (erase, export):
     jobs.add_command(_command)
-
-
-class _Main(click.Group):
-    def main(self, *arguments: Any, **options: Any) -> Any:
-        """Run a command; report output that cannot be written in one line."""
-        try:
-            return super().main(*arguments, **options)
-        except (OSError, UnicodeEncodeError) as error:
-            sys.exit(f"Error: {error}")
-
-
-main = _Main(
+main = click.Group(
     "takeone",
     help="Operate Take One.",
     commands=[dispatches, doctor, hash_value, jobs, pause, resume, token],
 )
 
+
+def run() -> None:
+    """Run a command; report output that cannot be written in one line."""
+    try:
+        main()
+    except (OSError, UnicodeEncodeError) as error:
+        sys.exit(f"Error: {error}")
+
+
 if __name__ == "__main__":
-    main()
+    run()
