@@ -1,6 +1,7 @@
 """The broker: its address, its options and the names of its queues."""
 
 from collections.abc import Iterable
+from socket import TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL
 from ssl import CERT_REQUIRED
 from typing import Any
 
@@ -63,6 +64,8 @@ def broker_options(settings: Settings) -> dict[str, Any]:
         **tries,
         **sockets,
         "socket_keepalive": True,
+        # By the kernel's defaults, Flower, which only listens, would notice a lost host after two hours.
+        "socket_keepalive_options": {TCP_KEEPIDLE: 15, TCP_KEEPINTVL: 5, TCP_KEEPCNT: 3},
         # With the default of 25 s, a worker waits a minute at a connection that has fallen silent.
         "health_check_interval": 2,
         "global_keyprefix": KEY_PREFIX,

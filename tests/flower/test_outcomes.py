@@ -1,8 +1,13 @@
 """Flower shows the outcome of each dispatch as the state of a task with the dispatch's id."""
 
+import os
+from pathlib import Path
+
+import psutil
 import pytest
 
 from devstack.stack import Stack
+from devstack.waiting import wait_until
 from domain.claim import FencingToken
 from domain.record import TaskKind
 from store import keys
@@ -30,6 +35,26 @@ def test_a_failed_dispatch_is_shown_with_its_reason(
     task = flower.wait_for(dispatches[outcome], "FAILURE")
     assert task["exception"] == f"DispatchFailed('{reason}')"
     assert task["traceback"].strip().endswith(f"DispatchFailed: {reason}")
+
+
+def test_flower_notices_within_a_minute_that_the_host_of_the_broker_is_gone(
+    flower: Flower, stack: Stack
+) -> None:
+    """It only listens: nothing but the kernel's probes can tell, which begin when these timers end."""
+    connections = psutil.Process(flower.process.pid).net_connections("tcp4")
+    own = {f":{item.laddr.port:04X}" for item in connections if item.status == "ESTABLISHED"}
+
+    def are_soon_probed() -> bool:
+        timers = []
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            _, local, remote, _, _, timer, *_ = line.split()
+            if local[-5:] in own and remote.endswith(f":{stack.redis.port:04X}"):
+                kind, _, ticks = timer.partition(":")
+                timers.append((kind, int(ticks, 16) / os.sysconf("SC_CLK_TCK")))
+        # 02: nothing is being sent, and the time is that until the next probe.
+        return bool(timers) and all(kind == "02" and seconds <= 30 for kind, seconds in timers)
+
+    wait_until(are_soon_probed, 10, "all connections to the broker are probed soon")
 
 
 def test_the_shown_arguments_are_ids_only(flower: Flower, dispatches: dict[str, str]) -> None:
