@@ -65,7 +65,7 @@ def is_signing_secret(secret: str) -> bool:
 
 
 def _url_parts(value: str) -> SplitResult | None:
-    if any(character.isspace() or not character.isprintable() for character in value):
+    if " " in value or not value.isprintable():
         return None  # urlsplit drops some of these and keeps others
     try:
         parts = urlsplit(value)
