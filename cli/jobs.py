@@ -4,7 +4,7 @@
 """
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 
 import click
@@ -139,7 +139,7 @@ def retry(
     if model_profile not in split_list(services.settings.model_profiles):
         raise click.BadParameter("not one that the settings allow", param_hint="--model-profile")
     wanted = JobFilter(project, reason=failure_code)
-    since, cursor, found = datetime.now(UTC) - failed_since, None, list[Retried]()
+    since, cursor, found = services.now() - failed_since, None, list[Retried]()
     while len(found) < limit:
         query = PageQuery(min(limit - len(found), 100), cursor, after=since)
         page = services.operations.retry_failed(query, wanted, model_profile, act, dry_run=dry_run)
