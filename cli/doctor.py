@@ -159,22 +159,24 @@ def _memory(used: int, total: int) -> Finding:
 
 
 def _permissions(settings: Settings, client: Redis) -> Iterator[Finding]:
+    missing = redis_checks.missing_permissions(client)
+    if missing:
+        advice = "add them to the user's ACL, for ~takeone:* and its channels (docs/production.md)"
+        yield Finding("Redis user", WRONG, f"may not {', '.join(missing)}", advice)
     unneeded = {
         "see and change Redis's users": ("ACL", "GETUSER", "default"),
         "read keys that are not the service's": ("GET", "doctor:no-such-key"),
     }
-    for what, command in unneeded.items():
-        if settings.production and redis_checks.may(client, *command):
-            found = f"may {what}, which the service never does"
-            advice = "give it a user of its own: ~takeone:* &takeone:* -@admin (docs/production.md)"
-            yield Finding("Redis user", WARNING, found, advice)
-    missing = redis_checks.missing_permissions(client)
-    yield _finding(
-        "Redis user",
-        f"may not {', '.join(missing)}" if missing else "",
-        "may do what the service needs",
-        "add them to the user's ACL, for ~takeone:* and its channels (docs/production.md)",
-    )
+    allowed = [
+        what
+        for what, command in unneeded.items()
+        if settings.production and redis_checks.may(client, *command)
+    ]
+    for what in allowed:
+        advice = "give it a user of its own: ~takeone:* &takeone:* -@admin (docs/production.md)"
+        yield Finding("Redis user", WARNING, f"may {what}, which the service never does", advice)
+    if not missing and not allowed:
+        yield Finding("Redis user", OK, "may do what the service needs")
 
 
 def _signing_keys(settings: Settings) -> Iterator[Finding]:
