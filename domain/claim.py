@@ -22,7 +22,8 @@ from domain.stored import Stored
 
 OUTCOME_UNKNOWN = "outcome_unknown"
 
-# How long after the last send a cancelled job's dispatch may still arrive.
+# How long after the last send a cancelled job's dispatch may still arrive, and how long after a cancel the
+# settings may still name its engine again.
 ABANDONED_AFTER = timedelta(hours=24)
 # When a cancel that the orchestrator has not confirmed is sent again: its message may have been lost.
 CANCEL_AGAIN_AFTER = timedelta(seconds=30)

@@ -122,24 +122,24 @@ def _stop_at_engine(change: Change) -> None:
 
 
 def cancel_notified(
-    change: Change, token: FencingToken, outcome: str, is_received: bool
+    change: Change, token: FencingToken, outcome: str, is_over: bool
 ) -> Decision[None]:
-    """Record the outcome of a cancel at the orchestrator. It stays due unless `is_received`.
+    """Record the outcome of a cancel at the orchestrator. It stays due unless that `is_over`.
 
     The trail has the first try and the last.
     """
     claim = change.record.held_by(token)
     if claim is not None and not claim.cancel_due:
         return change.decision(None)
-    if is_received or claim is None or not claim.asks:
+    if is_over or claim is None or not claim.asks:
         shown = change.record.latest_claim
         change.log(EventType.CANCEL_NOTIFIED, Actor.SYSTEM, claim=shown, reason=outcome)
     if claim is not None:
         is_settled = claim.phase is Phase.SENT
         due = claim.lease_until if not is_settled else change.now + claim.backoff(claim.asks + 1)
         change.update_claim(
-            cancel_due=not is_received,
-            asks=claim.asks + (not is_received),
-            lease_until=None if is_received and is_settled else due,
+            cancel_due=not is_over,
+            asks=claim.asks + (not is_over),
+            lease_until=None if is_over and is_settled else due,
         )
     return change.decision(None)

@@ -23,6 +23,7 @@ from domain.claim_rules import resend, settle_claim, wants_dispatch
 from domain.errors import CannotBeAsked, OrchestratorDispatchFailed
 from domain.job import RUN_FAILED, Failure, Job
 from domain.job_fsm import DRAFTING_STATUSES, JobStatus
+from domain.lifecycle import cancel_notified
 from domain.record import Change, Decision, Record, TaskKind
 
 NO_ANSWER = "The orchestrator gave no answer."
@@ -194,16 +195,13 @@ def _is_abandoned(job: Job, claim: Claim, now: datetime) -> bool:
 
 
 def _look_at_sent(change: Change, claim: Claim) -> None:
-    waited = change.now - change.job.in_state_since
-    if claim.cancel_due and claim.is_elsewhere(change.policy) and waited >= ABANDONED_AFTER:
-        # The settings will hardly name that engine again, and the job must come to rest.
-        change.log(
-            EventType.CANCEL_NOTIFIED, Actor.SYSTEM, claim=claim, reason=ClaimEvent.ABANDONED
-        )
-        change.update_claim(cancel_due=False, lease_until=None)
-        return
     if claim.cancel_due:
-        _cancel_again(change, claim)
+        waited = change.now - change.job.in_state_since
+        if claim.is_elsewhere(change.policy) and waited >= ABANDONED_AFTER:
+            # The settings will hardly name that engine again, and the job must come to rest.
+            cancel_notified(change, change.record.token, ClaimEvent.ABANDONED, is_over=True)
+        else:
+            _cancel_again(change, claim)
         return
     deadline = change.record.report_deadline(change.policy)
     is_overdue = deadline is not None and deadline <= change.now

@@ -226,6 +226,9 @@ def test_a_run_is_sent_soon_after_the_connections_to_the_broker_fell_silent(
         assert dave.run(dave.uploaded_job()["id"]).status_code == 202
         proxy.forget()
         job_id = dave.uploaded_job()["id"]
-        sent = lambda: dave.run(job_id).json().get("status") == "AUDIO_EXTRACTING"  # noqa: E731
-        wait_until(sent, RECOVERY_SECONDS, "the run is sent")
+        wait_until(
+            lambda: dave.run(job_id).json().get("status") == "AUDIO_EXTRACTING",
+            RECOVERY_SECONDS,
+            "the run is sent",
+        )
         assert len(orchestrator.requests_for(job_id)) == 1

@@ -10,7 +10,7 @@ import pytest
 from domain.audit import EventType
 from domain.claim import ClaimEvent, DispatchPolicy, Phase
 from domain.errors import OrchestratorDispatchFailed
-from domain.lifecycle import cancel
+from domain.lifecycle import cancel, is_at_rest
 from domain.reconcile import look
 from domain.record import Change, Decision
 from domain.run import decide_run
@@ -276,3 +276,14 @@ def test_messages_that_no_worker_takes_do_not_fill_the_queue(
     for number in range(360):
         _sweep(database, NOW + seconds(10 * number), policy)
     assert 5 <= database.messages() <= 10, "in an hour"
+
+
+def test_a_cancel_that_is_given_up_frees_the_job(database: Database) -> None:
+    policy = replace(POLICY, engine="here", can_cancel=True)
+    other, day = replace(policy, engine="there"), NOW + timedelta(hours=24)
+    token = database.run(database.uploaded(), policy=policy)
+    assert database.begin(token, policy=policy)
+    assert database.settle(token, ClaimEvent.ACCEPTED, policy=policy)
+    database.jobs.update(token.job_id, lambda record: cancel(Change(record, NOW, policy)))
+    assert _sweep(database, day, other) == {"freed": 1}
+    assert is_at_rest(database.record(token.job_id))
