@@ -10,7 +10,7 @@ import pytest
 from devstack.processes import ROOT
 
 #: The last commit of the release before this one; to be changed with each release.
-COMMIT = "889bfe36e1b79eb3cdc92ab04f77eee07f955635"
+COMMIT = "a2d7149c4e5f858f877312b75979c9c3903c78b5"
 _INSTALL_SECONDS = 400
 
 
