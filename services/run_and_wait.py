@@ -16,16 +16,13 @@ from domain.audit import OperatorAct
 from domain.claim import ClaimEvent, DispatchPolicy
 from domain.claim_rules import settle
 from domain.errors import ServiceUnavailable
-from domain.job_fsm import JobStatus
 from domain.record import Change, Decision, Record, owned
 from domain.retry import decide_retry, operator_request_id
 from domain.run import CallOutcome, DispatchResult, outcome_of
 from observability.metrics import callers_waiting
 from services.wait_slots import NoWaitSlot, Wait, WaitSlots
-from store import keys
 from store.errors import QueueUnavailable, StoreError
 from store.jobs import JobStore
-from store.lists import Page
 from store.notifier import Notifier, Subscription
 from store.write_limit import WriteLimit
 
@@ -34,8 +31,6 @@ _REREAD_SECONDS = 1.0
 # A long poll rests this many times as long as a read took before it reads again, and at most so many seconds.
 # Otherwise many polls that examine a thousand jobs at each change of any would leave other callers unserved.
 _REST_FACTOR, _MAX_REST_SECONDS = 20, 5.0
-# FAILED is not the end: a retry can leave it.
-_END_STATUSES = frozenset({JobStatus.DONE, JobStatus.CANCELLED})
 Seen = TypeVar("Seen")
 Rule = Callable[[Record], Decision[DispatchResult]]
 Decide = Callable[..., Decision[DispatchResult]]
@@ -141,31 +136,6 @@ class RunAndWait:
                 self._jobs.update(job_id, free)
             raise ServiceUnavailable from None
 
-    def wait_for_change(
-        self, job_id: str, user: str, known: JobStatus, wait_seconds: float
-    ) -> Record:
-        """The job's record as soon as its state is not `known`; see `long_poll`."""
-        return self.long_poll(
-            job_id,
-            user,
-            lambda: owned(self._jobs.get(job_id), user),
-            lambda record: record.job.status is not known or known in _END_STATUSES,
-            wait_seconds,
-        )
-
-    def wait_for_jobs(
-        self, user: str, read: Callable[[], Page[Record]], wait_seconds: float
-    ) -> Page[Record]:
-        """What `read` finds of the user's jobs, as soon as it finds any; see `long_poll`."""
-        # An empty page with a next cursor is news too: reading it again would not get beyond it.
-        return self.long_poll(
-            keys.user_changes(user),
-            user,
-            read,
-            lambda page: bool(page.items or page.next_cursor),
-            wait_seconds,
-        )
-
     def long_poll(
         self,
         topic: str,
@@ -178,6 +148,8 @@ class RunAndWait:
 
         It returns at once without a free wait slot: a long poll may always end early.
         """
+        if not wait_seconds:
+            return read()
         deadline, next_read = time.monotonic() + wait_seconds, 0.0
 
         def read_after_rest() -> Seen:

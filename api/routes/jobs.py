@@ -16,14 +16,19 @@ from api.responses import Shape, event_shape, job_shape, page_shape, retry_shape
 from api.routes.metrics import count_refusals
 from domain import lifecycle
 from domain.audit import AuditEvent
+from domain.job_fsm import JobStatus
 from domain.record import Change, Decision, Record, owned
 from domain.retry import decide_retry
 from domain.run import DispatchResult, decide_run
 from observability.metrics import runs
+from store import keys
 from store.errors import QueueUnavailable
 from store.lists import Page
 
 Result = TypeVar("Result")
+
+# FAILED is not the end: a retry can leave it.
+_END_STATUSES = frozenset({JobStatus.DONE, JobStatus.CANCELLED})
 
 blueprint = Blueprint("jobs", __name__, url_prefix="/api/v1")
 blueprint.before_request(authenticate)
@@ -36,10 +41,14 @@ def list_own_jobs() -> Shape:
     user, part = editor(), page_query(query)
     jobs_of_user = services().projects.jobs_of_user
     read = partial(jobs_of_user, user, part, query["status"], query["project_id"])
-    if query["wait"] and part.after:
-        page = services().run_and_wait.wait_for_jobs(user, read, query["wait"])
-    else:
-        page = read()
+    page = services().run_and_wait.long_poll(
+        keys.user_changes(user),
+        user,
+        read,
+        # An empty page with a next cursor is news too: reading it again would not get beyond it.
+        lambda page: bool(page.items or page.next_cursor),
+        query["wait"] if part.after else 0,
+    )
     return page_shape(page, job_shape)
 
 
@@ -47,12 +56,14 @@ def list_own_jobs() -> Shape:
 def get_job(job_id: str) -> Shape:
     """Show a job, or wait until its state changes."""
     query = read_query(schemas.JOB_QUERY)
-    known, wait = query["status_not"], query["wait"]
-    if known and wait:
-        user = editor()
-        record = services().run_and_wait.wait_for_change(job_id, user, known, wait)
-    else:
-        record = _own(job_id)
+    known = query["status_not"]
+    record = services().run_and_wait.long_poll(
+        job_id,
+        editor(),
+        lambda: _own(job_id),
+        lambda record: record.job.status is not known or known in _END_STATUSES,
+        query["wait"] if known else 0,
+    )
     bind_contextvars(job_id=record.job.id)
     return job_shape(record)
 
