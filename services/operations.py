@@ -18,6 +18,7 @@ from domain.job_fsm import JobStatus, ensure_transition
 from domain.pause import Pause
 from domain.reconcile import NO_ANSWER, ask_by_operator, engine_answer, has_answered
 from domain.record import Change, Decision, Record
+from domain.retry import decide_retry, operator_request_id
 from domain.run import DispatchResult
 from services.run_and_wait import RunAndWait, watch
 from services.wait_slots import Wait
@@ -238,14 +239,18 @@ class Operations:
 
         `dry_run`: only decide. Once the store or the broker is away, the rest is refused untried.
         """
+        change = self._change(act, correlation_id)
+
+        def rule(record: Record) -> Decision[DispatchResult]:
+            return decide_retry(change(record), operator_request_id(record), model_profile)
+
         page = self.page(View.FAILED, query, wanted)
         job_ids = [record.job.id for record in page.items]
         retried = {job_id: Retried(job_id, error=errors.ServiceUnavailable()) for job_id in job_ids}
         for job_id in job_ids:
             try:
-                result = self.runs.retry_by_operator(
-                    job_id, model_profile, act, correlation_id, dry_run=dry_run
-                )
+                record = self.store.get(job_id)
+                decision = rule(record) if dry_run else self.runs.commit(job_id, None, rule, record)
             except (StoreUnavailable, errors.ServiceUnavailable):
                 break  # each of the others would take as long to fail
             except errors.TakeOneError as error:
@@ -253,7 +258,7 @@ class Operations:
             except StoreError:  # of this job alone
                 continue
             else:
-                retried[job_id] = Retried(job_id, result)
+                retried[job_id] = Retried(job_id, decision.result)
         return Page([*retried.values()], page.next_cursor)
 
     def pause(self, act: OperatorAct) -> Pause:

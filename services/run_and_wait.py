@@ -12,12 +12,10 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from domain.audit import OperatorAct
 from domain.claim import ClaimEvent, DispatchPolicy
 from domain.claim_rules import settle
 from domain.errors import ServiceUnavailable
 from domain.record import Change, Decision, Record, owned
-from domain.retry import decide_retry, operator_request_id
 from domain.run import CallOutcome, DispatchResult, outcome_of
 from observability.metrics import callers_waiting
 from services.wait_slots import NoWaitSlot, Wait, WaitSlots
@@ -80,10 +78,10 @@ class RunAndWait:
         if result.outcome is CallOutcome.REPLAYED:
             return result
         if not wait_seconds:
-            return self._commit(job_id, user, rule, record).result
+            return self.commit(job_id, user, rule, record).result
         # Waiting begins before the commit: no notification is missed, and without a slot nothing is claimed.
         with self.waiting(Wait.DISPATCH, job_id, user) as subscription:
-            decision = self._commit(job_id, user, rule, record)
+            decision = self.commit(job_id, user, rule, record)
             claim = decision.result.claim
             record = watch(
                 subscription,
@@ -95,31 +93,14 @@ class RunAndWait:
             settled = outcome_of(record, claim, self._now(), is_last=True)
             return replace(decision.result, claim=settled or claim, status=record.job.status)
 
-    def retry_by_operator(
-        self,
-        job_id: str,
-        model_profile: str,
-        act: OperatorAct,
-        correlation_id: str | None,
-        *,
-        dry_run: bool,
-    ) -> DispatchResult:
-        """Start any user's failed job again, without waiting. A repeat replays. Raises as `decide_retry` does.
-
-        `dry_run`: only decide, and commit nothing.
-        """
-
-        def rule(record: Record) -> Decision[DispatchResult]:
-            change = Change(record, self._now(), self._policy, correlation_id, act)
-            return decide_retry(change, operator_request_id(record), model_profile)
-
-        record = self._jobs.get(job_id)
-        return (rule(record) if dry_run else self._commit(job_id, None, rule, record)).result
-
-    def _commit(
+    def commit(
         self, job_id: str, user: str | None, rule: Rule, record: Record
     ) -> Decision[DispatchResult]:
-        # Operators have no limit.
+        """Commit what `rule` decides about `record`, without waiting.
+
+        Raises what `rule` does, `RateLimited`, and `ServiceUnavailable` if no message can be sent.
+        `user`: whose write limit counts; None: an operator's act, which has none.
+        """
         count = partial(self._writes.count, user) if user is not None else None
         try:
             return self._jobs.update(job_id, rule, known=record, before_write=count)
