@@ -21,7 +21,8 @@ from domain.errors import ServiceUnavailable
 _API = Path(__file__).parents[1]
 _SPECIFICATION = _API.parent / "spec" / "api" / "openapi.yaml"
 # Only its files are used. The package swagger-ui-bundle cannot show OpenAPI 3.1.
-_SWAGGER_PACKAGE = "flask-openapi3-swagger"
+_SWAGGER_PACKAGE = distribution("flask-openapi3-swagger")
+_SWAGGER = str(_SWAGGER_PACKAGE.locate_file("flask_openapi3_swagger/templates/swagger"))
 _SWAGGER_FILES = {
     "swagger-ui.css": "css/swagger-ui.css",
     "swagger-ui-bundle.js": "js/swagger-ui-bundle.js",
@@ -73,7 +74,7 @@ def get_docs_file(name: str) -> Response:
     """A file of Swagger UI, served from here so that the page works offline."""
     if name == "start.js":
         return send_from_directory(_API / "docs", name)
-    response = send_from_directory(_swagger(), _SWAGGER_FILES.get(name, ""))
+    response = send_from_directory(_SWAGGER, _SWAGGER_FILES.get(name, ""))
     if (response.content_length or 0) > _MOST_WHOLE_BYTES:
         if not _large_answers().acquire(blocking=False):
             raise ServiceUnavailable
@@ -112,10 +113,3 @@ def _page(folder: str, policy: str) -> Response:
     page = (_API / folder / "index.html").read_text(encoding="utf-8")
     page = page.replace("{{auth_mode}}", services().settings.auth_mode)
     return Response(page, mimetype="text/html", headers={"Content-Security-Policy": policy})
-
-
-@cache
-def _swagger() -> Path:
-    return Path(
-        str(distribution(_SWAGGER_PACKAGE).locate_file("flask_openapi3_swagger/templates/swagger"))
-    )
