@@ -109,12 +109,12 @@ def retry_shape(job_id: str, result: DispatchResult) -> Shape:
     return run_shape(job_id, result) | terms
 
 
-def overview_shape(seen: Overview, pause: Pause | None, queues: list[str]) -> Shape:
-    """An Overview of the contract; `queues` are the names for `seen.queue_lengths`."""
+def overview_shape(seen: Overview, pause: Pause | None, queues: dict[str, int]) -> Shape:
+    """An Overview of the contract, with the length of each queue."""
     return _fields(seen, _OVERVIEW, failed_last_24h="failed_lately") | {
         "jobs": {status.value: count for status, count in seen.jobs.items()},
         "claims": {phase.value: count for phase, count in seen.phases.items()},
-        "queues": dict(zip(queues, seen.queue_lengths, strict=True)),
+        "queues": queues,
         "paused": pause is not None,
         "pause": _fields(pause, ("by", "reason"), since="paused_at") if pause else None,
     }

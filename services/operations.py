@@ -31,8 +31,7 @@ from store.projects import ProjectStore
 
 _PAGE = 200
 _MOST_EVENTS = 1_000
-_SETTLEMENTS = {"sent": ClaimEvent.SETTLED_SENT, "release": ClaimEvent.SETTLED_RELEASE}
-SETTLEMENTS = tuple(_SETTLEMENTS)
+SETTLEMENTS = {"sent": ClaimEvent.SETTLED_SENT, "release": ClaimEvent.SETTLED_RELEASE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +167,7 @@ class Operations:
         Before a release, the orchestrator is asked if it can be: a dispatch that it has is settled as sent.
         Raises `JobAlreadyRunning` while it runs there, `NothingToSettle`, and `ResourceNotFound`.
         """
-        event, change = _SETTLEMENTS[settlement], self._change(act, None)
+        event, change = SETTLEMENTS[settlement], self._change(act, None)
         seen = self.store.get(job_id)
         if event is ClaimEvent.SETTLED_RELEASE:
             asked = self._ask_if_possible(job_id, act)

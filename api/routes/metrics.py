@@ -65,14 +65,13 @@ class StoreCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """Read the store. Takes a few of its timeouts at most."""
         try:
-            seen, queues = seen_with_queues(self._services)
+            seen, queue_lengths = seen_with_queues(self._services)
         except StoreUnavailable:
             yield _gauge("store_up", "Whether the store answers.", 0)
             return
         yield _gauge("store_up", "Whether the store answers.", 1)
         yield _gauges("claims", "Claims with an open outcome.", "phase", seen.phases)
-        lengths = dict(zip(queues, seen.queue_lengths, strict=True))
-        yield _gauges("queue_length", "Messages that wait.", "queue", lengths)
+        yield _gauges("queue_length", "Messages that wait.", "queue", queue_lengths)
         for name, help_text, value in (
             ("claims_in_flight", "Claims with an open outcome, of any age.", seen.in_flight),
             ("silent_jobs", "Jobs whose next callback is overdue.", seen.silent),
@@ -84,14 +83,15 @@ class StoreCollector(Collector):
             yield _gauge(name, help_text, value)
 
 
-def seen_with_queues(services: Services) -> tuple[Overview, list[str]]:
-    """The overview, and the names for its queue lengths: none if the broker is not the store.
+def seen_with_queues(services: Services) -> tuple[Overview, dict[str, int]]:
+    """The overview, and the length of each queue: of none if the broker is not the store.
 
     Raises `StoreUnavailable`.
     """
     settings = services.settings
     names = queue_names(settings) if settings.broker_is_store else []
-    return overview(services.redis, queue_keys(names), services.now()), names
+    seen = overview(services.redis, queue_keys(names), services.now())
+    return seen, dict(zip(names, seen.queue_lengths, strict=True))
 
 
 def _gauge(name: str, help_text: str, value: float) -> GaugeMetricFamily:

@@ -125,5 +125,5 @@ def _act(job_id: str | None, schema: Schema, *, optional: bool = False) -> Opera
 
 
 def _overview() -> responses.Shape:
-    seen, queues = seen_with_queues(services())
-    return responses.overview_shape(seen, services().jobs.pauses.current(), queues)
+    seen, queue_lengths = seen_with_queues(services())
+    return responses.overview_shape(seen, services().jobs.pauses.current(), queue_lengths)
