@@ -11,6 +11,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import Any
 from urllib.parse import SplitResult, urlsplit
 from uuid import uuid4
 
@@ -92,13 +93,14 @@ def _settings(settings: Settings) -> Iterator[Finding]:
 def _store(settings: Settings) -> Iterator[Finding]:
     try:
         with make_client(settings, connections=1) as client:
-            version = redis_checks.version(client)
+            info = redis_checks.info(client)
+            version = str(info.get("redis_version", "0"))
             numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
             state = OK if numbers >= (6, 2) else WRONG
             yield Finding("store", state, f"Redis {version} answers", "use Redis 6.2 or newer")
             yield from _configuration(settings, client)
             yield _clock("Redis", redis_checks.seconds_apart(client))
-            yield _memory(*redis_checks.memory(client))
+            yield _memory(info)
             yield from _permissions(settings, client)
         yield from _records(Services(settings, make_outbox(settings)))
     except StoreUnavailable as error:
@@ -150,7 +152,9 @@ def _clock(whose: str, seconds: float) -> Finding:
     return Finding("clocks", state, found, "let NTP set the clock of each machine")
 
 
-def _memory(used: int, total: int) -> Finding:
+def _memory(info: dict[str, Any]) -> Finding:
+    used = info["used_memory"]
+    total = info.get("maxmemory") or info.get("total_system_memory") or 0
     share = used / total if total else 0.0
     found = f"{used / 1e6:,.0f} MB used of {total / 1e6:,.0f} MB ({share:.0%})"
     state = OK if share < 0.8 else WARNING if share < 0.95 else WRONG

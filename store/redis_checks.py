@@ -14,28 +14,29 @@ from store.client import redis_errors
 from store.errors import StoreUnavailable
 
 
+def info(client: Redis) -> dict[str, Any]:
+    """What Redis says of itself. Raises `StoreUnavailable`."""
+    with redis_errors("INFO"):
+        return dict(client.info())
+
+
 def problems(client: Redis, *, production: bool) -> list[str]:
     """What makes this Redis unfit for `production`, in words for an operator; empty if nothing does.
 
     A store that evicts or loses claims would let a job be dispatched again. Where a provider hides CONFIG,
     what INFO says must do. Raises `StoreUnavailable`.
     """
-    info = _info(client)
+    about = info(client)
     found = []
-    if info.get("role") not in (None, "master"):
+    if about.get("role") not in (None, "master"):
         found.append("the store is a replica: it cannot be written to")
-    if info.get("maxmemory") and info.get("maxmemory_policy") != "noeviction":
+    if about.get("maxmemory") and about.get("maxmemory_policy") != "noeviction":
         found.append(
-            f"the store evicts (maxmemory-policy {info.get('maxmemory_policy')}): set noeviction"
+            f"the store evicts (maxmemory-policy {about.get('maxmemory_policy')}): set noeviction"
         )
-    if not _persists(client, info):
+    if not _persists(client, about):
         found.append("the store keeps nothing on disk: set appendonly yes (or save)")
     return found if production else []
-
-
-def version(client: Redis) -> str:
-    """Redis's version, such as 7.0.15. Raises `StoreUnavailable`."""
-    return str(_info(client).get("redis_version", "0"))
 
 
 def seconds_apart(client: Redis) -> float:
@@ -44,12 +45,6 @@ def seconds_apart(client: Redis) -> float:
     with redis_errors("TIME"):
         seconds, microseconds = client.time()
     return float(seconds + microseconds / 1e6 - (before + time.time()) / 2)
-
-
-def memory(client: Redis) -> tuple[int, int]:
-    """Bytes in use, and the limit: `maxmemory`, else the machine's memory (0: unknown)."""
-    info = _info(client)
-    return info["used_memory"], info.get("maxmemory") or info.get("total_system_memory") or 0
 
 
 def missing_permissions(client: Redis) -> list[str]:
@@ -93,14 +88,8 @@ def _is_allowed(command: str, call: Callable[[], Any]) -> bool:
     return True
 
 
-def _info(client: Redis) -> dict[str, Any]:
-    with redis_errors("INFO"):
-        info: dict[str, Any] = client.info()
-    return info
-
-
-def _persists(client: Redis, info: dict[str, Any]) -> bool:
-    if info.get("aof_enabled"):
+def _persists(client: Redis, about: dict[str, Any]) -> bool:
+    if about.get("aof_enabled"):
         return True
     with redis_errors("CONFIG"):
         try:
