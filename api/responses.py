@@ -93,20 +93,14 @@ def event_shape(job: Job, event: AuditEvent, details: tuple[str, ...] = _EVENT_D
     return shape | {name: value for name, value in found.items() if value is not None}
 
 
-def run_shape(job_id: str, result: DispatchResult) -> Shape:
-    """A RunJobResponse of the contract."""
+def dispatch_shape(job_id: str, result: DispatchResult) -> Shape:
+    """A RunJobResponse of the contract; of a retry a RetryJobResponse, which also has its terms."""
     return {
         "job_id": job_id,
         "status": result.status,
         "dispatch_id": result.claim.dispatch_id,
         "replayed": not result.started,
-    }
-
-
-def retry_shape(job_id: str, result: DispatchResult) -> Shape:
-    """A RetryJobResponse of the contract."""
-    terms = _known_fields(result.claim.retry) if result.claim.retry else {}
-    return run_shape(job_id, result) | terms
+    } | (_known_fields(result.claim.retry) if result.claim.retry else {})
 
 
 def overview_shape(seen: Overview, pause: Pause | None, queues: dict[str, int]) -> Shape:

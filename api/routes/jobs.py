@@ -12,15 +12,16 @@ from api import schemas
 from api.context import authenticate, editor, services
 from api.request_log import request_id
 from api.requests import check_profile, page_query, read_json, read_prefer, read_query, refuse_input
-from api.responses import Shape, event_shape, job_shape, page_shape, retry_shape, run_shape
+from api.responses import Shape, dispatch_shape, event_shape, job_shape, page_shape
 from api.routes.metrics import count_refusals
 from domain import lifecycle
 from domain.audit import AuditEvent
 from domain.job_fsm import JobStatus
 from domain.record import Change, Decision, Record, owned
 from domain.retry import decide_retry
-from domain.run import DispatchResult, decide_run
+from domain.run import decide_run
 from observability.metrics import runs
+from services.run_and_wait import Decide
 from store import keys
 from store.errors import QueueUnavailable
 from store.lists import Page
@@ -95,7 +96,7 @@ def confirm_upload(job_id: str) -> Shape:
 def run_job(job_id: str) -> ResponseReturnValue:
     """Start the job's workflow, once."""
     refuse_input()
-    return _dispatch("run", job_id, decide_run, run_shape)
+    return _dispatch("run", job_id, decide_run)
 
 
 @blueprint.post("/jobs/<job_id>/retry")
@@ -103,7 +104,7 @@ def retry_job(job_id: str) -> ResponseReturnValue:
     """Start a failed job's workflow again, from its furthest checkpoint."""
     body = read_json(schemas.RETRY)
     check_profile(body["model_profile"])
-    return _dispatch("retry", job_id, partial(decide_retry, **body), retry_shape)
+    return _dispatch("retry", job_id, partial(decide_retry, **body))
 
 
 @blueprint.post("/jobs/<job_id>/cancel")
@@ -158,12 +159,7 @@ def _update(job_id: str, rule: Callable[[Change], Decision[Result]]) -> Decision
     return decision
 
 
-def _dispatch(
-    kind: str,
-    job_id: str,
-    decide: Callable[..., Decision[DispatchResult]],
-    shape: Callable[[str, DispatchResult], Shape],
-) -> ResponseReturnValue:
+def _dispatch(kind: str, job_id: str, decide: Decide) -> ResponseReturnValue:
     seconds, applied = read_prefer(services().settings.run_wait_seconds)
     user = editor()
     with count_refusals(runs, kind):
@@ -173,4 +169,4 @@ def _dispatch(
     headers = {"Location": f"/api/v1/jobs/{job_id}"}
     if applied:
         headers["Preference-Applied"] = applied
-    return shape(job_id, result), 202 if result.started else 200, headers
+    return dispatch_shape(job_id, result), 202 if result.started else 200, headers
