@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import orjson
 
-from domain.claim import ClaimEvent, Refusal, RunState
+from domain.claim import Claim, ClaimEvent, Refusal, RetryTerms, RunState
+from domain.job import Job
 
 # A gateway that gave up does not know what the engine did. These are the standard statuses, and those of CDNs
 # (520 to 527), load balancers (460) and gateways to gRPC, such as Temporal's own (499: the call was cancelled).
@@ -120,6 +121,20 @@ class Dispatch:
     fields: Mapping[str, str | None]
     now: datetime
     execution_id: str | None = None
+
+    @classmethod
+    def of(cls, job: Job, claim: Claim, callback_base: str, now: datetime) -> Self:
+        """The dispatch of a claim, the same for every engine; that of a retry also says where it resumes."""
+        fields: dict[str, str | None] = {
+            "job_id": job.id,
+            "project_id": job.project_id,
+            "video_uri": job.manifest.video_uri,
+            "callback_url": f"{callback_base}/api/v1/internal/jobs/{job.id}/status",
+            "dispatch_id": claim.dispatch_id,
+        }
+        if claim.retry is not None:
+            fields |= claim.retry.model_dump(mode="json", include=set(RetryTerms.model_fields))
+        return cls(claim.dispatch_id, fields, now, claim.execution_id)
 
     @property
     def body(self) -> bytes:

@@ -29,7 +29,6 @@ from observability.logs import hashed
 from observability.metrics import asks, dispatch_seconds
 from orchestrators.base import Cancel, Dispatch, Outcome
 from orchestrators.engine import Engine
-from orchestrators.payload import payload
 from store.errors import DispatchingPaused, StoreContended, StoreUnavailable
 from store.jobs import JobStore
 from tasks.circuit_breaker import CircuitBreaker
@@ -155,8 +154,7 @@ class Dispatcher:
         return outcome
 
     def _dispatch_of(self, job: Job, claim: Claim) -> Dispatch:
-        fields = payload(job, claim, self.callback_base)
-        return Dispatch(claim.dispatch_id, fields, self.now(), claim.execution_id)
+        return Dispatch.of(job, claim, self.callback_base, self.now())
 
     def _previous_run_is_active(self, record: Record, claim: Claim) -> bool:
         """Whether the run before a retry is still active at the engine, although the job has failed here.

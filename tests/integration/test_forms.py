@@ -11,7 +11,7 @@ from domain.claim import ClaimEvent, FencingToken, Phase
 from domain.job_fsm import JobStatus
 from domain.record import Change, Decision, Record
 from domain.retry import decide_retry
-from orchestrators.payload import payload
+from orchestrators.base import Dispatch
 from store import keys
 from store.codec import FORM
 from store.errors import RecordUnreadable
@@ -87,7 +87,8 @@ def test_unknown_fields_in_nested_values_survive_changes(database: Database) -> 
     }
     record = database.record(token.job_id)
     assert record.claim is not None
-    shown = str([job_shape(record), payload(record.job, record.claim, "http://here")])
+    dispatch = Dispatch.of(record.job, record.claim, "http://here", NOW)
+    shown = str([job_shape(record), dispatch.fields])
     assert not any(field in shown for field in UNKNOWN_FIELDS), "callers or orchestrators see it"
 
 

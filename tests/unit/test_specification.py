@@ -10,15 +10,13 @@ import pytest
 from devstack.processes import ROOT
 from domain import errors
 from domain.claim import Claim
-from domain.job import Job
 from domain.job_fsm import TERMINAL_STATUSES, TRANSITIONS, JobStatus
-from orchestrators.base import Answer, Exchange
+from orchestrators.base import Answer, Dispatch, Exchange
 from orchestrators.engine import start_outcome
-from orchestrators.payload import payload
 from orchestrators.signatures import Signer
 from orchestrators.webhook import Webhook
 from tests.support import openapi
-from tests.unit.records import a_claim, a_job, a_retry_claim
+from tests.unit.records import NOW, a_claim, a_job, a_retry_claim
 
 PROJECT_ID = "3f0c8a52-6a1e-4a43-9d0f-2b7f4a1c9e10"
 # Only Python has these: \A, \Z, (?P<name>…), (?i) and the like.
@@ -138,17 +136,19 @@ def test_each_error_has_the_details_of_the_examples_of_its_code_in_their_order()
     assert raised == described
 
 
-def the_job() -> Job:
-    return a_job().model_copy(update={"project_id": PROJECT_ID})
+def the_fields(claim: Claim) -> dict[str, str | None]:
+    """What is sent for a claim."""
+    job = a_job().model_copy(update={"project_id": PROJECT_ID})
+    return dict(Dispatch.of(job, claim, "https://takeone.example.org", NOW).fields)
 
 
 @pytest.mark.parametrize(("webhook", "claim"), [("run", a_claim()), ("retry", a_retry_claim())])
 def test_a_dispatch_is_sent_as_the_webhook_says(webhook: str, claim: Claim) -> None:
-    openapi.check_webhook(webhook, payload(the_job(), claim, "https://takeone.example.org"))
+    openapi.check_webhook(webhook, the_fields(claim))
 
 
 def test_the_check_of_dispatches_finds_those_that_differ_from_the_webhook() -> None:
-    good = payload(the_job(), a_claim(), "https://takeone.example.org")
+    good = the_fields(a_claim())
     for bad in (good | {"owner": "alice"}, good | {"video_uri": None}, good | {"job_id": "7"}):
         with pytest.raises(AssertionError):
             openapi.check_webhook("run", bad)
