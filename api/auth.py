@@ -9,7 +9,7 @@ import jwt
 
 from api.signing_keys import LIFETIME_SECONDS, SigningKeys
 from domain.errors import Unauthorized
-from settings import Settings, split_list
+from settings import Settings
 
 EDITOR_ROLE = "editor"
 _MAX_USER = 256
@@ -30,7 +30,6 @@ class Authenticator:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._algorithms = list(split_list(settings.jwt_algorithms))
         self._keys = (
             SigningKeys(settings.jwt_jwks_url, settings.ca_file) if settings.jwt_jwks_url else None
         )
@@ -63,7 +62,7 @@ class Authenticator:
             claims = jwt.decode(
                 token,
                 key,
-                algorithms=self._algorithms,
+                algorithms=self._settings.jwt_algorithms,
                 audience=self._settings.jwt_audience,
                 issuer=self._settings.jwt_issuer,
                 leeway=self._settings.jwt_leeway_seconds,

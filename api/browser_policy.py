@@ -6,7 +6,8 @@ from flask import Flask, Response, request
 
 from api.requests import ValidationError
 from observability.tracing import QUIET_ROUTES
-from settings import Settings, split_list
+from settings import Settings
+from settings.types import split_list
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -42,9 +43,8 @@ def secure(app: Flask, settings: Settings) -> None:
     app.after_request(_add_headers)
     if settings.allowed_hosts:
         _check_hosts(app, settings)
-    origins = frozenset(split_list(settings.cors_origins))
-    if origins:
-        _allow_origins(app, origins)
+    if settings.cors_origins:
+        _allow_origins(app, frozenset(settings.cors_origins))
 
 
 def _add_headers(response: Response) -> Response:

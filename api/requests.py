@@ -10,7 +10,6 @@ from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
 
 from api.context import services
 from domain.errors import TakeOneError
-from settings import split_list
 from store.lists import PageQuery
 
 _MAX_DRAINED_BYTES = 1 << 20
@@ -116,7 +115,7 @@ def drain_body(response: Response) -> Response:
 
 def check_profile(profile: str) -> None:
     """Raise `ValidationError` for a model profile that the settings do not allow."""
-    allowed = split_list(services().settings.model_profiles)
+    allowed = services().settings.model_profiles
     if profile not in allowed:
         raise ValidationError(model_profile=[f"Must be one of: {', '.join(allowed)}."])
 

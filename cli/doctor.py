@@ -25,7 +25,7 @@ from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.registry import make_adapter
 from services.assembly import Services
-from settings import Settings, SettingsError, load_settings, split_list
+from settings import Settings, SettingsError, load_settings
 from settings.sources import unknown_variables
 from settings.types import can_verify, is_loopback
 from store import redis_checks
@@ -193,7 +193,7 @@ def _signing_keys(settings: Settings) -> Iterator[Finding]:
         advice = "correct TAKEONE_JWT_JWKS_URL, or let this machine reach the issuer"
         yield Finding("signing keys", WRONG, found, advice)
         return
-    algorithms = split_list(settings.jwt_algorithms)
+    algorithms = settings.jwt_algorithms
     usable = sum(any(can_verify(key, name) for name in algorithms) for key in published.values())
     found = f"{usable} of {len(published)} published can verify by {', '.join(algorithms)}"
     advice = "set TAKEONE_JWT_ALGORITHMS to what the issuer signs with"

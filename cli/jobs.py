@@ -18,7 +18,7 @@ from domain.record import Record
 from observability.logs import hash_of
 from services.assembly import Services
 from services.operations import JobFilter, Retried
-from settings import load_store_settings, split_list
+from settings import load_store_settings
 from store.indexes import View
 from store.lists import LISTED_STATES, PageQuery
 
@@ -136,7 +136,7 @@ def retry(
 
     The exit code is 1 if a job is refused.
     """
-    if model_profile not in split_list(services.settings.model_profiles):
+    if model_profile not in services.settings.model_profiles:
         raise click.BadParameter("not one that the settings allow", param_hint="--model-profile")
     wanted = JobFilter(project, reason=failure_code)
     since, cursor, found = services.now() - failed_since, None, list[Retried]()

@@ -8,7 +8,7 @@ import jwt
 from api.auth import EDITOR_ROLE, Authenticator
 from cli.setup import settings_of
 from domain.errors import Unauthorized
-from settings import Settings, load_settings, split_list
+from settings import Settings, load_settings
 
 
 @click.command("token")
@@ -31,7 +31,7 @@ def token(user: str, role: str, minutes: int) -> None:
 
 
 def _signed(settings: Settings, user: str, role: str, minutes: int) -> str:
-    shared = [name for name in split_list(settings.jwt_algorithms) if name.startswith("HS")]
+    shared = [name for name in settings.jwt_algorithms if name.startswith("HS")]
     if not shared:
         raise click.ClickException(
             "the issuer makes the tokens: the service holds no shared key (TAKEONE_JWT_KEY with "

@@ -113,6 +113,8 @@ def _bounds(metadata: list[Any]) -> str:
 
 def _default(field: FieldInfo) -> str:
     default = field.default
+    if isinstance(default, tuple):
+        default = ",".join(default)
     if isinstance(default, SecretStr) or default == "":
         return "empty"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"

@@ -9,4 +9,3 @@ from settings.model import load_settings as load_settings
 from settings.model import load_store_settings as load_store_settings
 from settings.model import load_worker_settings as load_worker_settings
 from settings.model import or_exit as or_exit
-from settings.types import split_list as split_list

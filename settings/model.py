@@ -142,7 +142,7 @@ class Settings(BaseSettings):
     """the `iss` that a token must have"""
     jwt_audience: str = ""
     """the `aud` that a token must have"""
-    jwt_algorithms: str = "RS256"
+    jwt_algorithms: types.Items = ("RS256",)
     """accepted algorithms, comma-separated"""
     jwt_leeway_seconds: float = Field(10, ge=0, le=300)
     """tolerated difference between clocks"""
@@ -185,11 +185,11 @@ class Settings(BaseSettings):
     """callers that may wait at the same time, per web process: for a dispatch (beyond it: 503), and half
     of them in long polls (beyond it: answered at once); one user may have half of each"""
 
-    model_profiles: str = "standard,fast,quality"
+    model_profiles: types.Items = ("standard", "fast", "quality")
     """model profiles that a retry may request, comma-separated"""
     allowed_hosts: str = ""
     """accepted `Host` names besides PUBLIC_URL's, comma-separated; empty: every name"""
-    cors_origins: types.Origins = ""
+    cors_origins: types.Origins = ()
     """origins whose pages may call the API, comma-separated; empty: none"""
 
     otel: bool = False

@@ -41,19 +41,15 @@ def _has_unusable_ca_file(settings: "Settings") -> bool:
     return False
 
 
-def _algorithms(settings: "Settings") -> tuple[str, ...]:
-    return split_list(settings.jwt_algorithms)
-
-
 def _has_shared_key_algorithm(settings: "Settings") -> bool:
-    return any(name.startswith("HS") for name in _algorithms(settings))
+    return any(name.startswith("HS") for name in settings.jwt_algorithms)
 
 
 def _has_unknown_algorithm(settings: "Settings") -> bool:
     import jwt
 
     known = set(jwt.PyJWS().get_algorithms()) - {"none"}
-    return not _algorithms(settings) or not known.issuperset(_algorithms(settings))
+    return not settings.jwt_algorithms or not known.issuperset(settings.jwt_algorithms)
 
 
 def _has_unfit_key(settings: "Settings") -> bool:
@@ -62,7 +58,7 @@ def _has_unfit_key(settings: "Settings") -> bool:
     if settings.auth_mode != "jwt" or not key or _has_unknown_algorithm(settings):
         return False
     return "PRIVATE KEY-----" in key or not all(
-        can_verify(key, name) for name in _algorithms(settings)
+        can_verify(key, name) for name in settings.jwt_algorithms
     )
 
 
@@ -141,7 +137,7 @@ RULES: Rules = {
         lambda it: it.production
         and urlsplit(it.jwt_jwks_url).scheme == "http"
         and not is_loopback(urlsplit(it.jwt_jwks_url).hostname or ""),
-    "TAKEONE_MODEL_PROFILES names no profile": lambda it: not split_list(it.model_profiles),
+    "TAKEONE_MODEL_PROFILES names no profile": lambda it: not it.model_profiles,
     "TAKEONE_WEB_WAIT_SLOTS must be below TAKEONE_WEB_THREADS: waiting callers must leave threads free":
         lambda it: it.web_wait_slots >= it.web_threads,
 }  # fmt: skip

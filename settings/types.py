@@ -6,15 +6,18 @@ from ipaddress import ip_address
 from typing import Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
 
 # How Standard Webhooks writes a secret, and how long it may be.
 _SECRET_PREFIX = "whsec_"  # noqa: S105
 _SECRET_BYTES = range(24, 65)
 
 
-def split_list(value: str | SecretStr) -> tuple[str, ...]:
-    """The items of a comma-separated setting, without blanks."""
+def split_list(value: str | SecretStr | tuple[str, ...]) -> tuple[str, ...]:
+    """The items of a comma-separated setting, without blanks; a tuple, as of a default, has them."""
+    if isinstance(value, tuple):
+        return value
     text = value.get_secret_value() if isinstance(value, SecretStr) else value
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
@@ -82,14 +85,10 @@ def _orchestrator_url(value: str) -> str:
     return value
 
 
-def _http_url(value: str) -> str:
-    return _orchestrator_url(value).rstrip("/")
-
-
 def _public_url(value: str) -> str:
     if "?" in value or "#" in value:
         raise ValueError("must be an absolute http or https URL without a query: paths are added")
-    return _http_url(value)
+    return _orchestrator_url(value).rstrip("/")
 
 
 def _redis_url(value: str) -> str:
@@ -153,8 +152,8 @@ def _host(value: str) -> str:
         raise ValueError("must be an IP address, such as 127.0.0.1, 0.0.0.0 or ::") from None
 
 
-def _origins(value: str) -> str:
-    for origin in split_list(value):
+def _origins(value: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in value:
         parts = _url_parts(origin)
         is_whole = parts is not None and f"{parts.scheme}://{parts.netloc}" == origin
         if not is_whole or not origin.startswith(("http://", "https://")) or "@" in origin:
@@ -187,12 +186,14 @@ def _rate_limit(value: str) -> str:
 
 RateLimit = Annotated[str, AfterValidator(_rate_limit)]
 Host = Annotated[str, AfterValidator(_host)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
 PublicUrl = Annotated[str, AfterValidator(_public_url)]
 OrchestratorUrl = Annotated[str, AfterValidator(_orchestrator_url)]
+HttpUrl = Annotated[OrchestratorUrl, AfterValidator(lambda value: value.rstrip("/"))]
 RedisUrl = Annotated[str, AfterValidator(_redis_url)]
 BrokerUrl = Annotated[str, AfterValidator(_broker_url)]
-Origins = Annotated[str, AfterValidator(_origins)]
+# Comma-separated in the environment.
+Items = Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_list)]
+Origins = Annotated[Items, AfterValidator(_origins)]
 JwtKey = Annotated[SecretStr, AfterValidator(_jwt_key)]
 SigningSecrets = Annotated[SecretStr, AfterValidator(_signing_secrets)]
 AtMostAYear = Annotated[float, Field(ge=0, le=31_536_000)]

@@ -19,8 +19,8 @@ from tornado.web import HTTPError, authenticated
 
 from observability.log_sink import stdout
 from observability.logs import configure_logging
-from settings import load_flower_settings, or_exit, split_list
-from settings.types import is_loopback
+from settings import load_flower_settings, or_exit
+from settings.types import is_loopback, split_list
 from tasks.queues import broker_options, broker_tls, broker_transport_url, queue_names
 
 _settings = or_exit(load_flower_settings)
