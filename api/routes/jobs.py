@@ -16,6 +16,7 @@ from api.responses import Shape, dispatch_shape, event_shape, job_shape, page_sh
 from api.routes.metrics import count_refusals
 from domain import lifecycle
 from domain.audit import AuditEvent
+from domain.job import Job
 from domain.job_fsm import JobStatus
 from domain.record import Change, Decision, Record, owned
 from domain.retry import decide_retry
@@ -123,23 +124,19 @@ def cancel_job(job_id: str) -> Shape:
 def list_job_events(job_id: str) -> Shape:
     """Read a job's audit trail, oldest first."""
     query = read_query(schemas.TRAIL_QUERY)
-    job = _own(job_id).job
-    shape = partial(event_shape, job)
-    read = partial(services().jobs.trail, job.id, limit=query["limit"])
-    if query["after"] is None:
-        events, end, length = read(int(query["cursor"]))
-        return page_shape(Page(events, str(end) if end < length else None), shape)
-    start = int(query["after"])
+    is_followed = query["after"] is not None
+    start = int(query["after"] if is_followed else query["cursor"])
 
-    def read_own() -> tuple[list[AuditEvent], int, int]:
-        _own(job.id)  # it may have been deleted during the wait
-        return read(start)
+    def read() -> tuple[Job, list[AuditEvent], int, int]:
+        job = _own(job_id).job  # it may be deleted during a wait
+        return job, *services().jobs.trail(job.id, start, query["limit"])
 
     # Compares positions, not events: `trail` skips events of a later release, but others may follow them.
-    events, end, _ = services().run_and_wait.long_poll(
-        job.id, job.owner, read_own, lambda seen: seen[1] > start, query["wait"]
+    job, events, end, length = services().run_and_wait.long_poll(
+        job_id, editor(), read, lambda seen: seen[2] > start, query["wait"] if is_followed else 0
     )
-    return page_shape(Page(events, str(end)), shape)
+    next_cursor = str(end) if is_followed or end < length else None
+    return page_shape(Page(events, next_cursor), partial(event_shape, job))
 
 
 def _own(job_id: str) -> Record:
