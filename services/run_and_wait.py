@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
@@ -34,29 +34,25 @@ Rule = Callable[[Record], Decision[DispatchResult]]
 Decide = Callable[..., Decision[DispatchResult]]
 
 
+@dataclass(frozen=True, slots=True)
 class RunAndWait:
     """Run, retry and the long poll.
 
-    `wait_slots` limits how many callers wait, `writes` how often a user may dispatch.
+    `slots` limits how many callers wait, `writes` how often a user may dispatch.
     """
 
-    def __init__(
-        self,
-        jobs: JobStore,
-        notifier: Notifier,
-        policy: DispatchPolicy,
-        wait_slots: WaitSlots,
-        writes: WriteLimit,
-        now: Callable[[], datetime],
-    ) -> None:
-        self._jobs, self._notifier, self._policy, self._now = jobs, notifier, policy, now
-        self._slots, self._writes = wait_slots, writes
-        self._stopping = threading.Event()
+    jobs: JobStore
+    notifier: Notifier
+    policy: DispatchPolicy
+    slots: WaitSlots
+    writes: WriteLimit
+    now: Callable[[], datetime]
+    _stopping: threading.Event = field(default_factory=threading.Event, init=False)
 
     def end_long_polls(self) -> None:
         """Answer every long poll now: the process is about to stop."""
         self._stopping.set()
-        self._notifier.wake_all()
+        self.notifier.wake_all()
 
     def dispatch(
         self, job_id: str, user: str, decide: Decide, wait_seconds: float, correlation_id: str
@@ -69,10 +65,10 @@ class RunAndWait:
 
         def rule(record: Record) -> Decision[DispatchResult]:
             own = owned(record, user)
-            return decide(Change(own, self._now(), self._policy, correlation_id))
+            return decide(Change(own, self.now(), self.policy, correlation_id))
 
         deadline = time.monotonic() + wait_seconds
-        record = self._jobs.get(job_id)
+        record = self.jobs.get(job_id)
         # Decided first without a commit, so that a replay or a refusal takes no wait slot.
         result = rule(record).result
         if result.outcome is CallOutcome.REPLAYED:
@@ -85,12 +81,12 @@ class RunAndWait:
             claim = decision.result.claim
             record = watch(
                 subscription,
-                partial(self._jobs.get, job_id),
-                lambda record: outcome_of(record, claim, self._now()) is not None,
+                partial(self.jobs.get, job_id),
+                lambda record: outcome_of(record, claim, self.now()) is not None,
                 deadline,
                 decision.record,
             )
-            settled = outcome_of(record, claim, self._now(), is_last=True)
+            settled = outcome_of(record, claim, self.now(), is_last=True)
             return replace(decision.result, claim=settled or claim, status=record.job.status)
 
     def commit(
@@ -101,20 +97,20 @@ class RunAndWait:
         Raises what `rule` does, `RateLimited`, and `ServiceUnavailable` if no message can be sent.
         `user`: whose write limit counts; None: an operator's act, which has none.
         """
-        count = partial(self._writes.count, user) if user is not None else None
+        count = partial(self.writes.count, user) if user is not None else None
         try:
-            return self._jobs.update(job_id, rule, known=record, before_write=count)
+            return self.jobs.update(job_id, rule, known=record, before_write=count)
         except QueueUnavailable as error:
             token = error.token
 
             def free(record: Record) -> Decision[None]:
-                change = Change(record, self._now(), self._policy)
+                change = Change(record, self.now(), self.policy)
                 return settle(change, token, ClaimEvent.UNQUEUED, ClaimEvent.NOT_STARTED.value)
 
             # Free the claim whose message was not sent; if that fails too, the sweep finds it. By its token:
             # the message may have landed all the same, and the present claim may be another caller's.
             with suppress(StoreError):
-                self._jobs.update(job_id, free)
+                self.jobs.update(job_id, free)
             raise ServiceUnavailable from None
 
     def long_poll(
@@ -157,9 +153,9 @@ class RunAndWait:
     def waiting(self, kind: Wait, topic: str, user: str) -> Iterator[Subscription]:
         """A wait slot, and a subscription to the topic. Raises `NoWaitSlot`."""
         with (
-            self._slots.taken(kind, user),
+            self.slots.taken(kind, user),
             callers_waiting.track_inprogress(),
-            self._notifier.subscribe(topic) as subscription,
+            self.notifier.subscribe(topic) as subscription,
         ):
             yield subscription
 

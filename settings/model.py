@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import cache
 from hashlib import sha256
-from typing import Any, ClassVar, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -29,8 +29,6 @@ from settings.rules import (
 )
 from settings.sources import PREFIX, values_from_files, variable_of
 from settings.types import split_list
-
-Kind = TypeVar("Kind", bound="Settings")
 
 _DEVELOPMENT_DEFAULTS = {
     "callback_secret": DEV_CALLBACK_SECRET,
@@ -333,7 +331,7 @@ load_worker_settings = cache(WorkerSettings)
 load_flower_settings = cache(FlowerSettings)
 
 
-def or_exit(load: Callable[[], Kind]) -> Kind:
+def or_exit(load: Callable[[], Settings]) -> Settings:
     """Return what `load` returns; exit with the problems if the settings are incomplete or unsafe."""
     try:
         return load()
