@@ -76,8 +76,8 @@ class LibraryFormatter(logging.Formatter):
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()
-        self._shows_exceptions = _shows_exceptions(settings)
         self._renderers = [_TIMESTAMP, *_renderers(settings)]
+        self._shows_exceptions = _without_exception_text not in self._renderers
 
     def format(self, record: logging.LogRecord) -> str:
         """Render one record."""
@@ -91,23 +91,15 @@ class LibraryFormatter(logging.Formatter):
         return str(event)
 
 
-def _is_json(settings: Settings) -> bool:
-    return settings.log_format == "json" or (settings.production and not settings.log_format)
-
-
 def _renderers(settings: Settings) -> list[Any]:
-    if _is_json(settings):
+    if settings.log_format == "json" or (settings.production and not settings.log_format):
         return [_without_exception_text, structlog.processors.JSONRenderer(serializer=_to_json)]
     # Without the values of local variables, among which may be tokens.
     console = structlog.dev.ConsoleRenderer(
         colors=False, exception_formatter=structlog.dev.plain_traceback
     )
-    return [console] if _shows_exceptions(settings) else [_without_exception_text, console]
-
-
-def _shows_exceptions(settings: Settings) -> bool:
-    """Whether the messages of exceptions are shown: on the console of development only."""
-    return not settings.production and not _is_json(settings)
+    # The messages of exceptions are shown on the console of development only.
+    return [_without_exception_text, console] if settings.production else [console]
 
 
 def _without_exception_text(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
