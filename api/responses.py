@@ -13,7 +13,7 @@ from domain.pause import Pause
 from domain.record import Record
 from domain.run import DispatchResult
 from domain.stored import Stored
-from services.operations import Retried, reason_of
+from services.operations import Retried
 from store.lists import Page
 from store.overview import Overview
 
@@ -120,7 +120,7 @@ def operator_job_shape(record: Record) -> Shape:
     return job_shape(record) | {
         "owner": job.owner,
         "status_since": job.in_state_since,
-        "reason": reason_of(record),
+        "reason": record.reason,
         "dispatch": claim_shape(claim) if claim else None,
     }
 

@@ -17,10 +17,10 @@ from domain.job_fsm import JobStatus
 from domain.record import Record
 from observability.logs import hash_of
 from services.assembly import Services
-from services.operations import JobFilter, Retried
+from services.operations import Retried
 from settings import load_store_settings
 from store.indexes import View
-from store.lists import LISTED_STATES, PageQuery
+from store.lists import LISTED_STATES, JobFilter, PageQuery
 
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3_600, "d": 86_400}
 # Longer than any job's age; much longer, and the moment would be before the year 1.

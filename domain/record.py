@@ -76,6 +76,14 @@ class Record:
             raise ValueError("the job was never claimed")
         return FencingToken(self.job.id, self.latest_claim.dispatch_id, self.latest_claim.epoch)
 
+    @property
+    def reason(self) -> str | None:
+        """Why operators are shown the job: its failure's code, or its dispatch's reason, or its run's state."""
+        failure, claim = self.job.failure, self.latest_claim
+        if failure is not None:
+            return failure.code
+        return claim.reason or claim.run_state if claim else None
+
     def held_by(self, token: FencingToken) -> Claim | None:
         """The current claim, if `token` is its own."""
         return self.claim if self.claim is not None and self.claim.holds(token) else None

@@ -26,32 +26,12 @@ from store import keys
 from store.errors import QueueUnavailable, RecordUnreadable, StoreError, StoreUnavailable
 from store.indexes import View
 from store.jobs import JobStore
-from store.lists import LISTED_STATES, Page, PageQuery, every_page
+from store.lists import LISTED_STATES, JobFilter, Page, PageQuery, every_page
 from store.projects import ProjectStore
 
 _PAGE = 200
 _MOST_EVENTS = 1_000
 SETTLEMENTS = {"sent": ClaimEvent.SETTLED_SENT, "release": ClaimEvent.SETTLED_RELEASE}
-
-
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """Which jobs are wanted; None: any. `reason`: see `reason_of`."""
-
-    project_id: str | None = None
-    owner: str | None = None
-    reason: str | None = None
-
-    def matches(self, record: Record) -> bool:
-        """Whether the job is wanted."""
-        return (
-            self.project_id in (None, record.job.project_id)
-            and self.owner in (None, record.job.owner)
-            and self.reason in (None, reason_of(record))
-        )
-
-
-EVERY_JOB = JobFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +51,6 @@ class Retried:
     error: errors.TakeOneError | None = None
 
 
-def reason_of(record: Record) -> str | None:
-    """Why an operator is shown a job: its failure's code, else its dispatch's reason or its run's state."""
-    failure, claim = record.job.failure, record.latest_claim
-    if failure is not None:
-        return failure.code
-    return claim.reason or claim.run_state if claim else None
-
-
 @dataclass(frozen=True, slots=True)
 class Operations:
     """The operators' use cases. Each raises `StoreError` if the store fails."""
@@ -90,15 +62,10 @@ class Operations:
     policy: DispatchPolicy
     now: Callable[[], datetime]
 
-    def page(
-        self, view: View | JobStatus, query: PageQuery, wanted: JobFilter = EVERY_JOB
-    ) -> Page[Record]:
-        """A page of a view of all users' jobs, or of those in a state, oldest first."""
-        return self.projects.jobs_in_view(view, query, wanted.matches)
-
     def every(self, view: View | JobStatus, before: datetime | None = None) -> Iterator[Record]:
         """All jobs of a view or state that have been in it since `before`."""
-        for page in every_page(partial(self.page, view), PageQuery(_PAGE, before=before)):
+        read = partial(self.projects.jobs_in_view, view)
+        for page in every_page(read, PageQuery(_PAGE, before=before)):
             yield from page.items
 
     def jobs(
@@ -112,7 +79,7 @@ class Operations:
             for listed in LISTED_STATES if status is None else (status,):
                 yield from self.every(listed, before)
             return
-        of_owner = partial(self.projects.jobs_of_user, owner, status=status)
+        of_owner = partial(self.projects.jobs_of_user, owner, wanted=JobFilter(status=status))
         for page in every_page(of_owner, PageQuery(_PAGE)):
             yield from (record for record in page.items if record.job.in_state_since <= before)
 
@@ -243,7 +210,7 @@ class Operations:
         def rule(record: Record) -> Decision[DispatchResult]:
             return decide_retry(change(record), operator_request_id(record), model_profile)
 
-        page = self.page(View.FAILED, query, wanted)
+        page = self.projects.jobs_in_view(View.FAILED, query, wanted)
         job_ids = [record.job.id for record in page.items]
         retried = {job_id: Retried(job_id, error=errors.ServiceUnavailable()) for job_id in job_ids}
         for job_id in job_ids:

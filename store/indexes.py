@@ -4,7 +4,7 @@ One is scored by when the sweep must look at the job's claim. The others are ope
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from itertools import count
 
@@ -14,11 +14,24 @@ from domain.claim import RECHECK_AFTER, Phase
 from domain.record import Record
 from store import keys
 from store.client import execute, redis_errors
-from store.lists import TIME_DIGITS, PageQuery, entry
 
 _PAGE = 200
 
 INDEXES = (keys.DUE, keys.IN_FLIGHT, keys.UNKNOWN, keys.SILENT)
+
+
+class View(StrEnum):
+    """What operators list. FAILED has no index: it is the list of the jobs in that state."""
+
+    UNKNOWN = "unknown"
+    SILENT = "silent"
+    IN_FLIGHT = "in_flight"
+    FAILED = "failed"
+
+
+INDEX_OF: dict[str, str] = {
+    View.UNKNOWN: keys.UNKNOWN, View.SILENT: keys.SILENT, View.IN_FLIGHT: keys.IN_FLIGHT,
+}  # fmt: skip
 
 
 def times_in_indexes(record: Record) -> dict[str, datetime]:
@@ -78,44 +91,3 @@ class DueIndex:
         """
         with redis_errors("SET"):
             return bool(self._client.set(keys.SWEEP_LOCK, sweeper, nx=True, px=turn))
-
-
-class View(StrEnum):
-    UNKNOWN = "unknown"
-    SILENT = "silent"
-    IN_FLIGHT = "in_flight"
-    FAILED = "failed"
-
-
-#: The index of each view; the view of failed jobs is the list of their state.
-INDEX_OF: dict[str, str] = {
-    View.UNKNOWN: keys.UNKNOWN,
-    View.SILENT: keys.SILENT,
-    View.IN_FLIGHT: keys.IN_FLIGHT,
-}
-
-
-def entries_in_indexes(record: Record) -> dict[str, str]:
-    """The indexes that a job is in, and its entry in each, as in a list."""
-    times = times_in_indexes(record)
-    return {index: entry(moment, record.job.id) for index, moment in times.items()}
-
-
-def read_index(
-    client: Redis, index: str, query: PageQuery, cursor: str | None, size: int
-) -> list[str]:
-    """The entries of an index behind `cursor`, as of a list: see `lists.read_page`."""
-    least = int(cursor[:TIME_DIGITS]) / 1_000_000 if cursor else "-inf"
-    most = query.before.timestamp() if query.before else "+inf"
-    number = size + 1  # the cursor's own entry may still be there
-    while True:
-        # From the start each time: an offset would be shifted by jobs that leave the index meanwhile.
-        with redis_errors("ZRANGEBYSCORE"):
-            found = client.zrangebyscore(index, least, most, start=0, num=number, withscores=True)
-        entries = [
-            entry(datetime.fromtimestamp(score, UTC), job_id.decode()) for job_id, score in found
-        ]
-        behind = [line for line in entries if cursor is None or line > cursor]
-        if len(behind) >= size or len(found) < number:
-            return behind[:size]
-        number *= 2  # many have the same score

@@ -2,12 +2,12 @@
 
 A list is a sorted set in which all scores are 0, so Redis sorts its entries as text: a time in microseconds,
 then the record's id. An entry is also a page's cursor: paging is not disturbed by what is added or deleted
-meanwhile, and costs the same anywhere in a list of any length.
+meanwhile, and costs the same anywhere in a list of any length. An index is read as if it were such a list.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from redis import Redis
@@ -15,14 +15,15 @@ from redis import Redis
 from domain.errors import BEING_ERASED, Forbidden
 from domain.job import Job, Project
 from domain.job_fsm import JobStatus
+from domain.record import Record
 from store import keys
 from store.client import Script, redis_errors
 from store.errors import RecordUnreadable
+from store.indexes import INDEXES, times_in_indexes
 
 Item = TypeVar("Item")
-ReadEntries = Callable[[Redis, str, "PageQuery", str | None, int], list[str]]
 
-TIME_DIGITS = 16
+_TIME_DIGITS = 16
 _CHUNK = 200
 _BEING_ERASED = 2
 # Operators need no list of the jobs that are done or cancelled.
@@ -48,6 +49,29 @@ class PageQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs of a list are wanted; None: any. `reason`: see `Record.reason`."""
+
+    project_id: str | None = None
+    owner: str | None = None
+    reason: str | None = None
+    status: JobStatus | None = None
+
+    def matches(self, record: Record) -> bool:
+        """Whether the job is wanted."""
+        job = record.job
+        return (
+            self.status in (None, job.status)
+            and self.project_id in (None, job.project_id)
+            and self.owner in (None, job.owner)
+            and self.reason in (None, record.reason)
+        )
+
+
+EVERY_JOB = JobFilter()
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[Item]):
     """A part of a list, and the cursor of the next one (None: this was the last).
 
@@ -61,12 +85,12 @@ class Page(Generic[Item]):
 
 def entry(moment: datetime, record_id: str) -> str:
     """A record's entry in a list by time."""
-    return f"{round(moment.timestamp() * 1_000_000):0{TIME_DIGITS}d}{record_id}"
+    return f"{round(moment.timestamp() * 1_000_000):0{_TIME_DIGITS}d}{record_id}"
 
 
 def record_id(listed: str) -> str:
     """The id of the record that an entry is for."""
-    return listed[TIME_DIGITS:]
+    return listed[_TIME_DIGITS:]
 
 
 def change_entry(job: Job) -> str:
@@ -88,6 +112,13 @@ def lists_of_job(job: Job) -> dict[str, str]:
         keys.user_jobs(job.owner): created,
         keys.user_changes(job.owner): change_entry(job),
     }
+
+
+def entries_of_job(record: Record) -> dict[str, str]:
+    """The lists and indexes that a job is in, and its entry in each, read as a list."""
+    times = times_in_indexes(record)
+    in_indexes = {index: entry(moment, record.job.id) for index, moment in times.items()}
+    return lists_of_job(record.job) | in_indexes
 
 
 def lists_of_project(project: Project) -> dict[str, str]:
@@ -125,20 +156,19 @@ def read_page(
     load: Callable[[list[str]], Iterable[Item | RecordUnreadable | None]],
     entries_of: Callable[[Item], Mapping[str, str]],
     is_wanted: Callable[[Item], bool] = lambda _: True,
-    read: ReadEntries | None = None,
     size_of: Callable[[Item], int] = lambda _: 0,
 ) -> Page[Item]:
     """Read a page of the list `name`; `load` reads records by their ids, None for one that is gone.
 
-    `entries_of` has a record's entries in all its lists, by list, and `size_of` its size in bytes. `read` reads
-    an index that is not such a list as if it were one. Stale entries, of records that are gone or are elsewhere
-    in the list by now, are skipped and removed. Raises `StoreUnavailable`.
+    `entries_of` has a record's entries in all its lists, by list, and `size_of` its size in bytes. Stale
+    entries, of records that are gone or are elsewhere in the list by now, are skipped and removed. Raises
+    `StoreUnavailable`.
     """
     found: list[Item] = []
     cursor, examined, size, unreadable = query.cursor, 0, query.limit + 1, 0
     room = _MOST_BYTES
     while examined < _MOST_EXAMINED:
-        entries = (read or read_entries)(client, name, query, cursor, size)
+        entries = read_entries(client, name, query, cursor, size)
         stale = []
         for line, item in zip(entries, load([*map(record_id, entries)]), strict=True):
             if len(found) == query.limit or room <= 0:
@@ -165,7 +195,12 @@ def read_page(
 def read_entries(
     client: Redis, name: str, query: PageQuery, cursor: str | None, size: int
 ) -> list[str]:
-    """The next `size` entries of a list behind `cursor`, within the bounds of `query`."""
+    """The next `size` entries of a list behind `cursor`, within the bounds of `query`.
+
+    Only a list, not an index, can be read `after` a time, or `newest_first`.
+    """
+    if name in INDEXES:
+        return _read_index(client, name, query, cursor, size)
     least, most = "-", "+"
     if query.after is not None:
         least = f"[{entry(query.after + timedelta(microseconds=1), '')}"
@@ -182,6 +217,25 @@ def read_entries(
         else:
             found = client.zrangebylex(name, least, most, start=0, num=size)
     return [line.decode() for line in found]
+
+
+def _read_index(
+    client: Redis, index: str, query: PageQuery, cursor: str | None, size: int
+) -> list[str]:
+    least = int(cursor[:_TIME_DIGITS]) / 1_000_000 if cursor else "-inf"
+    most = query.before.timestamp() if query.before else "+inf"
+    number = size + 1  # the cursor's own entry may still be there
+    while True:
+        # From the start each time: an offset would be shifted by jobs that leave the index meanwhile.
+        with redis_errors("ZRANGEBYSCORE"):
+            found = client.zrangebyscore(index, least, most, start=0, num=number, withscores=True)
+        entries = [
+            entry(datetime.fromtimestamp(score, UTC), job_id.decode()) for job_id, score in found
+        ]
+        behind = [line for line in entries if cursor is None or line > cursor]
+        if len(behind) >= size or len(found) < number:
+            return behind[:size]
+        number *= 2  # many have the same score
 
 
 def every_page(read: Callable[[PageQuery], Page[Item]], query: PageQuery) -> Iterator[Page[Item]]:

@@ -15,8 +15,8 @@ from observability.metrics import unreadable_records
 from store import codec, keys, lists
 from store.client import execute, load_script, redis_errors
 from store.errors import RecordUnreadable
-from store.indexes import INDEX_OF, View, entries_in_indexes, read_index
-from store.lists import Page, PageQuery
+from store.indexes import INDEX_OF, View
+from store.lists import EVERY_JOB, JobFilter, Page, PageQuery
 
 Item = TypeVar("Item")
 
@@ -83,63 +83,36 @@ class ProjectStore:
         )  # fmt: skip
 
     def jobs(
-        self, project_id: str, query: PageQuery, status: JobStatus | None = None
+        self, project_id: str, query: PageQuery, wanted: JobFilter = EVERY_JOB
     ) -> Page[Record]:
-        """A page of a project's jobs, by creation; only those in `status`, if it is given."""
-        return self._jobs(keys.project_jobs(project_id), query, status)
+        """A page of a project's jobs, by creation."""
+        return self._page_of_jobs(keys.project_jobs(project_id), query, wanted)
 
     def jobs_of_user(
-        self,
-        user: str,
-        query: PageQuery,
-        status: JobStatus | None = None,
-        project_id: str | None = None,
+        self, user: str, query: PageQuery, wanted: JobFilter = EVERY_JOB
     ) -> Page[Record]:
-        """A page of a user's jobs, by creation, or by change if `query` has `after`.
-
-        Only those in `status` and of the project, if they are given.
-        """
+        """A page of a user's jobs, by creation, or by change if `query` has `after`."""
         if query.after is not None:
-            return self._jobs(keys.user_changes(user), query, status, project_id)
-        if project_id is None:
-            return self._jobs(keys.user_jobs(user), query, status)
-        project = self.load(project_id)
+            return self._page_of_jobs(keys.user_changes(user), query, wanted)
+        if wanted.project_id is None:
+            return self._page_of_jobs(keys.user_jobs(user), query, wanted)
+        project = self.load(wanted.project_id)
         if project is None or project.owner != user:
             return Page([], None)
-        return self.jobs(project_id, query, status)
-
-    def _jobs(
-        self, name: str, query: PageQuery, status: JobStatus | None, project_id: str | None = None
-    ) -> Page[Record]:
-        def is_wanted(record: Record) -> bool:
-            job = record.job
-            return status in (None, job.status) and project_id in (None, job.project_id)
-
-        return self._page_of_jobs(name, query, is_wanted)
+        return self.jobs(project.id, query, wanted)
 
     def jobs_in_view(
-        self, view: View | JobStatus, query: PageQuery, is_wanted: Callable[[Record], bool]
+        self, view: View | JobStatus, query: PageQuery, wanted: JobFilter = EVERY_JOB
     ) -> Page[Record]:
-        """A page of all users' jobs in a view, or in a listed state by when they entered it.
+        """A page of all users' jobs in a view, or in a listed state by when they entered it."""
+        name = INDEX_OF.get(view) or keys.jobs_in(view.upper())
+        return self._page_of_jobs(name, query, wanted)
 
-        Only the list of a state, which View.FAILED is too, can be read `after` a time.
-        """
-        if index := INDEX_OF.get(view):
-            return self._page_of_jobs(index, query, is_wanted, entries_in_indexes, read_index)
-        return self._page_of_jobs(keys.jobs_in(view.upper()), query, is_wanted)
-
-    def _page_of_jobs(
-        self,
-        name: str,
-        query: PageQuery,
-        is_wanted: Callable[[Record], bool],
-        entries_of: Callable[[Record], dict[str, str]] = lambda it: lists.lists_of_job(it.job),
-        read: lists.ReadEntries | None = None,
-    ) -> Page[Record]:
-        load, size_of = self._load_jobs, lambda it: sum(map(len, it.revision))
+    def _page_of_jobs(self, name: str, query: PageQuery, wanted: JobFilter) -> Page[Record]:
         return lists.read_page(
-            self._client, name, query, load, entries_of, is_wanted, read, size_of
-        )
+            self._client, name, query, self._load_jobs, lists.entries_of_job, wanted.matches,
+            size_of=lambda record: sum(map(len, record.revision)),
+        )  # fmt: skip
 
     def _load_jobs(self, ids: list[str]) -> Iterator[Record | RecordUnreadable | None]:
         """Read jobs with their claims; None for one that is gone, an error for one that cannot be read."""

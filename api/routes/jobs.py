@@ -25,7 +25,7 @@ from observability.metrics import runs
 from services.run_and_wait import Decide
 from store import keys
 from store.errors import QueueUnavailable
-from store.lists import Page
+from store.lists import JobFilter, Page
 
 Result = TypeVar("Result")
 
@@ -41,12 +41,11 @@ def list_own_jobs() -> Shape:
     """List the caller's jobs: by creation, or with `updated_after` by change."""
     query = read_query(schemas.OWN_JOBS_QUERY)
     user, part = editor(), page_query(query)
-    jobs_of_user = services().projects.jobs_of_user
-    read = partial(jobs_of_user, user, part, query["status"], query["project_id"])
+    wanted = JobFilter(query["project_id"], status=query["status"])
     page = services().run_and_wait.long_poll(
         keys.user_changes(user),
         user,
-        read,
+        partial(services().projects.jobs_of_user, user, part, wanted),
         # An empty page with a next cursor is news too: reading it again would not get beyond it.
         lambda page: bool(page.items or page.next_cursor),
         query["wait"] if part.after else 0,

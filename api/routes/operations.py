@@ -14,9 +14,8 @@ from api.requests import check_profile, page_query, read_json, read_query, refus
 from api.routes.metrics import seen_with_queues
 from domain.audit import OperatorAct
 from domain.errors import Forbidden
-from services.operations import JobFilter
 from store.indexes import View
-from store.lists import PageQuery
+from store.lists import JobFilter, PageQuery
 
 blueprint = Blueprint("operations", __name__, url_prefix="/api/v1/operations")
 blueprint.before_request(authenticate)
@@ -43,7 +42,7 @@ def list_operator_jobs() -> responses.Shape:
     wanted = JobFilter(query["project_id"], query["owner"], query["reason"])
     before = services().now() - timedelta(seconds=query["older_than"])
     part = replace(page_query(query), before=before if query["older_than"] else None)
-    page = services().operations.page(View(query["view"]), part, wanted)
+    page = services().projects.jobs_in_view(View(query["view"]), part, wanted)
     return responses.page_shape(page, responses.operator_job_shape)
 
 

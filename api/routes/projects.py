@@ -21,6 +21,7 @@ from api.responses import Shape, created, job_shape, page_shape, project_shape
 from domain import lifecycle
 from domain.errors import IdempotencyKeyMismatch, ResourceNotFound
 from domain.job import Project
+from store.lists import JobFilter
 
 blueprint = Blueprint("projects", __name__, url_prefix="/api/v1")
 blueprint.before_request(authenticate)
@@ -77,7 +78,9 @@ def list_jobs(project_id: str) -> Shape:
     """List a project's jobs, oldest first."""
     query = read_query(schemas.JOB_PAGE_QUERY)
     project = _own_project(project_id)
-    page = services().projects.jobs(project.id, page_query(query), query["status"])
+    page = services().projects.jobs(
+        project.id, page_query(query), JobFilter(status=query["status"])
+    )
     return page_shape(page, job_shape)
 
 

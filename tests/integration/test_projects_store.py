@@ -13,7 +13,7 @@ from domain.job import Project
 from domain.job_fsm import JobStatus
 from domain.record import Change, Record
 from store import keys, lists
-from store.lists import Page, PageQuery, every_page
+from store.lists import JobFilter, Page, PageQuery, every_page
 from tests.support.stores import NOW, POLICY, Database, seconds
 
 NEWEST = {"newest_first": True}
@@ -29,13 +29,14 @@ def _ids(page: Page[Record]) -> list[str]:
 
 
 def _of_project(database: Database, limit: int, status: JobStatus | None = None) -> list[list[str]]:
-    read = partial(database.projects.jobs, database.project.id, status=status)
+    wanted = JobFilter(status=status)
+    read = partial(database.projects.jobs, database.project.id, wanted=wanted)
     return [_ids(page) for page in every_page(read, PageQuery(limit))]
 
 
 def _of_user(database: Database, limit: int = 2, user: str = "alice", **query: Any) -> list[str]:
     filters = {name: query.pop(name) for name in ("status", "project_id") if name in query}
-    read = partial(database.projects.jobs_of_user, user, **filters)
+    read = partial(database.projects.jobs_of_user, user, wanted=JobFilter(**filters))
     return _flat(_ids(page) for page in every_page(read, PageQuery(limit, **query)))
 
 
@@ -128,7 +129,8 @@ def test_a_filter_that_finds_little_ends_the_page_with_a_cursor(
     monkeypatch.setattr("store.lists._MOST_EXAMINED", 10)
     made = _new_jobs(database, 25)
     last = database.uploaded(NOW + seconds(99))
-    page = database.projects.jobs(database.project.id, PageQuery(5), JobStatus.UPLOADED)
+    wanted = JobFilter(status=JobStatus.UPLOADED)
+    page = database.projects.jobs(database.project.id, PageQuery(5), wanted)
     assert (page.items, page.next_cursor) == ([], lists.entry(NOW + seconds(9), made[9]))
     assert _flat(_of_project(database, 5, JobStatus.UPLOADED)) == [last]
 

@@ -14,7 +14,7 @@ from domain.claim_rules import settle_by_operator
 from domain.errors import JobAlreadyRunning, NothingToSettle
 from domain.job_fsm import JobStatus
 from domain.lifecycle import cancel, edit
-from domain.record import Change, Record
+from domain.record import Change
 from domain.retry import decide_retry
 from domain.status_callback import StatusCallback, apply_callback
 from services.operations import Operations
@@ -22,11 +22,12 @@ from services.run_and_wait import RunAndWait
 from services.wait_slots import WaitSlots
 from store import keys, overview
 from store.indexes import View
-from store.lists import PageQuery, every_page
+from store.lists import JobFilter, PageQuery, every_page
 from store.notifier import Notifier
 from store.write_limit import WriteLimit
 from tests.support.stores import NOW, POLICY, Database, seconds
 
+NO_JOB = JobFilter(owner="none")
 EVERY_VIEW = [View.UNKNOWN, View.IN_FLIGHT, View.FAILED]
 
 
@@ -36,13 +37,9 @@ def operations(database: Database, now: Callable[[], datetime]) -> Operations:
     return Operations(database.jobs, database.projects, runs, 1.0, POLICY, now)
 
 
-def any_job(_: Record) -> bool:
-    return True
-
-
 def pages(database: Database, view: View, query: PageQuery) -> Iterator[list[str]]:
     """The ids on each page, which is read on demand."""
-    read = partial(database.projects.jobs_in_view, view, is_wanted=any_job)
+    read = partial(database.projects.jobs_in_view, view)
     return ([record.job.id for record in page.items] for page in every_page(read, query))
 
 
@@ -121,20 +118,14 @@ def test_a_filter_that_matches_nothing_examines_a_thousand_jobs_and_gives_a_curs
     index = {str(uuid4()): NOW.timestamp() + number for number in range(2_500)}
     database.redis.zadd(keys.UNKNOWN, index)
     assert [*database.jobs.due_index.listed(keys.UNKNOWN)] == list(index)
-    first = database.projects.jobs_in_view(View.UNKNOWN, PageQuery(50), lambda _: False)
+    first = database.projects.jobs_in_view(View.UNKNOWN, PageQuery(50), NO_JOB)
     assert first.items == []
     assert first.next_cursor is not None
     assert first.next_cursor.endswith(list(index)[999])
-    rest = [
-        database.projects.jobs_in_view(
-            View.UNKNOWN, PageQuery(50, first.next_cursor), lambda _: False
-        )
-    ]
+    rest = [database.projects.jobs_in_view(View.UNKNOWN, PageQuery(50, first.next_cursor), NO_JOB)]
     while rest[-1].next_cursor:
         rest.append(
-            database.projects.jobs_in_view(
-                View.UNKNOWN, PageQuery(50, rest[-1].next_cursor), any_job
-            )
+            database.projects.jobs_in_view(View.UNKNOWN, PageQuery(50, rest[-1].next_cursor))
         )
     assert len(rest) == 2
 
