@@ -89,40 +89,32 @@ FOUND = frozenset({RunState.RUNNING, RunState.SUCCEEDED}) | ENDED_BADLY
 
 _P, _E = Phase, ClaimEvent
 
+# The protocol: an event, the phases that it applies to, and the phase that it leads to.
+_STEPS: tuple[tuple[ClaimEvent, set[Phase], Phase], ...] = (
+    (_E.BEGIN, {_P.CLAIMED}, _P.SENDING),
+    # In CLAIMED it is a late answer to an older epoch, as with PROVED and FOUND.
+    (_E.ACCEPTED, {_P.CLAIMED, _P.SENDING, _P.UNKNOWN}, _P.SENT),
+    # A worker that was stopped past its lease still reports the true outcome of its own epoch.
+    (_E.REFUSED, {_P.SENDING, _P.UNKNOWN}, _P.RELEASED),
+    (_E.NOT_STARTED, {_P.SENDING, _P.UNKNOWN}, _P.RELEASED),
+    (_E.LOST, {_P.SENDING, _P.UNKNOWN}, _P.UNKNOWN),
+    (_E.LEASE_OVER, {_P.CLAIMED}, _P.CLAIMED),
+    (_E.LEASE_OVER, {_P.SENDING}, _P.UNKNOWN),
+    (_E.RESEND, {_P.UNKNOWN}, _P.CLAIMED),
+    # In RELEASED the orchestrator refused it and ran it all the same: a callback is the better evidence.
+    (_E.PROVED, {_P.CLAIMED, _P.SENDING, _P.UNKNOWN, _P.RELEASED}, _P.SENT),
+    (_E.FOUND, {_P.CLAIMED, _P.SENDING, _P.UNKNOWN}, _P.SENT),
+    (_E.WINDOW_OVER, {_P.CLAIMED}, _P.UNKNOWN),
+    (_E.ABANDONED, {_P.UNKNOWN}, _P.RELEASED),
+    (_E.UNQUEUED, {_P.CLAIMED}, _P.RELEASED),
+    (_E.CANCELLED, {_P.CLAIMED}, _P.RELEASED),
+    (_E.SETTLED_SENT, {_P.UNKNOWN}, _P.SENT),
+    # In SENT it is an accepted retry that never called back: only an operator can know that it is dead.
+    (_E.SETTLED_RELEASE, {_P.UNKNOWN, _P.SENT}, _P.RELEASED),
+)
+
 NEXT_PHASE: Mapping[tuple[Phase, ClaimEvent], Phase] = MappingProxyType(
-    {
-        (_P.CLAIMED, _E.BEGIN): _P.SENDING,
-        (_P.CLAIMED, _E.LEASE_OVER): _P.CLAIMED,
-        (_P.CLAIMED, _E.UNQUEUED): _P.RELEASED,
-        (_P.CLAIMED, _E.CANCELLED): _P.RELEASED,
-        # A late answer to an older epoch.
-        (_P.CLAIMED, _E.ACCEPTED): _P.SENT,
-        (_P.CLAIMED, _E.PROVED): _P.SENT,
-        (_P.CLAIMED, _E.FOUND): _P.SENT,
-        (_P.CLAIMED, _E.WINDOW_OVER): _P.UNKNOWN,
-        (_P.SENDING, _E.ACCEPTED): _P.SENT,
-        (_P.SENDING, _E.REFUSED): _P.RELEASED,
-        (_P.SENDING, _E.NOT_STARTED): _P.RELEASED,
-        (_P.SENDING, _E.LOST): _P.UNKNOWN,
-        (_P.SENDING, _E.LEASE_OVER): _P.UNKNOWN,
-        (_P.SENDING, _E.PROVED): _P.SENT,
-        (_P.SENDING, _E.FOUND): _P.SENT,
-        # A worker that was stopped past its lease still reports the true outcome of its own epoch.
-        (_P.UNKNOWN, _E.ACCEPTED): _P.SENT,
-        (_P.UNKNOWN, _E.REFUSED): _P.RELEASED,
-        (_P.UNKNOWN, _E.NOT_STARTED): _P.RELEASED,
-        (_P.UNKNOWN, _E.LOST): _P.UNKNOWN,
-        (_P.UNKNOWN, _E.RESEND): _P.CLAIMED,
-        (_P.UNKNOWN, _E.PROVED): _P.SENT,
-        (_P.UNKNOWN, _E.FOUND): _P.SENT,
-        (_P.UNKNOWN, _E.ABANDONED): _P.RELEASED,
-        (_P.UNKNOWN, _E.SETTLED_SENT): _P.SENT,
-        (_P.UNKNOWN, _E.SETTLED_RELEASE): _P.RELEASED,
-        # An accepted retry that never called back: only an operator can know that it is dead.
-        (_P.SENT, _E.SETTLED_RELEASE): _P.RELEASED,
-        # The orchestrator refused it and ran it all the same: a callback is the better evidence.
-        (_P.RELEASED, _E.PROVED): _P.SENT,
-    }
+    {(before, event): after for event, phases, after in _STEPS for before in phases}
 )
 
 # "Nothing happened" is true only of one send. While an earlier send of the same dispatch is unresolved, its
