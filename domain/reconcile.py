@@ -240,7 +240,9 @@ def _note_sent(change: Change, state: RunState) -> None:
         pause = LAST_REPORT if claim.ended_at else _silent_pause(change)
         change.update_claim(asked_at=None, lease_until=now + pause)
         return
-    ended_badly = state in ENDED_BADLY and _may_fail(change.record)
+    # Later than the first draft the run may have ended well long ago, and the draft is the editor's.
+    may_fail = change.record.awaits_resume or change.job.status in DRAFTING_STATUSES
+    ended_badly = state in ENDED_BADLY and may_fail
     change.update_claim(asked_at=None, run_state=state, run_state_at=now, ended_at=None)
     # A callback in between would have cleared `ended_at`.
     if ended_badly and claim.ended_at and now - claim.ended_at >= LAST_REPORT:
@@ -251,11 +253,6 @@ def _note_sent(change: Change, state: RunState) -> None:
         change.update_claim(lease_until=now + _silent_pause(change))
     else:
         change.set_next_look()
-
-
-def _may_fail(record: Record) -> bool:
-    # Later the draft is the editor's, and the run may have ended well long ago.
-    return record.awaits_resume or record.job.status in DRAFTING_STATUSES
 
 
 def _fail(change: Change, claim: Claim, state: RunState) -> None:

@@ -84,10 +84,10 @@ class DueIndex:
             if len(page) < _PAGE:
                 return
 
-    def take_turn(self, sweeper: str, turn: timedelta) -> bool:
-        """Whether this sweeper may sweep now; if so, no other may for `turn`.
+    def take_turn(self, turn: timedelta) -> bool:
+        """Whether the caller may sweep now; if so, no other may for `turn`.
 
         This only saves work: concurrent sweeps are harmless, since every step is a compare-and-set.
         """
         with redis_errors("SET"):
-            return bool(self._client.set(keys.SWEEP_LOCK, sweeper, nx=True, px=turn))
+            return bool(self._client.set(keys.SWEEP_LOCK, 1, nx=True, px=turn))

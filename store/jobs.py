@@ -26,18 +26,16 @@ _PAUSED = 2
 
 
 class Outbox(Protocol):
-    """How a message reaches a worker: `tasks.outbox` has two ways.
-
-    `past_pause`: workers must get the message although dispatching is paused.
-    """
+    """How a message reaches a worker: `tasks.outbox` has two ways."""
 
     def message(
         self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool
-    ) -> tuple[list[str], bytes] | None:
-        """The queues and the message to push within the commit; None if the commit cannot reach them."""
+    ) -> tuple[list[str], bytes] | Callable[[], None]:
+        """The queues and the message to push within the commit; or, if that cannot reach them, what sends it
+        afterwards, which raises `QueueUnavailable`.
 
-    def publish(self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool) -> None:
-        """Send the message after the commit. Raises `QueueUnavailable`."""
+        `past_pause`: workers must get the message although dispatching is paused.
+        """
 
 
 class JobStore:
@@ -139,10 +137,10 @@ class JobStore:
         after = _with_revision(before, decision.record)
         owner, task = after.job.owner, decision.task
         past_pause = task not in (None, TaskKind.DISPATCH) and bool(self.pauses.current())
-        message: tuple[list[str], bytes] | None = None
+        message: tuple[list[str], bytes] | Callable[[], None] = [], b""
         if task is not None:
             message = self._outbox.message(task, after.token, owner, past_pause=past_pause)
-        queues, body = message or ([], b"")
+        queues, body = ([], b"") if callable(message) else message
         names = [
             *_names(after.job.id), *INDEXES, keys.PAUSE, keys.user_changes(owner),
             keys.jobs_in(before.job.status), keys.jobs_in(after.job.status), *queues,
@@ -152,8 +150,8 @@ class JobStore:
             raise DispatchingPaused
         if not committed:
             return None
-        if task is not None and message is None:
-            self._outbox.publish(task, after.token, owner, past_pause=past_pause)
+        if callable(message):
+            message()
         return after
 
     def _arguments(

@@ -1,15 +1,15 @@
 """Retention beyond what expiry of keys does: list entries of expired jobs, and jobs without an expiry."""
 
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import chain, count
 
 from redis import Redis
 
 from domain.errors import ResourceNotFound
 from domain.lifecycle import is_at_rest
-from domain.record import Decision, Record
+from domain.record import Decision
 from store import keys, lists
 from store.client import execute, scan_keys
 from store.errors import RecordUnreadable
@@ -31,7 +31,8 @@ class Retention:
 
     def __init__(self, client: Redis, jobs: JobStore, retention: timedelta) -> None:
         self._client, self._jobs, self._retention = client, jobs, retention
-        self._batches: Iterator[list[str]] = iter(())
+        # All lists, over and over; a scan that failed begins again.
+        self._batches = chain.from_iterable(scan_keys(client, keys.JOB_LISTS) for _ in count())
         # The lists still to be examined, and where to continue in each.
         self._ahead: list[tuple[str, str | None]] = []
 
@@ -44,7 +45,7 @@ class Retention:
         older = now - self._retention - timedelta.resolution  # a query's `before` is inclusive
         query = lists.PageQuery(_CHUNK, before=older)
         if not self._ahead:
-            self._ahead = [(name, None) for name in self._next_batch()]
+            self._ahead = [(name, None) for name in next(self._batches)]
         examined = 0
         while self._ahead and examined < _MOST_EXAMINED:
             name, start = self._ahead.pop()
@@ -54,13 +55,6 @@ class Retention:
             done += self._examine(name, entries)
             examined += len(entries)
         return done
-
-    def _next_batch(self) -> list[str]:
-        batch = next(self._batches, None)
-        if batch is None:
-            self._batches = scan_keys(self._client, keys.JOB_LISTS)
-            batch = next(self._batches)
-        return batch
 
     def _examine(self, name: str, entries: list[str]) -> Counter[str]:
         pipeline = self._client.pipeline(transaction=False)
@@ -72,11 +66,9 @@ class Retention:
         timed = 0
         for entry in entries:
             if times[entry] == _NO_EXPIRY:
+                job_id = lists.record_id(entry)
                 with suppress(ResourceNotFound, RecordUnreadable):
                     # A commit sets the expiry, or removes it.
-                    timed += self._jobs.update(lists.record_id(entry), _recommit_at_rest).changed
+                    kept = self._jobs.update(job_id, lambda it: Decision(None, it, is_at_rest(it)))
+                    timed += kept.changed
         return +Counter(unlisted=len(gone), timed=timed)
-
-
-def _recommit_at_rest(record: Record) -> Decision[None]:
-    return Decision(None, record, is_at_rest(record))

@@ -1,9 +1,10 @@
 """How the service hands a dispatch to the workers. The only part of `tasks` that the API imports."""
 
+from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from random import choice
 from threading import BoundedSemaphore
-from typing import Any
 
 from domain.claim import FencingToken
 from domain.record import TaskKind
@@ -31,10 +32,6 @@ class TransactionalOutbox:
         body = message.encode(task, message.task_id(task, token), token, queues[0])
         return queue_keys(queues), body
 
-    def publish(self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool) -> None:
-        """Never called: each message is part of a commit."""
-        raise NotImplementedError
-
 
 class BrokerOutbox:
     """For another server as the broker: the message is sent after the commit.
@@ -53,12 +50,14 @@ class BrokerOutbox:
         # message meets a claim that has moved on.
         self._is_retried = not is_redis(settings)
 
-    def message(self, *_: Any, **__: Any) -> None:
-        """None: the commit cannot reach the broker."""
-
-    def publish(self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool) -> None:
-        """Send the message. Raises `QueueUnavailable`."""
+    def message(
+        self, task: TaskKind, token: FencingToken, user: str, *, past_pause: bool
+    ) -> Callable[[], None]:
+        """What sends the message after the commit."""
         queues = [FOLLOW_UPS] if past_pause else user_queues(user, self._queues)
+        return partial(self._publish, task, token, choice(queues))  # noqa: S311 - spreads load
+
+    def _publish(self, task: TaskKind, token: FencingToken, queue: str) -> None:
         if not self._slots.acquire(timeout=_SLOT_SECONDS):
             raise QueueUnavailable(token)
         try:
@@ -66,7 +65,7 @@ class BrokerOutbox:
                 message.task_name(task),
                 args=(token.job_id, token.dispatch_id, token.epoch),
                 task_id=message.task_id(task, token),
-                queue=choice(queues),  # noqa: S311 - spreads load
+                queue=queue,
                 retry=self._is_retried,
                 retry_policy=_ONE_RETRY,
                 headers=message.own_headers(),

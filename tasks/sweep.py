@@ -6,9 +6,8 @@ the same change, message and task as at the first try.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from uuid import uuid4
 
 import structlog
 
@@ -97,7 +96,6 @@ class Sweeper:
     interval: timedelta
     now: Callable[[], datetime]
     retention: Retention | None = None
-    process_id: str = field(default_factory=lambda: str(uuid4()))
 
     def step(self) -> None:
         """Sweep if it is this process's turn."""
@@ -108,7 +106,7 @@ class Sweeper:
             log.error("sweep.failed", exc_info=True)
 
     def _sweep(self) -> None:
-        if not self.store.due_index.take_turn(self.process_id, self.interval * 0.9):
+        if not self.store.due_index.take_turn(self.interval * 0.9):
             return
         done = sweep_once(self.store, self.policy, self.now())
         sweeps.labels("done").inc()

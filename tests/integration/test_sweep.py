@@ -207,11 +207,11 @@ def test_concurrent_sweeps_act_once_on_each_claim(database: Database) -> None:
 
 def test_only_one_sweeper_takes_a_turn(database: Database) -> None:
     index = database.jobs.due_index
-    assert index.take_turn("one", seconds(30))
-    assert not index.take_turn("two", seconds(30))
+    assert index.take_turn(seconds(30))
+    assert not index.take_turn(seconds(30))
     assert 0 < database.redis.pttl(keys.SWEEP_LOCK) <= 30_000
     database.redis.delete(keys.SWEEP_LOCK)
-    assert index.take_turn("two", seconds(30))
+    assert index.take_turn(seconds(30))
 
 
 def test_the_cost_of_an_idle_sweep_does_not_depend_on_the_number_of_jobs(
