@@ -32,7 +32,6 @@ from orchestrators.engine import Engine
 from store.errors import DispatchingPaused, StoreContended, StoreUnavailable
 from store.jobs import JobStore
 from tasks.circuit_breaker import CircuitBreaker
-from tasks.pause_watch import PAUSE_SEEN_SECONDS
 
 log = structlog.get_logger("tasks")
 
@@ -40,6 +39,9 @@ Result = TypeVar("Result")
 _STORE_RETRY_SECONDS = 0.2
 _MAX_BEGIN_SECONDS = 5.0
 PREVIOUS_RUN_ACTIVE = "previous_run_active"
+# How soon a worker learns of a pause. It then leaves messages in their queues; what keeps a dispatch from being
+# posted is the commit that begins it.
+PAUSE_SEEN_SECONDS = 1.0
 _PAUSES_BEFORE_ASKING_SECONDS = (0.0, 0.5, 1.0, 1.5)
 
 

@@ -30,9 +30,8 @@ from tasks import message
 from tasks.app import app
 from tasks.circuit_breaker import CircuitBreaker
 from tasks.consumer import Consumer
-from tasks.dispatch import Dispatcher, DispatchFailed
+from tasks.dispatch import PAUSE_SEEN_SECONDS, Dispatcher, DispatchFailed
 from tasks.outbox import make_outbox
-from tasks.pause_watch import PAUSE_SEEN_SECONDS, PauseWatch
 from tasks.periodic import PeriodicThread
 from tasks.queues import dispatch_queue_names, queue_keys, queue_names
 from tasks.sweep import Sweeper
@@ -105,19 +104,29 @@ class _Parts:
         retention = Retention(client, store, kept) if kept else None
         sweeper = Sweeper(store, policy, interval, _utc_now, retention)
         self.sweeping = PeriodicThread("sweep", settings.sweep_interval_seconds, sweeper.step)
-        self.pause_watch = PauseWatch(store.pauses)
+        self.is_paused = False
         keys, wait = queue_keys(queue_names(settings)), min(1.0, settings.redis_timeout_seconds / 2)
-        self.queue = MessageQueue(client, keys, wait, lambda: self.pause_watch.is_on)
+        self.queue = MessageQueue(client, keys, wait, lambda: self.is_paused)
 
 
 _parts = cache(_Parts)
 
 
-def _set_paused(consumer: Any, is_paused: bool) -> None:
-    """Have Celery's own consumer stop or resume taking messages from the dispatch queues."""
-    change = consumer.cancel_task_queue if is_paused else consumer.add_task_queue
-    for name in dispatch_queue_names(load_worker_settings()):
-        consumer.call_soon(change, name)
+def _watch_pause(consumer: Any) -> None:
+    """Read whether dispatching is paused. While the store is unavailable, the last reading holds."""
+    parts, settings = _parts(), load_worker_settings()
+    pause = parts.dispatcher.store.pauses.latest()
+    is_paused = pause is not None and pause.is_on
+    if is_paused is parts.is_paused:
+        return
+    parts.is_paused = is_paused
+    if not settings.broker_is_store:  # Celery's own consumer takes the messages
+        change = consumer.cancel_task_queue if is_paused else consumer.add_task_queue
+        for name in dispatch_queue_names(settings):
+            consumer.call_soon(change, name)
+    if pause is not None:
+        at = str(pause.resumed_at or pause.paused_at)
+        log.warning("dispatching.paused" if is_paused else "dispatching.resumed", at=at)
 
 
 class _Signals(bootsteps.StartStopStep):
@@ -190,9 +199,7 @@ def _begin_work(sender: Any, **_: Any) -> None:
         except OSError as error:  # a worker without metrics still works
             log.warning("metrics.not_served", error=type(error).__name__)
     parts.sweeping.start()
-    if not settings.broker_is_store:
-        parts.pause_watch.on_change = partial(_set_paused, sender)
-    PeriodicThread("pause", PAUSE_SEEN_SECONDS, parts.pause_watch.step).start()
+    PeriodicThread("pause", PAUSE_SEEN_SECONDS, partial(_watch_pause, sender)).start()
     Consumer.ready.set()
 
 
