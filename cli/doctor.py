@@ -25,7 +25,7 @@ from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.registry import make_adapter
 from services.assembly import Services
-from settings import Settings, SettingsError, load_settings
+from settings import Settings, SettingsError, StoreSettings, WorkerSettings
 from settings.sources import unknown_variables
 from settings.types import can_verify, is_loopback
 from store import redis_checks
@@ -68,14 +68,20 @@ def doctor(as_json: bool) -> None:
 
 
 def _findings() -> Iterator[Finding]:
-    try:
-        settings = load_settings()
-    except SettingsError as error:
-        for problem in str(error).splitlines():
-            yield Finding("settings", WRONG, problem, "see docs/configuration.md")
-        return
-    for check in _CHECKS:
-        yield from check(settings)
+    problems: dict[str, None] = {}
+    loaded: list[Settings] = []
+    for kind in Settings, WorkerSettings, StoreSettings:
+        try:
+            loaded.append(kind())
+        except SettingsError as error:
+            problems |= dict.fromkeys(str(error).splitlines())
+    for problem in problems:
+        yield Finding("settings", WRONG, problem, "see docs/configuration.md")
+    for settings in loaded[-1:]:  # the store's are enough for most checks
+        if not problems:
+            yield Finding("settings", OK, f"complete, for {settings.env}")
+        for check in _CHECKS:
+            yield from check(settings)
 
 
 def _finding(about: str, problem: str, fine: str, advice: str, state: str = WRONG) -> Finding:
@@ -84,7 +90,6 @@ def _finding(about: str, problem: str, fine: str, advice: str, state: str = WRON
 
 
 def _settings(settings: Settings) -> Iterator[Finding]:
-    yield Finding("settings", OK, f"complete, for {settings.env}")
     for name, similar in unknown_variables(type(settings)).items():
         advice = f"rename it to {similar}" if similar else "remove it, if nothing else reads it"
         yield Finding("settings", WARNING, f"{name} is no setting", advice)
@@ -99,12 +104,12 @@ def _store(settings: Settings) -> Iterator[Finding]:
             state = OK if numbers >= (6, 2) else WRONG
             yield Finding("store", state, f"Redis {version} answers", "use Redis 6.2 or newer")
             yield from _configuration(settings, client)
-            yield _clock("Redis", redis_checks.seconds_apart(client))
             yield _memory(info)
             yield from _permissions(settings, client)
+            yield _clock("Redis", redis_checks.seconds_apart(client))
         yield from _records(Services(settings, make_outbox(settings)))
     except StoreUnavailable as error:
-        advice = "start it, make room in it, or correct TAKEONE_REDIS_URL; try redis-cli -u with it"
+        advice = "start it, make room in it, or correct TAKEONE_REDIS_URL or its user; try redis-cli -u with it"
         yield Finding("store", WRONG, f"Redis does not serve ({error})", advice)
 
 
@@ -231,21 +236,24 @@ def _broker(settings: Settings) -> Iterator[Finding]:
 def _workers(_: Settings) -> Iterator[Finding]:
     from tasks.app import app
 
-    names: list[str] = []
+    workers: dict[str, Any] = {}
+    asked_at = time.time()
     with suppress(Exception):  # the broker does not answer, which `_broker` reports
-        replies = app.control.ping(timeout=_PING_SECONDS)
-        names = sorted(name for reply in replies for name in reply)
+        workers = app.control.inspect(timeout=_PING_SECONDS).stats() or {}
     yield _finding(
         "workers",
-        "" if names else f"none answered within {_PING_SECONDS:g} s",
-        f"{len(names)} answered: {', '.join(names)}",
+        "" if workers else f"none answered within {_PING_SECONDS:g} s",
+        f"{len(workers)} answered: {', '.join(sorted(workers))}",
         "start the Procfile's `worker`, with the same settings, and read its log",
     )
+    for name, found in sorted(workers.items()):
+        if "time" in found:  # not from an earlier release
+            yield _clock(name, found["time"] - asked_at)
 
 
 def _orchestrator(settings: Settings) -> Iterator[Finding]:
-    if not settings.orchestrator_url:  # the adapter knows AWS's endpoint
-        yield from _workflow(settings)
+    if not settings.orchestrator_url:  # for Step Functions, the adapter knows AWS's endpoint
+        yield from _workflow(settings) if settings.orchestrator_kind == "step_functions" else ()
         return
     parts = urlsplit(settings.orchestrator_url)
     where = f"{parts.scheme}://{parts.hostname}"
@@ -284,6 +292,8 @@ def _workflow(settings: Settings) -> Iterator[Finding]:
 
 
 def _callback_url(settings: Settings) -> Iterator[Finding]:
+    if not settings.public_url:
+        return
     parts = urlsplit(settings.public_url)
     where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
     if settings.production and _is_local(parts):

@@ -1,6 +1,7 @@
 """The worker: registers the tasks and assembles what they need. `celery --app tasks.worker worker`."""
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -170,11 +171,11 @@ def _prepare(**_: Any) -> None:
 
 @inspect_command(name="stats")
 def stats(state: Any, **_: Any) -> dict[str, Any]:
-    """Celery's statistics of the worker, without the broker's fields that may hold a password."""
+    """Celery's statistics of the worker and its time, without the broker's fields that may hold a password."""
     statistics: dict[str, Any] = state.consumer.controller.stats()
     broker = statistics.get("broker") or {}
     shown = ("transport", "hostname", "port", "virtual_host")
-    return statistics | {"broker": {name: broker.get(name) for name in shown}}
+    return statistics | {"broker": {name: broker.get(name) for name in shown}, "time": time.time()}
 
 
 @inspect_command(name="conf")

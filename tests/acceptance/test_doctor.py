@@ -146,6 +146,21 @@ def test_the_signing_keys_of_the_issuer_are_checked(
     assert expected[algorithms] in found["found"]
 
 
+def test_settings_that_only_web_or_workers_need_are_named_and_hide_nothing(
+    settings: dict[str, str],
+) -> None:
+    incomplete = {**settings, **PRODUCTION, "TAKEONE_CALLBACK_SECRET": ""}
+    incomplete |= {"TAKEONE_ORCHESTRATOR_URL": "", "TAKEONE_PUBLIC_URL": ""}
+    found = all_findings(incomplete)
+    assert {(finding["state"], finding["found"]) for finding in of(found, "settings")} == {
+        ("WRONG", f"TAKEONE_{name} is not set")
+        for name in ("PUBLIC_URL", "CALLBACK_SECRET", "ORCHESTRATOR_URL")
+    }
+    others = {finding["about"] for finding in found if finding["state"] != "warning"}
+    assert others >= {"store", "memory", "clocks", "dispatches", "broker", "workers", "open files"}
+    assert not others & {"orchestrator", "workflow", "callback URL"}
+
+
 def test_a_key_that_cannot_verify_is_named(settings: dict[str, str]) -> None:
     jwt = {**PRODUCTION, "TAKEONE_ENV": "development", "TAKEONE_JWT_ALGORITHMS": "RS256"}
     (found,) = findings({**settings, **jwt}, "settings")
@@ -159,6 +174,7 @@ RIGHT = (
 USERS = {
     "too little": ((*RIGHT, "-zadd", "-publish"), "may not ZADD, PUBLISH"),
     "no transactions": ((*RIGHT, "-@transaction"), "may not WATCH, MULTI, EXEC"),
+    "no clock": ((*RIGHT, "-zadd", "-time"), "may not ZADD"),
     "no end of a transaction": ((*RIGHT, "-exec"), "may not WATCH, MULTI, EXEC"),
     "everything": (("allkeys", "allchannels", "+@all"), "may see and change Redis's users"),
     "every key": ((*RIGHT, "allkeys"), "may read keys that are not the service's"),
@@ -221,9 +237,13 @@ def test_the_documented_redis_user_is_sufficient_for_the_service(
                 assert "Permission" not in process.log()
 
 
-def test_different_clocks_are_reported(settings: dict[str, str]) -> None:
-    (found,) = findings(settings, "clocks", FIVE_SECONDS_AHEAD)
-    assert (found["state"], found["found"]) == ("WRONG", "Redis's is 5.0 s behind")
+def test_different_clocks_are_reported(stack: Stack) -> None:
+    redis, *workers, api = findings(stack.settings, "clocks", FIVE_SECONDS_AHEAD)
+    assert (redis["state"], redis["found"]) == ("WRONG", "Redis's is 5.0 s behind")
+    assert len(workers) == len(stack.workers)
+    for found in [*workers, api]:
+        assert found["state"] == "WRONG"
+        assert re.fullmatch(r"(celery@\S+|the API)'s is [45]\.\d s behind", found["found"])
 
 
 def test_a_low_limit_of_open_files_is_reported(settings: dict[str, str]) -> None:
