@@ -38,13 +38,12 @@ def export(services: Services, selection: Selection) -> None:
     This is everything that the store has of them, with each job's owner, dispatches and trail: protect it as
     you protect the store.
     """
-    found = Found()
-    lines = _stored(services.erasure, selection, found)
+    lines = _stored(services.erasure, selection)
     echo_lines(map(printable, lines), if_none="there is no such job or project")
-    _refuse_unreadable(found)
 
 
-def _stored(erasure: Erasure, selection: Selection, found: Found) -> Iterator[str]:
+def _stored(erasure: Erasure, selection: Selection) -> Iterator[str]:
+    found = Found()
     for project in erasure.projects(selection, found):
         yield encode({"project": project_shape(project), "owner": project.owner}).decode()
     for record in erasure.records(selection, found):
@@ -56,6 +55,7 @@ def _stored(erasure: Erasure, selection: Selection, found: Found) -> Iterator[st
             "trail": [event_shape(job, event) for event in erasure.trail(job.id)],
         }
         yield encode(line).decode()
+    _refuse_unreadable(found)
 
 
 def _refuse_unreadable(found: Found) -> None:

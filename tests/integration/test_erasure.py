@@ -364,6 +364,18 @@ def test_an_unreadable_record_is_reported_and_kept(database: Database, takeone: 
     assert database.projects.load(database.project.id)
 
 
+def test_an_export_that_can_read_nothing_says_only_that(
+    database: Database, takeone: Command
+) -> None:
+    broken = cancelled_job(database, database.project)
+    for name in keys.job(broken), keys.project(database.project.id):
+        database.redis.set(name, "{")
+    exported = takeone("jobs", "export", "--user", "alice")
+    assert (exported.exit_code, exported.stdout) == (1, "")
+    assert exported.stderr.endswith("Error: 2 records cannot be read by this release\n")
+    assert "there is no" not in exported.stderr
+
+
 def test_a_killed_erasure_is_continued_by_the_same_command(
     database: Database, takeone: Command
 ) -> None:
