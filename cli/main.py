@@ -24,6 +24,8 @@ main = click.Group(
 
 def run() -> None:
     """Run a command; report output that cannot be written in one line."""
+    if sys.stdout is None:  # closed, as by `>&-`: all output would be lost in silence
+        sys.exit("Error: standard output is closed")
     try:
         main()
     except (OSError, UnicodeEncodeError) as error:
