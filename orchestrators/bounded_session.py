@@ -19,6 +19,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 _MAX_HEAD_BYTES = 65_536
 # An answer with more is endless: that of the longest head and body, in the smallest chunks, has less.
 _MAX_ANSWER_BYTES = 1_048_576
+_PIECE_BYTES = 8_192
+_HEAD_END = re.compile(rb"\n\r?\n")
 _INTERIM = re.compile(rb"HTTP/1\.\d 1(?!01)\d\d\b")  # 101 was not asked for: it is no answer
 _LENGTHS = ("Content-Length", "Transfer-Encoding")
 _SOCKET_OPTIONS = [
@@ -54,84 +56,64 @@ class _Sending(threading.local):
 sending = _Sending()
 
 
-class _BoundedStream(RawIOBase):
-    """Reads one answer until the deadline; a socket's own timeout starts anew with each read."""
-
-    def __init__(self, sock: Any, raw: RawIOBase) -> None:
-        self._sock, self._raw, self._bytes = sock, raw, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        seconds = sending.seconds_left
-        if seconds <= 0 or self._bytes > _MAX_ANSWER_BYTES:
-            raise TimeoutError
-        self._sock.settimeout(seconds)
-        count = self._raw.readinto(buffer)
-        self._bytes += count or 0
-        return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _FinalAnswer(RawIOBase):
-    """An answer without the interim ones before it (RFC 9110, section 15.2).
+class _Answer(RawIOBase):
+    """One answer, read until the deadline, without the interim ones before it (RFC 9110, section 15.2).
 
     Its head must be whole; http.client accepts one that breaks off.
     """
 
-    def __init__(self, stream: BufferedReader) -> None:
-        self._stream = stream
-        self._head: BytesIO | None = None  # not read yet
+    def __init__(self, sock: Any) -> None:
+        self._sock, self._raw = sock, sock.makefile("rb", buffering=0)
+        self._bytes = 0
+        self._begin: BytesIO | None = None  # what was received from the head on; not read yet
+
+    def makefile(self, _: str) -> BufferedReader:
+        """The file that http.client's response makes of what it takes for a socket."""
+        return BufferedReader(self)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        if self._head is None:
-            self._head = BytesIO(_read_final_head(self._stream))
-        return self._head.readinto(buffer) or self._stream.readinto1(buffer)
+        if self._begin is None:
+            self._begin = BytesIO(self._receive_head())
+        return self._begin.readinto(buffer) or self._receive(buffer)
 
     def close(self) -> None:
-        self._stream.close()
+        self._raw.close()
         super().close()
 
+    def _receive_head(self) -> bytes:
+        """The final head, with what came with its end."""
+        received, piece, searched = b"", bytearray(_PIECE_BYTES), 0
+        while True:
+            end = _HEAD_END.search(received, searched)
+            if (end.end() if end else len(received)) > _MAX_HEAD_BYTES:
+                raise IncompleteRead(received)
+            if end and not _INTERIM.match(received):
+                return received
+            if end:
+                received, searched = received[end.end() :], 0
+            elif count := self._receive(piece):
+                searched = max(0, len(received) - 2)
+                received += piece[:count]
+            else:
+                raise IncompleteRead(received)
 
-def _read_final_head(stream: BufferedReader) -> bytes:
-    head = _read_head(stream)
-    while _INTERIM.match(head):
-        head = _read_head(stream)
-    return head
-
-
-def _read_head(stream: BufferedReader) -> bytes:
-    head = b""
-    while not head.endswith((b"\n\r\n", b"\n\n")):
-        line = stream.readline(_MAX_HEAD_BYTES)
-        head += line
-        if not line or len(head) > _MAX_HEAD_BYTES:
-            raise IncompleteRead(head)
-    return head
-
-
-class _AnswerSource:
-    """What http.client's response takes for a socket: it makes the file that the answer is read from."""
-
-    def __init__(self, sock: Any) -> None:
-        self._sock = sock
-
-    def makefile(self, mode: str) -> BufferedReader:
-        raw = self._sock.makefile(mode, buffering=0)
-        return BufferedReader(_FinalAnswer(BufferedReader(_BoundedStream(self._sock, raw))))
+    def _receive(self, buffer: Any) -> int:
+        seconds = sending.seconds_left
+        if seconds <= 0 or self._bytes > _MAX_ANSWER_BYTES:
+            raise TimeoutError
+        self._sock.settimeout(seconds)  # it would start anew with each read
+        count = self._raw.readinto(buffer) or 0
+        self._bytes += count
+        return count
 
 
 class _FinalResponse(HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **options: Any) -> None:
-        source: Any = _AnswerSource(sock)
-        super().__init__(source, *args, **options)
+        answer: Any = _Answer(sock)
+        super().__init__(answer, *args, **options)
 
 
 class _TrackingConnection(HTTPConnection):
