@@ -154,7 +154,7 @@ def retry(
         if cursor is None:
             break
     else:
-        click.echo("there are more: see --limit", err=True)
+        click.echo("there are more: repeat it with a larger --limit", err=True)
     if not found:
         click.echo("there is no such job", err=True)
     if any(retried.error for retried in found):
