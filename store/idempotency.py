@@ -38,7 +38,7 @@ class IdempotencyKeys:
         if stored is None:
             before_write()
             value = f"{new_id} {_digest(body)}"
-            stored = self._remember([name, keys.user_erasure(key[0])], [value, self.seconds])
+            stored = self._remember([name, keys.erasure(key[0])], [value, self.seconds])
         if stored is None:
             raise Forbidden(BEING_ERASED)
         known_id, _, body_digest = stored.decode().partition(" ")

@@ -88,14 +88,10 @@ def user_projects(user: str) -> str:
     return f"{_user(user)}:projects-by-creation"
 
 
-def user_erasure(user: str) -> str:
-    """Exists while a user is being erased: nothing is created for them meanwhile."""
-    return f"{_user(user)}:being-erased"
-
-
-def project_erasure(project_id: str) -> str:
-    """Exists while a project is being erased: no job is created in it meanwhile."""
-    return f"{PREFIX}{{{project_id}}}:being-erased"
+def erasure(user: str | None, project_id: str | None = None) -> str:
+    """Exists while a user or a project is being erased: nothing is created for them, or in it, meanwhile."""
+    erased = f"{PREFIX}{{{project_id}}}" if user is None else _user(user)
+    return f"{erased}:being-erased"
 
 
 @lru_cache(1_000)  # a page of a list names its owner with each job

@@ -141,7 +141,7 @@ def create_listed(
         project_id, name, entries = record.id, keys.project(record.id), lists_of_project(record)
     names = [
         name, keys.made(record.id), keys.trail(record.id), keys.project(project_id),
-        keys.user_erasure(record.owner), keys.project_erasure(project_id), *entries,
+        keys.erasure(record.owner), keys.erasure(None, project_id), *entries,
     ]  # fmt: skip
     result = put(names, [stored, marker_seconds, first_event, *entries.values()])
     if result == _BEING_ERASED:

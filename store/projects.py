@@ -59,16 +59,16 @@ class ProjectStore:
     def begin_erasure(self, user: str | None, project_id: str | None, seconds: int) -> None:
         """Forbid for `seconds` to create anything for a user, or in a project; one of them is given."""
         with redis_errors("SET"):
-            self._client.set(_erasure(user, project_id), 1, ex=seconds)
+            self._client.set(keys.erasure(user, project_id), 1, ex=seconds)
 
     def end_erasure(self, user: str | None, project_id: str | None) -> None:
         """Allow it again."""
         with redis_errors("DEL"):
-            self._client.delete(_erasure(user, project_id))
+            self._client.delete(keys.erasure(user, project_id))
 
     def ensure_not_erased(self, user: str, project_id: str | None) -> None:
         """Raise `Forbidden` where `create`, of a project or of a job in one, would raise it."""
-        names = [_erasure(user, None)] + ([_erasure(None, project_id)] if project_id else [])
+        names = [keys.erasure(user)] + ([keys.erasure(None, project_id)] if project_id else [])
         with redis_errors("EXISTS"):
             if self._client.exists(*names):
                 raise Forbidden(BEING_ERASED)
@@ -134,7 +134,3 @@ class ProjectStore:
                     unreadable_records.inc()
                     log.error("record.unreadable", **{kind: record_id})
                     yield error
-
-
-def _erasure(user: str | None, project_id: str | None) -> str:
-    return keys.project_erasure(project_id or "") if user is None else keys.user_erasure(user)

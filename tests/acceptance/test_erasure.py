@@ -101,7 +101,7 @@ def test_a_killed_erasure_blocks_its_user_for_ten_minutes_at_most(
         process.kill()
         process.wait(10)
     with stack.redis.client() as client:
-        name = keys.user_erasure(user)
+        name = keys.erasure(user)
         assert 0 < client.ttl(name) <= 600
         assert refusal(editor.create_project()) == FORBIDDEN
         client.pexpire(name, 1)
@@ -125,8 +125,8 @@ def test_calls_refused_by_an_erasure_do_not_count_against_the_write_limit(
 ) -> None:
     with new_stack(TAKEONE_WRITE_LIMIT="1/hour") as limited, limited.redis.client() as client:
         editor = ApiClient(limited.api_url, "alice")
-        client.set(keys.user_erasure("alice"), 1)
+        client.set(keys.erasure("alice"), 1)
         for headers in ({}, KEY):
             assert refusal(editor.create_project(headers=headers)) == FORBIDDEN
-        client.delete(keys.user_erasure("alice"))
+        client.delete(keys.erasure("alice"))
         assert editor.create_project().status_code == 201

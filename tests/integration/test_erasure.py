@@ -325,7 +325,7 @@ def test_creation_is_allowed_again_after_a_failed_erasure(database: Database) ->
     database.unknown()
 
     def fail(record: Record) -> None:
-        assert database.redis.exists(keys.user_erasure("alice"))
+        assert database.redis.exists(keys.erasure("alice"))
         raise StoreUnavailable
 
     with pytest.raises(StoreUnavailable):
@@ -396,7 +396,7 @@ def test_a_killed_erasure_is_continued_by_the_same_command(
     finally:
         process.wait(10)
     assert database.redis.zcard(keys.user_jobs("alice")) > 0
-    assert 0 < database.redis.ttl(keys.user_erasure("alice")) <= 600
+    assert 0 < database.redis.ttl(keys.erasure("alice")) <= 600
     assert takeone("jobs", "erase", "--user", "alice", "--yes").exit_code == 0
     assert remaining_keys(database) == set()
 
