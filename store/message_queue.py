@@ -1,6 +1,5 @@
 """The dispatch queues, as a worker's threads take messages from them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from redis import Redis
@@ -19,14 +18,14 @@ class MessageQueue:
     client: Redis
     names: list[str]
     wait_seconds: float
-    is_paused: Callable[[], bool]
+    is_paused: bool = False
     # The next queue to read. Threads may use the same one at once, which does no harm.
     _first: int = 0
 
     def take(self) -> bytes | None:
         """The next message; None if none comes. If this raises, a message may be lost."""
         names, first = self.names, self._first
-        wanted = names[-1:] if self.is_paused() else (*names[first:], *names[:first])
+        wanted = names[-1:] if self.is_paused else (*names[first:], *names[:first])
         with redis_errors("BRPOP"):
             taken = self.client.brpop(wanted, self.wait_seconds)
         if taken is None:

@@ -105,9 +105,8 @@ class _Parts:
         retention = Retention(client, store, kept) if kept else None
         sweeper = Sweeper(store, policy, interval, _utc_now, retention)
         self.sweeping = PeriodicThread("sweep", settings.sweep_interval_seconds, sweeper.step)
-        self.is_paused = False
         keys, wait = queue_keys(queue_names(settings)), min(1.0, settings.redis_timeout_seconds / 2)
-        self.queue = MessageQueue(client, keys, wait, lambda: self.is_paused)
+        self.queue = MessageQueue(client, keys, wait)
 
 
 _parts = cache(_Parts)
@@ -118,9 +117,9 @@ def _watch_pause(consumer: Any) -> None:
     parts, settings = _parts(), load_worker_settings()
     pause = parts.dispatcher.store.pauses.latest()
     is_paused = pause is not None and pause.is_on
-    if is_paused is parts.is_paused:
+    if is_paused is parts.queue.is_paused:
         return
-    parts.is_paused = is_paused
+    parts.queue.is_paused = is_paused
     if not settings.broker_is_store:  # Celery's own consumer takes the messages
         change = consumer.cancel_task_queue if is_paused else consumer.add_task_queue
         for name in dispatch_queue_names(settings):
