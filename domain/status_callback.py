@@ -170,8 +170,9 @@ def _resumes(change: Change, callback: StatusCallback) -> bool:
 def _maybe_received(record: Record, claim: Claim) -> bool:
     if claim.phase is Phase.CLAIMED and not claim.sends:
         freed = record.released
-        is_same = freed is not None and freed.dispatch_id == claim.dispatch_id
-        return is_same and freed is not None and _maybe_received(record, freed)
+        if freed is None or freed.dispatch_id != claim.dispatch_id:
+            return False
+        return _maybe_received(record, freed)
     # An orchestrator that answered with an error, or whose answer was lost, can still have started a released
     # retry, but not if nothing was ever sent.
     return claim.phase is not Phase.RELEASED or claim.reason in _MAYBE_RECEIVED or claim.sends > 1
