@@ -11,16 +11,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from prometheus_client import REGISTRY
 
 from devstack.processes import Process
 from devstack.stack import Stack
 from devstack.waiting import wait_until
 from domain.audit import EventType
-from domain.claim import ClaimEvent, Phase
+from domain.claim import ClaimEvent, Phase, RunState
 from domain.lifecycle import cancel
+from domain.reconcile import ask_by_operator
 from domain.record import Change, Record
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
+from orchestrators.restate import Restate
 from orchestrators.signatures import Signer
 from orchestrators.webhook import Webhook
 from services.assembly import utc_now
@@ -32,7 +35,7 @@ from tasks.dispatch import Dispatcher, DispatchFailed
 from tasks.outbox import TransactionalOutbox
 from tasks.queues import KEY_PREFIX
 from tests.conftest import NewStack
-from tests.support.behaviours import accept, hang
+from tests.support.behaviours import accept, hang, refuse
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
@@ -454,3 +457,44 @@ def test_a_worker_overtaken_by_a_resend_before_it_begins_does_not_post(
     assert (claim.phase, claim.epoch) == (Phase.CLAIMED, token.epoch + 1)
     assert _dispatcher(database.jobs, stub, 1).dispatch(replace(token, epoch=2)) == "accepted"
     assert len(stub.requests) == 1
+
+
+def test_a_cancel_is_told_only_to_the_engine_that_has_the_dispatch(
+    database: Database, stub: StubOrchestrator
+) -> None:
+    """Whichever worker takes the message, and however often it comes."""
+    here = replace(POLICY, engine="here", can_cancel=True)
+    token = database.run(database.uploaded(), policy=here)
+    assert database.begin(token, policy=here)
+    assert database.settle(token, ClaimEvent.ACCEPTED, policy=here)
+    database.jobs.update(token.job_id, lambda r: cancel(Change(r, utc_now(), here)))
+    client = OrchestratorClient(Settings(env="development"))
+    engine = Engine(client, Webhook(stub.url, Signer(()), cancel_url=stub.url))
+    worker = replace(_dispatcher(database.jobs, stub, 1), engine=engine, policy=here)
+    for policy in (replace(here, engine="there"), replace(here, can_cancel=False)):
+        replace(worker, policy=policy).tell_cancelled(token)
+        assert stub.requests == []
+        assert database.claim(token.job_id).cancel_due
+    for _ in range(2):
+        worker.tell_cancelled(token)
+        assert len(stub.requests) == 1
+        assert not database.claim(token.job_id).cancel_due
+
+
+def test_each_answer_of_the_engine_is_counted_once(
+    database: Database, stub: StubOrchestrator
+) -> None:
+    asking = replace(POLICY, engine="here", can_be_asked=True)
+    token = database.unknown(policy=asking)
+    database.jobs.update(token.job_id, lambda r: ask_by_operator(Change(r, utc_now(), asking)))
+    client = OrchestratorClient(Settings(env="development"))
+    engine = Engine(client, Restate(stub.url, "Take/run", "", ""))
+    worker = replace(_dispatcher(database.jobs, stub, 1), engine=engine, policy=asking)
+    stub.default, before = refuse(503), _asks("no_answer")
+    assert worker.ask(token) is RunState.NO_ANSWER
+    assert worker.ask(token) is None, "none is awaited"
+    assert (len(stub.requests), _asks("no_answer")) == (1, before + 1)
+
+
+def _asks(answer: str) -> float:
+    return REGISTRY.get_sample_value("takeone_asks_total", {"answer": answer}) or 0
