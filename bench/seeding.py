@@ -54,7 +54,7 @@ def uploaded_job(project_id: str, owner: str) -> bytes:
     confirmed = confirm_upload(change, VIDEO_URI)
     lines = [codec.dump_event(event) for event in (*created.events, *confirmed.events)]
     return (
-        command("SET", keys.job(PLACEHOLDER), codec.dump_job(confirmed.record.job))
+        command("SET", keys.job(PLACEHOLDER), codec.dump(confirmed.record.job))
         + command("RPUSH", keys.trail(PLACEHOLDER), *lines)
         + _list(confirmed.record.job)
     )

@@ -63,23 +63,14 @@ def _load(raw: bytes) -> dict[str, Any]:
     return fields
 
 
-def dump_job(job: Job) -> bytes:
-    """Write a job without the fields that have their default."""
-    fields = job.model_dump(exclude_defaults=True)
-    for claim in fields.pop("past_claims", ()):
+def dump(record: Job | Claim | Project) -> bytes:
+    """Write a record without the fields that have their default."""
+    fields = record.model_dump(exclude_defaults=True)
+    for claim in fields.pop("past_claims", ()):  # of a job
         if claim["phase"] is Phase.RELEASED:
             fields["released"] = claim
         else:
             fields.setdefault("earlier", {})[claim["dispatch_id"]] = claim
-    return _dump(fields)
-
-
-def dump(record: Claim | Project) -> bytes:
-    """Write a claim or a project without the fields that have their default."""
-    return _dump(record.model_dump(exclude_defaults=True))
-
-
-def _dump(fields: dict[str, Any]) -> bytes:
     return orjson.dumps({"form": FORM, **fields}, option=orjson.OPT_UTC_Z)
 
 

@@ -113,8 +113,8 @@ class JobStore:
 
         `marker_seconds`, and what it raises: see `create_listed`.
         """
-        job, event = decision.record.job, codec.dump_event(*decision.events)
-        return create_listed(self._put, job, codec.dump_job(job), event, marker_seconds)
+        event = codec.dump_event(*decision.events)
+        return create_listed(self._put, decision.record.job, event, marker_seconds)
 
     def trail(self, job_id: str, start: int, limit: int) -> tuple[list[AuditEvent], int, int]:
         """Up to `limit` events of a trail from position `start` on (below 0: from its end).
@@ -191,7 +191,7 @@ def _names(job_id: str) -> list[str]:
 def _with_revision(before: Record, after: Record) -> Record:
     """The record as the commit will leave it: unchanged parts keep the bytes that they were read from."""
     old_job, old_claim = before.revision
-    job = old_job if after.job is before.job else codec.dump_job(after.job)
+    job = old_job if after.job is before.job else codec.dump(after.job)
     claim = old_claim
     if after.claim is not before.claim:
         claim = codec.dump(after.claim) if after.claim else b""

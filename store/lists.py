@@ -16,7 +16,7 @@ from domain.errors import BEING_ERASED, Forbidden
 from domain.job import Job, Project
 from domain.job_fsm import JobStatus
 from domain.record import Record
-from store import keys
+from store import codec, keys
 from store.client import Script, redis_errors
 from store.errors import RecordUnreadable
 from store.indexes import INDEXES, times_in_indexes
@@ -127,7 +127,7 @@ def lists_of_project(project: Project) -> dict[str, str]:
 
 
 def create_listed(
-    put: Script, record: Job | Project, stored: bytes, first_event: bytes, marker_seconds: int
+    put: Script, record: Job | Project, first_event: bytes, marker_seconds: int
 ) -> bool:
     """Store a new record with the script `put`, and list it, in one step; whether it is new.
 
@@ -143,7 +143,7 @@ def create_listed(
         name, keys.made(record.id), keys.trail(record.id), keys.project(project_id),
         keys.erasure(record.owner), keys.erasure(None, project_id), *entries,
     ]  # fmt: skip
-    result = put(names, [stored, marker_seconds, first_event, *entries.values()])
+    result = put(names, [codec.dump(record), marker_seconds, first_event, *entries.values()])
     if result == _BEING_ERASED:
         raise Forbidden(BEING_ERASED)
     return bool(result)

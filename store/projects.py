@@ -42,7 +42,7 @@ class ProjectStore:
 
         `marker_seconds`, and what it raises: see `lists.create_listed`.
         """
-        return lists.create_listed(self._put, project, codec.dump(project), b"", marker_seconds)
+        return lists.create_listed(self._put, project, b"", marker_seconds)
 
     def load(self, project_id: str) -> Project | None:
         """Read a project. Raises `RecordUnreadable`."""

@@ -41,7 +41,7 @@ def listed_jobs(stack: Stack, user: str, number: int) -> str:
                 now = began + timedelta(milliseconds=nth)
                 fields = {"id": str(uuid4()), "created_at": now, "updated_at": now}
                 copy = job.model_copy(update=fields)
-                pipeline.set(keys.job(copy.id), codec.dump_job(copy))
+                pipeline.set(keys.job(copy.id), codec.dump(copy))
                 for name, member in lists.lists_of_job(copy).items():
                     pipeline.zadd(name, {member: 0})
             pipeline.execute()
