@@ -207,9 +207,8 @@ def _signing_keys(settings: Settings) -> Iterator[Finding]:
 
 def _files(_: Settings) -> Iterator[Finding]:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    has_limit = hard != resource.RLIM_INFINITY
-    found = f"up to {hard:,}" if has_limit else "without limit"
-    state = WARNING if has_limit and hard < _MIN_FILES else OK
+    found = "without limit" if hard == resource.RLIM_INFINITY else f"up to {hard:,}"
+    state = WARNING if 0 <= hard < _MIN_FILES else OK  # -1: infinity
     advice = f"raise the hard limit (LimitNOFILE, ulimit -Hn) to {_MIN_FILES:,} or more"
     yield Finding("open files", state, found, advice)
 
