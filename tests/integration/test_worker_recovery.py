@@ -1,9 +1,11 @@
 """Workers that are killed, paused and stopped or lose the store; messages that are doubled and lost."""
 
+import json
 import os
 import signal
 import threading
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import REGISTRY
+from redis.client import PubSub
 
 from devstack.processes import Process
 from devstack.stack import Stack
@@ -219,18 +222,32 @@ def test_a_worker_finishes_its_dispatches_before_it_stops(bench: Bench) -> None:
     bench.stub.default = accept(after=0.4)
     worker = bench.start(1)
     jobs = [bench.job() for _ in range(24)]
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(bench.run, jobs))
-    wait_until(lambda: bench.stub.in_flight >= 5, SOON, "some are in flight")
-    worker.ask_to_stop()
-    wait_until(lambda: not worker.is_running, SOON, "it stops")
+    with bench.redis.pubsub() as events:
+        events.psubscribe("*celeryev*")
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(bench.run, jobs))
+        wait_until(lambda: bench.stub.in_flight >= 5, SOON, "some are in flight")
+        worker.ask_to_stop()
+        wait_until(lambda: not worker.is_running, SOON, "it stops")
+        ended = set(_ended(events))
     for job in jobs:
         posted = bench.posts(job)
         assert job.dispatch["phase"] == ("SENT" if posted else "CLAIMED")
+        assert (job.run_id in ended) == bool(posted), "Flower shows how each ended"
     bench.start(0)
     for job in jobs:
         bench.wait_for_phase(job, "SENT")
     assert [bench.posts(job) for job in jobs] == [1] * len(jobs)
+
+
+def _ended(events: PubSub) -> Iterator[str]:
+    """The ids of the tasks that succeeded, of the task events received so far."""
+    while received := events.get_message(timeout=0.1):
+        if received["type"] == "pmessage":
+            body = json.loads(b64decode(json.loads(received["data"])["body"]))
+            for event in body if isinstance(body, list) else [body]:
+                if event["type"] == "task-succeeded":
+                    yield event["uuid"]
 
 
 @pytest.fixture
