@@ -2,6 +2,8 @@
 
 import pickle
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -29,6 +31,7 @@ from settings import Settings
 from store.jobs import JobStore
 from tasks.outbox import TransactionalOutbox
 from tests.acceptance.conftest import InThread
+from tests.acceptance.test_unreachable_orchestrator import port_that_takes_no_connection
 from tests.conftest import NewStack
 from tests.support import behaviours, openapi
 from tests.support.behaviours import (
@@ -215,9 +218,26 @@ def test_retry_after_is_waited_for(
     assert proxy.connections_made == 2
 
 
+def test_a_date_in_retry_after_is_by_the_gateways_clock() -> None:
+    ahead = time.time() + 3600
+    told = {
+        "Date": formatdate(ahead, usegmt=True),
+        "Retry-After": formatdate(ahead + 2, usegmt=True),
+    }
+    answers = in_turn(behaviours.answer(503, b"", told), behaviours.answer(200, b"{}"))
+    with StubOrchestrator(answers) as gateway:
+        TakeOne(f"http://{HOST}:{gateway.port}", ALICE, timeout=30).get_job("any")
+    first, second = gateway.requests
+    assert second.received_at - first.received_at >= 2
+
+
 @pytest.mark.parametrize(
-    "retry_after", ["soon", "-5", "nan", "Fri, 99 Foo 2026", "Sun, 06 Nov 1994 08:49:37 GMT"]
-)
+    "retry_after",
+    [
+        "soon", "-5", "nan", "inf", "9" * 400, "Fri, 99 Foo 2026",
+        "Sun, 06 Nov 1994 08:49:37 GMT",
+    ],
+)  # fmt: skip
 def test_an_invalid_retry_after_is_no_wait(retry_after: str) -> None:
     answer = behaviours.answer(403, b"", {"Retry-After": retry_after})
     with StubOrchestrator(answer) as gateway, pytest.raises(TakeOneError) as refusal:
@@ -303,6 +323,17 @@ def test_polls_without_news_are_a_second_apart() -> None:
     assert len(came) == 3
     assert all(later - earlier > 0.9 for earlier, later in pairwise(came))
     assert [request.path.partition("after=")[2][:1] for request in service.requests] == [*"011"]
+
+
+def test_a_long_poll_ends_before_a_proxy_that_waits_30_seconds() -> None:
+    created = behaviours.answer(200, b'{"status": "CREATED"}')
+    done = behaviours.answer(200, b'{"status": "DONE"}')
+    page = behaviours.answer(200, b'{"items": [{}], "next_cursor": "1"}')
+    with StubOrchestrator(in_turn(created, done, page)) as service:
+        client = TakeOne(f"http://{HOST}:{service.port}", ALICE)
+        client.wait_for("any", ["DONE"])
+        next(client.follow_events("any"))
+    assert ["wait=25" in request.path for request in service.requests] == [False, True, True]
 
 
 @pytest.fixture
@@ -420,6 +451,22 @@ def test_no_call_hangs(
         assert late.value.attempts == len(service.requests) > 1
 
 
+def test_an_address_that_takes_no_connection_leaves_time_for_another_one() -> None:
+    with port_that_takes_no_connection() as full, pytest.raises(TakeOneError) as late:
+        TakeOne(f"http://{HOST}:{full}", ALICE, timeout=8).get_job("any")
+    assert late.value.attempts == 2
+
+
+def test_a_certificate_that_is_not_trusted_ends_the_call(tmp_path: Path) -> None:
+    context = Authority(tmp_path).server_context()
+    with StubOrchestrator() as service, TcpProxy(service.port, context) as proxy:
+        client = TakeOne(f"https://{HOST}:{proxy.port}", ALICE, timeout=5)
+        with pytest.raises(TakeOneError, match="No answer") as error:
+            client.get_job("any")
+    assert isinstance(error.value.__cause__, ssl.SSLCertVerificationError)
+    assert error.value.attempts == 1
+
+
 def test_a_truncated_answer_is_retried_with_the_same_key_and_a_fresh_token() -> None:
     created = behaviours.answer(201, b'{"id": "one"}')
     behaviour = in_turn(truncated_head(), truncated_body(), not_http(), refuse(504), created)
@@ -439,6 +486,7 @@ def test_a_truncated_answer_is_retried_with_the_same_key_and_a_fresh_token() -> 
     [
         (302, behaviours.redirect("http://elsewhere.example/")),
         (200, behaviours.not_json()),
+        (200, behaviours.empty_body()),
         (403, behaviours.answer(403, b'{"message": "No entry", "details": null}')),
     ],
 )
@@ -476,6 +524,30 @@ def test_an_empty_key_is_refused(client: TakeOne) -> None:
     with pytest.raises(TakeOneError) as refusal:
         client.create_project("Interviews", key="")
     assert refusal.value.code == "VALIDATION_ERROR"
+
+
+@pytest.mark.parametrize("identifier", ["", ".", ".."])
+def test_an_id_that_would_make_another_path_is_refused(identifier: str) -> None:
+    with StubOrchestrator(behaviours.answer(204, b"")) as service:
+        client = TakeOne(f"http://{HOST}:{service.port}", ALICE)
+        for call in (client.delete_job, client.create_job, client.run):
+            with pytest.raises(ValueError, match="An id"):
+                call(identifier)
+        with pytest.raises(ValueError, match="An id"):
+            next(client.follow_events(identifier))
+    assert service.requests == []
+
+
+def test_the_path_of_the_url_is_encoded() -> None:
+    with StubOrchestrator(behaviours.answer(200, b"{}")) as service:
+        TakeOne(f"http://{HOST}:{service.port}/a b%20c/", ALICE, timeout=1).get_job("any")
+    assert service.requests[0].path.startswith("/a%20b%20c/api/v1/")
+
+
+def test_an_ipv6_address_needs_no_port() -> None:
+    with pytest.raises(TakeOneError) as error:
+        TakeOne("http://[::1]", ALICE, timeout=0.1).get_job("any")
+    assert not isinstance(error.value.__cause__, socket.gaierror)
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://", "http://host:x"])

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timedelta
-from email.utils import parsedate_to_datetime
+from email.message import Message
+from email.utils import formatdate, parsedate_to_datetime
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from ssl import SSLCertVerificationError
 from threading import Timer
 from typing import Any, Unpack, cast
 from urllib.parse import quote, urlencode, urlsplit
@@ -75,8 +77,9 @@ class NotReached(Exception):
 # The service recognises repeated writes.
 _TRY_AGAIN = {None, 429, 502, 503, 504}
 _LONGEST_PAUSE = 3600.0  # `sleep` accepts less than a gateway may ask for
+_CONNECT_SECONDS = 5.0  # for each of the host's addresses
 
-_POLL_SECONDS = 30
+_POLL_SECONDS = 25  # some proxies wait 30
 # Servers' clocks differ, and changes are not stored in the order in which they began.
 _OVERLAP = timedelta(seconds=5)
 _OVERLAP_POLL_SECONDS = 2
@@ -87,10 +90,11 @@ class TakeOne:
     """Calls Take One; repeats a call, under the same key, while the service is unavailable.
 
     `base_url` is the service's, without `/api/v1`. `token` is the editor's, or a function that returns it,
-    called before each try so that it can replace an expired one; no limit ends it. `timeout` limits a call with
-    all its tries in seconds, `try_timeout` one try; with the service's defaults a `run` is answered within ten.
+    called before each try so that it can replace an expired one; no limit ends it, and what it raises ends the
+    call. `timeout` limits a call with all its tries in seconds, `try_timeout` one try; with the service's
+    defaults a `run` is answered within ten.
 
-    Raises ValueError for an invalid URL or token; each call raises TakeOneError. Threads may share it.
+    Raises ValueError for an invalid URL, token or id; each call raises TakeOneError. Threads may share it.
     """
 
     def __init__(
@@ -104,8 +108,10 @@ class TakeOne:
         url = urlsplit(base_url)
         if url.scheme not in ("http", "https") or not url.hostname:
             raise ValueError("base_url must be http://… or https://…")
-        self._is_secure, self._host, self._port = url.scheme == "https", url.hostname, url.port
-        self._path = url.path.rstrip("/") + "/api/v1"
+        self._is_secure, self._host = url.scheme == "https", url.hostname
+        # Without one, http.client takes the end of an IPv6 address for the port.
+        self._port = url.port or (443 if self._is_secure else 80)
+        self._path = quote(url.path.rstrip("/"), safe="/%") + "/api/v1"
         self._token, self._timeout, self._try_timeout = token, timeout, try_timeout
 
     def create_project(self, name: str, *, key: str | None = None) -> Project:
@@ -138,12 +144,12 @@ class TakeOne:
         return cast(Job, self._call("PATCH", _path(job_id), edit))
 
     def delete_job(self, job_id: str) -> None:
-        """Delete a job that has ended."""
+        """Delete a job that has ended. After a failed try, which may have deleted it, its absence is success."""
         try:
             self._call("DELETE", _path(job_id))
         except TakeOneError as error:
             if error.code != "RESOURCE_NOT_FOUND" or error.attempts == 1:
-                raise  # else an earlier try deleted it, and its answer was lost
+                raise
 
     def confirm_upload(self, job_id: str, video_uri: str) -> shapes.ConfirmUploadResponse:
         """Say where the video is."""
@@ -226,7 +232,7 @@ class TakeOne:
     ) -> Job:
         """The job, as soon as it is in one of the `wanted` states, or the function `wanted` returns True.
 
-        The function is called after each change of state, and every 30 seconds. Raises NotReached after
+        The function is called after each change of state, and every 25 seconds. Raises NotReached after
         `timeout` seconds, or when the job has ended in another state. A job that is FAILED at first, but
         was retried, has not ended.
         """
@@ -276,6 +282,8 @@ class TakeOne:
         timeout: float | None = None,
         try_timeout: float | None = None,
     ) -> Any:
+        if {"", ".", ".."} & set(path.split("/")[1:]):  # which servers and proxies remove
+            raise ValueError("An id must not be empty, '.' or '..'")
         end = time.monotonic() + (self._timeout if timeout is None else timeout)
         target = f"{self._path}{path}?{urlencode(query or {})}"
         attempt, pause = 1, 0.5
@@ -286,7 +294,8 @@ class TakeOne:
             except TakeOneError as error:
                 error.attempts = attempt
                 wait = error.retry_after + pause * random.uniform(0.5, 1.5)
-                if error.status not in _TRY_AGAIN or time.monotonic() + wait >= end:
+                is_refused = isinstance(error.__cause__, SSLCertVerificationError)
+                if error.status not in _TRY_AGAIN or is_refused or time.monotonic() + wait >= end:
                     raise
             time.sleep(min(wait, _LONGEST_PAUSE))
             attempt, pause = attempt + 1, min(2 * pause, 10)
@@ -303,9 +312,11 @@ class TakeOne:
         content = None if body is None else json.dumps(body).encode()
         end = time.monotonic() + limit
         connect = HTTPSConnection if self._is_secure else HTTPConnection
-        with closing(connect(self._host, self._port, timeout=limit)) as connection:
+        connect_limit = min(limit, _CONNECT_SECONDS)
+        with closing(connect(self._host, self._port, timeout=connect_limit)) as connection:
             try:
                 connection.connect()
+                connection.sock.settimeout(limit)
                 with _deadline(connection.sock, end - time.monotonic()):
                     connection.request(method, target, content, headers)
                     response = connection.getresponse()
@@ -313,14 +324,14 @@ class TakeOne:
                 if time.monotonic() >= end:
                     raise TimeoutError("the answer did not come in time")
                 # http.client accepts a head that broke off, as an answer without a body.
-                if response.status in (200, 201, 202) and not text:
+                if not text and response.status < 203 and "Content-Length" not in response.headers:
                     raise HTTPException("the answer broke off")
             except (OSError, HTTPException) as error:
                 raise TakeOneError(None) from error
         answer = _parsed(text)
         if response.status == 204 or (response.status // 100 == 2 and answer is not None):
             return answer
-        wait = _seconds(response.headers.get("Retry-After", "0"))
+        wait = _retry_after(response.headers)
         raise TakeOneError(response.status, answer, wait, response.headers["X-Request-Id"])
 
 
@@ -362,10 +373,13 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
     return None
 
 
-def _seconds(retry_after: str) -> float:
-    """Retry-After: seconds, or (from a gateway) a date."""
-    with suppress(ValueError):
-        return max(0.0, float(retry_after))
+def _retry_after(headers: Message) -> float:
+    """Retry-After: seconds, or (from a gateway) a date, by the gateway's own clock."""
+    told = headers.get("Retry-After", "0")
     with suppress(ValueError, OverflowError):
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+        return max(0.0, float(int(told)))
+    with suppress(ValueError, OverflowError):
+        now = headers.get("Date") or formatdate(usegmt=True)
+        due, since = (parsedate_to_datetime(date).timestamp() for date in (told, now))
+        return max(0.0, due - since)
     return 0.0
