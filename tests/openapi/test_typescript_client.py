@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -28,6 +29,7 @@ from tasks.outbox import TransactionalOutbox
 from tests.conftest import NewStack
 from tests.openapi.test_openapi import CLIENT, client_tools, pytestmark
 from tests.support.behaviours import accept, answer, in_turn, redirect, refuse
+from tests.support.certificates import Authority
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
 from tests.support.orchestrator import StubOrchestrator
@@ -165,6 +167,43 @@ def test_an_empty_key_is_refused(node: Node) -> None:
         node("createProject", "Spring", {"key": ""})
 
 
+@pytest.mark.parametrize("identifier", ["", ".", ".."])
+def test_an_id_that_would_make_another_path_is_refused(
+    new_node: Callable[..., Node], identifier: str
+) -> None:
+    with StubOrchestrator(answer(204, b"")) as service:
+        node = new_node(f"http://{HOST}:{service.port}")
+        for call in ("deleteJob", "createJob", "run", "followEvents"):
+            with pytest.raises(Refused, match=r"TypeError.*An id"):
+                node(call, identifier)
+    assert service.requests == []
+
+
+@pytest.mark.parametrize("url", ["localhost:8000", "ftp://host"])
+def test_a_url_that_is_not_of_http_is_refused(new_node: Callable[..., Node], url: str) -> None:
+    with pytest.raises(Refused, match=r"TypeError.*baseUrl"):
+        new_node(url, TIMEOUT="1000")("getJob", "any")
+
+
+def test_a_certificate_that_is_not_trusted_ends_the_call(
+    new_node: Callable[..., Node], tmp_path: Path
+) -> None:
+    context = Authority(tmp_path).server_context()
+    with StubOrchestrator() as service, TcpProxy(service.port, context) as proxy:
+        node = new_node(f"https://{HOST}:{proxy.port}", TIMEOUT="5000")
+        with pytest.raises(Refused, match="No answer") as refusal:
+            node("getJob", "any")
+    assert (refusal.value.error["status"], refusal.value.error["attempts"]) == (None, 1)
+
+
+@pytest.mark.parametrize("details", [b"null", b'["a"]', b'"a"'])
+def test_details_of_another_form_are_none(new_node: Callable[..., Node], details: bytes) -> None:
+    body = b'{"message": "No entry", "details": ' + details + b"}"
+    with StubOrchestrator(answer(409, body)) as gateway, pytest.raises(Refused) as refusal:
+        new_node(f"http://{HOST}:{gateway.port}")("cancel", "any")
+    assert refusal.value.error["details"] == {}
+
+
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_no_redirect_is_followed(new_node: Callable[..., Node], status: int) -> None:
     with StubOrchestrator(answer(200, b"{}")) as other:
@@ -235,7 +274,21 @@ def test_a_gateways_retry_after_is_waited_for(
         assert proxy.connections_made == 2
 
 
-@pytest.mark.parametrize("told", ["soon", "-5", "Sun, 06 Nov 1994 08:49:37 GMT"])
+def test_a_date_in_retry_after_is_by_the_gateways_clock(new_node: Callable[..., Node]) -> None:
+    ahead = time.time() + 3600
+    told = {
+        "Date": formatdate(ahead, usegmt=True),
+        "Retry-After": formatdate(ahead + 2, usegmt=True),
+    }
+    with StubOrchestrator(in_turn(answer(503, b"", told), answer(200, b"{}"))) as gateway:
+        new_node(f"http://{HOST}:{gateway.port}")("getJob", "any")
+    first, second = gateway.requests
+    assert second.received_at - first.received_at >= 2
+
+
+@pytest.mark.parametrize(
+    "told", ["soon", "-5", "Infinity", "9" * 400, "Sun, 06 Nov 1994 08:49:37 GMT"]
+)
 def test_a_retry_after_that_says_nothing_is_no_wait(
     new_node: Callable[..., Node], told: str
 ) -> None:
@@ -287,6 +340,28 @@ def test_a_wait_ends_with_the_state_or_with_the_job(
     node("retry", job_id, "standard")
     with pytest.raises(Refused, match="Waited for 1500 ms; the job is FAILED"):
         node("waitFor", job_id, ["DRAFT_READY"], {"timeout": 1500})
+
+
+def test_a_wait_for_a_service_that_is_not_there_ends_as_a_call_does(
+    new_node: Callable[..., Node],
+) -> None:
+    with StubOrchestrator(refuse(503)) as gateway, pytest.raises(Refused, match="TakeOneError"):
+        new_node(f"http://{HOST}:{gateway.port}", TIMEOUT="100")(
+            "waitFor", "any", ["DONE"], {"timeout": 3_000}
+        )
+    assert len(gateway.requests) == 1
+
+
+def test_a_long_poll_ends_before_a_proxy_that_waits_30_seconds(
+    new_node: Callable[..., Node],
+) -> None:
+    created, done = answer(200, b'{"status": "CREATED"}'), answer(200, b'{"status": "DONE"}')
+    page = answer(200, b'{"items": [{}], "next_cursor": "1"}')
+    with StubOrchestrator(in_turn(created, done, page)) as service:
+        node = new_node(f"http://{HOST}:{service.port}")
+        node("waitFor", "any", ["DONE"])
+        node("followEvents", "any", take=1)
+    assert ["wait=25" in request.path for request in service.requests] == [False, True, True]
 
 
 def test_the_caller_can_end_a_wait(node: Node, job_id: str) -> None:

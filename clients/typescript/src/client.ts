@@ -19,7 +19,7 @@ export interface ClientOptions {
   baseUrl: string;
   /**
    * The editor's token, or a function that returns it, called before each try so that it can replace an expired one;
-   * neither `timeout` nor `signal` ends it.
+   * neither `timeout` nor `signal` ends it, and what it throws ends the call.
    */
   token: string | (() => string | Promise<string>);
   /** Milliseconds that one call may take, with all its tries. Default: two minutes. */
@@ -69,7 +69,7 @@ export class TakeOneError extends Error {
   ) {
     super(status === null ? "No answer" : `${status} ${body?.message ?? "Not an answer of Take One"}`, options);
     this.code = body?.code ?? null;
-    this.details = body?.details ?? {};
+    this.details = isObject(body?.details) ? body.details : {}; // a gateway may send null or a list
   }
 }
 
@@ -87,8 +87,9 @@ const TRY_AGAIN: ReadonlySet<number | null> = new Set([null, 429, 502, 503, 504]
 
 // A gateway may ask for more milliseconds than setTimeout accepts, which would then not wait at all.
 const LONGEST_PAUSE_MS = 3_600_000;
+const TIMEOUT_MS = 120_000;
 
-const POLL_SECONDS = 30;
+const POLL_SECONDS = 25; // some proxies wait 30
 // Servers' clocks differ, and changes are not stored in the order in which they began.
 const OVERLAP_MS = 5_000;
 const OVERLAP_POLL_SECONDS = 2;
@@ -126,11 +127,11 @@ export class TakeOne {
     return this.#call("PATCH", jobPath(jobId), { body: edit, ...options });
   }
 
-  /** Delete a job that has ended. */
+  /** Delete a job that has ended. After a failed try, which may have deleted it, its absence is success. */
   deleteJob(jobId: string, options?: CallOptions): Promise<void> {
     return this.#call<void>("DELETE", jobPath(jobId), options).catch((error: unknown) => {
       const isGone = error instanceof TakeOneError && error.code === "RESOURCE_NOT_FOUND";
-      if (!isGone || error.attempts === 1) throw error; // else an earlier try deleted it, and its answer was lost
+      if (!isGone || error.attempts === 1) throw error;
     });
   }
 
@@ -173,7 +174,7 @@ export class TakeOne {
   async *followEvents(jobId: string, options: CallOptions = {}): AsyncGenerator<AuditEvent, void> {
     let after = "0";
     for (;;) {
-      const page = await this.#poll<AuditEvent>(jobPath(jobId, "/events"), { after }, POLL_SECONDS, options);
+      const page = await this.#poll<Page<AuditEvent>>(jobPath(jobId, "/events"), { after }, POLL_SECONDS, options);
       yield* page.items;
       after = page.next_cursor ?? after;
     }
@@ -205,15 +206,15 @@ export class TakeOne {
       const end = performance.now() + (isNew ? OVERLAP_POLL_SECONDS : POLL_SECONDS) * 1_000;
       for (let left = 1; left > 0; left = end - performance.now()) {
         const wait = Math.ceil((end - performance.now()) / 1_000);
-        const changed = await this.#poll<Job>("/jobs", { order: "asc", limit: 1, updated_after: latest }, wait, call);
-        if (changed.items.length > 0) break;
+        const change = { order: "asc", limit: 1, updated_after: latest };
+        if ((await this.#poll<Page<Job>>("/jobs", change, wait, call)).items.length > 0) break;
       }
     }
   }
 
   /**
    * The job, as soon as it is in one of the `wanted` states, or the function `wanted` returns true. The function is
-   * called after each change of state, and every 30 seconds. The default `timeout` is an hour.
+   * called after each change of state, and every 25 seconds. The default `timeout` is an hour.
    * @throws NotReached after `timeout`, or when the job has ended in another state. A job that is FAILED at first, but
    * was retried, has not ended.
    */
@@ -223,7 +224,7 @@ export class TakeOne {
     const { signal, timeout = 3_600_000 } = options;
     const end = performance.now() + timeout;
     const isWanted = typeof wanted === "function" ? wanted : (job: Job) => wanted.includes(job.status);
-    let job = await this.getJob(jobId, options);
+    let job = await this.getJob(jobId, { ...options, timeout: Math.min(timeout, this.options.timeout ?? TIMEOUT_MS) });
     let wasFailed = job.status === "FAILED";
     for (;;) {
       if (isWanted(job)) return job;
@@ -232,27 +233,25 @@ export class TakeOne {
       if (ENDS.has(job.status) && !isRetried) throw new NotReached(job, "The job has ended");
       const left = end - performance.now();
       if (left <= 0) throw new NotReached(job, `Waited for ${timeout} ms`);
-      const wait = Math.max(0, Math.floor(Math.min(30, left / 1_000 - 1)));
-      const before: JobStatus = job.status;
-      job = await this.#call<Job>("GET", jobPath(jobId), {
-        ...options, query: { wait, status_not: before }, tryTimeout: wait * 1_000 + 10_000, timeout: left,
-      }).catch((error: unknown) => {
+      const wait = Math.max(0, Math.floor(Math.min(POLL_SECONDS, left / 1_000 - 1)));
+      const polling = this.#poll<Job>(jobPath(jobId), { status_not: job.status }, wait, { ...options, timeout: left });
+      job = await polling.catch((error: unknown) => {
         if (signal?.aborted || performance.now() < end - 10) throw error; // else the last poll came too late
         return job;
       });
-      // A poll may end early; the service asks for a second between two without a change.
-      if (job.status === before) await sleep(Math.min(1_000, Math.max(0, end - performance.now())), signal);
     }
   }
 
   /** A long poll. It may end early; the service asks for a second between two without a change. */
-  async #poll<Item>(path: string, query: object, wait: number, options: CallOptions): Promise<Page<Item>> {
-    const next = performance.now() + 1_000;
-    const page = await this.#call<Page<Item>>("GET", path, {
-      ...options, timeout: options.timeout ?? Infinity, query: { ...query, wait }, tryTimeout: wait * 1_000 + 10_000,
-    });
-    if (page.items.length === 0) await sleep(Math.max(0, next - performance.now()), options.signal);
-    return page;
+  async #poll<T extends Job | Page<unknown>>(
+    path: string, query: Record<string, unknown>, wait: number, { timeout = Infinity, signal }: CallOptions,
+  ): Promise<T> {
+    const next = performance.now() + Math.min(1_000, timeout);
+    const call = { timeout, query: { ...query, wait }, tryTimeout: wait * 1_000 + 10_000 };
+    const answer = await this.#call<T>("GET", path, signal ? { ...call, signal } : call);
+    const isNew = "items" in answer ? answer.items.length > 0 : answer.status !== query.status_not;
+    if (!isNew) await sleep(Math.max(0, next - performance.now()), signal);
+    return answer;
   }
 
   async *#items<Item>(path: string, query: object = {}, options: CallOptions = {}): AsyncGenerator<Item, void> {
@@ -265,7 +264,7 @@ export class TakeOne {
   }
 
   async #call<T>(method: string, path: string, request: Call = {}): Promise<T> {
-    const end = performance.now() + (request.timeout ?? this.options.timeout ?? 120_000);
+    const end = performance.now() + (request.timeout ?? this.options.timeout ?? TIMEOUT_MS);
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#try<T>(method, path, request, end - performance.now());
@@ -273,7 +272,7 @@ export class TakeOne {
         if (!(error instanceof TakeOneError)) throw error;
         error.attempts = attempt;
         const pause = error.retryAfter + Math.min(500 * 2 ** (attempt - 1), 10_000) * (0.5 + Math.random());
-        if (!TRY_AGAIN.has(error.status) || performance.now() + pause >= end) throw error;
+        if (!TRY_AGAIN.has(error.status) || isUntrusted(error) || performance.now() + pause >= end) throw error;
         await sleep(Math.min(pause, LONGEST_PAUSE_MS), request.signal);
       }
     }
@@ -282,6 +281,7 @@ export class TakeOne {
   async #try<T>(method: string, path: string, call: Call, left: number): Promise<T> {
     const { body, key, query = {}, signal, tryTimeout = this.options.tryTimeout ?? 20_000 } = call;
     const { baseUrl, token } = this.options;
+    if (/\/\.{0,2}(\/|$)/.test(path)) throw new TypeError("An id must not be empty, . or .."); // URL removes these
     const bearer = (typeof token === "string" ? token : await token()).trim();
     if (/[^ -~]/.test(bearer)) throw new TypeError("The token must be printable ASCII"); // Headers' error quotes it
     const headers = new Headers({ Authorization: `Bearer ${bearer}` });
@@ -295,13 +295,14 @@ export class TakeOne {
       method, headers, body: body === undefined ? null : JSON.stringify(body), redirect: "manual",
       signal: signal ? AbortSignal.any([signal, limit]) : limit,
     });
+    if (!/^https?:/.test(request.url)) throw new TypeError("baseUrl must be http://… or https://…");
     const [response, text] = await fetch(request).then(async (it) => [it, await it.text()] as const).catch((cause) => {
       signal?.throwIfAborted();
       throw new TakeOneError(null, undefined, 0, null, { cause });
     });
     const answer = parsed(text);
     if (response.status === 204 || (response.ok && answer !== undefined)) return answer as T;
-    const wait = milliseconds(response.headers.get("Retry-After"));
+    const wait = retryAfter(response.headers);
     throw new TakeOneError(response.status, answer, wait, response.headers.get("X-Request-Id"));
   }
 }
@@ -310,19 +311,25 @@ const jobPath = (jobId: string, rest = ""): string => `/jobs/${encodeURIComponen
 // Pages loaded by plain HTTP have no crypto.randomUUID.
 const newKey = (): string => crypto.getRandomValues(new Uint32Array(4)).join("-");
 
+const isObject = (it: unknown): it is object => typeof it === "object" && it !== null && !Array.isArray(it);
+
+// Node.js names why it does not trust a certificate; a browser does not, and the call is tried again.
+const isUntrusted = ({ cause }: { cause?: any }): boolean => /CERT|VERIFY/.test(cause?.cause?.code);
+
 function parsed(text: string): object | undefined {
   try {
     const answer: unknown = JSON.parse(text);
-    return typeof answer === "object" && answer !== null && !Array.isArray(answer) ? answer : undefined;
+    return isObject(answer) ? answer : undefined;
   } catch {
     return undefined; // a gateway's own page
   }
 }
 
-/** Retry-After: seconds, or (from a gateway) a date. */
-function milliseconds(retryAfter: string | null): number {
-  const seconds = Number(retryAfter ?? 0);
-  return Math.max(0, Number.isNaN(seconds) ? Date.parse(retryAfter ?? "") - Date.now() || 0 : seconds * 1_000);
+/** Retry-After in milliseconds: it has seconds, or (from a gateway) a date, by the gateway's own clock. */
+function retryAfter(headers: Headers): number {
+  const told = headers.get("Retry-After") ?? "0";
+  const now = Date.parse(headers.get("Date") ?? "") || Date.now();
+  return Math.max(0, /^\d{1,300}$/.test(told) ? Number(told) * 1_000 : Date.parse(told) - now || 0);
 }
 
 function sleep(ms: number, signal?: AbortSignal): Promise<void> {
