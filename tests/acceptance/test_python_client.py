@@ -325,6 +325,15 @@ def test_polls_without_news_are_a_second_apart() -> None:
     assert [request.path.partition("after=")[2][:1] for request in service.requests] == [*"011"]
 
 
+def test_following_a_quiet_service_outlasts_its_timeout() -> None:
+    quiet = behaviours.answer_after_wait(b'{"items": [], "next_cursor": "1"}')
+    event = behaviours.answer(200, b'{"items": [{"id": 1}], "next_cursor": "2"}')
+    with StubOrchestrator(in_turn(quiet, quiet, event)) as service:
+        client = TakeOne(f"http://{HOST}:{service.port}", ALICE)
+        assert next(client.follow_events("any", timeout=3)) == {"id": 1}
+    assert len(service.requests) == 3
+
+
 def test_a_long_poll_ends_before_a_proxy_that_waits_30_seconds() -> None:
     created = behaviours.answer(200, b'{"status": "CREATED"}')
     done = behaviours.answer(200, b'{"status": "DONE"}')

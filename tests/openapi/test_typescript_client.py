@@ -28,7 +28,14 @@ from store.jobs import JobStore
 from tasks.outbox import TransactionalOutbox
 from tests.conftest import NewStack
 from tests.openapi.test_openapi import CLIENT, client_tools, pytestmark
-from tests.support.behaviours import accept, answer, in_turn, redirect, refuse
+from tests.support.behaviours import (
+    accept,
+    answer,
+    answer_after_wait,
+    in_turn,
+    redirect,
+    refuse,
+)
 from tests.support.certificates import Authority
 from tests.support.client import ApiClient
 from tests.support.job_handle import JobHandle
@@ -350,6 +357,15 @@ def test_a_wait_for_a_service_that_is_not_there_ends_as_a_call_does(
             "waitFor", "any", ["DONE"], {"timeout": 3_000}
         )
     assert len(gateway.requests) == 1
+
+
+def test_following_a_quiet_service_outlasts_its_timeout(new_node: Callable[..., Node]) -> None:
+    quiet = answer_after_wait(b'{"items": [], "next_cursor": "1"}')
+    event = answer(200, b'{"items": [{"id": 1}], "next_cursor": "2"}')
+    with StubOrchestrator(in_turn(quiet, quiet, event)) as service:
+        node = new_node(f"http://{HOST}:{service.port}")
+        assert node("followEvents", "any", {"timeout": 3_000}, take=1) == [{"id": 1}]
+    assert len(service.requests) == 3
 
 
 def test_a_long_poll_ends_before_a_proxy_that_waits_30_seconds(

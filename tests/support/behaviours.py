@@ -127,6 +127,16 @@ def answer(
     return behave
 
 
+def answer_after_wait(body: bytes) -> Behaviour:
+    """Answer 200 as a long poll without news is: after the seconds that the query's `wait` asks for."""
+
+    def behave(exchange: Exchange) -> None:
+        exchange.stopping.wait(int(exchange.request.path.partition("wait=")[2]))
+        exchange.answer(200, body, JSON)
+
+    return behave
+
+
 def huge_body(status: int = 200, megabytes: int = 64) -> Behaviour:
     """Accept with a body that is too large to read."""
 

@@ -144,7 +144,7 @@ class TakeOne:
         return cast(Job, self._call("PATCH", _path(job_id), edit))
 
     def delete_job(self, job_id: str) -> None:
-        """Delete a job that has ended. After a failed try, which may have deleted it, its absence is success."""
+        """Delete a job that has ended. If it is gone after a failed try, that try counts as what deleted it."""
         try:
             self._call("DELETE", _path(job_id))
         except TakeOneError as error:
@@ -246,9 +246,8 @@ class TakeOne:
                 raise NotReached(job, "The job has ended")
             if left <= 0:
                 raise NotReached(job, f"Waited for {timeout:g} s")
-            wait = max(0, math.floor(min(_POLL_SECONDS, left - 1)))
             try:
-                job = self._poll(_path(job_id), {"status_not": before}, wait, left)
+                job = self._poll(_path(job_id), {"status_not": before}, _POLL_SECONDS, left)
             except TakeOneError:
                 if time.monotonic() < end - 0.01:
                     raise  # else the last poll came too late
@@ -257,6 +256,7 @@ class TakeOne:
     def _poll(self, path: str, query: Any, wait: int, timeout: float) -> Any:
         """A long poll. It may end early: the service asks for a second between two without a change."""
         again = time.monotonic() + min(1, timeout)
+        wait = max(0, math.floor(min(wait, timeout - 1)))
         query = {**query, "wait": wait}
         answer = self._call("GET", path, query=query, timeout=timeout, try_timeout=wait + 10)
         is_new = answer["items"] if "items" in answer else answer["status"] != query["status_not"]

@@ -127,7 +127,7 @@ export class TakeOne {
     return this.#call("PATCH", jobPath(jobId), { body: edit, ...options });
   }
 
-  /** Delete a job that has ended. After a failed try, which may have deleted it, its absence is success. */
+  /** Delete a job that has ended. If it is gone after a failed try, that try counts as what deleted it. */
   deleteJob(jobId: string, options?: CallOptions): Promise<void> {
     return this.#call<void>("DELETE", jobPath(jobId), options).catch((error: unknown) => {
       const isGone = error instanceof TakeOneError && error.code === "RESOURCE_NOT_FOUND";
@@ -233,9 +233,9 @@ export class TakeOne {
       if (ENDS.has(job.status) && !isRetried) throw new NotReached(job, "The job has ended");
       const left = end - performance.now();
       if (left <= 0) throw new NotReached(job, `Waited for ${timeout} ms`);
-      const wait = Math.max(0, Math.floor(Math.min(POLL_SECONDS, left / 1_000 - 1)));
-      const polling = this.#poll<Job>(jobPath(jobId), { status_not: job.status }, wait, { ...options, timeout: left });
-      job = await polling.catch((error: unknown) => {
+      const query = { status_not: job.status };
+      const call = { ...options, timeout: left };
+      job = await this.#poll<Job>(jobPath(jobId), query, POLL_SECONDS, call).catch((error: unknown) => {
         if (signal?.aborted || performance.now() < end - 10) throw error; // else the last poll came too late
         return job;
       });
@@ -244,9 +244,10 @@ export class TakeOne {
 
   /** A long poll. It may end early; the service asks for a second between two without a change. */
   async #poll<T extends Job | Page<unknown>>(
-    path: string, query: Record<string, unknown>, wait: number, { timeout = Infinity, signal }: CallOptions,
+    path: string, query: Record<string, unknown>, most: number, { timeout = Infinity, signal }: CallOptions,
   ): Promise<T> {
     const next = performance.now() + Math.min(1_000, timeout);
+    const wait = Math.max(0, Math.floor(Math.min(most, timeout / 1_000 - 1)));
     const call = { timeout, query: { ...query, wait }, tryTimeout: wait * 1_000 + 10_000 };
     const answer = await this.#call<T>("GET", path, signal ? { ...call, signal } : call);
     const isNew = "items" in answer ? answer.items.length > 0 : answer.status !== query.status_not;
