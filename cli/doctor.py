@@ -258,7 +258,7 @@ def _orchestrator(settings: Settings) -> Iterator[Finding]:
     where = f"{parts.scheme}://{parts.hostname}"
     problem = ""
     if settings.orchestrator_use_proxies:
-        yield Finding("orchestrator", WARNING, f"{where} is behind a proxy: not checked")
+        yield Finding("orchestrator", WARNING, f"{where} is not checked", "test it via the proxy")
     else:
         # Without a request, even HEAD: some webhooks start a run on any method.
         try:

@@ -100,6 +100,28 @@ def test_problems_of_the_workflow_at_the_engine_are_reported(settings: dict[str,
     assert of(away, "workflow") == []
 
 
+def test_what_travels_unencrypted_or_cannot_be_checked_is_reported(
+    settings: dict[str, str],
+) -> None:
+    unsafe = {
+        **settings,
+        **PRODUCTION,
+        "TAKEONE_CALLBACK_SECRET": "a-callback-secret-of-the-tests",
+        "TAKEONE_ORCHESTRATOR_URL": f"{SHORTENED}:{free_port()}",
+        "TAKEONE_ORCHESTRATOR_USE_PROXIES": "true",
+        "TAKEONE_PUBLIC_URL": f"{SHORTENED}:{free_port()}",
+    }
+    found = all_findings(unsafe)
+    assert [(finding["state"], finding["found"]) for finding in of(found, "orchestrator")] == [
+        ("warning", f"{SHORTENED} is not checked"),
+        ("warning", "dispatches travel unencrypted"),
+    ]
+    unencrypted, unanswered = of(found, "callback URL")
+    assert unencrypted["found"].endswith(": secrets travel unencrypted")
+    assert unanswered["found"].startswith("no API answers")
+    assert {unencrypted["state"], unanswered["state"]} == {"warning"}
+
+
 def test_an_engine_with_a_known_address_needs_no_url(settings: dict[str, str]) -> None:
     engine = {
         "TAKEONE_ORCHESTRATOR_KIND": "step_functions",
