@@ -16,7 +16,7 @@ from domain.claim import ClaimEvent, Phase
 from domain.job_fsm import JobStatus
 from domain.record import Change
 from tests.integration.conftest import Command
-from tests.support.stores import NOW, POLICY, Database
+from tests.support.stores import NOW, POLICY, Database, seconds
 
 FOREVER = replace(POLICY, unknown_hold=None)
 
@@ -29,6 +29,15 @@ def test_list_shows_exactly_the_open_dispatches(database: Database, takeone: Com
         [unknown.job_id, "UNKNOWN", unknown.dispatch_id],
         [claimed.job_id, "CLAIMED", claimed.dispatch_id],
     ]
+
+
+def test_a_dispatch_is_listed_with_the_time_of_its_post(
+    database: Database, takeone: Command
+) -> None:
+    token = database.run(database.uploaded())
+    for now in NOW, NOW + seconds(5):
+        assert f"since {now.isoformat()}" in takeone("dispatches", "list").stdout
+        database.begin(token, NOW + seconds(5))
 
 
 def test_list_unknown_shows_only_unknown_outcomes(database: Database, takeone: Command) -> None:
@@ -86,9 +95,8 @@ def test_settling_as_sent_advances_the_job_and_records_the_reason(
     database: Database, takeone: Command
 ) -> None:
     token = database.unknown()
-    done = takeone(
-        "dispatches", "settle", token.job_id, "--as", "sent", "--reason", "seen in its log"
-    )
+    longest = "seen in its log".center(500)
+    done = takeone("dispatches", "settle", token.job_id, "--as", "sent", "--reason", longest)
     assert done.exit_code == 0, done.output
     assert database.claim(token.job_id).phase is Phase.SENT
     assert database.record(token.job_id).job.status is JobStatus.AUDIO_EXTRACTING

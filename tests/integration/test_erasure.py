@@ -356,6 +356,8 @@ def test_an_unreadable_record_is_reported_and_kept(database: Database, takeone: 
     assert exported.exit_code == 1
     assert "1 records cannot be read" in exported.stderr
     assert len([json.loads(line) for line in exported.stdout.splitlines()]) == 2
+    counted = takeone("jobs", "erase", "--user", "alice", "--dry-run")
+    assert (counted.exit_code, counted.stdout) == (1, "1 jobs, 0 of them not at rest; 1 projects\n")
     result = takeone("jobs", "erase", "--user", "alice", "--yes", "--wait", "0")
     assert result.exit_code == 1
     assert "1 records cannot be read" in result.stderr

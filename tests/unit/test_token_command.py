@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import jwt
 import pytest
 from click.testing import CliRunner, Result
 
@@ -59,6 +60,13 @@ def test_no_token_is_made_that_the_service_refuses(
     result = run([user], settings, monkeypatch)
     assert (result.exit_code, result.stdout) == (2, "")
     assert "the service would refuse" in result.stderr
+
+
+def test_a_token_expires_after_the_given_minutes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for arguments, minutes in ([], 60), (["--minutes", "1"], 1):
+        made = run(["alice", *arguments], HS256, monkeypatch).stdout.strip()
+        claims = jwt.decode(made, options={"verify_signature": False})
+        assert claims["exp"] - claims["iat"] == minutes * 60
 
 
 def test_a_token_is_signed(monkeypatch: pytest.MonkeyPatch) -> None:
