@@ -218,8 +218,13 @@ def test_a_doubled_and_a_lost_message_are_each_posted_once(bench: Bench) -> None
     assert [bench.posts(job) for job in (lost, doubled)] == [1, 1]
 
 
-def test_a_worker_finishes_its_dispatches_before_it_stops(bench: Bench) -> None:
-    bench.stub.default = accept(after=0.4)
+def test_a_worker_finishes_its_dispatches_before_it_stops(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Celery itself takes about a second to stop: the dispatches must take longer.
+    bench.stub.default = accept(after=3)
+    settings = bench.workers[1].environment
+    monkeypatch.setitem(settings, "TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS", "10")
     worker = bench.start(1)
     jobs = [bench.job() for _ in range(24)]
     with bench.redis.pubsub() as events:
