@@ -59,6 +59,7 @@ def test_the_doctor_passes_a_running_stack_and_dispatches_nothing(
     for about in found.keys() - {"settings", "store"}:
         assert found[about] == {"ok"}
     assert "rename it to TAKEONE_LOG_LEVEL" in ended.stdout
+    assert "-> use Redis" not in ended.stdout, "what is fine needs no advice"
     assert len(orchestrator.requests) == before
     with stack.redis.client() as client:
         assert not set(client.scan_iter("*doctor*")), "the doctor left its queue behind"

@@ -29,8 +29,8 @@ from tests.support.stores import client_of
 # The resolver reads it as 127.0.0.1, while the settings do not recognise a loopback address in it.
 # (In "::ffff:127.0.0.1" they do from Python 3.13 on.)
 SHORTENED = "http://127.1"
-FIVE_SECONDS_AHEAD = (
-    'python -c "import time; now = time.time; time.time = lambda: now() + 5; '
+OTHER_CLOCK = (
+    'python -c "import time; now = time.time; time.time = lambda: now() + {}; '
     'from cli.main import main; main()"'
 )
 FEW_FILES = "/bin/sh -c 'ulimit -n 1024 && exec python -m cli.main \"$@\"' x"
@@ -259,13 +259,15 @@ def test_the_documented_redis_user_is_sufficient_for_the_service(
                 assert "Permission" not in process.log()
 
 
-def test_different_clocks_are_reported(stack: Stack) -> None:
-    redis, *workers, api = findings(stack.settings, "clocks", FIVE_SECONDS_AHEAD)
-    assert (redis["state"], redis["found"]) == ("WRONG", "Redis's is 5.0 s behind")
+@pytest.mark.parametrize(("shift", "apart"), [(5, "behind"), (-5, "ahead")])
+def test_different_clocks_are_reported(stack: Stack, shift: int, apart: str) -> None:
+    redis, *workers, api = findings(stack.settings, "clocks", OTHER_CLOCK.format(shift))
+    assert (redis["state"], redis["found"]) == ("WRONG", f"Redis's is 5.0 s {apart}")
     assert len(workers) == len(stack.workers)
     for found in [*workers, api]:
         assert found["state"] == "WRONG"
-        assert re.fullmatch(r"(celery@\S+|the API)'s is [45]\.\d s behind", found["found"])
+        said = rf"(celery@\S+|the API)'s is [456]\.\d s {apart}"
+        assert re.fullmatch(said, found["found"]), found
 
 
 def test_a_low_limit_of_open_files_is_reported(settings: dict[str, str]) -> None:

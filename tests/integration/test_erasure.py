@@ -194,6 +194,9 @@ def test_jobs_not_at_rest_are_refused_without_the_orchestrators_settings(
     assert result.exit_code == 1
     assert "do not name the orchestrator" in result.stderr
     assert database.record(job_id).revision == revision
+    at_rest = cancelled_job(database, database.project)
+    done = takeone("jobs", "erase", at_rest, "--yes", TAKEONE_ENV="production")
+    assert (done.exit_code, database.jobs.load(at_rest)) == (0, None)
 
 
 def test_jobs_created_during_an_erasure_are_erased_too(database: Database) -> None:
