@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from devstack.ports import HOST, free_port
 from devstack.stack import Stack
 from devstack.waiting import wait_until
+from tasks.queues import KEY_PREFIX
 from tests.acceptance.conftest import InThread
 from tests.conftest import NewStack
 from tests.support.behaviours import accept, refuse, reset_after_read
@@ -168,6 +169,16 @@ def test_claims_and_queues_are_read_from_the_store(
         lambda: not Scrape(service.api_url)("claims", phase="CLAIMED"), 10, "they are posted"
     )
     assert worker_scrape()("dispatch_seconds_count", outcome="outcome_unknown") == 1
+
+
+@pytest.mark.redis_broker
+def test_discarded_messages_are_counted(service: Stack) -> None:
+    before = worker_scrape()
+    with service.redis.client() as client:
+        client.lpush(f"{KEY_PREFIX}takeone.dispatch.0", b"no message of ours")
+    wait_until(
+        lambda: growth(before, worker_scrape(), "messages_discarded_total") == 1, 10, "it counts"
+    )
 
 
 def test_the_worker_exposes_its_breaker_and_its_sweeps(service: Stack) -> None:
