@@ -107,6 +107,29 @@ def test_interim_answers_are_skipped(interim: bytes) -> None:
             assert (outcome.event, outcome.http_status) == (ClaimEvent.REFUSED, 409)
 
 
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a-page-with-a-long-name>; rel=preload\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        (REFUSED[:-3], REFUSED[-3:]),
+        (REFUSED[:-2], REFUSED[-2:]),
+        (REFUSED[:-1], REFUSED[-1:]),
+        (HINTS[:-1], HINTS[-1:] + REFUSED),
+        (HINTS + HINTS + REFUSED[:1], REFUSED[1:]),
+        (REFUSED.replace(b"\r\n", b"\n"),),  # RFC 9112, section 2.2
+    ],
+)
+def test_an_answer_is_read_however_it_is_cut_into_pieces(pieces: tuple[bytes, ...]) -> None:
+    with serving(answering(*pieces)) as server:
+        sender = client()
+        for _ in range(2):
+            outcome = start_outcome(WEBHOOK, post(sender, server.url))
+            assert (outcome.event, outcome.http_status) == (ClaimEvent.REFUSED, 409)
+        assert server.accepted == 1
+
+
 def test_an_unrequested_protocol_switch_is_no_answer() -> None:
     with serving(answering(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")) as server:
         assert start_outcome(WEBHOOK, post(client(), server.url)).event is ClaimEvent.LOST
