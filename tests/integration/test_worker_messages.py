@@ -241,3 +241,15 @@ def test_a_user_has_two_queues_or_the_only_one(number: int) -> None:
         assert queues == user_queues(user, names)
         assert len(set(queues)) == len(queues) == min(number, 2)
         assert set(queues) <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("task", "shown"),
+    [
+        (TaskKind.DISPATCH, "run-job"),
+        (TaskKind.TELL_CANCELLED, "cancel-job"),
+        (TaskKind.ASK, "ask-job"),
+    ],
+)
+def test_each_task_has_an_id_that_operators_can_look_for(task: TaskKind, shown: str) -> None:
+    assert message.task_id(task, FencingToken("job", "run-job", 7)) == shown
