@@ -15,7 +15,6 @@ import structlog
 from celery import Celery, bootsteps
 from celery.concurrency.solo import TaskPool as RunInPlace
 from celery.worker.request import Request
-from celery.worker.state import task_reserved
 from kombu.message import Message
 
 from observability.metrics import messages_discarded
@@ -138,7 +137,6 @@ class Consumer(bootsteps.StartStopStep):
         request.send_event(
             "task-received", name=request.name, args=request.argsrepr, kwargs=request.kwargsrepr
         )
-        task_reserved(request)
         request.execute_using_pool(self._run_in_place)
 
 
