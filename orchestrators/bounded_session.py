@@ -16,7 +16,8 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-# An answer with more is endless: the longest body that is read, in the smallest chunks, takes half of it.
+_MAX_HEAD_BYTES = 65_536
+# An answer with more is endless: that of the longest head and body, in the smallest chunks, has less.
 _MAX_ANSWER_BYTES = 1_048_576
 _PIECE_BYTES = 8_192
 _HEAD_END = re.compile(rb"\n\r?\n")
@@ -87,6 +88,8 @@ class _Answer(RawIOBase):
         received, piece, searched = b"", bytearray(_PIECE_BYTES), 0
         while True:
             end = _HEAD_END.search(received, searched)
+            if (end.end() if end else len(received)) > _MAX_HEAD_BYTES:
+                raise IncompleteRead(received)
             if end and not _INTERIM.match(received):
                 return received
             if end:

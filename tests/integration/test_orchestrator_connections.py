@@ -340,6 +340,14 @@ def test_an_endless_head_is_no_answer_and_is_not_read_until_the_deadline() -> No
         assert time.monotonic() - began < 20
 
 
+@pytest.mark.parametrize(("padding", "is_answer"), [(30_000, True), (33_000, False)])
+def test_a_head_of_more_than_64_kib_is_no_answer(padding: int, is_answer: bool) -> None:
+    lines = b"X: " + b"y" * padding + b"\r\n"
+    with serving(answering(ACCEPTED.replace(b"\r\n\r\n", b"\r\n" + lines * 2 + b"\r\n"))) as server:
+        exchange = post(client(), server.url)
+        assert (exchange.is_sent, exchange.answer is not None) == (True, is_answer)
+
+
 @pytest.mark.parametrize(
     "head", [b"HTTP/1.1 202 Accep", b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n"]
 )
