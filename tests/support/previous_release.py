@@ -10,7 +10,7 @@ import pytest
 from devstack.processes import ROOT
 
 #: The last commit of the release before this one; to be changed with each release.
-COMMIT = "a2d7149c4e5f858f877312b75979c9c3903c78b5"
+COMMIT = "253b23fe2959133967c8db636e8f356a227b418d"
 _INSTALL_SECONDS = 400
 
 
