@@ -17,7 +17,7 @@ LOST = Outcome(ClaimEvent.LOST, "outcome_unknown")
 CIRCUIT_OPEN = Outcome(ClaimEvent.NOT_STARTED, "circuit_open")
 
 
-class Rig:
+class Circuit:
     """A breaker, its clock, and the number of posts that it let through."""
 
     def __init__(self, failures: int = FAILURES) -> None:
@@ -42,69 +42,71 @@ class Rig:
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig()
+def circuit() -> Circuit:
+    return Circuit()
 
 
 @pytest.mark.parametrize("unanswered", [NOT_STARTED, LOST])
 def test_consecutive_posts_without_an_answer_open_the_circuit(
-    unanswered: Outcome, rig: Rig
+    unanswered: Outcome, circuit: Circuit
 ) -> None:
-    assert [rig.post(unanswered) for _ in range(FAILURES)] == [unanswered] * FAILURES
-    assert rig.post(ACCEPTED) == CIRCUIT_OPEN
-    assert rig.posts == FAILURES
+    assert [circuit.post(unanswered) for _ in range(FAILURES)] == [unanswered] * FAILURES
+    assert circuit.post(ACCEPTED) == CIRCUIT_OPEN
+    assert circuit.posts == FAILURES
 
 
 @pytest.mark.parametrize("answered", [ACCEPTED, REFUSED])
-def test_an_answer_resets_the_count(answered: Outcome, rig: Rig) -> None:
+def test_an_answer_resets_the_count(answered: Outcome, circuit: Circuit) -> None:
     for outcome in (NOT_STARTED, LOST, answered, LOST, NOT_STARTED):
-        assert rig.post(outcome) == outcome
-    assert not rig.breaker.is_open
+        assert circuit.post(outcome) == outcome
+    assert not circuit.breaker.is_open
 
 
-def test_refusals_never_open_the_circuit(rig: Rig) -> None:
-    assert [rig.post(REFUSED) for _ in range(10 * FAILURES)] == [REFUSED] * 10 * FAILURES
+def test_refusals_never_open_the_circuit(circuit: Circuit) -> None:
+    assert [circuit.post(REFUSED) for _ in range(10 * FAILURES)] == [REFUSED] * 10 * FAILURES
 
 
-def test_an_open_circuit_lets_one_probe_through_per_interval(rig: Rig) -> None:
-    rig.open()
-    rig.now += SECONDS - 0.01
-    assert rig.post(LOST) == CIRCUIT_OPEN
-    rig.now += 0.01
-    assert [rig.post(LOST) for _ in range(3)] == [LOST, CIRCUIT_OPEN, CIRCUIT_OPEN]
-    rig.now += SECONDS
-    assert [rig.post(LOST) for _ in range(3)] == [LOST, CIRCUIT_OPEN, CIRCUIT_OPEN]
-    assert rig.posts == 2
+def test_an_open_circuit_lets_one_probe_through_per_interval(circuit: Circuit) -> None:
+    circuit.open()
+    circuit.now += SECONDS - 0.01
+    assert circuit.post(LOST) == CIRCUIT_OPEN
+    circuit.now += 0.01
+    assert [circuit.post(LOST) for _ in range(3)] == [LOST, CIRCUIT_OPEN, CIRCUIT_OPEN]
+    circuit.now += SECONDS
+    assert [circuit.post(LOST) for _ in range(3)] == [LOST, CIRCUIT_OPEN, CIRCUIT_OPEN]
+    assert circuit.posts == 2
 
 
 @pytest.mark.parametrize("answered", [ACCEPTED, REFUSED])
-def test_an_answer_to_a_probe_closes_the_circuit(answered: Outcome, rig: Rig) -> None:
-    rig.open()
-    rig.now += SECONDS
-    assert rig.post(answered) == answered
-    assert not rig.breaker.is_open
-    assert [rig.post(NOT_STARTED) for _ in range(FAILURES - 1)] == [NOT_STARTED] * (FAILURES - 1)
-    assert rig.post(ACCEPTED) == ACCEPTED
+def test_an_answer_to_a_probe_closes_the_circuit(answered: Outcome, circuit: Circuit) -> None:
+    circuit.open()
+    circuit.now += SECONDS
+    assert circuit.post(answered) == answered
+    assert not circuit.breaker.is_open
+    assert [circuit.post(NOT_STARTED) for _ in range(FAILURES - 1)] == [NOT_STARTED] * (
+        FAILURES - 1
+    )
+    assert circuit.post(ACCEPTED) == ACCEPTED
 
 
-def test_a_late_failure_does_not_postpone_the_probe(rig: Rig) -> None:
+def test_a_late_failure_does_not_postpone_the_probe(circuit: Circuit) -> None:
     def fail_while_open() -> Outcome:
-        rig.open()
-        rig.now += SECONDS - 1
+        circuit.open()
+        circuit.now += SECONDS - 1
         return LOST
 
-    assert rig.breaker.guard(fail_while_open) == LOST
-    rig.now += 1
-    assert rig.post(ACCEPTED) == ACCEPTED
+    assert circuit.breaker.guard(fail_while_open) == LOST
+    circuit.now += 1
+    assert circuit.post(ACCEPTED) == ACCEPTED
 
 
 def test_zero_failures_turn_the_breaker_off() -> None:
-    rig = Rig(failures=0)
-    assert [rig.post(LOST) for _ in range(50)] == [LOST] * 50
-    assert not rig.breaker.is_open
+    circuit = Circuit(failures=0)
+    assert [circuit.post(LOST) for _ in range(50)] == [LOST] * 50
+    assert not circuit.breaker.is_open
 
 
-def test_posts_are_concurrent_and_only_one_thread_gets_the_probe(rig: Rig) -> None:
+def test_posts_are_concurrent_and_only_one_thread_gets_the_probe(circuit: Circuit) -> None:
     barrier = threading.Barrier(8)
 
     def post() -> Outcome:
@@ -112,8 +114,8 @@ def test_posts_are_concurrent_and_only_one_thread_gets_the_probe(rig: Rig) -> No
         return NOT_STARTED
 
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda _: rig.breaker.guard(post), range(8))) == [NOT_STARTED] * 8
-        rig.now += SECONDS
-        outcomes = list(pool.map(lambda _: rig.post(LOST), range(8)))
+        assert list(pool.map(lambda _: circuit.breaker.guard(post), range(8))) == [NOT_STARTED] * 8
+        circuit.now += SECONDS
+        outcomes = list(pool.map(lambda _: circuit.post(LOST), range(8)))
     assert outcomes.count(LOST) == 1
     assert outcomes.count(CIRCUIT_OPEN) == 7
