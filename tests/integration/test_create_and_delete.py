@@ -132,6 +132,12 @@ def test_a_project_id_stays_used_when_the_project_is_gone(database: Database) ->
     assert database.projects.load("the-id") is None
 
 
+def test_a_record_whose_marker_has_expired_is_not_created_again(database: Database) -> None:
+    assert create_job(database, "the-id")
+    database.redis.delete(keys.made("the-id"))
+    assert not create_job(database, "the-id")
+
+
 def test_a_key_expires_and_the_marker_of_its_id_not_before(
     database: Database, idempotency_keys: IdempotencyKeys
 ) -> None:
