@@ -52,6 +52,11 @@ def test_one_valid_signature_among_several_is_enough() -> None:
     assert Signer([NEW]).is_signed(BODY, headers)
 
 
+def test_a_body_that_is_not_json_verifies() -> None:
+    headers = Signer([NEW]).headers("msg_1", b"no JSON", datetime.now(UTC))
+    assert Signer([NEW]).is_signed(b"no JSON", headers)
+
+
 @pytest.mark.parametrize("seconds_ago", [0, 290, -290])
 def test_a_signature_is_valid_for_five_minutes(seconds_ago: float) -> None:
     assert Signer([NEW]).is_signed(BODY, signed(seconds_ago=seconds_ago))
