@@ -44,6 +44,4 @@ class WaitSlots:
             yield
         finally:
             with self._lock:
-                self._taken[kind, user] -= 1
-                if not self._taken[kind, user]:
-                    del self._taken[kind, user]
+                self._taken -= {(kind, user): 1}  # keeps only users who wait
