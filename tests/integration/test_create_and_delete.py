@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from domain import lifecycle
-from domain.claim import ClaimEvent
+from domain.claim import ClaimEvent, Phase
 from domain.errors import IdempotencyKeyMismatch, NotTerminal, RateLimited, ResourceNotFound
 from domain.job import Project
 from domain.record import Change, Decision, Record
@@ -206,6 +206,19 @@ def test_delete_applies_the_rule_again_if_the_job_has_changed(database: Database
     database.jobs.update(job_id, rule)
     assert seen == [None, "new"]
     assert database.jobs.load(job_id) is None
+
+
+def test_delete_applies_the_rule_again_if_the_claim_has_changed(database: Database) -> None:
+    token, seen = database.run(database.uploaded()), []
+
+    def rule(record: Record) -> Decision[None]:
+        seen.append(record.claim and record.claim.phase)
+        if len(seen) == 1:
+            assert database.begin(token)
+        return lifecycle.delete(record, forced=True)
+
+    database.jobs.update(token.job_id, rule)
+    assert seen == [Phase.CLAIMED, Phase.SENDING]
 
 
 def test_late_steps_for_a_deleted_job_change_nothing(database: Database) -> None:

@@ -481,6 +481,18 @@ def test_a_worker_overtaken_by_a_resend_before_it_begins_does_not_post(
     assert len(stub.requests) == 1
 
 
+def test_a_worker_that_has_not_seen_a_pause_puts_the_message_back(
+    database: Database, stub: StubOrchestrator
+) -> None:
+    token, worker = database.run(database.uploaded()), _dispatcher(database.jobs, stub, 1)
+    database.jobs.pauses.begin("olga", "why", utc_now())
+    queued = database.messages()
+    assert worker.dispatch(token) == "paused"
+    assert (stub.requests, database.messages()) == ([], queued + 1)
+    database.jobs.pauses.end("olga", utc_now())
+    assert worker.dispatch(token) == "accepted"
+
+
 def test_a_cancel_is_told_only_to_the_engine_that_has_the_dispatch(
     database: Database, stub: StubOrchestrator
 ) -> None:
