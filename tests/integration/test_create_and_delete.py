@@ -74,6 +74,15 @@ def test_a_key_maps_to_one_id_and_one_body(idempotency_keys: IdempotencyKeys) ->
         assert idempotency_keys.id_for(other, {"name": "b"}, new_id, no_limit) == new_id
 
 
+def test_of_two_first_uses_of_a_key_the_one_stored_first_counts(
+    idempotency_keys: IdempotencyKeys,
+) -> None:
+    def other() -> None:
+        assert idempotency_keys.id_for(KEY, {}, "first", no_limit) == "first"
+
+    assert idempotency_keys.id_for(KEY, {}, "second", other) == "first"
+
+
 def test_neither_key_nor_user_nor_body_is_stored_in_clear(
     database: Database, idempotency_keys: IdempotencyKeys
 ) -> None:
