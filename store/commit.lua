@@ -40,7 +40,7 @@ if ARGV[3] ~= '' then
   redis.call('SET', KEYS[1], ARGV[3])
   redis.call('ZREM', KEYS[10], ARGV[15])
   redis.call('ZADD', KEYS[10], 0, ARGV[16])
-  if ARGV[17] ~= '' then redis.call('ZREM', KEYS[11], ARGV[17]) end
+  redis.call('ZREM', KEYS[11], ARGV[17])
   if ARGV[18] ~= '' then
     redis.call('ZADD', KEYS[12], 0, ARGV[18])
     -- Failed jobs may be kept for ever: the oldest leave the list.
