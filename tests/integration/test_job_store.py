@@ -252,7 +252,17 @@ def test_a_cancel_frees_the_claim_in_the_same_commit(database: Database) -> None
     database.jobs.update(token.job_id, lambda record: lifecycle.cancel(Change(record, NOW, POLICY)))
     assert database.record(token.job_id).claim is None
     assert database.record(token.job_id).job.status is JobStatus.CANCELLED
+    assert not database.redis.exists(keys.jobs_in("CANCELLED")), "a state without a list"
     assert not database.begin(token)
+
+
+def test_a_list_of_a_state_keeps_its_newest_jobs(database: Database) -> None:
+    name, most = keys.jobs_in("UPLOADED"), 100_000
+    database.redis.zadd(name, {f"{number:016d}": 0 for number in range(most)})
+    job_id = database.uploaded()
+    assert database.redis.zcard(name) == most
+    assert database.redis.zrange(name, 0, 0) == [f"{1:016d}"]
+    assert database.redis.zrange(name, -1, -1)[0].endswith(job_id)
 
 
 def test_a_script_that_is_flushed_before_its_call_counts_as_unavailable(database: Database) -> None:
