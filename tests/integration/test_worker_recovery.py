@@ -493,6 +493,19 @@ def test_a_worker_that_has_not_seen_a_pause_puts_the_message_back(
     assert worker.dispatch(token) == "accepted"
 
 
+def test_messages_that_no_claim_waits_for_do_nothing(
+    database: Database, stub: StubOrchestrator
+) -> None:
+    worker = _dispatcher(database.jobs, stub, 1)
+    deleted, token = (database.run(database.uploaded()) for _ in range(2))
+    database.delete(deleted.job_id)
+    for late in (deleted, replace(token, epoch=token.epoch + 1)):
+        assert worker.dispatch(late) == "nothing_to_do"
+        worker.tell_cancelled(late)
+        assert worker.ask(late) is None
+    assert stub.requests == []
+
+
 def test_a_cancel_is_told_only_to_the_engine_that_has_the_dispatch(
     database: Database, stub: StubOrchestrator
 ) -> None:
