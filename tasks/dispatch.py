@@ -223,8 +223,8 @@ class Dispatcher:
         def rule(record: Record) -> Decision[None]:
             return rules.settle(self._change(record), token, event, reason, http_status)
 
-        def settle(is_retry: bool) -> None:
-            self.store.update(token.job_id, rule, known=None if is_retry else begun)
+        def settle(_: bool) -> None:
+            self.store.update(token.job_id, rule, known=begun)
 
         _until_stored(self.policy.send_lease.total_seconds(), settle)
 
