@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
 from prometheus_client import REGISTRY
@@ -21,7 +22,7 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from domain.audit import EventType
 from domain.claim import ClaimEvent, Phase, RunState
-from domain.lifecycle import cancel
+from domain.lifecycle import cancel, edit
 from domain.reconcile import ask_by_operator
 from domain.record import Change, Record
 from orchestrators.client import OrchestratorClient
@@ -491,6 +492,21 @@ def test_a_worker_that_has_not_seen_a_pause_puts_the_message_back(
     assert (stub.requests, database.messages()) == ([], queued + 1)
     database.jobs.pauses.end("olga", utc_now())
     assert worker.dispatch(token) == "accepted"
+
+
+def test_a_worker_tries_again_if_the_record_keeps_changing(
+    database: Database, stub: StubOrchestrator
+) -> None:
+    token = database.run(database.uploaded())
+
+    def rename() -> None:
+        name = {"name": str(uuid4())}
+        database.jobs.update(token.job_id, lambda r: edit(Change(r, utc_now(), POLICY), name))
+
+    store = OvertakenStore(database, rename)
+    store.acts *= 150  # more than an update tries
+    assert _dispatcher(store, stub, 2).dispatch(token) == "accepted"
+    assert (len(stub.requests), store.acts) == (1, [])
 
 
 def test_messages_that_no_claim_waits_for_do_nothing(
