@@ -554,6 +554,8 @@ def test_each_answer_of_the_engine_is_counted_once(
     engine = Engine(client, Restate(stub.url, "Take/run", "", ""))
     worker = replace(_dispatcher(database.jobs, stub, 1), engine=engine, policy=asking)
     stub.default, before = refuse(503), _asks("no_answer")
+    elsewhere = replace(worker, policy=replace(asking, engine="there"))
+    assert elsewhere.ask(token) is None, "another engine cannot tell"
     assert worker.ask(token) is RunState.NO_ANSWER
     assert worker.ask(token) is None, "none is awaited"
     assert (len(stub.requests), _asks("no_answer")) == (1, before + 1)
