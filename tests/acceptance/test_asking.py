@@ -281,6 +281,17 @@ def test_a_dispatch_that_still_runs_at_the_engine_bars_retry_and_release(
     assert takeone(settle, asking.settings).returncode == 0, "it runs no more"
 
 
+def test_a_run_that_was_refused_although_the_engine_has_it_does_not_bar_itself(
+    handle: JobHandle, engine: Restate
+) -> None:
+    engine.on_start[handle.run_id] = "refused"
+    assert handle.client.run(handle.id).status_code == 502
+    engine.arrive(handle.run_id)  # a gateway refused it
+    del engine.on_start[handle.run_id]
+    assert handle.client.run(handle.id).status_code == 202
+    assert of(handle, engine.executions) == [handle.run_id]
+
+
 def test_a_run_that_ends_a_moment_after_its_own_report_does_not_bar_the_retry(
     handle: JobHandle, engine: Restate
 ) -> None:
