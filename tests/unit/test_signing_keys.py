@@ -1,5 +1,6 @@
 """The issuer's keys, over real HTTP with a fake clock: who waits, and when the issuer is asked."""
 
+import gzip
 import json
 import threading
 import time
@@ -75,9 +76,12 @@ def test_the_first_caller_waits_for_the_keys_and_later_ones_use_them(
 def test_a_known_key_is_returned_at_once_while_the_issuer_is_slow(
     keys: SigningKeys, issuer: CountingIssuer, clock: Clock
 ) -> None:
+    refusals: list[type] = []
+
     def ask_for_unknown_key(number: int) -> None:
-        with pytest.raises((Unauthorized, ServiceUnavailable)):
+        with pytest.raises((Unauthorized, ServiceUnavailable)) as refused:
             keys.key(f"invented-{number}")
+        refusals.append(refused.type)
 
     keys.key("one")
     clock.now += 10
@@ -86,6 +90,7 @@ def test_a_known_key_is_returned_at_once_while_the_issuer_is_slow(
     for caller in callers:
         caller.start()
     wait_until(lambda: issuer.fetches == 2, 30, "a refresh has begun")
+    wait_until(lambda: ServiceUnavailable in refusals, 30, "only some wait for it")
     began = time.monotonic()
     for _ in range(100):
         assert keys.key("one") is not None
@@ -117,6 +122,20 @@ def test_a_key_without_an_id_is_found_for_tokens_that_name_none(
     published = RSAAlgorithm.to_jwk(PUBLIC_KEY, as_dict=True)
     issuer.reply = 200, json.dumps({"keys": [published]}).encode()
     assert keys.key("").public_numbers() == PUBLIC_KEY.public_numbers()
+
+
+def test_a_key_for_encryption_verifies_no_signature(
+    keys: SigningKeys, issuer: CountingIssuer
+) -> None:
+    issuer.reply = 200, jwks("one")[1].replace(b'"kid"', b'"use": "enc", "kid"')
+    with pytest.raises(Unauthorized):
+        keys.key("one")
+
+
+def test_a_compressed_answer_is_read(keys: SigningKeys, issuer: CountingIssuer) -> None:
+    body = gzip.compress(jwks("one")[1])
+    issuer.default = lambda exchange: exchange.answer(200, body, {"Content-Encoding": "gzip"})
+    assert keys.key("one") is not None
 
 
 def test_callers_who_have_waited_make_room_for_later_ones(keys: SigningKeys, clock: Clock) -> None:
@@ -175,6 +194,20 @@ def test_keys_are_refreshed_in_the_background_before_they_expire(
     assert keys.key("one") is not None
     issuer.gate.set()
     wait_until(lambda: keys.valid_for > 50, 30, "they are fetched in the background")
+
+
+def test_keys_are_not_refreshed_while_they_are_new(
+    keys: SigningKeys, issuer: CountingIssuer, clock: Clock
+) -> None:
+    keys.key("one")
+    clock.now += 25
+    issuer.gate.clear()
+    keys.key("one")
+    clock.now += 4
+    issuer.gate.set()
+    with pytest.raises(Unauthorized):
+        keys.key("two")
+    assert keys.valid_for == LIFETIME_SECONDS, "this call began the only refresh"
 
 
 def test_a_proxy_of_the_environment_is_not_used(
