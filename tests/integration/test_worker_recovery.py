@@ -25,6 +25,7 @@ from domain.claim import ClaimEvent, Phase, RunState
 from domain.lifecycle import cancel, edit
 from domain.reconcile import ask_by_operator
 from domain.record import Change, Record
+from orchestrators.base import Request
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.restate import Restate
@@ -492,6 +493,25 @@ def test_a_worker_that_has_not_seen_a_pause_puts_the_message_back(
     assert (stub.requests, database.messages()) == ([], queued + 1)
     database.jobs.pauses.end("olga", utc_now())
     assert worker.dispatch(token) == "accepted"
+
+
+class NoRequest(Webhook):
+    """An adapter that fails to build a request."""
+
+    def start(self, *_: object) -> Request:
+        raise ValueError
+
+
+def test_a_dispatch_that_the_adapter_cannot_build_is_not_started(
+    database: Database, stub: StubOrchestrator
+) -> None:
+    token = database.run(database.uploaded())
+    engine = Engine(
+        OrchestratorClient(Settings(env="development")), NoRequest(stub.url, Signer(()))
+    )
+    with pytest.raises(DispatchFailed, match="not_started"):
+        replace(_dispatcher(database.jobs, stub, 1), engine=engine).dispatch(token)
+    assert database.record(token.job_id).claim is None
 
 
 def test_a_worker_tries_again_if_the_record_keeps_changing(
