@@ -40,7 +40,7 @@ class Authenticator:
         """The caller that an Authorization header names. Raises `Unauthorized`, and `ServiceUnavailable` if the
         issuer's keys are not available."""
         scheme, _, token = (authorization or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
+        if scheme.lower() != "bearer":
             raise Unauthorized
         token = token.strip()
         if self._settings.auth_mode == "dev":
