@@ -6,14 +6,14 @@ import time
 import pytest
 
 from domain.claim import ClaimEvent, Refusal, RunState
-from orchestrators.base import Answer, Cancel, Dispatch, Request, Run
+from orchestrators.base import Answer, Cancel, Dispatch, Outcome, Request, Run
 from orchestrators.client import OrchestratorClient
 from orchestrators.engine import Engine
 from orchestrators.signatures import Signer
 from orchestrators.webhook import Webhook
 from services.assembly import utc_now
 from settings import Settings
-from tests.support.behaviours import Exchange, answer, close_after_read, in_turn
+from tests.support.behaviours import Behaviour, Exchange, answer, close_after_read, in_turn
 from tests.support.orchestrator import StubOrchestrator
 
 DISPATCH = Dispatch("run-job", {"job_id": "job"}, utc_now())
@@ -33,7 +33,7 @@ class Preparing(Webhook):
         return Request("GET", self._url)
 
     def read_prepare(self, answer: Answer) -> str | Refusal:
-        return answer.headers["X-Token"]
+        return answer.headers.get("X-Token") or Refusal.UNAUTHORIZED
 
     def start(self, dispatch: Dispatch, prepared: str) -> Request:
         return Request("POST", self._url, dispatch.body, {"X-Token": prepared})
@@ -97,6 +97,23 @@ def test_an_expired_token_is_renewed_once(good: str, event: str) -> None:
         outcome = engine.start(DISPATCH, lambda: True, time.monotonic())
         assert [request.method for request in stub.requests] == ["GET", "POST", "GET", "POST"]
     assert outcome.event == event
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        (answer(403, b"", {}), Outcome(ClaimEvent.REFUSED, Refusal.UNAUTHORIZED, 403)),
+        (close_after_read(), Outcome(ClaimEvent.NOT_STARTED, Refusal.UNAVAILABLE)),
+    ],
+)
+def test_without_a_token_nothing_is_started_or_asked(
+    behaviour: Behaviour, expected: Outcome
+) -> None:
+    with StubOrchestrator(behaviour) as stub:
+        engine = Engine(client(), Preparing(stub.url, Signer(())))
+        assert engine.start(DISPATCH, lambda: True, time.monotonic()) == expected
+        assert engine.ask("run-job").state is RunState.NO_ANSWER
+        assert [request.method for request in stub.requests] == ["GET", "GET"]
 
 
 @pytest.mark.parametrize(("good", "state"), [("2", RunState.RUNNING), ("3", RunState.NO_ANSWER)])
