@@ -29,6 +29,8 @@ class Failing(Webhook):
 class Preparing(Webhook):
     """Gets a token before each start, at the same address."""
 
+    can_be_asked = True
+
     def prepare(self) -> Request | None:
         return Request("GET", self._url)
 
