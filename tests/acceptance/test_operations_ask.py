@@ -123,6 +123,15 @@ def test_a_dispatch_that_runs_at_the_engine_is_not_released(
     assert of(handle, engine.starts) == [handle.run_id]
 
 
+def test_an_engine_that_does_not_answer_bars_no_release(
+    olga: ApiClient, handle: JobHandle, engine: Restate
+) -> None:
+    lose_answer(handle, engine)
+    answer = olga.post(f"/operations/jobs/{handle.id}/settle", {"as": "release", **REASON})
+    assert (answer.status_code, handle.dispatch["phase"]) == (200, "RELEASED")
+    engine.is_deaf = False
+
+
 def test_a_forbidden_fail_does_not_ask_the_engine(
     olga: ApiClient, handle: JobHandle, engine: Restate
 ) -> None:
