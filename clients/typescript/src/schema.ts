@@ -2662,8 +2662,9 @@ export interface operations {
                      *       "oldest_claim_age": 31.4,
                      *       "oldest_unknown_age": 31.2,
                      *       "queues": {
-                     *         "dispatch.0": 1,
-                     *         "dispatch.1": 0
+                     *         "takeone.dispatch.0": 1,
+                     *         "takeone.dispatch.1": 0,
+                     *         "takeone.follow-ups": 0
                      *       },
                      *       "paused": true,
                      *       "pause": {
@@ -3412,8 +3413,9 @@ export interface operations {
                      *       "oldest_claim_age": 31.4,
                      *       "oldest_unknown_age": 31.2,
                      *       "queues": {
-                     *         "dispatch.0": 1,
-                     *         "dispatch.1": 0
+                     *         "takeone.dispatch.0": 1,
+                     *         "takeone.dispatch.1": 0,
+                     *         "takeone.follow-ups": 0
                      *       },
                      *       "paused": true,
                      *       "pause": {
@@ -3487,8 +3489,9 @@ export interface operations {
                      *       "oldest_claim_age": 31.4,
                      *       "oldest_unknown_age": 31.2,
                      *       "queues": {
-                     *         "dispatch.0": 1,
-                     *         "dispatch.1": 0
+                     *         "takeone.dispatch.0": 1,
+                     *         "takeone.dispatch.1": 0,
+                     *         "takeone.follow-ups": 0
                      *       },
                      *       "paused": true,
                      *       "pause": {
