@@ -1023,7 +1023,8 @@ export interface components {
             execution_id?: string | null;
             /**
              * @description The dispatch that started this execution, as received. A report for any dispatch other than the
-             *     job's latest is 409 `EXECUTION_SUPERSEDED`.
+             *     job's latest is 409 `EXECUTION_SUPERSEDED`. If the orchestrator can be asked, a retry's first report
+             *     must have it, or it is 409 `FSM_TERMINAL_IMMUTABLE`.
              */
             dispatch_id?: string | null;
             /**
