@@ -55,7 +55,9 @@ _DISPATCH = (
 _CLAIM = (*_DISPATCH, "first_sent_at", "sends", "run_state", "cancel_due")
 _EVENT = ("event_type", "occurred_at", "recorded_at", "correlation_id")
 _EVENT_DETAILS = ("dispatch_id", "reason", "execution_id")
-_OVERVIEW = ("in_flight", "unknown", "silent", "oldest_claim_age", "oldest_unknown_age")
+_OVERVIEW = (
+    "in_flight", "unknown", "at_another_engine", "silent", "oldest_claim_age", "oldest_unknown_age",
+)  # fmt: skip
 
 
 def _fields(stored: object, names: Iterable[str], **renamed: str) -> Shape:

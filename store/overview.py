@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from redis import Redis
 
-from domain.claim import IN_FLIGHT, Claim, Phase
+from domain.claim import IN_FLIGHT, Claim, DispatchPolicy, Phase
 from domain.job_fsm import TERMINAL_STATUSES, JobStatus
 from store import codec, keys
 from store.client import execute, redis_errors
@@ -25,14 +25,15 @@ LATELY = timedelta(hours=24)
 class Overview:
     """Counts at one moment; ages are in seconds, 0 where there is nothing.
 
-    `phases` and `oldest_claim_age` are those of the 1,000 oldest claims in flight; `silent` counts jobs.
-    `jobs` has each state that is not terminal, with a count of up to 100,000; `failed_lately` counts the jobs
-    that failed in the last 24 hours.
+    `phases`, `at_another_engine` and `oldest_claim_age` are those of the 1,000 oldest claims in flight;
+    `silent` counts jobs. `jobs` has each state that is not terminal, with a count of up to 100,000;
+    `failed_lately` counts the jobs that failed in the last 24 hours.
     """
 
     in_flight: int
     unknown: int
     phases: dict[Phase, int]
+    at_another_engine: int
     oldest_claim_age: float
     oldest_unknown_age: float
     silent: int
@@ -42,7 +43,9 @@ class Overview:
     failed_lately: int
 
 
-def overview(client: Redis, queues: Sequence[str], now: datetime) -> Overview:
+def overview(
+    client: Redis, queues: Sequence[str], now: datetime, policy: DispatchPolicy
+) -> Overview:
     """Read it, in two round trips. Raises `StoreUnavailable`."""
     pipeline = client.pipeline(transaction=False)
     pipeline.zcard(keys.IN_FLIGHT).zrange(keys.IN_FLIGHT, 0, _MOST_CLAIMS - 1)
@@ -63,6 +66,7 @@ def overview(client: Redis, queues: Sequence[str], now: datetime) -> Overview:
         in_flight=in_flight,
         unknown=unknown,
         phases={phase: phases[phase] for phase in Phase if phase in IN_FLIGHT},
+        at_another_engine=sum(claim.is_elsewhere(policy) for claim in claims),
         oldest_claim_age=max(0.0, (now - since).total_seconds()),
         oldest_unknown_age=max(0.0, now.timestamp() - oldest[0][1]) if oldest else 0.0,
         silent=silent,

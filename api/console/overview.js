@@ -20,7 +20,8 @@ export function showOverview({ main, signal }) {
       : button("Pause dispatching …", pauseAll, { id: "toggle-pause" }));
     const read = Object.values(overview.claims).reduce((sum, count) => sum + count, 0);
     replace(tables, counts("Jobs that have not ended", overview.jobs),
-      counts(`Claims by phase${read < overview.in_flight ? " (CLAIMED and SENDING of the 1,000 oldest)" : ""}`, overview.claims),
+      counts(`Claims by phase${read < overview.in_flight ? " (CLAIMED and SENDING of the 1,000 oldest)" : ""}`,
+        { ...overview.claims, "at another engine": overview.at_another_engine }),
       counts("Messages waiting in queues", overview.queues));
   };
   if (latest) show(latest);

@@ -90,7 +90,7 @@ def seen_with_queues(services: Services) -> tuple[Overview, dict[str, int]]:
     """
     settings = services.settings
     names = queue_names(settings) if settings.broker_is_store else []
-    seen = overview(services.redis, queue_keys(names), services.now())
+    seen = overview(services.redis, queue_keys(names), services.now(), services.policy)
     return seen, dict(zip(names, seen.queue_lengths, strict=True))
 
 

@@ -140,6 +140,10 @@ def test_an_engine_with_a_known_address_needs_no_url(settings: dict[str, str]) -
 def test_dispatches_of_another_engine_are_named(
     new_stack: NewStack, orchestrator: StubOrchestrator
 ) -> None:
+    def counted(stack: Stack) -> int:
+        overview = ApiClient(stack.api_url, "olga", "operator").get("/operations/overview")
+        return int(overview.json()["at_another_engine"])
+
     with new_stack() as stack:
         alice = ApiClient(stack.api_url, "alice")
         job_id = alice.uploaded_job()["id"]
@@ -148,6 +152,8 @@ def test_dispatches_of_another_engine_are_named(
         elsewhere = {**stack.settings, "TAKEONE_ORCHESTRATOR_URL": f"http://{HOST}:{free_port()}"}
         (held,) = findings(elsewhere, "dispatches")
         (known,) = findings(stack.settings, "dispatches")
+        with new_stack(redis=stack.redis, workers=0, **elsewhere) as moved:
+            assert (counted(stack), counted(moved)) == (0, 1)
     assert (held["state"], known["state"]) == ("WRONG", "ok")
     assert held["found"] == f"1 of another engine than the settings name: {job_id}"
     assert "takeone dispatches settle" in held["advice"]

@@ -138,7 +138,7 @@ def test_a_time_without_a_zone_makes_a_record_unreadable(
     with pytest.raises(RecordUnreadable):
         database.jobs.load(damaged.job_id)
     assert database.begin(token)
-    phases = overview(database.client, [], NOW).phases
+    phases = overview(database.client, [], NOW, POLICY).phases
     assert phases[Phase.SENDING] == 1, "the others are still counted"
 
 

@@ -251,12 +251,12 @@ def test_a_damaged_record_is_postponed_and_blocks_no_other(
 
 def test_an_entry_of_a_job_that_is_gone_is_dropped_from_every_index(database: Database) -> None:
     job_id = database.unknown().job_id
-    assert overview(database.client, [], NOW).unknown == 1
+    assert overview(database.client, [], NOW, POLICY).unknown == 1
     # As a Redis that evicts keys does.
     database.redis.delete(keys.job(job_id), keys.claim(job_id))
-    assert overview(database.client, [], NOW).phases[Phase.UNKNOWN] == 1, "until the sweep"
+    assert overview(database.client, [], NOW, POLICY).phases[Phase.UNKNOWN] == 1, "until the sweep"
     assert _sweep(database, NOW + seconds(60)) == {"dropped": 1}
-    seen = overview(database.client, [], NOW)
+    seen = overview(database.client, [], NOW, POLICY)
     assert (seen.unknown, seen.in_flight, seen.oldest_unknown_age) == (0, 0, 0)
 
 

@@ -150,7 +150,7 @@ def test_the_overview_counts_every_state_that_is_not_terminal(database: Database
         database.uploaded()
     failed(database, 60)
     failed(database, 25 * 3600)
-    seen = overview.overview(database.client, [], NOW)
+    seen = overview.overview(database.client, [], NOW, POLICY)
     counted = {status: count for status, count in seen.jobs.items() if count}
     assert counted == {JobStatus.CREATED: 1, JobStatus.UPLOADED: 2}
     assert len(seen.jobs) == 12
@@ -165,7 +165,7 @@ def test_the_overview_counts_open_claims_by_phase_and_says_how_old_the_oldest_ar
     assert database.begin(token, NOW - seconds(60))
     assert database.settle(token, ClaimEvent.LOST, NOW - seconds(50))
     database.run(database.uploaded(), NOW - seconds(10))
-    seen = overview.overview(database.client, [], NOW)
+    seen = overview.overview(database.client, [], NOW, POLICY)
     assert seen.phases == {Phase.CLAIMED: 1, Phase.SENDING: 0, Phase.UNKNOWN: 1}
     assert seen.oldest_claim_age == 100
     assert seen.oldest_unknown_age == 60, "since its post"

@@ -1227,6 +1227,11 @@ export interface components {
             in_flight: number;
             /** @description How many dispatches have an unknown outcome. */
             unknown: number;
+            /**
+             * @description How many of the 1,000 oldest dispatches with an open outcome were sent to another engine than the
+             *     settings name, and so wait for an operator; 0 if the settings of `web` name none.
+             */
+            at_another_engine: number;
             /** @description How many jobs have an overdue report. */
             silent: number;
             /** @description How many jobs are `FAILED` and failed in the last 24 hours. */
@@ -2658,6 +2663,7 @@ export interface operations {
                      *       },
                      *       "in_flight": 2,
                      *       "unknown": 1,
+                     *       "at_another_engine": 0,
                      *       "silent": 0,
                      *       "failed_last_24h": 6,
                      *       "oldest_claim_age": 31.4,
@@ -3409,6 +3415,7 @@ export interface operations {
                      *       },
                      *       "in_flight": 2,
                      *       "unknown": 1,
+                     *       "at_another_engine": 0,
                      *       "silent": 0,
                      *       "failed_last_24h": 6,
                      *       "oldest_claim_age": 31.4,
@@ -3485,6 +3492,7 @@ export interface operations {
                      *       },
                      *       "in_flight": 2,
                      *       "unknown": 1,
+                     *       "at_another_engine": 0,
                      *       "silent": 0,
                      *       "failed_last_24h": 6,
                      *       "oldest_claim_age": 31.4,
