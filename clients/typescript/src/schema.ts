@@ -2950,17 +2950,17 @@ export interface operations {
                      *         "dispatch": {
                      *           "kind": "run",
                      *           "dispatch_id": "run-8d6f2c1e-0b7a-4f53-9a55-61f1f4a0c7d2",
-                     *           "phase": "UNKNOWN",
+                     *           "phase": "SENT",
                      *           "claimed_at": "2026-03-02T09:20:00.010000Z",
                      *           "sent_at": "2026-03-02T09:20:00.030000Z",
-                     *           "settled_at": null,
-                     *           "reason": "outcome_unknown",
+                     *           "settled_at": "2026-03-02T09:26:00.000000Z",
+                     *           "reason": null,
                      *           "execution_id": null,
                      *           "attempt": 1,
                      *           "sends": 1,
                      *           "first_sent_at": "2026-03-02T09:20:00.030000Z",
-                     *           "due_at": "2026-03-02T09:21:00.030000Z",
-                     *           "run_state": "not_found",
+                     *           "due_at": "2026-03-02T09:36:00.000000Z",
+                     *           "run_state": "running",
                      *           "cancel_due": false,
                      *           "model_profile": null,
                      *           "resume_from_status": null
@@ -2968,7 +2968,7 @@ export interface operations {
                      *         "failure": null,
                      *         "owner": "alice",
                      *         "status_since": "2026-03-02T09:26:00.000000Z",
-                     *         "reason": null
+                     *         "reason": "running"
                      *       }
                      *     }
                      */
@@ -3071,8 +3071,8 @@ export interface operations {
                      *         "attempt": 1,
                      *         "sends": 1,
                      *         "first_sent_at": "2026-03-02T09:20:00.030000Z",
-                     *         "due_at": "2026-03-02T10:26:00.000000Z",
-                     *         "run_state": "not_found",
+                     *         "due_at": "2026-03-02T09:36:00.000000Z",
+                     *         "run_state": null,
                      *         "cancel_due": false,
                      *         "model_profile": null,
                      *         "resume_from_status": null
@@ -3171,8 +3171,8 @@ export interface operations {
                      *         "attempt": 1,
                      *         "sends": 1,
                      *         "first_sent_at": "2026-03-02T09:20:00.030000Z",
-                     *         "due_at": "2026-03-02T10:26:00.000000Z",
-                     *         "run_state": "not_found",
+                     *         "due_at": "2026-03-02T09:36:00.000000Z",
+                     *         "run_state": null,
                      *         "cancel_due": false,
                      *         "model_profile": null,
                      *         "resume_from_status": null
@@ -3267,8 +3267,8 @@ export interface operations {
                      *         "attempt": 1,
                      *         "sends": 1,
                      *         "first_sent_at": "2026-03-02T09:20:00.030000Z",
-                     *         "due_at": "2026-03-02T10:26:00.000000Z",
-                     *         "run_state": "not_found",
+                     *         "due_at": "2026-03-02T09:36:00.000000Z",
+                     *         "run_state": null,
                      *         "cancel_due": false,
                      *         "model_profile": null,
                      *         "resume_from_status": null
