@@ -8,7 +8,7 @@ INSTALLED := .venv/.installed
 .PHONY: help openapi client alerts bench bench-smoke test-more test-engines docs install demo up dev logs fix test check chaos chaos-minute lint types imports clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## create .venv with all dependencies, at pinned versions
 
@@ -43,7 +43,7 @@ test: install ## run all tests, on their own Redis servers and workers; THOROUGH
 	$(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder \
 		$(if $(THOROUGH),--thorough)
 
-check: lint types imports test test-more bench-smoke chaos-minute ## run what CI runs
+check: lint types imports test test-more bench-smoke chaos-minute ## run what CI runs, but for `make openapi` and the engines
 
 SECONDS ?= 180
 SEED ?= 1
@@ -52,7 +52,7 @@ ENGINE ?= by-seed
 chaos: install ## inject faults everywhere for SECONDS=180, from SEED=1, and check that nothing is lost
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --engine $(ENGINE)
 
-chaos-minute: install
+chaos-minute: install ## inject faults for a minute, as CI does
 	$(BIN)/python -m tests.chaos --seconds 60 --seed $(SEED) --engine $(ENGINE)
 
 alerts: install ## test the alert rules (where promtool is installed)
@@ -75,10 +75,10 @@ ENGINES ?= gateway n8n_example restate temporal step_functions prefect airflow
 test-engines: install ## install ENGINES="restate temporal …" under .engines/ and test them; prints what was skipped
 	$(BIN)/python -m pytest -rs $(ENGINES:%=tests/engines/test_%.py)
 
-bench-smoke: install
+bench-smoke: install ## check that each part of the benchmark still measures
 	$(BIN)/python -m pytest tests/bench
 
-lint: install
+lint: install ## check the format and lint, by ruff
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
@@ -86,10 +86,10 @@ fix: install ## format the code, and fix what the linter can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-types: install
+types: install ## check the types, by mypy
 	$(BIN)/mypy
 
-imports: install
+imports: install ## check the import rules between packages
 	$(BIN)/lint-imports --no-logo
 
 clean: ## remove everything that the targets above created
