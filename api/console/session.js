@@ -25,6 +25,7 @@ export function signIn(why, entered) {
     oncancel: (event) => event.preventDefault() }, form);
   // A second Escape closes it all the same.
   dialog.addEventListener("close", () => dialog?.showModal());
+  let attempt = new AbortController();
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     note.textContent = "";
@@ -34,8 +35,11 @@ export function signIn(why, entered) {
       return;
     }
     const shown = dialog;
+    // When an earlier attempt fails, it must not take away this one's token.
+    attempt.abort();
+    attempt = new AbortController();
     try {
-      const accepted = { name: inputs.name(token), ...await roles(token) };
+      const accepted = { name: inputs.name(token), ...await roles(token, attempt.signal) };
       const isAnother = JSON.stringify(caller) !== JSON.stringify(accepted);
       caller = accepted;
       dialog = null;
@@ -101,7 +105,7 @@ function subject(token) {
   }
 }
 
-async function roles(token) {
+async function roles(token, signal) {
   setToken(token);
   const allowed = (call) => call.then(() => true, (error) => {
     if (error.status === 403 || error.status === 404) return false;
@@ -109,10 +113,10 @@ async function roles(token) {
   });
   try {
     const [isOperator, isEditor] = await Promise.all(
-      [allowed(get("/operations/overview")), allowed(get("/projects", { limit: 1 }))]);
+      [allowed(get("/operations/overview", {}, { signal })), allowed(get("/projects", { limit: 1 }, { signal }))]);
     return { isOperator, isEditor };
   } catch (error) {
-    setToken(null);
+    if (!signal.aborted) setToken(null);
     throw error;
   }
 }

@@ -88,6 +88,25 @@ def test_signing_in_twice_at_once_is_signing_in(console: Console) -> None:
     assert console.browser_errors() == []
 
 
+def test_an_attempt_to_sign_in_that_fails_late_does_not_end_the_session(
+    sign_in_page: Console,
+) -> None:
+    console, token = sign_in_page.load(), token_of("olga", ["operator"])
+    console.driver.execute_script(
+        "const send = window.fetch, lost = [];"
+        "window.fetch = (url, { signal }) => new Promise((_, fail) => {"
+        " lost.push(fail); signal.addEventListener('abort', () => fail(signal.reason)); });"
+        "window.reconnect = () => { window.fetch = send; };"
+        "window.lose = () => lost.forEach((fail) => fail(new TypeError('Failed to fetch')));"
+    )
+    console.submit_token(token)
+    console.driver.execute_script("reconnect()")
+    console.submit_token(token)
+    console.see("h1", "Overview")
+    console.driver.execute_script("lose()")
+    console.go("/jobs").see("main > [role=status]", "No job.")
+
+
 def test_a_user_who_has_lost_the_operators_role_sees_no_earlier_data(sign_in_page: Console) -> None:
     console = sign_in_page.load("/jobs?view=failed")
     console.submit_token(token_of("olga", ["operator"], seconds=4))
