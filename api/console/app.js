@@ -2,7 +2,7 @@
 
 import { ApiError, get, listen, setToken } from "./api.js";
 import { closeAll } from "./dialog.js";
-import { announce, button, h, moment, replace, text } from "./dom.js";
+import { announce, button, h, moment, refresh, replace, text } from "./dom.js";
 import { showJob } from "./job.js";
 import { showList } from "./list.js";
 import { resume, showOverview } from "./overview.js";
@@ -108,12 +108,8 @@ async function readOverview() {
 }
 
 function showPause(pause) {
-  const banner = find("pause"), now = JSON.stringify(pause);
-  banner.hidden = !pause;
-  // Else screen readers would read it again.
-  if (banner.dataset.pause === now) return;
-  banner.dataset.pause = now;
-  replace(banner, pause && [
+  find("pause").hidden = !pause;
+  refresh(find("pause"), pause, () => pause && [
     h("p", {}, h("strong", {}, "Dispatching is paused"), " since ", moment(pause.since, { age: false }), " by ",
       text(pause.by), ": ", text(pause.reason)),
     button("Resume …", resume, { id: "resume" })]);
@@ -146,8 +142,8 @@ listen({
 find("sign-out").addEventListener("click", () => {
   signOut();
   show();
-  for (const id of ["nav", "who", "pause"]) find(id).replaceChildren();
-  delete find("pause").dataset.pause;
+  for (const id of ["nav", "who"]) find(id).replaceChildren();
+  showPause(null);
   leave();
 });
 find("skip").addEventListener("click", (event) => {

@@ -101,6 +101,16 @@ export function replace(place, ...content) {
   if (selector) place.querySelector(selector)?.focus({ preventScroll: true });
 }
 
+const shown = new WeakMap();
+
+/** Replace the content of `place` if `data` have changed: else a press, a selection or a reader's place would be lost. */
+export function refresh(place, data, make) {
+  const now = JSON.stringify(data);
+  if (shown.get(place) === now) return;
+  shown.set(place, now);
+  replace(place, make(data));
+}
+
 /** Set an element's text, unless it has it already: screen readers would read it again. */
 export function setText(element, value) {
   if (element.textContent !== value) element.textContent = value;

@@ -1,7 +1,7 @@
 // A list of jobs; its filters and its page are in the address.
 
 import { get } from "./api.js";
-import { badge, button, code, field, h, input, moment, replace, select, setText, text } from "./dom.js";
+import { badge, button, code, field, h, input, moment, refresh, select, setText, text } from "./dom.js";
 import { poll } from "./polling.js";
 import { VIEWS, jobs } from "./words.js";
 
@@ -29,9 +29,9 @@ export function showList({ main, query, signal }) {
     const page = await get("/operations/jobs", asked, { signal });
     const toPage = (id, label, cursor) => h("a", { class: "button", id, href: addressOf({ ...asked, cursor }) }, label);
     setText(status, countOf(page));
-    replace(rows, page.items.map((job) => row(job, view)));
-    replace(pages, asked.cursor && toPage("first-page", "First page", ""),
-      page.next_cursor && toPage("next-page", "Next page", page.next_cursor));
+    refresh(rows, page.items, (items) => items.map((job) => row(job, view)));
+    refresh(pages, page.next_cursor, (next) => [asked.cursor && toPage("first-page", "First page", ""),
+      next && toPage("next-page", "Next page", next)]);
   }, SECONDS, signal, (words) => setText(status, words));
 }
 

@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { ask } from "./dialog.js";
-import { button, h, moment, replace, text } from "./dom.js";
+import { button, h, moment, refresh, text } from "./dom.js";
 import { VIEWS } from "./words.js";
 
 let latest = null;
@@ -14,23 +14,25 @@ export function showOverview({ main, signal }) {
   const pause = h("div", { class: "buttons" });
   main.append(h("h1", {}, "Overview"), tiles, pause, tables);
   const show = (overview) => {
-    replace(tiles, tilesOf(overview));
-    replace(pause, overview.paused
+    const { unknown, silent, in_flight, failed_last_24h: failed } = overview;
+    refresh(tiles, { unknown, silent, in_flight, failed }, tilesOf);
+    refresh(pause, overview.paused, (isPaused) => isPaused
       ? button("Resume dispatching …", resume, { id: "toggle-pause" })
       : button("Pause dispatching …", pauseAll, { id: "toggle-pause" }));
     const read = Object.values(overview.claims).reduce((sum, count) => sum + count, 0);
-    replace(tables, counts("Jobs that have not ended", overview.jobs),
-      counts(`Claims by phase${read < overview.in_flight ? " (CLAIMED and SENDING of the 1,000 oldest)" : ""}`,
-        { ...overview.claims, "at another engine": overview.at_another_engine }),
-      counts("Messages waiting in queues", overview.queues));
+    const claims = { ...overview.claims, "of these, at another engine": overview.at_another_engine };
+    refresh(tables, [overview.jobs, claims, overview.queues, read < overview.in_flight], () => [
+      counts("Jobs that have not ended", overview.jobs),
+      counts(`Claims by phase${read < overview.in_flight ? " (CLAIMED and SENDING of the 1,000 oldest)" : ""}`, claims),
+      counts("Messages waiting in queues", overview.queues)]);
   };
   if (latest) show(latest);
   addEventListener("overview", ({ detail }) => show(detail), { signal });
 }
 
-function tilesOf(overview) {
+function tilesOf(counted) {
   return Object.entries(VIEWS).map(([view, [label, meaning]]) => {
-    const count = overview[view === "failed" ? "failed_last_24h" : view];
+    const count = counted[view];
     return h("a", { class: "tile", href: `#/jobs?view=${view}`, "data-count": count,
       "data-kind": count && view !== "in_flight" ? "warning" : null },
     h("span", { class: "count" }, String(count ?? "–")), h("span", { class: "label" },

@@ -1,6 +1,7 @@
 """An operator's pages: the overview, the lists with their filters, a job with its timeline."""
 
 import pytest
+from selenium import webdriver
 
 from tests.console.conftest import PHONE, Console
 from tests.console.job_factory import JobFactory
@@ -23,6 +24,28 @@ def test_the_overview_has_counts_that_follow_changes(olga: Console, factory: Job
     factory.failed()
     olga.wait(lambda: int(olga.text(f"{tile} .count")) > before, "the new failure is counted")
     olga.save_screenshot("overview")
+
+
+def test_a_refresh_without_a_change_loses_no_press_and_no_selection(
+    olga: Console, factory: JobFactory
+) -> None:
+    handle = factory.failed("selma")
+
+    def wait_for_calls(path: str) -> None:
+        olga.driver.execute_script("performance.clearResourceTimings()")
+        calls = lambda: sum(path in url for url in olga.resource_urls())  # noqa: E731
+        olga.wait(lambda: calls() >= 2, "two answers, of which the page has read the first")
+
+    webdriver.ActionChains(olga.driver).click_and_hold(olga.see("#toggle-pause")).perform()
+    wait_for_calls("/operations/overview")
+    webdriver.ActionChains(olga.driver).release().perform()
+    olga.see("dialog.act h2", "Pause dispatching?")
+    olga.go("/jobs?view=failed&owner=selma").see("li.row", handle.id)
+    olga.driver.execute_script(
+        "getSelection().selectAllChildren(document.querySelector('li.row bdi'))"
+    )
+    wait_for_calls("/operations/jobs")
+    assert olga.driver.execute_script("return String(getSelection())") == "selma"
 
 
 def test_each_list_shows_its_jobs_with_owner_and_reason(olga: Console, factory: JobFactory) -> None:
