@@ -90,7 +90,6 @@ function showNavigation() {
 function entered(isAnother) {
   signedIn.abort();
   signedIn = new AbortController();
-  find("main").hidden = false;
   if (caller.isOperator) poll(readOverview, OVERVIEW_SECONDS, signedIn.signal);
   if (!isAnother) {
     showNavigation();
@@ -115,11 +114,11 @@ function showPause(pause) {
     button("Resume …", resume, { id: "resume" })]);
 }
 
-/** Ask to sign in. The page keeps what was entered, hidden, for the case that the same caller comes back. */
+/** Ask to sign in. The page keeps what was entered, hidden by its style, for the case that the same caller comes back. */
 function leave(why) {
   signedIn.abort();
   setToken(null);
-  for (const id of ["main", "nav", "session", "pause"]) find(id).hidden = true;
+  find("pause").hidden = true;
   document.title = "Take One console";
   signIn(why, entered);
 }

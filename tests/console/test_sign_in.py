@@ -50,11 +50,12 @@ def test_input_is_kept_when_a_token_expires_but_only_for_the_same_user(
 ) -> None:
     console = sign_in_page.load("/retries")
     console.submit_token(token_of("olga", ["operator"], seconds=4))
-    console.fill("input[name=failure_code]", "OUT_OF_MEMORY")
+    console.see("input[name=failure_code]").send_keys("OUT_OF_MEMORY")
     console.see("#sign-in [role=alert]", "not accepted any more")
-    assert not console.see("#sign-in").find_elements("xpath", "//main[not(@hidden)]")
+    assert [e for e in console.all("main, #nav, #session") if e.is_displayed()] == []
     console.submit_token(token_of(next_user, ["operator"]))
     assert console.see("input[name=failure_code]").get_attribute("value") == kept
+    assert (console.focused().get_attribute("id") == "field-failure_code") == bool(kept)
 
 
 def test_an_act_whose_answer_came_after_the_token_expired_can_be_repeated(
@@ -69,6 +70,7 @@ def test_an_act_whose_answer_came_after_the_token_expired_can_be_repeated(
     console.click("dialog.act button[type=submit]")
     console.wait_for_held_answer()
     console.see("#sign-in [role=alert]", "not accepted any more")
+    assert not console.all("dialog.act")[0].is_displayed()
     console.submit_token(token_of("olga", ["operator"]))
     console.wait(lambda: not console.all("#sign-in"), "olga is signed in again")
     console.release_answer()
