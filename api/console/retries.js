@@ -98,11 +98,11 @@ function wantedBy(form, exactly) {
   return { ...filled, failed_since: typeof since === "string" ? since : since.toISOString(), limit: Number(filled.limit ?? MAX_JOBS) };
 }
 
-/** A time in the format of `datetime-local`. */
+/** A time in the format of `datetime-local`, which has no seconds if they are zero. */
 function localInput(moment) {
   const date = new Date(moment);
   if (Number.isNaN(date.getTime())) return "";
-  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 19);
+  return new Date(date.getTime() - date.getTimezoneOffset() * 60_000).toISOString().slice(0, 19).replace(/:00$/, "");
 }
 
 function outcomes(title, items) {

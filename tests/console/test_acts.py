@@ -1,5 +1,7 @@
 """An operator's acts: what the page shows before and after, and what is recorded."""
 
+import json
+
 import pytest
 
 from devstack.stack import STOP_SECONDS
@@ -170,6 +172,19 @@ def test_a_late_dry_run_does_not_replace_a_later_one(olga: Console, factory: Job
     olga.fill("input[name=failure_code]", "THIRD")
     olga.release_answer()
     assert olga.all("#retry-all") == [], "a changed filter needs another dry run"
+
+
+@pytest.mark.parametrize("time", ["15:05:07.945902", "15:05:00.945902", "15:00:00.945902"])
+def test_a_jobs_retry_asks_for_its_exact_time(time: str, olga: Console) -> None:
+    olga.driver.execute_script(
+        "const send = window.fetch; window.fetch = (url, options) => {"
+        " if (options.body) window.sent = options.body; return send(url, options); };"
+    )
+    failed_since = f"2026-11-01T{time}Z"
+    olga.go(f"/retries?failed_since={failed_since}&failure_code=NONE")
+    olga.click("button", "Dry run")
+    olga.see("main [role=status]", "The dry run found no job.")
+    assert json.loads(olga.driver.execute_script("return sent"))["failed_since"] == failed_since
 
 
 def test_a_single_failed_job_is_retried_from_its_page(olga: Console, factory: JobFactory) -> None:
