@@ -92,7 +92,8 @@ export function showRetries({ main, query }) {
 }
 
 function wantedBy(form, exactly) {
-  const filled = Object.fromEntries([...new FormData(form)].filter(([, value]) => value.trim() !== ""));
+  const given = [...new FormData(form)].map(([name, value]) => [name, value.trim()]);
+  const filled = Object.fromEntries(given.filter(([, value]) => value));
   const since = filled.failed_since === localInput(exactly) ? exactly : new Date(filled.failed_since ?? "");
   if (Number.isNaN(new Date(since).getTime())) return null;
   return { ...filled, failed_since: typeof since === "string" ? since : since.toISOString(), limit: Number(filled.limit ?? MAX_JOBS) };

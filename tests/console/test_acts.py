@@ -131,7 +131,7 @@ def test_failed_jobs_are_retried_after_a_dry_run(olga: Console, factory: JobFact
     running = factory.failed("rita", "NO_GPU")
     assert running.retry("by-the-owner").status_code == 202
     olga.go("/retries")
-    olga.fill("input[name=failure_code]", "NO_GPU")
+    olga.fill("input[name=failure_code]", " NO_GPU ")
     olga.click("button", "Dry run")
     olga.see("main [role=status]", "The dry run found 4 jobs")
     outcomes = [row.text for row in olga.all("main li.row")]
