@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from flask import Flask, Response
 
@@ -17,6 +19,11 @@ _MAX_HEAD_BYTES = 65_536
 _MAX_CONNECTIONS = 16_000
 # Files that a process needs besides its connections.
 _OTHER_FILES = 256
+# The files that a process counts into, each with more bytes than its metrics take with all their labels.
+_METRIC_FILES = {
+    "counter": 262_144, "gauge_all": 4_096, "gauge_livesum": 4_096, "histogram": 262_144,
+}  # fmt: skip
+_MOST_PROCESSES = 65
 # Added to the longest wait of a run, so that each caller is answered before the process is killed.
 _STOP_SECONDS_AFTER_WAIT = 15
 # How long answers carry `Connection: close` before idle connections are closed.
@@ -34,16 +41,29 @@ def main() -> None:
         _serve()
         return
     # The processes count into files in this directory, so that any of them can show the sum. The variable must
-    # be set before anything imports prometheus_client. The directory is in memory if possible: on a full disk,
-    # counting would kill the process. Forked processes end by os._exit, so they do not remove it.
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108
-    prefix = f"takeone-metrics-{os.getpid()}-"
-    with tempfile.TemporaryDirectory("", prefix, memory, ignore_cleanup_errors=True) as directory:
+    # be set before anything imports prometheus_client. The directory is in memory if that has room: counting
+    # never waits for a disk. Forked processes end by os._exit, so they do not remove it.
+    memory = "/dev/shm"  # noqa: S108
+    needed = _MOST_PROCESSES * sum(_METRIC_FILES.values())
+    has_room = os.path.isdir(memory) and shutil.disk_usage(memory).free > needed
+    prefix, place = f"takeone-metrics-{os.getpid()}-", memory if has_room else None
+    with tempfile.TemporaryDirectory("", prefix, place, ignore_cleanup_errors=True) as directory:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
         _serve()
 
 
+def _reserve_metric_files() -> None:
+    """Give the files that this process will count into their room on the disk.
+
+    It maps them, and would be killed (SIGBUS) by a count for which a full disk has no room.
+    """
+    for kind, size in _METRIC_FILES.items():
+        file = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"], f"{kind}_{os.getpid()}.db")
+        file.write_bytes(bytes(size))
+
+
 def _serve() -> None:
+    _reserve_metric_files()
     from granian import Granian
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
@@ -116,6 +136,7 @@ def create_worker_app() -> Flask:
     """
     # A fork inherits the handler of the server's main process.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _reserve_metric_files()
     from api.app import create_app
     from services.assembly import Services
 

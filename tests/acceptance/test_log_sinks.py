@@ -1,7 +1,6 @@
 """Web and worker processes whose stdout cannot be written to: work continues, and lost lines are counted."""
 
 import os
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,40 +17,23 @@ from devstack.stack import Stack
 from devstack.waiting import wait_until
 from tests.conftest import NewStack
 from tests.support.client import ApiClient, status_report
+from tests.support.full_disk import FullDisk
 from tests.support.log_lines import lines_with, wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.paused import paused
 
-_SMALL_DISK_BYTES = 256 * 1024
 
-
-class FullDisk:
-    """A small tmpfs for the log files, which another file fills up."""
+class FullLogDisk(FullDisk):
+    """A small disk for the log files, which another file fills up."""
 
     drops = True
 
     def __init__(self, directory: Path) -> None:
-        self.mount = directory / "disk"
-        self.mount.mkdir()
-        options = ["-t", "tmpfs", "-o", f"size={_SMALL_DISK_BYTES}", "tmpfs", str(self.mount)]
-        mounted = subprocess.run(["mount", *options], capture_output=True, check=False)
-        if mounted.returncode != 0:
-            pytest.skip("only root can mount a small disk")
+        super().__init__(directory, size=256 * 1024)
 
     def attach(self, process: Process) -> None:
         """Redirect the output of a process that is not started yet."""
         process.log_path = self.mount / process.log_path.name
-
-    def fail(self) -> None:
-        with suppress(OSError), (self.mount / "filler").open("wb", buffering=0) as filler:
-            while True:
-                filler.write(bytes(512))
-
-    def mend(self) -> None:
-        (self.mount / "filler").unlink()
-
-    def close(self) -> None:
-        subprocess.run(["umount", "--lazy", str(self.mount)], check=True)
 
 
 class Pipes:
@@ -138,7 +120,7 @@ class GoneReader(Pipes):
 class Case:
     """A stack that logs to a sink."""
 
-    def __init__(self, stack: Stack, sink: FullDisk | Pipes, metrics_port: int) -> None:
+    def __init__(self, stack: Stack, sink: FullLogDisk | Pipes, metrics_port: int) -> None:
         self.stack, self.sink = stack, sink
         self.web, self.worker = stack.webs[0], stack.workers[0]
         self._metrics = {self.web: f"{stack.api_url}/metrics"}
@@ -151,7 +133,7 @@ class Case:
         return sum(float(line.split()[-1]) for line in found)
 
 
-@pytest.fixture(scope="module", params=[FullDisk, GoneReader, SleepingReader])
+@pytest.fixture(scope="module", params=[FullLogDisk, GoneReader, SleepingReader])
 def case(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, new_stack: NewStack
 ) -> Iterator[Case]:

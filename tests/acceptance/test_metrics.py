@@ -16,6 +16,7 @@ from tests.acceptance.conftest import InThread
 from tests.conftest import NewStack
 from tests.support.behaviours import accept, refuse, reset_after_read
 from tests.support.client import ApiClient, status_report
+from tests.support.full_disk import FullDisk
 from tests.support.job_handle import at_once
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.paused import paused, paused_worker
@@ -243,3 +244,21 @@ def test_while_a_process_creates_its_file_the_metrics_are_a_503(
         assert "Retry-After" in answer.headers
         new.unlink()
         Scrape(fresh.api_url)
+
+
+def test_a_full_disk_for_the_metric_files_ends_no_process(
+    new_stack: NewStack, tmp_path: Path
+) -> None:
+    disk = FullDisk(tmp_path, size=16 * 2**20)
+    try:
+        with new_stack(workers=0, PROMETHEUS_MULTIPROC_DIR=str(disk.mount)) as fresh:
+            disk.fail()
+            editor = ApiClient(fresh.api_url)
+            assert editor.call("GET", "/no/such/route").status_code == 404
+            job_id = editor.uploaded_job()["id"]
+            assert [editor.cancel(job_id).status_code for _ in range(2)] == [200, 409]
+            assert Scrape(fresh.api_url)("http_requests_total", code="409") == 1
+            files = [found.stat() for found in disk.mount.glob("*.db")]
+            assert all(512 * file.st_blocks >= file.st_size for file in files), "none has holes"
+    finally:
+        disk.close()
