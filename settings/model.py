@@ -27,7 +27,7 @@ from settings.rules import (
     WORKER_RULES,
     Rules,
 )
-from settings.sources import PREFIX, values_from_files, variable_of
+from settings.sources import PREFIX, renamed_variables, values_from_files, variable_of
 from settings.types import split_list
 
 _DEVELOPMENT_DEFAULTS = {
@@ -296,7 +296,7 @@ class Settings(BaseSettings):
         for name in problems:
             vars(settings).pop(name, None)
             settings.model_fields_set.add(name)
-        lines = [*problems.values()]
+        lines = [*renamed_variables(), *problems.values()]
         for problem, has_problem in cls.rules.items():
             with suppress(*skipped):
                 if has_problem(settings):

@@ -11,6 +11,14 @@ from pydantic_settings import BaseSettings
 PREFIX = "TAKEONE_"
 _FILE = "_FILE"
 _WITHOUT_PREFIX = ("host", "port")
+# If an old name were ignored, a limit would silently be off. With both names set, one environment serves this
+# release and the one before.
+_RENAMED = {
+    f"{PREFIX}RUN_LIMIT": f"{PREFIX}WRITE_LIMIT",
+    f"{PREFIX}DISPATCH_LANES": f"{PREFIX}DISPATCH_QUEUES",
+    f"{PREFIX}WEB_WAITERS": f"{PREFIX}WEB_WAIT_SLOTS",
+    f"{PREFIX}ORCHESTRATOR_DEDUPLICATES": f"{PREFIX}ORCHESTRATOR_IDEMPOTENCY_SECONDS",
+}
 
 
 def variable_of(name: str) -> str:
@@ -21,6 +29,14 @@ def variable_of(name: str) -> str:
 def may_be_secret(field: FieldInfo) -> bool:
     """Whether a setting is a secret, or may hold one as a URL may hold a password."""
     return field.annotation is SecretStr or not field.repr
+
+
+def renamed_variables() -> list[str]:
+    """A problem for each variable that is set under its old name only."""
+    given = {name for name, value in _environment().items() if value}
+    return [
+        f"{old} is now called {new}" for old, new in _RENAMED.items() if given & {old, new} == {old}
+    ]
 
 
 def unknown_variables(settings: type[BaseSettings]) -> dict[str, str | None]:

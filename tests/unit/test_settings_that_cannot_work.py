@@ -89,6 +89,22 @@ def test_a_value_that_cannot_work_is_refused_and_not_shown(
     assert "planted" not in line
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "value"),
+    [
+        ("TAKEONE_DISPATCH_LANES", "TAKEONE_DISPATCH_QUEUES", "4"),
+        ("TAKEONE_WEB_WAITERS", "TAKEONE_WEB_WAIT_SLOTS", "4"),
+        ("TAKEONE_RUN_LIMIT", "TAKEONE_WRITE_LIMIT", "30/minute"),
+        ("TAKEONE_ORCHESTRATOR_DEDUPLICATES", "TAKEONE_ORCHESTRATOR_IDEMPOTENCY_SECONDS", "600"),
+    ],
+)
+def test_an_old_name_is_refused_unless_the_new_one_is_set_too(
+    old: str, new: str, value: str, environment: Environment
+) -> None:
+    assert environment.refusal(**{old: value}) == [f"{old} is now called {new}"]
+    environment.load(**{old: value, new: value})
+
+
 def test_keys_may_come_over_http_from_this_machine(environment: Environment) -> None:
     environment.load(TAKEONE_JWT_JWKS_URL="http://127.0.0.1:9/keys", **JWKS)
 
