@@ -60,7 +60,7 @@ class Retention:
         pipeline = self._client.pipeline(transaction=False)
         for entry in entries:
             pipeline.pttl(keys.job(lists.record_id(entry)))
-        times = dict(zip(entries, execute(pipeline, "PTTL") if entries else [], strict=True))
+        times = dict(zip(entries, execute(pipeline, "PTTL"), strict=True))
         gone = [entry for entry in entries if times[entry] == _GONE]
         lists.remove_entries(self._client, name, gone)
         timed = 0
