@@ -92,6 +92,15 @@ def test_an_answer_that_the_adapter_fails_to_read_counts_as_lost() -> None:
     assert outcome.event is ClaimEvent.LOST
 
 
+def test_a_token_is_used_until_it_has_expired() -> None:
+    with StubOrchestrator(Tokens("1")) as stub:
+        engine = Engine(client(), Preparing(stub.url, Signer(())))
+        for _ in range(2):
+            outcome = engine.start(DISPATCH, lambda: True, time.monotonic())
+            assert outcome.event is ClaimEvent.ACCEPTED
+        assert [request.method for request in stub.requests] == ["GET", "POST", "POST"]
+
+
 @pytest.mark.parametrize(("good", "event"), [("2", "accepted"), ("3", "refused")])
 def test_an_expired_token_is_renewed_once(good: str, event: str) -> None:
     with StubOrchestrator(Tokens(good)) as stub:
