@@ -256,17 +256,26 @@ def test_a_malformed_chunk_is_a_400(chunk: bytes, stack: Stack) -> None:
     assert_refused(send_bytes(stack.api_url, head + chunk), 400)
 
 
-@pytest.mark.parametrize("chunk", [b"zz\r\n", b"0\r\n", b""])
-def test_a_create_whose_chunked_body_breaks_off_creates_nothing(
-    chunk: bytes, stack: Stack, alice: ApiClient
+@pytest.mark.parametrize(
+    ("length", "received"),
+    [
+        ("Transfer-Encoding: chunked", b"zz\r\n"),
+        ("Transfer-Encoding: chunked", b"0\r\n"),
+        ("Transfer-Encoding: chunked", b""),
+        ("Content-Length: 13", b""),
+        ("Content-Length: 13", b"{}"),
+    ],
+)
+def test_a_create_whose_body_breaks_off_creates_nothing(
+    length: str, received: bytes, stack: Stack, alice: ApiClient
 ) -> None:
     project_id, key = alice.create_project().json()["id"], str(uuid4())
     head = (
         f"POST /api/v1/projects/{project_id}/jobs HTTP/1.1\r\nHost: x\r\nIdempotency-Key: {key}\r\n"
         "Authorization: Bearer test:alice:editor\r\nContent-Type: application/json\r\n"
-        "Transfer-Encoding: chunked\r\n\r\n"
+        f"{length}\r\n\r\n"
     )
-    assert_refused(send_bytes(stack.api_url, head.encode() + chunk, is_end=True), 400)
+    assert_refused(send_bytes(stack.api_url, head.encode() + received, is_end=True), 400)
     path, headers = f"/projects/{project_id}/jobs", {"Idempotency-Key": key}
     assert (
         alice.call("POST", f"/api/v1{path}", json={"name": "x"}, headers=headers).status_code == 201
