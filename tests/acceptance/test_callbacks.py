@@ -32,6 +32,7 @@ def post(url: str, body: bytes, headers: Headers) -> requests.Response:
 def test_every_secret_of_a_rotation_is_accepted(handle: JobHandle, secret: str) -> None:
     answer = handle.client.callback(handle.id, secret, status_report("AUDIO_READY"))
     assert answer.status_code == 204
+    assert "Connection" not in answer.headers, "the next one can use it too"
     assert handle.status == "AUDIO_READY"
 
 
