@@ -64,6 +64,7 @@ def test_without_a_valid_secret_every_callback_gets_the_same_401(
     for answer in answers:
         assert refusal(answer) == (401, "UNAUTHORIZED", None)
         assert answer.headers["WWW-Authenticate"]
+        assert answer.headers["Connection"] == "close", "its body was not read"
     assert handle.everything() == before
 
 
