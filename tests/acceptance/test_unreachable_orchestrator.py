@@ -1,8 +1,6 @@
 """Orchestrators that cannot be reached, and one that recognises an Idempotency-Key."""
 
-import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -14,6 +12,7 @@ from tests.acceptance.outcomes import assert_accepted, assert_dispatched, assert
 from tests.conftest import NewStack
 from tests.support.behaviours import accept, hang, in_turn, refuse
 from tests.support.client import ApiClient
+from tests.support.full_listener import port_that_takes_no_connection
 from tests.support.orchestrator import StubOrchestrator
 
 
@@ -35,20 +34,6 @@ def point_worker_at(stack: Stack, url: str) -> None:
     worker.environment["TAKEONE_ORCHESTRATOR_URL"] = url
     worker.start()
     stack.wait_for_worker(worker)
-
-
-@contextmanager
-def port_that_takes_no_connection() -> Iterator[int]:
-    """A listener whose backlog is full: the kernel drops every further connection attempt."""
-    with ExitStack() as open_sockets:
-        listener = open_sockets.enter_context(socket.socket())
-        listener.bind((HOST, 0))
-        listener.listen(0)
-        for _ in range(4):
-            waiting = open_sockets.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex(listener.getsockname())
-        yield listener.getsockname()[1]
 
 
 def test_a_failure_before_sending_is_not_started_and_can_be_run_again(

@@ -52,7 +52,7 @@ SOON = 15.0
 TIMEOUT_SECONDS = 0.3
 
 
-class Bench:
+class Deployment:
     """A stack whose workers the tests start and stop, and its orchestrator."""
 
     def __init__(self, stack: Stack, proxy: TcpProxy, stub: StubOrchestrator, secret: str) -> None:
@@ -94,7 +94,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def whole_bench(new_stack: NewStack, callback_secret: str) -> Iterator[Bench]:
+def whole_deployment(new_stack: NewStack, callback_secret: str) -> Iterator[Deployment]:
     """One stack for all tests of this file."""
     with StubOrchestrator() as stub:
         stack = new_stack(
@@ -110,23 +110,23 @@ def whole_bench(new_stack: NewStack, callback_secret: str) -> Iterator[Bench]:
                 "TAKEONE_BROKER_URL": stack.redis.url,
             }
             with stack:
-                yield Bench(stack, proxy, stub, callback_secret)
+                yield Deployment(stack, proxy, stub, callback_secret)
 
 
 @pytest.fixture
-def bench(whole_bench: Bench) -> Iterator[Bench]:
+def deployment(whole_deployment: Deployment) -> Iterator[Deployment]:
     """The stack with no worker running, and an orchestrator that accepts."""
-    whole_bench.stub.reset_behaviour()
-    whole_bench.proxy.restore()
-    for worker in whole_bench.workers:
+    whole_deployment.stub.reset_behaviour()
+    whole_deployment.proxy.restore()
+    for worker in whole_deployment.workers:
         worker.kill()
-    yield whole_bench
-    for worker in whole_bench.workers:
+    yield whole_deployment
+    for worker in whole_deployment.workers:
         worker.kill()
 
 
-def test_sigusr1_writes_no_variables_to_the_log(bench: Bench) -> None:
-    worker = bench.start()
+def test_sigusr1_writes_no_variables_to_the_log(deployment: Deployment) -> None:
+    worker = deployment.start()
     os.kill(worker.pid, signal.SIGUSR1)
     os.kill(worker.pid, signal.SIGTERM)  # handled after it
     wait_until(lambda: not worker.is_running, SOON, "the worker ends")
@@ -134,117 +134,119 @@ def test_sigusr1_writes_no_variables_to_the_log(bench: Bench) -> None:
     assert "VARIABLES" not in worker.log()
 
 
-def test_a_dispatch_whose_worker_died_before_sending_is_sent_by_another(bench: Bench) -> None:
-    doomed = bench.start(0)
-    bench.proxy.stall()
-    job = bench.job()
-    bench.run(job)
-    wait_until(lambda: not bench.queues(), SOON, "the message is popped")
+def test_a_dispatch_whose_worker_died_before_sending_is_sent_by_another(
+    deployment: Deployment,
+) -> None:
+    doomed = deployment.start(0)
+    deployment.proxy.stall()
+    job = deployment.job()
+    deployment.run(job)
+    wait_until(lambda: not deployment.queues(), SOON, "the message is popped")
     doomed.kill()
     assert job.dispatch["phase"] == "CLAIMED"
-    assert bench.posts(job) == 0
-    bench.start(1)
-    bench.wait_for_phase(job, "SENT")
-    assert (bench.posts(job), job.status) == (1, "AUDIO_EXTRACTING")
+    assert deployment.posts(job) == 0
+    deployment.start(1)
+    deployment.wait_for_phase(job, "SENT")
+    assert (deployment.posts(job), job.status) == (1, "AUDIO_EXTRACTING")
     assert job.event_types().count("dispatch.sent") == 1
 
 
 def test_a_dispatch_whose_worker_died_after_sending_is_unknown_until_settled_or_rerun(
-    bench: Bench,
+    deployment: Deployment,
 ) -> None:
-    bench.stub.default = hang()
-    doomed = bench.start(1)
-    proved, run_again = bench.job(), bench.job()
+    deployment.stub.default = hang()
+    doomed = deployment.start(1)
+    proved, run_again = deployment.job(), deployment.job()
     for job in (proved, run_again):
-        bench.run(job)
-        bench.stub.wait_for_requests(job.id)
+        deployment.run(job)
+        deployment.stub.wait_for_requests(job.id)
     doomed.kill()
-    bench.stub.default = accept()
-    bench.start(1)
+    deployment.stub.default = accept()
+    deployment.start(1)
     for job in (proved, run_again):
-        bench.wait_for_phase(job, "UNKNOWN")
-        assert (job.status, bench.posts(job)) == ("UPLOADED", 1)
-    held = bench.client.run(run_again.id)
+        deployment.wait_for_phase(job, "UNKNOWN")
+        assert (job.status, deployment.posts(job)) == ("UPLOADED", 1)
+    held = deployment.client.run(run_again.id)
     assert held.json()["details"] == {"reason": "outcome_unknown"}
-    assert bench.posts(run_again) == 1
+    assert deployment.posts(run_again) == 1
 
     proved.reported("AUDIO_READY")
     assert (proved.status, proved.dispatch["phase"]) == ("AUDIO_READY", "SENT")
 
     def is_let_in() -> bool:
-        return bench.client.run(run_again.id).status_code in (200, 202)
+        return deployment.client.run(run_again.id).status_code in (200, 202)
 
     wait_until(is_let_in, SOON, "the hold ends")
-    assert [post.dispatch_id for post in bench.stub.requests_for(run_again.id)] == [
+    assert [post.dispatch_id for post in deployment.stub.requests_for(run_again.id)] == [
         run_again.run_id,
         run_again.run_id,
     ]
     assert run_again.status == "AUDIO_EXTRACTING"
-    assert bench.posts(proved) == 1
+    assert deployment.posts(proved) == 1
 
 
 def test_a_worker_paused_beyond_its_lease_does_not_affect_the_resend(
-    bench: Bench,
+    deployment: Deployment,
 ) -> None:
-    bench.stub.default = hang(0.5)
-    paused = bench.start(0)
-    job = bench.job()
-    bench.run(job)
-    bench.stub.wait_for_requests(job.id)
+    deployment.stub.default = hang(0.5)
+    paused = deployment.start(0)
+    job = deployment.job()
+    deployment.run(job)
+    deployment.stub.wait_for_requests(job.id)
     paused.pause()
-    bench.stub.default = accept()
-    bench.start(1)
-    bench.wait_for_phase(job, "UNKNOWN")
-    wait_until(lambda: bench.client.run(job.id).status_code < 300, SOON, "the hold ends")
+    deployment.stub.default = accept()
+    deployment.start(1)
+    deployment.wait_for_phase(job, "UNKNOWN")
+    wait_until(lambda: deployment.client.run(job.id).status_code < 300, SOON, "the hold ends")
     before = job.everything()
     paused.resume()
     paused.wait_until(lambda: "dispatch.lost" in paused.log(), SOON, "it reports its outcome")
     assert job.everything() == before
-    assert (bench.posts(job), job.dispatch["phase"]) == (2, "SENT")
+    assert (deployment.posts(job), job.dispatch["phase"]) == (2, "SENT")
 
 
-def test_a_doubled_and_a_lost_message_are_each_posted_once(bench: Bench) -> None:
-    lost, doubled = bench.job(), bench.job()
-    bench.run(lost)
-    assert bench.redis.delete(*bench.queues()) == 1
-    bench.run(doubled)
-    (queue,) = bench.queues()
-    (message,) = bench.redis.lrange(queue, 0, -1)
-    bench.redis.lpush(queue, message, message)
-    worker = bench.start(1)
+def test_a_doubled_and_a_lost_message_are_each_posted_once(deployment: Deployment) -> None:
+    lost, doubled = deployment.job(), deployment.job()
+    deployment.run(lost)
+    assert deployment.redis.delete(*deployment.queues()) == 1
+    deployment.run(doubled)
+    (queue,) = deployment.queues()
+    (message,) = deployment.redis.lrange(queue, 0, -1)
+    deployment.redis.lpush(queue, message, message)
+    worker = deployment.start(1)
     for job in (lost, doubled):
-        bench.wait_for_phase(job, "SENT")
+        deployment.wait_for_phase(job, "SENT")
     worker.wait_until(
         lambda: worker.log().count("dispatch.nothing_to_do") >= 2, SOON, "the copies are handled"
     )
-    assert [bench.posts(job) for job in (lost, doubled)] == [1, 1]
+    assert [deployment.posts(job) for job in (lost, doubled)] == [1, 1]
 
 
 def test_a_worker_finishes_its_dispatches_before_it_stops(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Celery itself takes about a second to stop: the dispatches must take longer.
-    bench.stub.default = accept(after=3)
-    settings = bench.workers[1].environment
+    deployment.stub.default = accept(after=3)
+    settings = deployment.workers[1].environment
     monkeypatch.setitem(settings, "TAKEONE_ORCHESTRATOR_TIMEOUT_SECONDS", "10")
-    worker = bench.start(1)
-    jobs = [bench.job() for _ in range(24)]
-    with bench.redis.pubsub() as events:
+    worker = deployment.start(1)
+    jobs = [deployment.job() for _ in range(24)]
+    with deployment.redis.pubsub() as events:
         events.psubscribe("*celeryev*")
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(bench.run, jobs))
-        wait_until(lambda: bench.stub.in_flight >= 5, SOON, "some are in flight")
+            list(pool.map(deployment.run, jobs))
+        wait_until(lambda: deployment.stub.in_flight >= 5, SOON, "some are in flight")
         worker.ask_to_stop()
         wait_until(lambda: not worker.is_running, SOON, "it stops")
         ended = set(_ended(events))
     for job in jobs:
-        posted = bench.posts(job)
+        posted = deployment.posts(job)
         assert job.dispatch["phase"] == ("SENT" if posted else "CLAIMED")
         assert (job.run_id in ended) == bool(posted), "Flower shows how each ended"
-    bench.start(0)
+    deployment.start(0)
     for job in jobs:
-        bench.wait_for_phase(job, "SENT")
-    assert [bench.posts(job) for job in jobs] == [1] * len(jobs)
+        deployment.wait_for_phase(job, "SENT")
+    assert [deployment.posts(job) for job in jobs] == [1] * len(jobs)
 
 
 def _ended(events: PubSub) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
+import requests
 from jwt.algorithms import RSAAlgorithm
 
 from api.signing_keys import LIFETIME_SECONDS, SigningKeys
@@ -16,6 +17,7 @@ from devstack.waiting import wait_until
 from domain.errors import ServiceUnavailable, Unauthorized
 from tests.acceptance.tokens import RSA_KEY, Issuer
 from tests.support.behaviours import Behaviour, Exchange, drip_body, drip_head
+from tests.support.full_listener import port_that_takes_no_connection
 
 PUBLIC_KEY = RSA_KEY.public_key()
 PAUSE_SECONDS = 6
@@ -234,6 +236,20 @@ def test_an_issuer_whose_answer_never_ends_is_given_up_and_used_when_it_recovers
         return False
 
     wait_until(is_known, 30, "the keys are fetched")
+
+
+def test_an_issuer_that_takes_no_connection_is_given_up() -> None:
+    with port_that_takes_no_connection() as port:
+        keys = SigningKeys(f"http://{HOST}:{port}/keys")
+        gave_up = threading.Event()
+
+        def fetch() -> None:
+            with suppress(requests.ConnectTimeout):
+                keys.fetch()
+            gave_up.set()
+
+        threading.Thread(target=fetch, daemon=True).start()
+        assert gave_up.wait(20), "the kernel would try for two minutes"
 
 
 def test_the_body_of_a_redirect_is_not_read_in_full(
