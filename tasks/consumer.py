@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 import orjson
 import structlog
 from celery import Celery, bootsteps
+from celery.app.events import Events as CeleryEvents
 from celery.concurrency.solo import TaskPool as RunInPlace
+from celery.events.dispatcher import EventDispatcher
 from celery.worker.request import Request
 from kombu.message import Message
 
@@ -33,6 +35,24 @@ _MAX_EVENTS = 1_000
 _STOP_SECONDS = 180.0
 # Other headers are ignored: Celery would act on an `eta` or `expires`, and our messages have none.
 _HEADERS = ("lang", "task", "id", "root_id", "argsrepr", "kwargsrepr", "traceparent")
+
+
+class WorkerEvents(EventDispatcher):
+    """Sends a worker's heartbeats from its main thread, without Celery's retries.
+
+    Those are endless and silent while the broker hangs, and the main thread would heed no signal. An event that
+    cannot be sent waits, and its connection is made again as after any other failure.
+    """
+
+    def send(self, *arguments: Any, retry: bool = False, **fields: Any) -> None:  # noqa: ARG002
+        """Send an event, or keep it until the next connection."""
+        super().send(*arguments, retry=False, **fields)
+
+
+class Events(CeleryEvents):
+    """What makes an app's event dispatchers."""
+
+    dispatcher_cls = WorkerEvents
 
 
 class TaskEvents:

@@ -30,7 +30,7 @@ from store.retention import Retention
 from tasks import message
 from tasks.app import app
 from tasks.circuit_breaker import CircuitBreaker
-from tasks.consumer import Consumer
+from tasks.consumer import Consumer, Events
 from tasks.dispatch import PAUSE_SEEN_SECONDS, Dispatcher, DispatchFailed
 from tasks.outbox import make_outbox
 from tasks.periodic import PeriodicThread
@@ -143,6 +143,7 @@ class _Signals(bootsteps.StartStopStep):
 # Before Celery logs anything: it warns about running as root in its own format.
 configure_logging(or_exit(load_worker_settings))
 app.steps["worker"].add(_Signals)
+app.events_cls = Events
 if load_worker_settings().broker_is_store:
     Consumer.make_queue = staticmethod(lambda: _parts().queue)
     app.steps["worker"].add(Consumer)

@@ -18,7 +18,9 @@ from tests.conftest import NewStack
 from tests.support.behaviours import accept
 from tests.support.client import ApiClient, now
 from tests.support.job_handle import JobHandle, at_once
+from tests.support.log_lines import lines_with
 from tests.support.orchestrator import StubOrchestrator
+from tests.support.paused import paused
 from tests.support.tcp_proxy import TcpProxy
 
 MOST_SECONDS = 3.0
@@ -232,3 +234,15 @@ def test_a_run_is_sent_soon_after_the_connections_to_the_broker_fell_silent(
             "the run is sent",
         )
         assert len(orchestrator.requests_for(job_id)) == 1
+
+
+def test_a_worker_stops_while_redis_hangs(new_stack: NewStack, tmp_path: Path) -> None:
+    with RedisServer(tmp_path) as redis, new_stack(redis=redis) as stack:
+        (worker,) = stack.workers
+        with paused(redis):
+            # Each takes a second. Meanwhile a heartbeat, every two seconds, has met the fault.
+            failed = lambda: len(lines_with(worker, "sweep.failed")) > 4  # noqa: E731
+            worker.wait_until(failed, 30, "sweeps fail")
+            worker.ask_to_stop()
+            wait_until(lambda: not worker.is_running, 20, "it stops")
+        assert worker.exit_code == 0
