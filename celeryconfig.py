@@ -18,6 +18,8 @@ broker_use_ssl = broker_tls(_settings)
 broker_connection_retry_on_startup = True
 # A worker outlives any outage of its broker; with the default it would give up after 100 tries.
 broker_connection_max_retries = None
+# Nor does it give up at an error reply: a Redis whose disk is full answers even a PING with one.
+broker_channel_error_retry = is_redis(_settings)
 broker_pool_limit = 8
 
 # There is no result backend (spec/decisions/0004): a second run under the same id would return the result of

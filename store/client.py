@@ -93,10 +93,10 @@ def redis_errors(operation: str) -> Iterator[None]:
             yield
         except (exceptions.RedisError, OSError) as error:
             is_reply = isinstance(error, exceptions.ResponseError)
-            is_serving = is_reply and not isinstance(error, _NOT_SERVING_TYPES)
-            if is_serving and not _NOT_SERVING.search(str(error)):
+            code = _NOT_SERVING.search(str(error)) if is_reply else None
+            if is_reply and not code and not isinstance(error, _NOT_SERVING_TYPES):
                 raise
-            raise StoreUnavailable(type(error).__name__) from error
+            raise StoreUnavailable(code[2] if code else type(error).__name__) from error
 
 
 def execute(pipeline: Pipeline, operation: str) -> list[Any]:

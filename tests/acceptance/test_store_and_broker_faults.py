@@ -17,8 +17,9 @@ from tests.acceptance.conftest import InThread
 from tests.conftest import NewStack
 from tests.support.behaviours import accept
 from tests.support.client import ApiClient, now
+from tests.support.full_disk import FullDisk
 from tests.support.job_handle import JobHandle, at_once
-from tests.support.log_lines import lines_with
+from tests.support.log_lines import lines_with, wait_for_line
 from tests.support.orchestrator import StubOrchestrator
 from tests.support.paused import paused
 from tests.support.tcp_proxy import TcpProxy
@@ -234,6 +235,31 @@ def test_a_run_is_sent_soon_after_the_connections_to_the_broker_fell_silent(
             "the run is sent",
         )
         assert len(orchestrator.requests_for(job_id)) == 1
+
+
+def test_a_full_disk_of_redis_ends_no_process(
+    new_stack: NewStack, tmp_path: Path, orchestrator: StubOrchestrator
+) -> None:
+    """Redis then answers every write, and even a PING, with MISCONF."""
+    disk = FullDisk(tmp_path, size=4 * 2**20)
+    try:
+        redis = RedisServer(disk.mount / "redis", append_only=True)
+        with redis, new_stack(redis=redis) as stack:
+            own, (web, worker) = (
+                Setup(stack, redis, ApiClient(stack.api_url, "dave")),
+                stack.processes,
+            )
+            job_id = own.dave.uploaded_job()["id"]
+            disk.fail()
+            refused = lambda: own.dave.create_project().status_code == 503  # noqa: E731
+            wait_until(refused, 20, "Redis has failed to write")
+            assert_unavailable(own.dave.run(job_id))
+            wait_for_line(web, "store.failed", "MISCONF")
+            worker.wait_until(lambda: lines_with(worker, "Cannot connect"), 30, "it connects again")
+            disk.mend()
+            assert_recovers(own, job_id, orchestrator)
+    finally:
+        disk.close()
 
 
 def test_a_worker_stops_while_redis_hangs(new_stack: NewStack, tmp_path: Path) -> None:
