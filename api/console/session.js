@@ -60,24 +60,14 @@ export function signIn(why, entered) {
 export function signOut() {
   setToken(null);
   caller = null;
-  remembered.clear();
-}
-
-// What was typed, to fill in the form again until the page is closed.
-const remembered = new Map();
-
-function remember(control, initial) {
-  control.value = remembered.get(control.name) ?? initial;
-  control.addEventListener("input", () => remembered.set(control.name, control.value));
-  return control;
 }
 
 const ROLES = [["editor,operator", "editor and operator"], ["editor", "editor: has projects and jobs"],
   ["operator", "operator: sees and settles all jobs"]];
 
 function nameInputs() {
-  const name = remember(input("name", null, { autofocus: true }), "alice");
-  const role = remember(select("role", ROLES), ROLES[0][0]);
+  const name = input("name", "alice", { autofocus: true });
+  const role = select("role", ROLES);
   return {
     rows: [field("Name", name, "This service runs for development: any name is accepted."), field("Role", role)],
     token: () => `test:${name.value.trim()}:${role.value}`,
@@ -86,7 +76,7 @@ function nameInputs() {
 }
 
 function tokenInputs() {
-  const token = remember(input("token", null, { type: "password", autofocus: true }), "");
+  const token = input("token", null, { type: "password", autofocus: true });
   return {
     rows: [field("Token", token, "A JWT with the operator role. It is kept only in this page's memory.")],
     token: () => token.value.trim(),

@@ -53,6 +53,7 @@ def test_input_is_kept_when_a_token_expires_but_only_for_the_same_user(
     console.see("input[name=failure_code]").send_keys("OUT_OF_MEMORY")
     console.see("#sign-in [role=alert]", "not accepted any more")
     assert [e for e in console.all("main, #nav, #session") if e.is_displayed()] == []
+    assert console.see("#field-token").get_attribute("value") == "", "the next one is pasted here"
     console.submit_token(token_of(next_user, ["operator"]))
     assert console.see("input[name=failure_code]").get_attribute("value") == kept
     assert (console.focused().get_attribute("id") == "field-failure_code") == bool(kept)
