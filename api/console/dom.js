@@ -122,7 +122,7 @@ export function showOutcome(element, kind, ...content) {
   replace(element, ...content);
 }
 
-/** Have screen readers read a message. */
+/** Have screen readers read a message, also if it is the same as the last. */
 export function announce(message) {
-  setText(document.getElementById("announcer"), message);
+  document.getElementById("announcer").textContent = message;
 }

@@ -33,6 +33,22 @@ def test_the_page_shows_an_outage_and_resumes_after_it(
         console.go(f"/jobs/{job_id}").see(".facts .badge", "UPLOADED")
 
 
+def test_the_end_of_each_outage_is_announced(olga: Console) -> None:
+    olga.see(".tile", "Unknown")
+    olga.driver.execute_script(
+        "window.announced = []; const announcer = document.getElementById('announcer');"
+        "new MutationObserver(() => announced.push(announcer.textContent))"
+        ".observe(announcer, {childList: true, characterData: true, subtree: true})"
+    )
+    announced = lambda: olga.driver.execute_script("return announced")  # noqa: E731
+    for _ in range(2):
+        olga.driver.set_network_conditions(offline=True, latency=0, throughput=-1)
+        olga.see("#connection", "No answer from the service since")
+        olga.driver.execute_script("announced.length = 0")
+        olga.driver.delete_network_conditions()
+        olga.wait(lambda: "The service answers again." in announced(), "it is announced")
+
+
 def test_a_page_without_input_for_an_hour_says_that_it_is_old(olga: Console) -> None:
     olga.see(".tile", "Unknown")
     olga.driver.execute_script("const now = Date.now; Date.now = () => now() + 61 * 60 * 1000")
