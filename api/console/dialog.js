@@ -12,7 +12,9 @@ const MAX_REASON = 500;
  * the act can be tried again.
  */
 export function ask({ title, lines, label, isReasonRequired = true, isDangerous = false, perform, after = () => {} }) {
-  const why = h("textarea", { name: "reason", rows: "3", maxlength: MAX_REASON, dir: "auto", required: isReasonRequired });
+  // Its id is not that of the lists' field "reason".
+  const why = h("textarea", { id: "act-reason", name: "reason", rows: "3", maxlength: MAX_REASON, dir: "auto",
+    required: isReasonRequired });
   const outcome = h("div", { class: "outcome", role: "status" });
   const go = h("button", { type: "submit", class: isDangerous ? "danger" : "primary" }, label);
   const back = button("Go back", () => dialog.close());

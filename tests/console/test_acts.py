@@ -117,6 +117,9 @@ def test_every_page_shows_that_dispatching_is_paused(olga: Console, factory: Job
         olga.see("li.row", handle.id)
         olga.save_screenshot("paused")
         assert factory.orchestrator.requests_for(handle.id) == []
+        olga.click("#resume")
+        assert olga.see("dialog.act textarea").accessible_name == "Reason (optional)"
+        olga.click("dialog.act button", "Go back")
     finally:
         act(olga, "Resume", "")
     olga.wait(
