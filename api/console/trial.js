@@ -12,7 +12,7 @@ const PAUSE_SECONDS = 0.5;
 const LONG_AGO = "2000-01-01T00:00:00Z";
 
 export function showTrial({ main, signal }) {
-  const projects = h("select", { name: "project_id", id: "field-project_id" });
+  const projects = h("select", { name: "project_id", id: "field-project_id", required: true });
   const jobs = h("ul", { class: "rows" });
   const status = h("p", { class: "outcome", role: "status" });
   main.append(h("h1", {}, "Try Take One"),

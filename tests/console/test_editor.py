@@ -49,6 +49,13 @@ def test_a_job_is_run_twice_dispatched_once_and_followed_to_its_draft(console: C
     console.save_screenshot("try_it")
 
 
+def test_a_job_is_not_made_without_a_project(local: LocalStack, new_console: NewConsole) -> None:
+    console = new_console(local.service).load().sign_in("no-project", "editor")
+    console.click("form[aria-label='New job'] button")
+    assert console.focused().get_attribute("id") == "field-project_id", "the browser asks for it"
+    assert console.browser_errors() == []
+
+
 def test_a_failed_job_is_retried(console: Console) -> None:
     create_job(console, "The second take")
     console.choose("#field-fault", "transcription")
