@@ -92,13 +92,13 @@ export function duration(milliseconds) {
   }).filter(Boolean).join(" ");
 }
 
-/** Replace the content of `place`. The focus stays on the element with the same id or href. */
+/** Replace the content of `place`. The focus stays on the element with the same id or href, or goes to the page. */
 export function replace(place, ...content) {
   const active = place.contains(document.activeElement) ? document.activeElement : null;
   const selector = active?.id ? `#${CSS.escape(active.id)}`
     : active?.getAttribute("href") && `[href="${CSS.escape(active.getAttribute("href"))}"]`;
   place.replaceChildren(...content.flat(Infinity).filter(Boolean));
-  if (selector) place.querySelector(selector)?.focus({ preventScroll: true });
+  if (active) ((selector && place.querySelector(selector)) || document.getElementById("main")).focus({ preventScroll: true });
 }
 
 const shown = new WeakMap();

@@ -74,6 +74,17 @@ def test_the_focus_stays_on_the_page_after_an_act(olga: Console, factory: JobFac
     assert olga.focused().get_attribute("id") == "main"
 
 
+def test_the_focus_stays_on_the_page_when_its_button_is_gone(
+    olga: Console, factory: JobFactory
+) -> None:
+    handle = factory.job()
+    olga.go(f"/jobs/{handle.id}").see("#act-cancel")
+    olga.driver.execute_script("document.getElementById('act-cancel').focus()")
+    handle.client.cancel(handle.id)
+    olga.wait(lambda: not olga.all("#act-cancel"), "the page has the new state")
+    assert olga.focused().get_attribute("id") == "main"
+
+
 def test_an_act_works_by_keyboard(olga: Console, factory: JobFactory) -> None:
     handle = factory.unknown()
     olga.load(f"/jobs/{handle.id}")
