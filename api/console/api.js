@@ -58,7 +58,8 @@ async function call(method, path, { query = {}, body, key, signal, patience = PA
     content = await answer.json();
   } catch (error) {
     if (signal?.aborted) throw error;
-    listeners.reached(false);
+    // A gateway's own refusals are not JSON.
+    if (!(answer?.status >= 400 && answer.status < 500)) listeners.reached(false);
     throw new ApiError(answer?.ok ? 0 : answer?.status ?? 0);
   }
   // The answer belongs to the caller of the earlier token: another one must not see it.

@@ -83,7 +83,9 @@ def test_a_store_that_is_down_is_explained_everywhere(
         assert console.browser_errors() == []
 
 
-def test_a_job_that_cannot_be_read_is_no_outage(olga: Console, factory: JobFactory) -> None:
+def test_a_call_that_is_refused_or_finds_an_unreadable_job_is_no_outage(
+    olga: Console, factory: JobFactory
+) -> None:
     job_id = factory.job().id
     with client_of(factory.stack.redis.url, timeout_seconds=5) as client:
         client.set(keys.job(job_id), b"of a later release")
@@ -95,6 +97,8 @@ def test_a_job_that_cannot_be_read_is_no_outage(olga: Console, factory: JobFacto
     )
     olga.go(f"/jobs/{job_id}").see("main > [role=status]", "cannot serve this right now")
     olga.wait(lambda: overviews() >= 2, "two answers of the service")
+    # The server's own refusal, without a body; a gateway's has a page of its own.
+    olga.go(f"/jobs?owner={'x' * 200_000}").see("main > [role=status]", "The service answered 431.")
     assert olga.driver.execute_script("return shown") == 0
     with client_of(factory.stack.redis.url, timeout_seconds=5) as client:
         client.delete(keys.job(job_id))
