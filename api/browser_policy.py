@@ -33,7 +33,8 @@ _CORS = {
 }
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST, PATCH, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Prefer, X-Request-Id",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key, Prefer, traceparent, "
+    "X-Request-Id",
     "Access-Control-Max-Age": "600",
 }
 

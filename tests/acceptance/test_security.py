@@ -168,6 +168,7 @@ def test_a_configured_origin_may_call_with_a_token_and_read_the_answer(
     allowed = asked.headers["Access-Control-Allow-Headers"].lower()
     assert "authorization" in allowed
     assert "prefer" in allowed
+    assert "traceparent" in allowed, "where a page traces, it sends this with each call"
     called = get(restricted, "/api/v1/projects", Host="api.example", Origin=origin)
     assert called.status_code == 401
     assert called.headers["Access-Control-Allow-Origin"] == origin
