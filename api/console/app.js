@@ -118,7 +118,7 @@ function showPause(pause) {
 function leave(why) {
   signedIn.abort();
   setToken(null);
-  find("pause").hidden = true;
+  showPause(null);
   document.title = "Take One console";
   signIn(why, entered);
 }
@@ -142,7 +142,6 @@ find("sign-out").addEventListener("click", () => {
   signOut();
   show();
   for (const id of ["nav", "who"]) find(id).replaceChildren();
-  showPause(null);
   leave();
 });
 find("skip").addEventListener("click", (event) => {

@@ -110,14 +110,24 @@ def test_an_attempt_to_sign_in_that_fails_late_does_not_end_the_session(
     console.go("/jobs").see("main > [role=status]", "No job.")
 
 
-def test_a_user_who_has_lost_the_operators_role_sees_no_earlier_data(sign_in_page: Console) -> None:
-    console = sign_in_page.load("/jobs?view=failed")
-    console.submit_token(token_of("olga", ["operator"], seconds=4))
-    console.see("h1", "Failed jobs")
-    console.see("#sign-in [role=alert]", "not accepted any more")
-    console.submit_token(token_of("olga", ["editor"]))
-    console.see("h1", "Another role is needed")
-    assert "Failed jobs" not in console.driver.page_source
+def test_a_user_who_has_lost_the_operators_role_sees_no_earlier_data(
+    jwt_stack: Stack, sign_in_page: Console
+) -> None:
+    oleg = ApiClient(jwt_stack.api_url, token=token_of("oleg", ["operator"]))
+    pause = {"reason": "The engine moves."}
+    assert oleg.call("POST", "/api/v1/operations/pause", json=pause).status_code == 200
+    try:
+        console = sign_in_page.load("/jobs?view=failed")
+        console.submit_token(token_of("olga", ["operator"], seconds=4))
+        console.see("h1", "Failed jobs")
+        console.see("#pause", "The engine moves.")
+        console.see("#sign-in [role=alert]", "not accepted any more")
+        console.submit_token(token_of("olga", ["editor"]))
+        console.see("h1", "Another role is needed")
+        assert "Failed jobs" not in console.driver.page_source
+        assert "The engine moves." not in console.driver.page_source
+    finally:
+        oleg.call("POST", "/api/v1/operations/resume")
 
 
 def test_an_editor_is_shown_that_the_operators_role_is_needed(
