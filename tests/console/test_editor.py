@@ -7,7 +7,7 @@ import pytest
 
 from devstack.local_stack import LocalStack
 from tests.console.conftest import Console, NewConsole
-from tests.support.client import ApiClient
+from tests.console.job_factory import JobFactory
 
 
 @pytest.fixture(scope="module")
@@ -69,20 +69,21 @@ def test_a_failed_job_is_retried(console: Console) -> None:
 
 
 def test_the_list_of_own_jobs_follows_changes_by_long_polls(
-    console: Console, local: LocalStack
+    factory: JobFactory, new_console: NewConsole
 ) -> None:
-    newcomer = ApiClient(local.service.api_url, "newcomer")
+    console = new_console(factory.stack).load().sign_in("newcomer", "editor")
     console.see("h1", "Try Take One")
-    job_id = newcomer.uploaded_job()["id"]
-    console.see("li.row", job_id)
-    # Each of these states stays: of two quick changes the page may show only the second.
+    handle = factory.job("newcomer")
+    console.see("li.row", handle.id)
+    # Each state stays until it is seen: of two quick changes the page may show only the second.
     for change, status in (
-        (lambda _: None, "UPLOADED"),
-        (newcomer.run, "DRAFT_READY"),
-        (newcomer.cancel, "CANCELLED"),
+        (lambda: handle.lead_to("TRANSCRIBING"), "TRANSCRIBING"),
+        (lambda: handle.reported("TRANSCRIPT_READY", "GENERATING", "DRAFT_READY"), "DRAFT_READY"),
+        (lambda: handle.client.cancel(handle.id), "CANCELLED"),
     ):
-        change(job_id)
+        change()
         console.wait(lambda wanted=status: wanted in console.text("li.row"), status)
     calls = [url for url in console.resource_urls() if "/api/v1/jobs?" in url]
-    polls = [url for url in calls if "wait=" in url]
+    polls = [url for url in calls if "wait=20" in url]
     assert 0 < len(calls) - len(polls) <= len(polls) + 1, "each call but the first follows a poll"
+    assert console.browser_errors() == []

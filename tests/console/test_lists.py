@@ -3,7 +3,9 @@
 import pytest
 from selenium import webdriver
 
-from tests.console.conftest import PHONE, Console
+from devstack.ports import HOST, free_port
+from tests.conftest import NewStack
+from tests.console.conftest import PHONE, Console, NewConsole
 from tests.console.job_factory import JobFactory
 
 
@@ -24,6 +26,20 @@ def test_the_overview_has_counts_that_follow_changes(olga: Console, factory: Job
     factory.failed()
     olga.wait(lambda: int(olga.text(f"{tile} .count")) > before, "the new failure is counted")
     olga.save_screenshot("overview")
+
+
+def test_the_overview_counts_dispatches_of_another_engine(
+    factory: JobFactory, new_stack: NewStack, new_console: NewConsole
+) -> None:
+    factory.unknown()
+    elsewhere = {
+        **factory.stack.settings,
+        "TAKEONE_ORCHESTRATOR_URL": f"http://{HOST}:{free_port()}",
+    }
+    with new_stack(redis=factory.stack.redis, workers=0, **elsewhere) as moved:
+        new_console(moved).load("/").sign_in("olga", "operator").see(
+            "th", "of these, at another engine"
+        )
 
 
 def test_a_refresh_without_a_change_loses_no_press_and_no_selection(
